@@ -1,0 +1,99 @@
+"""The error tree. A ClipstudyError is one the user can mend: it prints without a traceback and ends with what to do.
+
+::
+
+    ClipstudyError
+    ├── StudyError           tasks.toml (or a dashboard's TOML) says something that cannot be run
+    ├── DataError            a data file is missing, malformed or cannot serve the task
+    ├── ModelError           a checkpoint is missing, broken or lacks the layer asked for
+    ├── DeviceError          the device asked for does not exist or ran out of memory
+    ├── QueueError           the job table
+    │   ├── DatabaseUnreachable
+    │   ├── NotMigrated
+    │   ├── NetworkFilesystem
+    │   └── NoSuchJob
+    ├── TrackingUnreachable  MLflow does not answer
+    ├── NoResults            nothing recorded yet that could be drawn
+    └── GroupChanged         a checkpoint or data file changed between two batches of one group
+
+Anything else that is raised is a bug, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClipstudyError(Exception):
+    """Something that you can mend went wrong."""
+
+    #: True where trying again later may succeed with nothing changed (a server that was away).
+    transient = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join((self.__doc__ or "").split()))
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class StudyError(ClipstudyError):
+    """The study file cannot be run as it is. Mend the table and key named, then run `clipstudy enqueue --dry-run`."""
+
+
+class DataError(ClipstudyError):
+    """A data file cannot be used. Mend the file and row named, or the dataset's table in the study file."""
+
+
+class ModelError(ClipstudyError):
+    """A checkpoint cannot be used. Check the model's table in the study file."""
+
+
+class DeviceError(ClipstudyError):
+    """The device does not exist here. `clipstudy worker --device auto` takes what there is."""
+
+
+class QueueError(ClipstudyError):
+    """The job table cannot be used. Check CLIPSTUDY_DATABASE."""
+
+
+class DatabaseUnreachable(QueueError):
+    """The job database does not answer. Check CLIPSTUDY_DATABASE and that the server runs, then try again."""
+
+    transient = True
+
+
+class NotMigrated(QueueError):
+    """The job database has not been set up, or is of another version. Type: clipstudy init"""
+
+
+class NetworkFilesystem(QueueError):
+    """SQLite cannot be shared over a network file system. Use Postgres: CLIPSTUDY_DATABASE=postgresql://user@host/name"""
+
+
+class NoSuchJob(QueueError):
+    """There is no such job. `clipstudy status --rows` lists them."""
+
+
+class TrackingUnreachable(ClipstudyError):
+    """MLflow does not answer. Check CLIPSTUDY_TRACKING; what was computed is kept in the outbox meanwhile."""
+
+    transient = True
+
+
+class NoResults(ClipstudyError):
+    """Nothing is recorded yet. Type: clipstudy enqueue --all && clipstudy worker --drain"""
+
+
+class GroupChanged(ClipstudyError):
+    """A checkpoint or data file changed since this group began. Type: clipstudy enqueue --all"""
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """``found`` against what exists, as the tail of a message: a near match first, then the list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    listed = ", ".join(names) if names else "none"
+    return (f'did you mean "{near[0]}"? ' if near else "") + f"What exists: {listed}."

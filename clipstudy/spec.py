@@ -1,0 +1,157 @@
+"""What is asked: models, datasets, tasks, and the study that they make up. Frozen values; nothing here runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+#: The layer number of a task that belongs to the model as a whole (fine-tuning); never NULL, so UNIQUE holds.
+WHOLE_MODEL = -1
+
+Init = Literal["pretrained", "random"]
+Modality = Literal["text", "image"]
+#: Which of a model's layers a task wants: 0..n, 1..n, n, or the model as a whole.
+LayerChoice = Literal["all", "blocks", "last", "whole"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: one table ``[models.NAME]``. Layer k is the raw output of block k; layer 0 the embedding output."""
+
+    name: str
+    source: str  #: which library loads it: a room under ``backbones/``
+    checkpoint: str  #: a Hub id, a local folder, or the library's own name of it
+    layers: int  #: number of blocks
+    modality: Modality = "text"
+    tower: str | None = None  #: which tower of a two-tower model
+    revision: str | None = None  #: a commit, tag or branch on the Hub; what it resolved to is recorded
+    pretrained: str | None = None  #: open_clip's weights tag or a local safetensors file
+    view: str | None = None  #: the model's own summary of a text (cls, last, eot); None: what its source says
+    init: Init = "pretrained"
+    init_seed: int = 0
+    final_norm: bool = False  #: apply the model's final norm to the last layer
+    bos: bool = True  #: put a BOS token first where the tokenizer adds nothing in front
+    dtype: str = "float32"
+    max_tokens: int | None = None  #: a lower limit than the model's own, specials included
+    batch_size: int = 32
+    role: str | None = None  #: the part it plays in the claims
+    family: str = ""  #: the table's name; initialisations of one untrained twin share it
+    twin_of: str | None = None  #: the model that this is the untrained twin of
+    label: str | None = None  #: how figures name it
+    optional: bool = False  #: true: not part of ``--all``
+
+    #: Keys that say how it is shown or run, not what comes out: they do not enter the digest.
+    PRESENTATION = frozenset({"name", "layers", "batch_size", "role", "family", "twin_of", "label", "optional"})
+
+    @property
+    def title(self) -> str:
+        return self.label or self.family or self.name
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One data set: one table ``[datasets.NAME]``."""
+
+    name: str
+    reader: str  #: a room under ``data/``
+    path: str | None = None  #: a local file or folder
+    hub: str | None = None  #: a Hub dataset id
+    config: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
+    limit_seed: int = 0
+    exclude: Mapping[str, Any] = field(default_factory=dict)  #: declared exclusions that hold for every model
+
+    PRESENTATION = frozenset({"name"})
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task: one table ``[tasks.NAME]``, measured by the room ``tasks/<kind>.py``."""
+
+    name: str
+    kind: str
+    dataset: str
+    metric: str  #: the headline metric
+    modality: Modality = "text"
+    category: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    layers: LayerChoice = "all"
+    options: Mapping[str, Any] = field(default_factory=dict)  #: every option of the kind, defaults filled in
+    method: int = 1  #: the kind's METHOD version: what the same options mean may change with the code
+    label: str | None = None
+    optional: bool = False
+
+    PRESENTATION = frozenset({"name", "dataset", "metric", "category", "layers", "label", "optional"})
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+@dataclass(frozen=True, order=True)
+class JobKey:
+    """One cell of a study."""
+
+    model: str
+    task: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models × tasks, with the data sets that the tasks read."""
+
+    name: str
+    models: Mapping[str, ModelSpec]
+    datasets: Mapping[str, DatasetSpec]
+    tasks: Mapping[str, TaskSpec]
+    description: str = ""
+    path: str = ""
+
+    def digest(self, model: str, task: str) -> str:
+        """Twelve hexadecimal digits of the tables that decide the result of (model, task)."""
+        spec = self.tasks[task]
+        return digest(self.models[model], self.datasets[spec.dataset], spec)
+
+
+def digest(model: ModelSpec, dataset: DatasetSpec, task: TaskSpec) -> str:
+    """The short hash of everything that decides a result, presentation left out. Stable over processes and hosts."""
+    text = json.dumps([decisive(model), decisive(dataset), decisive(task)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def decisive(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
+    """The keys of ``spec`` that enter the digest, as plain JSON values."""
+    return {k: v for k, v in plain(spec).items() if k not in spec.PRESENTATION}
+
+
+def plain(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
+    """``spec`` as JSON values."""
+    result: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return result
+
+
+def model_from(values: Mapping[str, Any]) -> ModelSpec:
+    return ModelSpec(**_known(ModelSpec, values))
+
+
+def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
+    return DatasetSpec(**_known(DatasetSpec, values))
+
+
+def task_from(values: Mapping[str, Any]) -> TaskSpec:
+    kept = _known(TaskSpec, values)
+    kept["seeds"] = tuple(kept.get("seeds", TaskSpec.seeds))
+    return TaskSpec(**kept)
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    # A row written by a later version may hold keys that this one does not know; those it knows decide.
+    names = {f.name for f in fields(cls)}
+    return {k: v for k, v in values.items() if k in names}
