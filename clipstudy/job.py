@@ -214,4 +214,3 @@ def layer_label(model: ModelSpec, layer: int) -> str:
 
 def _any(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-

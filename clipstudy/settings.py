@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -36,6 +37,24 @@ class Settings:
             cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser(),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
         )
+
+
+def locate(reference: str, base: str = "") -> Path | None:
+    """The file or folder that a study file's ``reference`` means; None where it is a name (a Hub id), not a path.
+
+    A path is absolute, or begins with ``./`` or ``../`` (from the study file's folder, ``base``), with
+    ``${CLIPSTUDY_…}`` (only such variables are read: a path must not carry a secret into the table), or with
+    ``package:NAME/`` (a file inside an installed Python package, which is not imported).
+    """
+    if reference.startswith("package:"):
+        package, _, rest = reference.removeprefix("package:").partition("/")
+        found = importlib.util.find_spec(package) if package.isidentifier() else None
+        root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
+        return (root or Path("package:") / package) / rest
+    if not reference.startswith((".", "/", "~", "${CLIPSTUDY_")):
+        return None
+    expanded = re.sub(r"\$\{(CLIPSTUDY_\w+)\}", lambda m: os.environ.get(m[1], m[0]), reference)
+    return Path(os.path.normpath(Path(base or ".") / Path(expanded).expanduser()))
 
 
 def redact(text: str) -> str:

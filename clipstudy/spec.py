@@ -42,9 +42,10 @@ class ModelSpec:
     twin_of: str | None = None  #: the model that this is the untrained twin of
     label: str | None = None  #: how figures name it
     optional: bool = False  #: true: not part of ``--all``
+    base: str = ""  #: the folder that a relative checkpoint path starts from
 
     #: Keys that say how it is shown or run, not what comes out: they do not enter the digest.
-    PRESENTATION = frozenset({"name", "layers", "batch_size", "role", "family", "twin_of", "label", "optional"})
+    PRESENTATION = frozenset({"name", "layers", "batch_size", "role", "family", "twin_of", "label", "optional", "base"})
 
     @property
     def title(self) -> str:
@@ -65,9 +66,11 @@ class DatasetSpec:
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
     limit_seed: int = 0
-    exclude: Mapping[str, Any] = field(default_factory=dict)  #: declared exclusions that hold for every model
+    exclude: Mapping[str, Any] = field(default_factory=dict)  #: split → row numbers that no model is shown
+    base: str = ""  #: the folder that a relative path starts from
 
-    PRESENTATION = frozenset({"name"})
+    #: Where a file lies does not change what is in it: workers compare its content's fingerprint instead.
+    PRESENTATION = frozenset({"name", "base"})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+# Verbs of the project. `make` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Real rows, where they are at hand; tests that need them skip with that reason where they are not.
+export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test slow gpu real check lint types floors format bench clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## create .venv with clipstudy and what its tests need
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("clipstudy needs Python 3.11 or newer; say: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: install  ## run the real-text study where its data is at hand, and write its report
+	@tests/real/demo.sh $(BIN)
+
+test: install  ## the tests (slow ones excepted)
+	$(BIN)/pytest -m "not slow and not gpu"
+
+slow: install  ## the slow tests
+	$(BIN)/pytest -m slow
+
+gpu: install  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+real: install  ## the study of tests/real on SQLite and on Postgres, two workers each; its table goes into the README
+	$(BIN)/python tests/real/real.py
+
+check: lint types floors  ## everything but the tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+floors: install
+	$(BIN)/lint-imports
+
+format: install  ## format and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## the speed figures, as ratios
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/probes.py
+
+clean:  ## remove what was computed (mlruns/), not what was installed
+	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

@@ -1,0 +1,60 @@
+"""Readers of data sets: one room a layout, chosen by a dataset table's ``reader``.
+
+A reader turns files (or a Hub table) into frozen values and a fingerprint of what was read. It knows no task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from clipstudy.errors import DataError
+from clipstudy.settings import locate
+from clipstudy.spec import DatasetSpec
+
+#: reader name → what it reads, for messages and documentation.
+READERS = {
+    "conll2000": "chunked sentences, `word POS chunk` a line (files or Hub table)",
+    "senteval": "`tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files",
+    "table": "any Hub or local table (parquet, csv, jsonl) with named text and label columns",
+}
+
+
+def files(spec: DatasetSpec) -> Path:
+    """The local file or folder of ``spec``, which must exist.
+
+    Raises:
+        DataError: it does not, with what is there instead.
+    """
+    where = f"[datasets.{spec.name}] path"
+    path = locate(spec.path or "", spec.base)
+    if path is None:
+        raise DataError(
+            f'{where} = "{spec.path}" is not a path: begin it with "./", "/" or "${{CLIPSTUDY_REAL_DATA}}/".'
+        )
+    if "${" in str(path):
+        raise DataError(f'{where} = "{spec.path}": that environment variable is not set here. Set it, then retry.')
+    if not path.exists():
+        parent = path.parent
+        there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
+        raise DataError(f"{where}: {path} does not exist. In {parent}: {there or 'nothing'}. Mend the path.")
+    return path
+
+
+def fingerprint(chunks: Iterable[bytes]) -> str:
+    """``sha256:…`` over the bytes that were read."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file. Only a newline ends one (with a carriage return or not): sentences hold stranger ones."""
+    try:
+        return path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8. Convert the file, then retry.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder where a file is wanted. Name the file in `path`.") from None

@@ -1,0 +1,89 @@
+"""Labelled texts in three splits: what every reader of a classification data set gives."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clipstudy.errors import DataError
+from clipstudy.spec import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split: texts as words, and their labels; equally long."""
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled data set in three splits."""
+
+    train: Rows
+    dev: Rows
+    test: Rows
+    fingerprint: str
+    source: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label names, sorted: the order of class numbers."""
+        return tuple(sorted(set(self.train.labels)))
+
+
+def checked(
+    spec: DatasetSpec,
+    train: Sequence[tuple[tuple[str, ...], str]],
+    dev: Sequence[tuple[tuple[str, ...], str]],
+    test: Sequence[tuple[tuple[str, ...], str]],
+    print_: str,
+    source: str,
+) -> Labelled:
+    """The three splits, checked and thinned to ``spec.limit``.
+
+    Raises:
+        DataError: an empty split; fewer than two classes; a label that train lacks, since no probe could learn it.
+    """
+    splits = {}
+    for name, part in (("train", train), ("dev", dev), ("test", test)):
+        if not part:
+            raise DataError(f'[datasets.{spec.name}] split "{name}" of {source} is empty. Mend the file or `splits`.')
+        kept = stratified([label for _, label in part], spec.limit, spec.limit_seed)
+        splits[name] = Rows(tuple(part[i][0] for i in kept), tuple(part[i][1] for i in kept))
+    known = set(splits["train"].labels)
+    for name in ("dev", "test"):
+        if new := sorted(set(splits[name].labels) - known):
+            raise DataError(
+                f'[datasets.{spec.name}] {source}: label "{new[0]}" is in {name} but not in train, so nothing can '
+                f"learn it. Train has {len(known)}: {', '.join(sorted(known)[:12])}. Mend the file, or raise `limit`."
+            )
+    if len(known) < 2:
+        raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Mend the file.')
+    return Labelled(splits["train"], splits["dev"], splits["test"], print_, source)
+
+
+def stratified(labels: Sequence[str], limit: int | None, seed: int) -> list[int]:
+    """Row numbers (ascending) of a sample of ``limit`` rows that keeps each label's share, by largest remainder.
+
+    Files are often sorted by label, so a sample is never the head of the file.
+    """
+    if limit is None or limit >= len(labels):
+        return list(range(len(labels)))
+    counts = Counter(labels)
+    exact = {label: limit * n / len(labels) for label, n in counts.items()}
+    take = {label: int(share) for label, share in exact.items()}
+    by_remainder = sorted(counts, key=lambda label: (take[label] - exact[label], label))
+    for label in by_remainder[: limit - sum(take.values())]:
+        take[label] += 1
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        rows_of[label].append(row)
+    draw = random.Random(seed)
+    return sorted(row for label in sorted(counts) for row in draw.sample(rows_of[label], take[label]))

@@ -1,0 +1,34 @@
+"""SentEval's probing files (Conneau et al. 2018): ``tr|va|te<TAB>label<TAB>sentence`` a line."""
+
+from __future__ import annotations
+
+from clipstudy.data import files, fingerprint, text_lines
+from clipstudy.data.labelled import Labelled, checked
+from clipstudy.errors import DataError
+from clipstudy.spec import DatasetSpec
+
+
+def read(spec: DatasetSpec) -> Labelled:
+    """Read one file. Sentences are whitespace-tokenised as released; quotes are text, not CSV quoting.
+
+    Raises:
+        DataError: a malformed line (named by file and number), and all that ``labelled.checked`` refuses.
+    """
+    path = files(spec)
+    parts: dict[str, list[tuple[tuple[str, ...], str]]] = {"tr": [], "va": [], "te": []}
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line:
+            continue
+        fields = line.split("\t")
+        if len(fields) != 3:
+            raise DataError(
+                f"{path}:{number}: found {len(fields)} columns, want 3: tr|va|te, label, sentence. Mend the line."
+            )
+        split, label, sentence = fields
+        if split not in parts:
+            raise DataError(f'{path}:{number}: split "{split}" is not tr, va or te. Mend the line.')
+        words = tuple(sentence.split())
+        if not words or not label:
+            raise DataError(f"{path}:{number}: {'no sentence' if label else 'no label'}. Mend or remove the line.")
+        parts[split].append((words, label))
+    return checked(spec, parts["tr"], parts["va"], parts["te"], fingerprint([path.read_bytes()]), str(path))

@@ -1,0 +1,68 @@
+"""Keeping leases alive while a batch is computed, and noticing when they are gone."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from clipstudy.errors import DatabaseUnreachable
+from clipstudy.job import Job
+from clipstudy.queue import jobs
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat(threading.Thread):
+    """Renews the leases of what is held, and knows which of it still is ours."""
+
+    def __init__(self, engine: Engine, name: str, lease: float) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.engine, self.worker, self.lease = engine, name, lease
+        self.done = threading.Event()
+        self._held: tuple[Job, ...] = ()
+        self._ours: set[int] = set()
+        self._title: str | None = None
+        self._lock = threading.Lock()
+
+    def hold(self, held: tuple[Job, ...], title: str) -> None:
+        with self._lock:
+            self._held, self._ours, self._title = held, {j.id for j in held}, title
+
+    def drop(self) -> None:
+        self.hold((), "")
+
+    def lost(self) -> bool:
+        """Whether something is held and all of it was cancelled or taken by others."""
+        with self._lock:
+            return bool(self._held) and not self._ours
+
+    def settle(self, job: Job) -> None:
+        """``job`` was handed over: not ours to renew any more, and not lost."""
+        with self._lock:
+            self._held = tuple(j for j in self._held if j.id != job.id)
+            self._ours.discard(job.id)
+
+    def run(self) -> None:
+        wait = self.lease / 4
+        while not self.done.wait(wait * random.uniform(0.8, 1.0)):
+            with self._lock:
+                held, title = self._held, self._title
+            try:
+                jobs.beat_worker(self.engine, self.worker, title or None)
+                ours = jobs.beat(self.engine, self.worker, held, lease=timedelta(seconds=self.lease)) if held else set()
+                wait = self.lease / 4
+            except DatabaseUnreachable as error:
+                log.warning("heartbeat: %s", error)
+                wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon
+                continue
+            except Exception:
+                log.exception("heartbeat")
+                continue
+            with self._lock:
+                self._ours &= ours | {j.id for j in self._held if j not in held}

@@ -1,0 +1,126 @@
+"""The job table as a person looks at it: counts, workers, pace, failures."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from clipstudy.job import Job, Selection, Status
+from clipstudy.progress import duration
+from clipstudy.queue import jobs, outbox
+
+if TYPE_CHECKING:
+    from rich.console import Group as Renderable
+    from sqlalchemy import Engine
+
+#: Columns that a count table always has, and those it has where there is something to count.
+ALWAYS = (Status.QUEUED, Status.RUNNING, Status.DONE, Status.FAILED)
+SOMETIMES = (Status.COMPUTED, Status.CANCELLED, Status.SUPERSEDED)
+
+
+def as_json(engine: Engine, selection: Selection, *, rows: bool = False) -> dict[str, Any]:
+    """What :func:`page` shows, as plain values."""
+    counts = jobs.counts(engine, selection)
+    pace = jobs.throughput(engine)
+    told: dict[str, Any] = {
+        "totals": {str(s): n for s, n in _totals(counts).items()},
+        "groups": [{"model": m, "task": t, **{str(s): n for s, n in c.items()}} for (m, t), c in counts.items()],
+        "workers": [vars(w) for w in jobs.workers(engine)],
+        "cells_per_minute": pace,
+        "outbox": outbox.pending(engine),
+    }
+    if rows:
+        told["rows"] = [vars(job) for job in jobs.rows(engine, selection)]
+    return told
+
+
+def page(engine: Engine, selection: Selection, *, rows: bool = False) -> Renderable:
+    from rich.console import Group as Lines
+    from rich.text import Text
+
+    counts = jobs.counts(engine, selection)
+    parts: list[Any] = []
+    if not counts:
+        parts.append(Text("Nothing is enqueued. Type: clipstudy enqueue --all"))
+        return Lines(*parts)
+    parts.append(_rows(jobs.rows(engine, selection)) if rows else _counts(counts))
+    totals = _totals(counts)
+    parts.append(Text(_summary(totals, jobs.throughput(engine), outbox.pending(engine))))
+    parts.extend(_workers(engine))
+    failed = jobs.rows(engine, selection, statuses=[Status.FAILED], limit=5)
+    if failed:
+        parts.append(Text(f"\nfailed ({totals.get(Status.FAILED, 0)}):", style="bold red"))
+        for job in failed:
+            parts.append(Text(f"  {job.id}  {job.model} · {job.task} · {job.label}  [{job.failure}] {job.error}"))
+        parts.append(Text("  see: clipstudy logs JOB; mend it, then: clipstudy retry --failed"))
+    return Lines(*parts)
+
+
+def watch(engine: Engine, selection: Selection, *, rows: bool = False, every: float = 2.0) -> None:
+    """Show the page again and again until nothing is left to do, or Ctrl-C."""
+    from rich.live import Live
+
+    with Live(page(engine, selection, rows=rows), auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(page(engine, selection, rows=rows), refresh=True)
+                totals = _totals(jobs.counts(engine, selection))
+                if not any(totals.get(s) for s in (Status.QUEUED, Status.RUNNING, Status.COMPUTED)):
+                    return
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+
+
+def _totals(counts: dict[tuple[str, str], dict[Status, int]]) -> dict[Status, int]:
+    totals: dict[Status, int] = {}
+    for by_status in counts.values():
+        for status, n in by_status.items():
+            totals[status] = totals.get(status, 0) + n
+    return totals
+
+
+def _summary(totals: dict[Status, int], pace: float, waiting: int) -> str:
+    """``12 of 56 cells done, 9.5 a minute, 4 min 38 s left``."""
+    left = sum(totals.get(s, 0) for s in (Status.QUEUED, Status.RUNNING))
+    live = sum(n for s, n in totals.items() if s not in (Status.CANCELLED, Status.SUPERSEDED))
+    text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
+    if pace and left:
+        text += f", {pace:,.1f} a minute, {duration(60 * left / pace)} left"
+    return text + (f"; {waiting} computed and waiting for MLflow" if waiting else "")
+
+
+def _counts(counts: dict[tuple[str, str], dict[Status, int]]) -> Any:
+    from rich.table import Table
+
+    totals = _totals(counts)
+    columns = [*ALWAYS, *(s for s in SOMETIMES if totals.get(s))]
+    table = Table(box=None, header_style="bold")
+    for name in ("model", "task"):
+        table.add_column(name, overflow="fold")
+    for status in columns:
+        table.add_column(str(status), justify="right")
+    for (model, task), by_status in counts.items():
+        table.add_row(model, task, *(str(by_status[s]) if by_status.get(s) else "·" for s in columns))
+    return table
+
+
+def _rows(found: list[Job]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("job", "model", "task", "layer", "status", "attempt", "worker", "error"):
+        table.add_column(name, justify="right" if name in ("job", "attempt") else "left", overflow="fold")
+    for job in found:
+        cells = (job.id, job.model, job.task, job.label, job.status, job.attempt, job.worker or "", job.error or "")
+        table.add_row(*map(str, cells))
+    return table
+
+
+def _workers(engine: Engine) -> list[Any]:
+    from rich.text import Text
+
+    lines = []
+    for w in jobs.workers(engine):
+        lines.append(Text(f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age)} ago"))
+    return lines

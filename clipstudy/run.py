@@ -1,0 +1,118 @@
+"""The hallway: one batch → outcomes. It tells the story and knows nothing of how a step works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clipstudy import backbones, tasks
+from clipstudy.errors import ClipstudyError
+from clipstudy.features.cache import Store
+from clipstudy.features.extract import extract
+from clipstudy.job import Failure, FailureKind, Group
+from clipstudy.outcome import Outcome
+from clipstudy.settings import locate
+from clipstudy.spec import ModelSpec, decisive
+from clipstudy.tasks.task import Bench, options
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The work was asked to stop (a signal, a lost lease). Raised by a progress callback, never caught here."""
+
+
+@dataclass
+class Shelf:
+    """The last model that was loaded, kept for the next batch."""
+
+    device: str
+    name: str | None = None
+    _key: Any = None
+    _model: Any = None
+
+    def take(self, spec: ModelSpec) -> Any:
+        """The loaded backbone of ``spec``; the one before it is let go first."""
+        key = decisive(spec)
+        if self._model is None or self._key != key:
+            self._model = self._key = self.name = None
+            path = locate(spec.checkpoint, spec.base)
+            weights = locate(spec.pretrained or "", spec.base)
+            here = replace(
+                spec,
+                checkpoint=str(path) if path else spec.checkpoint,
+                pretrained=str(weights) if weights else spec.pretrained,
+            )
+            log.info("loading %s (%s) on %s", spec.name, here.checkpoint, self.device)
+            self._model, self._key, self.name = backbones.load(here, self.device), key, spec.name
+        return self._model
+
+
+def run(
+    group: Group,
+    layers: Sequence[int],
+    *,
+    shelf: Shelf,
+    store: Store | None,
+    bench: Bench,
+    pin: Callable[[Mapping[str, str]], None] = lambda resolved: None,
+) -> Iterator[tuple[int, Outcome | Failure]]:
+    """Measure ``layers`` of one group: all in one pass and one fit, each yielded by itself.
+
+    ``pin`` is told what the names resolved to (weights, data) and raises where that changed since the group began.
+    A failure that concerns all layers is raised; one that concerns a layer is yielded in its place.
+    """
+    kind = tasks.load(group.task.kind)
+    opts = options(kind, group.task.options)
+    data = kind.read(group.dataset, opts)
+    model = shelf.take(group.model)
+    # Which weights and which rows: pinned to the group. With which libraries: recorded, may differ between batches.
+    pin({"checkpoint": model.resolved["checkpoint"], "data": data.fingerprint})
+    features = extract(
+        model,
+        data.texts,
+        layers=layers,
+        views=kind.views(opts),
+        batch_size=group.model.batch_size,
+        store=store,
+        on_progress=lambda done, of: bench.progress("encode", done, of),
+    )
+    common = {**{f"resolved.{k}": v for k, v in model.resolved.items()}, "resolved.data": data.fingerprint}
+    common |= {"resolved.source": data.source, "device": bench.device}
+
+    def measure(some: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        for outcome in kind.measure(features, data, some, group.task.seeds, opts, bench):
+            yield outcome.layer, replace(outcome, params=common | dict(outcome.params))
+
+    left = list(layers)
+    try:
+        for layer, outcome in measure(layers):
+            left.remove(layer)
+            yield layer, outcome
+    except (Stopped, GeneratorExit):
+        raise
+    except Exception as error:
+        if len(left) == 1:
+            yield left[0], failure(error)
+            return
+        log.warning("%d layers together failed (%s): one by one", len(left), error)
+        for layer in left:
+            try:
+                yield from measure([layer])
+            except (Stopped, GeneratorExit):
+                raise
+            except Exception as alone:
+                log.exception("layer %d failed", layer)
+                yield layer, failure(alone)
+
+
+def failure(error: BaseException) -> Failure:
+    """What an exception means for a job: whose fault it is, and whether trying again can help."""
+    if isinstance(error, ClipstudyError):
+        kind = FailureKind.INFRA if error.transient else FailureKind.CODE
+        return Failure(kind, error.message, retry=error.transient)
+    if isinstance(error, MemoryError | ConnectionError | TimeoutError | OSError) or "out of memory" in str(error):
+        return Failure(FailureKind.INFRA, f"{type(error).__name__}: {error}", retry=True)
+    return Failure(FailureKind.CODE, f"{type(error).__name__}: {error}", retry=True)

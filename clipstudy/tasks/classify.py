@@ -1,0 +1,319 @@
+"""Can a probe read a property of a sentence off a layer's states? Accuracy by layer, on frozen features.
+
+The probing tasks of Conneau et al. 2018 (ACL), measured with a small classifier on one vector a sentence.
+
+Profiles
+    ``default``    features standardised per dimension on the training split; MLP and linear probes; control task. Raw
+                   features make SentEval's own classifier predict the majority class on some models, where the
+                   optimisation and not the representation decides.
+    ``senteval``   SentEval's classifier as released (Conneau & Kiela 2018): raw features, L2 grid chosen on dev, dev
+                   scored every 4 passes, training stopped at the 6th evaluation that does not improve.
+    ``jawahar``    the same, but one evaluation period of 4 passes: what the released code of Jawahar et al. 2019 does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import DataError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.tasks.task import BadOption, Bench, Needs
+
+if TYPE_CHECKING:
+    from clipstudy.data.labelled import Labelled
+    from clipstudy.features.extract import Features, Text
+    from clipstudy.probes.mlp import Inputs, ProbeFit, Recipe
+
+METHOD = 1
+NEEDS = Needs.VECTORS
+MODALITY: Literal["text"] = "text"
+LAYERS: LayerChoice = "all"
+METRIC = "accuracy"
+READERS = ("senteval", "table")
+
+_SENTEVAL = {
+    "standardise": False,
+    "probes": ["mlp"],
+    "control": False,
+    "l2": [1e-5, 1e-4, 1e-3, 1e-2],
+    "batch_size": 64,
+    "epoch_size": 4,
+    "max_epoch": 200,
+}
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "senteval": _SENTEVAL,
+    "jawahar": {**_SENTEVAL, "views": ["native"], "early_stop": False},
+}
+
+#: A confusion matrix of more classes than this is written as (label, prediction, count) rows.
+WIDEST = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default", "senteval", "jawahar"] = "default"
+    views: tuple[Literal["mean", "native", "cls", "last", "eot"], ...] = (
+        "mean",
+        "native",
+    )  #: the first is the headline
+    probes: tuple[Literal["mlp", "linear"], ...] = ("mlp", "linear")  #: the first is the headline
+    standardise: bool = True  #: per dimension, on the training split
+    control: bool = True  #: measure selectivity with a control task (Hewitt & Liang 2019)
+    hidden: int = 50  #: hidden units of the MLP
+    dropout: float = 0.0
+    l2: tuple[float, ...] = (1e-4,)  #: more than one: chosen on dev
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    epoch_size: int = 1  #: passes over train between two scores on dev
+    tenacity: int = 5  #: evaluations without improvement that are forgiven; never reset, as SentEval has it
+    max_epoch: int = 60
+    early_stop: bool = True  #: false: exactly one evaluation period
+    draws: int = 1000  #: bootstrap draws of the interval
+    overlong: Literal["truncate", "error"] = "truncate"  #: a sentence longer than the model can read
+
+    def __post_init__(self) -> None:
+        for key in ("views", "probes", "l2"):
+            if not getattr(self, key):
+                raise BadOption(key, "found an empty list, want one or more")
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise BadOption(key, "names something twice")
+        for key in ("hidden", "batch_size", "epoch_size", "max_epoch", "draws"):
+            if getattr(self, key) < 1:
+                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise BadOption("dropout", f"found {self.dropout}, want 0 or more and less than 1")
+        if self.learning_rate <= 0 or min(self.l2) < 0 or self.tenacity < 0:
+            raise BadOption("learning_rate, l2 or tenacity", "is negative")
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The data set, and its texts in the order train, dev, test."""
+
+    labelled: Labelled
+    texts: tuple[Text, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.labelled.fingerprint
+
+    @property
+    def source(self) -> str:
+        return self.labelled.source
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of asking: which view of the sentence, which probe."""
+
+    view: str
+    probe: str
+    prefix: str  #: of its metric names; the headline arm has none
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return options.views
+
+
+def read(dataset: DatasetSpec, options: Options) -> Sentences:
+    """Read the three splits. Raises DataError as the reader does."""
+    from clipstudy.data import senteval, table
+    from clipstudy.features.extract import Text
+
+    labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
+    texts = tuple(Text(words) for part in (labelled.train, labelled.dev, labelled.test) for words in part.texts)
+    return Sentences(labelled, texts)
+
+
+def arms(options: Options) -> list[Arm]:
+    """Every (view, probe), the headline first; a prefix names only what differs from the headline."""
+    return [
+        Arm(
+            v,
+            p,
+            "".join(f"{name}/" for name, first in ((v, options.views[0]), (p, options.probes[0])) if name != first),
+        )
+        for v in options.views
+        for p in options.probes
+    ]
+
+
+def recipe(options: Options, probe: str) -> Recipe:
+    from clipstudy.probes.mlp import Recipe
+
+    return Recipe(
+        hidden=options.hidden if probe == "mlp" else 0,
+        dropout=options.dropout if probe == "mlp" else 0.0,
+        l2=options.l2,
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        epoch_size=options.epoch_size,
+        tenacity=options.tenacity,
+        max_epoch=options.max_epoch,
+        early_stop=options.early_stop,
+    )
+
+
+def measure(
+    features: Features, data: Sentences, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    import numpy as np
+
+    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
+    from clipstudy.probes.mlp import Labels, fit
+
+    truncated = np.asarray(features.truncated)
+    if options.overlong == "error" and truncated.any():
+        raise DataError(
+            f"{data.source}: {int(truncated.sum())} sentences are longer than the model can read (the first begins "
+            f'"{" ".join(data.texts[int(truncated.argmax())].words)[:60]}"). Set overlong = "truncate", or shorten them.'
+        )
+    parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
+    number = {label: i for i, label in enumerate(data.labelled.classes)}
+    truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
+    control = _control(data, truth, len(number)) if options.control else None
+
+    fits: dict[Arm, list[list[ProbeFit]]] = {}
+    asked = arms(options)
+    for done, arm in enumerate(asked):
+        headline = not arm.prefix
+        fits[arm] = fit(
+            [_inputs(features, layer, arm.view, parts, options.standardise) for layer in layers],
+            [truth, control.labels] if headline and control else [truth],
+            len(number),
+            recipe(options, arm.probe),
+            seeds,
+            device=bench.device,
+            on_progress=lambda n, of, done=done: bench.progress("probes", done * of + n, len(asked) * of),
+        )
+
+    rng = np.random.default_rng(0)
+    intervals = {
+        arm: bootstrap_accuracy(np.stack([f[0].predictions == truth.test for f in found]), draws=options.draws, rng=rng)
+        for arm, found in fits.items()
+    }
+    for at, layer in enumerate(layers):
+        metrics: dict[str, Estimate] = {
+            "baseline/majority": Estimate(majority(truth.train, truth.test)),
+            "items/train": Estimate(len(truth.train)),
+            "items/dev": Estimate(len(truth.dev)),
+            "items/test": Estimate(len(truth.test)),
+            "classes": Estimate(len(number)),
+            "truncated": Estimate(int(truncated.sum())),
+        }
+        params: dict[str, str] = {}
+        for arm, found in fits.items():
+            task = found[at][0]
+            metrics[f"{arm.prefix}accuracy"] = Estimate(*intervals[arm][at])
+            metrics[f"{arm.prefix}macro_f1"] = Estimate(
+                float(np.mean([macro_f1(truth.test, p) for p in task.predictions]))
+            )
+            metrics[f"{arm.prefix}dev_accuracy"] = Estimate(float(np.mean(task.dev_accuracy)))
+            metrics[f"{arm.prefix}one_class"] = Estimate(float(np.mean([len(set(p)) == 1 for p in task.predictions])))
+            metrics[f"{arm.prefix}epochs"] = Estimate(float(np.mean(task.epochs)))
+            if len(options.l2) > 1:
+                params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{v:g}" for v in task.l2)
+            if len(found[at]) > 1 and control:
+                metrics.update(_selectivity(task, found[at][1], truth, control, options))
+        yield Outcome(
+            layer=layer,
+            metrics=metrics,
+            params=params,
+            artifacts=(
+                Artifact("predictions.parquet", _predictions(data, {a: f[at][0] for a, f in fits.items()}, seeds)),
+                Artifact("confusion.csv", _confusion(data, fits[asked[0]][at][0])),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Control:
+    labels: Any
+    seen: float  #: share of test sentences whose first word is seen in train
+
+
+def _control(data: Sentences, truth: Any, classes: int) -> _Control:
+    """The control task of a sentence property: a label for each type of first word (a hash of the whole sentence would
+    never repeat between train and test, and selectivity would only be accuracy minus majority)."""
+    from clipstudy.probes.control import control_labels
+    from clipstudy.probes.mlp import Labels
+
+    parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
+    types = [[words[0].lower() for words in part.texts] for part in parts]
+    drawn = [control_labels(t, truth.train, classes) for t in types]
+    known = set(types[0])
+    return _Control(Labels(*drawn), sum(t in known for t in types[2]) / len(types[2]))
+
+
+def _selectivity(
+    task: ProbeFit, other: ProbeFit, truth: Any, control: _Control, options: Options
+) -> dict[str, Estimate]:
+    import numpy as np
+
+    from clipstudy.metrics import bootstrap_accuracy
+
+    gain = (task.predictions == truth.test).astype(float) - (other.predictions == control.labels.test)
+    rng = np.random.default_rng(0)
+    return {
+        "selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=rng)[0]),
+        "control/accuracy": Estimate(float((other.predictions == control.labels.test).mean())),
+        "control/types_seen": Estimate(control.seen),
+    }
+
+
+def _inputs(
+    features: Features, layer: int, view: str, parts: Sequence[Any], standardised: bool
+) -> Callable[[], Inputs]:
+    def load() -> Inputs:
+        import numpy as np
+
+        from clipstudy.probes.mlp import Inputs, standardise
+
+        vectors = features.vectors(layer, view)
+        split = np.split(vectors, np.cumsum([len(part) for part in parts])[:-1])
+        return Inputs(*(standardise(*split) if standardised else split))
+
+    return load
+
+
+def _predictions(data: Sentences, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:
+    """A row a test sentence: its label and what each arm's probe of each seed said."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(data.labelled.classes)
+    columns: dict[str, Any] = {"label": pa.array(data.labelled.test.labels).dictionary_encode()}
+    for arm, found in fits.items():
+        for seed, row in zip(seeds, found.predictions, strict=True):
+            codes = pa.array(np.asarray(row, dtype=np.int32))
+            columns[f"{arm.view}/{arm.probe}/seed_{seed}"] = pa.DictionaryArray.from_arrays(codes, names)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def _confusion(data: Sentences, found: ProbeFit) -> bytes:
+    """The headline arm's confusion matrix, counted over seeds; rows are gold labels."""
+    classes = data.labelled.classes
+    counts = Counter(
+        (gold, classes[p]) for row in found.predictions for gold, p in zip(data.labelled.test.labels, row, strict=True)
+    )
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    if len(classes) > WIDEST:
+        table.writerow(["label", "prediction", "count"])
+        table.writerows([gold, said, n] for (gold, said), n in sorted(counts.items()))
+    else:
+        table.writerow(["label", *classes])
+        table.writerows([gold, *(counts[gold, said] for said in classes)] for gold in classes)
+    return text.getvalue().encode()

@@ -1,0 +1,304 @@
+"""Do a layer's span vectors cluster by phrase type? K-means on CoNLL-2000 chunks against the gold chunk labels.
+
+Jawahar, Sagot & Seddah 2019 (ACL), §3 and their released code: a span is [h_s ; h_e ; h_s∘h_e ; h_s − h_e] with h_s the
+first piece of its first word and h_e the last piece of its last; k-means with as many clusters as labels; normalised
+mutual information with the labels on held-out spans.
+
+Profiles
+    ``robust`` (default)   five span samples × ten k-means seeds, standardised features, the data set's exclusion list,
+                           and two more arms: multi-word spans only, and span vectors without the difference block.
+    ``jawahar``            the released protocol: one sample, raw features rounded to 6 decimals, geometric NMI.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import DataError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.tasks.task import BadOption, Bench, Needs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clipstudy.features.extract import Features, Text
+
+METHOD = 1
+NEEDS = Needs.VECTORS
+MODALITY: Literal["text"] = "text"
+LAYERS: LayerChoice = "all"
+METRIC = "nmi"
+READERS = ("conll2000",)
+
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "robust": {
+        "samples": 5,
+        "standardise": True,
+        "decimals": None,
+        "restarts": 1,
+        "exclusions": True,
+        "arms": ["multi_word", "no_difference"],
+    },
+    "jawahar": {
+        "samples": 1,
+        "standardise": False,
+        "decimals": 6,
+        "restarts": 10,
+        "exclusions": False,
+        "arms": [],
+    },
+}
+
+#: Spans of this many words or more share one bin of the span-length baseline.
+LONGEST = 6
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["robust", "jawahar"] = "robust"
+    split: str = "train"
+    labelled: int = 3000  #: chunks sampled
+    outside: int = 500  #: runs of O sampled
+    fit: int = 3000  #: spans that k-means is fitted on; it is scored on the others
+    samples: int = 5  #: span samples; the first is the released one
+    sample_seed: int = 123
+    standardise: bool = True  #: per dimension, on the spans that k-means is fitted on
+    decimals: int | None = None  #: round the span vectors, as the released code does when it writes them
+    restarts: int = 1  #: k-means++ initialisations a seed, the best inertia kept
+    average: Literal["geometric", "arithmetic"] = "geometric"
+    exclusions: bool = True  #: leave out the data set's excluded sentences before sampling
+    arms: tuple[Literal["multi_word", "no_difference"], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fit < self.labelled + self.outside:
+            raise BadOption(
+                "fit", f"found {self.fit}, want less than labelled + outside = {self.labelled + self.outside}"
+            )
+        for key in ("samples", "restarts", "labelled"):
+            if getattr(self, key) < 1:
+                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+
+
+@dataclass(frozen=True)
+class Span:
+    """One sampled chunk: where it is and what it is."""
+
+    sentence: int
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Span numbers (into ``Spans.spans``) that k-means is fitted on and scored on, in the protocol's order."""
+
+    fit: tuple[int, ...]
+    score: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """All sampled spans, each once, and the samples that they belong to."""
+
+    texts: tuple[Text, ...]
+    spans: tuple[Span, ...]  #: in the order in which ``texts`` asks for them
+    samples: tuple[Sample, ...]
+    excluded: int  #: sentences left out by the data set's exclusion list
+    fingerprint: str
+    source: str
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ("span",)
+
+
+def read(dataset: DatasetSpec, options: Options) -> Spans:
+    """Sample the spans, exactly as released for the first sample.
+
+    Raises:
+        DataError: fewer chunks than asked for, and all that the reader refuses.
+    """
+    from clipstudy.data import conll2000
+    from clipstudy.features.extract import Text
+
+    corpus = conll2000.read(dataset, options.split)
+    left_out = corpus.excluded if options.exclusions else frozenset()
+    inside: list[Span] = []
+    outside: list[Span] = []
+    for row, sentence in enumerate(corpus.sentences):
+        if row in left_out:
+            continue
+        for chunk in conll2000.chunks(sentence.tags):
+            span = Span(row, chunk.start, chunk.end, chunk.label)
+            (outside if chunk.label == conll2000.OUTSIDE else inside).append(span)
+    if len(inside) < options.labelled or len(outside) < options.outside:
+        raise DataError(
+            f"[datasets.{dataset.name}] {corpus.source} has {len(inside)} chunks and {len(outside)} runs of O; "
+            f"labelled = {options.labelled} and outside = {options.outside} were asked for. Lower them in the options."
+        )
+    drawn = [draw(inside, outside, options, options.sample_seed + i) for i in range(options.samples)]
+    spans = sorted({s for fit, score in drawn for s in (*fit, *score)}, key=lambda s: (s.sentence, s.start))
+    number = {span: i for i, span in enumerate(spans)}
+    asked: dict[int, list[tuple[int, int]]] = {}
+    for span in spans:
+        asked.setdefault(span.sentence, []).append((span.start, span.end))
+    return Spans(
+        texts=tuple(Text(corpus.sentences[row].words, tuple(where)) for row, where in asked.items()),
+        spans=tuple(spans),
+        samples=tuple(Sample(tuple(number[s] for s in fit), tuple(number[s] for s in score)) for fit, score in drawn),
+        excluded=len(left_out),
+        fingerprint=corpus.fingerprint,
+        source=corpus.source,
+    )
+
+
+def draw(inside: Sequence[Span], outside: Sequence[Span], options: Options, seed: int) -> tuple[list[Span], list[Span]]:
+    """One sample, as the released code draws it: shuffle the chunks, then the runs of O, keep the first of each,
+    permute all by numpy's legacy generator, fit on the first ``options.fit``. Returns (fitted on, scored on)."""
+    import numpy as np
+
+    shuffle = random.Random(seed).shuffle
+    labelled, unlabelled = list(inside), list(outside)
+    shuffle(labelled)
+    shuffle(unlabelled)
+    kept = labelled[: options.labelled] + unlabelled[: options.outside]
+    order = np.random.RandomState(seed).permutation(len(kept))
+    return [kept[i] for i in order[: options.fit]], [kept[i] for i in order[options.fit :]]
+
+
+def measure(
+    features: Features, data: Spans, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    import numpy as np
+
+    seen = np.asarray(features.span_seen)
+    words = np.array([min(s.end - s.start, LONGEST) for s in data.spans])
+    labels = np.array([s.label for s in data.spans])
+    arms = ("", *options.arms)
+    for done, layer in enumerate(layers):
+        bench.progress("clusters", done, len(layers))
+        ends = features.span_ends(layer)
+        metrics: dict[str, Estimate] = {}
+        rows: list[dict[str, Any]] = []
+        for arm in arms:
+            replicates = [_replicate(ends, labels, words, seen, sample, seeds, options, arm) for sample in data.samples]
+            prefix = f"{arm}/" if arm else ""
+            for name in ("nmi", "ami", "nmi_arithmetic"):
+                metrics[prefix + name] = _quantiles([v for r in replicates for v in r.scores[name]])
+            for name in ("random", "span_length"):
+                metrics[f"{prefix}baseline/{name}"] = _quantiles([r.baselines[name] for r in replicates])
+            if not arm:
+                rows = [row for i, r in enumerate(replicates) for row in _rows(i, r, data, seeds)]
+                metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
+        metrics.update(_coverage(features, data, words))
+        yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", _parquet(rows)),))
+    bench.progress("clusters", len(layers), len(layers))
+
+
+@dataclass(frozen=True)
+class _Replicate:
+    scores: Mapping[str, list[float]]  #: one value a k-means seed
+    baselines: Mapping[str, float]
+    clusters: np.ndarray  #: ``[seeds, scored]``
+    scored: np.ndarray  #: span numbers
+    k: int
+
+
+def _replicate(
+    ends: np.ndarray,
+    labels: np.ndarray,
+    words: np.ndarray,
+    seen: np.ndarray,
+    sample: Sample,
+    seeds: Sequence[int],
+    options: Options,
+    arm: str,
+) -> _Replicate:
+    """Fit and score k-means on one sample, for all seeds."""
+    import numpy as np
+
+    from clipstudy.metrics import ami, nmi
+    from clipstudy.probes.clusters import kmeans
+
+    # A span that this model cannot see is dropped after sampling, so that the sample stays the same for all models.
+    keep = seen & ((words > 1) if arm == "multi_word" else True)
+    fit, score = (np.array([i for i in part if keep[i]]) for part in (sample.fit, sample.score))
+    both = np.concatenate([fit, score])
+    k = len(np.unique(labels[both]))
+    vectors = span_vectors(ends[both], difference=arm != "no_difference", decimals=options.decimals)
+    if options.standardise:
+        mean, deviation = vectors[: len(fit)].mean(0), vectors[: len(fit)].std(0)
+        vectors = (vectors - mean) / np.where(deviation > 0, deviation, 1)
+    assigned = kmeans(vectors, k, seeds, n_init=options.restarts, fit_rows=len(fit))[:, len(fit) :]
+    truth = labels[score]
+    chance = np.random.default_rng(options.sample_seed)
+    random_scores = [nmi(truth, chance.integers(k, size=len(truth)), average=options.average) for _ in range(20)]
+    return _Replicate(
+        scores={
+            "nmi": [nmi(truth, row, average=options.average) for row in assigned],
+            "nmi_arithmetic": [nmi(truth, row, average="arithmetic") for row in assigned],
+            "ami": [ami(truth, row) for row in assigned],
+        },
+        baselines={
+            "random": float(np.mean(random_scores)),
+            "span_length": nmi(truth, words[score], average=options.average),
+        },
+        clusters=assigned,
+        scored=score,
+        k=k,
+    )
+
+
+def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | None = None) -> np.ndarray:
+    """[h_s ; h_e ; h_s∘h_e ; h_s − h_e], ``[spans, 2, d]`` → ``[spans, 4d]`` (3d without the difference block)."""
+    import numpy as np
+
+    start, end = ends[:, 0], ends[:, 1]
+    blocks = [start, end, start * end] + ([start - end] if difference else [])
+    vectors = np.concatenate(blocks, axis=1)
+    return vectors if decimals is None else np.round(vectors, decimals)
+
+
+def _quantiles(values: Sequence[float]) -> Estimate:
+    """Mean and central 95% over replicates: resampling items with replacement would inflate NMI."""
+    import numpy as np
+
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Estimate(float(np.mean(values)), float(low), float(high))
+
+
+def _coverage(features: Features, data: Spans, words: np.ndarray) -> dict[str, Estimate]:
+    coverage = features.coverage
+    spans = len(data.spans)
+    return {
+        "spans": Estimate(spans),
+        "spans/unseen": Estimate(coverage.spans_unseen),
+        "spans/single_piece_share": Estimate(coverage.spans_single_piece / spans),
+        "spans/single_word_share": Estimate(float((words == 1).mean())),
+        "sentences/excluded": Estimate(data.excluded),
+        "sentences/truncated": Estimate(coverage.truncated),
+    }
+
+
+def _rows(sample: int, replicate: _Replicate, data: Spans, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    for at, number in enumerate(replicate.scored):
+        span = data.spans[number]
+        row = {"sample": sample, "sentence": span.sentence, "start": span.start, "end": span.end, "label": span.label}
+        yield row | {f"cluster_{seed}": int(replicate.clusters[s, at]) for s, seed in enumerate(seeds)}
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,148 @@
+"""What a task kind is: the protocol that each room of this folder keeps, and how its options are read."""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from clipstudy.errors import did_you_mean
+from clipstudy.outcome import Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice
+
+if TYPE_CHECKING:
+    from clipstudy.features.extract import Features, Text
+
+
+class Needs(StrEnum):
+    """What a kind must be given."""
+
+    VECTORS = "vectors"  #: pooled states, cached
+
+
+class Data(Protocol):
+    """What a kind read from its data set: the texts to encode, and all it needs to score them."""
+
+    @property
+    def texts(self) -> Sequence[Text]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a measurement runs, and whom it tells."""
+
+    device: str = "cpu"
+    #: called with (what, done, of); may raise to stop the measurement
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None
+
+
+class Kind(Protocol):
+    """A module ``tasks/<kind>.py``."""
+
+    METHOD: int  #: raised when the same options come to mean something else: new rows, no mixing
+    NEEDS: Needs
+    MODALITY: typing.Literal["text", "image"]
+    LAYERS: LayerChoice
+    METRIC: str  #: the headline metric unless the table says otherwise
+    READERS: tuple[str, ...]  #: the dataset readers that it can use
+    PROFILES: Mapping[str, Mapping[str, Any]]  #: named option sets; the first is the default
+    Options: type[Any]
+
+    def read(self, dataset: DatasetSpec, options: Any) -> Data:
+        """Read what is to be measured. Raises DataError."""
+        ...
+
+    def views(self, options: Any) -> tuple[str, ...]:
+        """Which views of the states it wants."""
+        ...
+
+    def measure(
+        self, features: Features, data: Any, layers: Sequence[int], seeds: Sequence[int], options: Any, bench: Bench
+    ) -> Iterator[Outcome]:
+        """One Outcome a layer, all layers fitted together. Randomness comes from (layer, seed) alone, so an outcome
+        does not depend on which other layers were asked for."""
+        ...
+
+
+class BadOption(ValueError):
+    """An option that a kind does not take: (key, what is wrong)."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"{key}: {why}")
+        self.key, self.why = key, why
+
+
+T = TypeVar("T")
+
+
+def options(kind: Kind, given: Mapping[str, Any]) -> Any:
+    """``given`` as the kind's Options: its defaults, then the profile's, then what the table says.
+
+    Raises:
+        BadOption: an unknown key or profile, a value of the wrong type, or one that the kind refuses.
+    """
+    profiles = list(kind.PROFILES)
+    profile = given.get("profile", profiles[0])
+    if profile not in kind.PROFILES:
+        raise BadOption("profile", f'found "{profile}". {did_you_mean(str(profile), profiles)}')
+    return build(kind.Options, {**kind.PROFILES[profile], **given, "profile": profile})
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass from plain values, each checked against its field's type.
+
+    Raises:
+        BadOption: an unknown or missing key, a value of the wrong type, or one that ``__post_init__`` refuses.
+    """
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in known:
+            raise BadOption(key, f"unknown key. {did_you_mean(key, known)}")
+    ready = {key: _fitted(key, value, hints[key]) for key, value in values.items()}
+    try:
+        return cls(**ready)
+    except TypeError as error:
+        raise BadOption("options", str(error)) from None
+
+
+def plain(opts: Any) -> dict[str, Any]:
+    """Options as JSON values, defaults included: what enters the digest and the run's parameters."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(opts).items()}
+
+
+def _fitted(key: str, value: Any, hint: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _fitted(key, value, next(a for a in args if a is not type(None)))
+    if origin is typing.Literal:
+        if value not in args:
+            raise BadOption(key, f'found "{value}". {did_you_mean(str(value), map(str, args))}')
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise BadOption(key, f"found {value!r}, want a list")
+        return tuple(_fitted(key, v, args[0]) for v in value)
+    if origin is collections.abc.Mapping:
+        if not isinstance(value, Mapping):
+            raise BadOption(key, f"found {value!r}, want a table")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise BadOption(key, f"found {value!r}, want {_named(hint)}")
+    return value
+
+
+def _named(hint: Any) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, str(hint))

@@ -1,0 +1,259 @@
+"""tasks.toml → Study. Every message about a study file is written here; all problems are told at once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from clipstudy import backbones, data, tasks
+from clipstudy.errors import StudyError, did_you_mean
+from clipstudy.spec import DatasetSpec, ModelSpec, Study, TaskSpec
+from clipstudy.tasks.task import BadOption, build, options, plain
+
+#: Study files that are known by name, beside those that a path names.
+NAMED: dict[str, str] = {}
+
+#: Keys of a model's table that are expanded or worked out here, not written by the user.
+_WORKED_OUT = {"name", "family", "base", "method"}
+
+
+def find(name: str | None, home: Path) -> Path:
+    """The study file that ``--study`` means: a path, a known name, or (None) ``tasks.toml`` in ``home``.
+
+    Raises:
+        StudyError: there is no such file.
+    """
+    path = Path(name or "tasks.toml").expanduser()
+    path = path if path.is_absolute() else home / path
+    if path.is_file():
+        return path
+    there = sorted({*NAMED, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")})
+    raise StudyError(f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE.")
+
+
+def load(path: Path) -> Study:
+    """Read and check a whole study file.
+
+    Raises:
+        StudyError: with every problem found, each naming table and key, what was found, and what exists.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} cannot be read: {error}. Check the file.") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Study:
+    """As :func:`load`, from text; relative paths in it start from ``path``'s folder."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path} is not TOML: {error}. Mend that line.") from None
+    problems: list[str] = []
+    study = _study(tables, path, problems)
+    if problems:
+        listed = "\n".join(f"  {p}" for p in problems)
+        raise StudyError(
+            f"{path}: {len(problems)} problem{'s'[: len(problems) > 1]}\n{listed}\nMend the file, then retry."
+        )
+    return study
+
+
+def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
+    base = str(path.resolve().parent)
+    top = {"study", "models", "datasets", "tasks"}
+    problems.extend(f"[{key}]: unknown table. {did_you_mean(key, top)}" for key in tables if key not in top)
+    head = _table(tables, "study", problems)
+    name = head.pop("name", path.stem)
+    description = head.pop("description", "")
+    shared = head.pop("seeds", list(TaskSpec.seeds))
+    problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, ['name', 'description', 'seeds'])}" for k in head)
+    for key, value in (("name", name), ("description", description)):
+        if not isinstance(value, str):
+            problems.append(f"[study] {key}: found {value!r}, want a text")
+    models = {m.name: m for m in _models(_table(tables, "models", problems), base, problems)}
+    datasets = {d.name: d for d in _datasets(_table(tables, "datasets", problems), base, problems)}
+    found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), datasets, tables, shared, problems)}
+    for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
+        if not there and not problems:
+            problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
+    return Study(str(name), models, datasets, found, str(description), str(path))
+
+
+def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterator[ModelSpec]:
+    whole = {name: _inherited(name, tables, problems) for name in tables}
+    for name, values in whole.items():
+        where = f"[models.{name}]"
+        if values is None or not _good_name(where, name, problems):
+            continue
+        seeds = values.pop("init_seeds", None)
+        spec = _built(ModelSpec, {**values, "name": name, "family": name, "base": base}, where, problems)
+        if spec is None:
+            continue
+        problems.extend(f"{where} {p}" for p in _model_problems(spec))
+        if seeds is None:
+            yield spec
+        elif not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds) and spec.init == "random"):
+            problems.append(f'{where} init_seeds: found {seeds!r}, want a list of whole numbers, with init = "random"')
+        else:
+            # One model an initialisation: each is a cell of its own, and the report pools the family.
+            yield from (replace(spec, name=f"{name}-{seed}", init_seed=seed) for seed in seeds)
+
+
+def _inherited(name: str, tables: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    """A twin has every key of the model that it is the twin of, and its own."""
+    values = tables[name]
+    where = f"[models.{name}]"
+    if not isinstance(values, dict):
+        problems.append(f"{where}: found {values!r}, want a table")
+        return None
+    for key in _WORKED_OUT & values.keys():
+        problems.append(f"{where} {key}: unknown key. {did_you_mean(key, _keys(ModelSpec))}")
+        return None
+    twin = values.get("twin_of")
+    if twin is None:
+        return dict(values)
+    original = tables.get(twin) if isinstance(twin, str) else None
+    if not isinstance(original, dict) or twin == name or "twin_of" in original:
+        known = [n for n, v in tables.items() if n != name and isinstance(v, dict) and "twin_of" not in v]
+        problems.append(f'{where} twin_of: found "{twin}", no such model. {did_you_mean(str(twin), known)}')
+        return None
+    # A twin plays its own part; and a mistake in the original's table is told there, once.
+    taken = {f.name for f in fields(ModelSpec)} - {"role", "label", "optional"}
+    return {k: v for k, v in original.items() if k in taken} | values
+
+
+def _model_problems(spec: ModelSpec) -> Iterator[str]:
+    if spec.source not in backbones.SOURCES:
+        yield f'source: found "{spec.source}". {did_you_mean(spec.source, backbones.SOURCES)}'
+    if spec.layers < 1 or spec.batch_size < 1:
+        yield f"layers and batch_size: found {spec.layers} and {spec.batch_size}, want 1 or more"
+    if spec.view not in (None, "cls", "last", "eot"):
+        yield f'view: found "{spec.view}". {did_you_mean(str(spec.view), ["cls", "last", "eot"])}'
+    dtypes = ["float32", "bfloat16"]
+    if spec.dtype not in dtypes:
+        yield f'dtype: found "{spec.dtype}". {did_you_mean(spec.dtype, dtypes)}'
+    if spec.max_tokens is not None and spec.max_tokens < 3:
+        yield f"max_tokens: found {spec.max_tokens}, want 3 or more"
+
+
+def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterator[DatasetSpec]:
+    for name, values in tables.items():
+        where = f"[datasets.{name}]"
+        if not isinstance(values, dict):
+            problems.append(f"{where}: found {values!r}, want a table")
+            continue
+        if not _good_name(where, name, problems):
+            continue
+        spec = _built(DatasetSpec, {**values, "name": name, "base": base}, where, problems)
+        if spec is None:
+            continue
+        if spec.reader not in data.READERS:
+            problems.append(f'{where} reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}')
+        if (spec.path is None) == (spec.hub is None):
+            problems.append(f"{where}: name either a local `path` or a `hub` id")
+        if spec.limit is not None and spec.limit < 2:
+            problems.append(f"{where} limit: found {spec.limit}, want 2 or more rows a split")
+        yield spec
+
+
+def _tasks(
+    tables: Mapping[str, Any],
+    datasets: Mapping[str, DatasetSpec],
+    file: Mapping[str, Any],
+    shared: Any,
+    problems: list[str],
+) -> Iterator[TaskSpec]:
+    declared = file.get("datasets")
+    declared = declared if isinstance(declared, dict) else {}
+    for name, values in tables.items():
+        where = f"[tasks.{name}]"
+        if not isinstance(values, dict):
+            problems.append(f"{where}: found {values!r}, want a table")
+            continue
+        kind_name = values.get("kind")
+        if kind_name not in tasks.kinds():
+            found = f'found "{kind_name}"' if kind_name else "missing"
+            problems.append(f"{where} kind: {found}. {did_you_mean(str(kind_name or ''), tasks.kinds())}")
+            continue
+        kind = tasks.load(kind_name)
+        given = values.get("options", {})
+        if not isinstance(given, dict):
+            problems.append(f"{where} options: found {given!r}, want a table")
+            continue
+        try:
+            opts = plain(options(kind, given))
+        except BadOption as bad:
+            problems.append(f"[tasks.{name}.options] {bad.key}: {bad.why}")
+            opts = {}
+        worked_out: dict[str, Any] = {
+            "modality": kind.MODALITY,
+            "layers": kind.LAYERS,
+            "method": kind.METHOD,
+            "options": opts,
+            "name": name,
+        }
+        refused = sorted(k for k in ("modality", "layers", "method", "name") if k in values)
+        if refused:
+            problems.append(f"{where} {refused[0]}: unknown key. {did_you_mean(refused[0], _keys(TaskSpec))}")
+            continue
+        whole = {"metric": kind.METRIC, "seeds": shared, **values, **worked_out}
+        spec = _built(TaskSpec, whole, where, problems)
+        if spec is None or not _good_name(where, name, problems):
+            continue
+        if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
+            problems.append(f"{where} seeds: found {list(spec.seeds)}, want different whole numbers")
+        if spec.dataset not in declared:
+            problems.append(f'{where} dataset: found "{spec.dataset}". {did_you_mean(spec.dataset, declared)}')
+        elif spec.dataset in datasets and datasets[spec.dataset].reader not in kind.READERS:
+            problems.append(
+                f'{where} dataset: "{spec.dataset}" has reader = "{datasets[spec.dataset].reader}", but kind = '
+                f'"{kind_name}" reads {" or ".join(kind.READERS)}'
+            )
+        yield spec
+
+
+def _built(cls: Any, values: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+    unknown = [k for k in values if k not in {f.name for f in fields(cls)}]
+    problems.extend(f"{where} {k}: unknown key. {did_you_mean(k, _keys(cls))}" for k in unknown)
+    missing = [f.name for f in fields(cls) if f.name not in values and _required(f)]
+    problems.extend(f"{where} {k}: missing. Every {where[1:].split('.')[0][:-1]} needs one." for k in missing)
+    if unknown or missing:
+        return None
+    try:
+        return build(cls, values)
+    except BadOption as bad:
+        problems.append(f"{where} {bad.key}: {bad.why}")
+        return None
+
+
+def _keys(cls: Any) -> list[str]:
+    extra = ["init_seeds"] if cls is ModelSpec else []
+    worked_out = _WORKED_OUT | ({"modality", "layers"} if cls is TaskSpec else set())
+    return [f.name for f in fields(cls) if f.name not in worked_out] + extra
+
+
+def _required(field: Any) -> bool:
+    from dataclasses import MISSING
+
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
+    value = tables.get(name, {})
+    if not isinstance(value, dict):
+        problems.append(f"[{name}]: found {value!r}, want a table")
+        return {}
+    return dict(value)
+
+
+def _good_name(where: str, name: str, problems: list[str]) -> bool:
+    # Names become shell patterns, MLflow tags and file names: keep them to what is the same in all three.
+    good = bool(name) and len(name) <= 80 and all(c.isalnum() or c in "-_." for c in name) and name.isascii()
+    if not good:
+        problems.append(f"{where}: a name has letters, digits, '-', '_' and '.', at most 80")
+    return good

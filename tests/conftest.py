@@ -1,0 +1,29 @@
+"""What every test gets: an environment of its own, and real rows where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL = Path(os.environ.get("CLIPSTUDY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the user's databases, caches or Hub."""
+    for name in list(os.environ):
+        if name.startswith(("CLIPSTUDY_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLIPSTUDY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real rows; the test is skipped where it is not."""
+    if not REAL.is_dir():
+        pytest.skip(f"no real rows at {REAL}: set CLIPSTUDY_REAL_DATA")
+    monkeypatch.setenv("CLIPSTUDY_REAL_DATA", str(REAL))
+    return REAL

@@ -1,0 +1,199 @@
+"""Readers: what they make of good files, and what they say of bad ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipstudy.data import conll2000, labelled, senteval, table
+from clipstudy.data.conll2000 import Chunk
+from clipstudy.errors import DataError
+from clipstudy.spec import DatasetSpec
+
+CONLL = "He PRP B-NP\nruns VBZ B-VP\n. . O\n\nDogs NNS B-NP\nbark VBP B-VP\n"
+ROWS = "tr\tA\tone two\ntr\tB\tthree\nva\tA\tfour\nte\tB\tfive six\n"
+
+
+def conll(path: Path) -> DatasetSpec:
+    return DatasetSpec("chunks", "conll2000", path=str(path))
+
+
+def probing(path: Path, text: str, **more: object) -> DatasetSpec:
+    (path / "rows.txt").write_text(text, encoding="utf-8")
+    return DatasetSpec("rows", "senteval", path=str(path / "rows.txt"), **more)  # type: ignore[arg-type]
+
+
+class TestConll:
+    def test_sentences(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_text(CONLL)
+        corpus = conll2000.read(conll(tmp_path), "train")
+        assert [s.words for s in corpus.sentences] == [("He", "runs", "."), ("Dogs", "bark")]
+        assert corpus.sentences[0].tags == ("B-NP", "B-VP", "O")
+        assert corpus.fingerprint.startswith("sha256:")
+
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [("He PRP", 'train.txt:2: found "He PRP"'), ("He  PRP B-NP", ":2: found"), ("He PRP NP", '"NP" is not B-')],
+    )
+    def test_malformed_line_is_named(self, tmp_path: Path, line: str, says: str) -> None:
+        (tmp_path / "train.txt").write_text(f"a b O\n{line}\n")
+        with pytest.raises(DataError, match="Mend the line") as error:
+            conll2000.read(conll(tmp_path), "train")
+        assert says in error.value.message
+
+    def test_empty_split(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_text("\n\n")
+        with pytest.raises(DataError, match="is empty"):
+            conll2000.read(conll(tmp_path), "train")
+
+    def test_missing_split_says_what_exists(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_text(CONLL)
+        with pytest.raises(DataError, match='did you mean "train"'):
+            conll2000.read(conll(tmp_path), "tran")
+
+    def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "conll2000").mkdir()
+        with pytest.raises(DataError, match=r"does not exist. In .*: conll2000"):
+            conll2000.read(conll(tmp_path / "conll200"), "train")
+
+    def test_not_utf8(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_bytes(b"caf\xe9 NN B-NP\n")
+        with pytest.raises(DataError, match="byte 3 is not UTF-8"):
+            conll2000.read(conll(tmp_path), "train")
+
+    def test_excluded_sentence_must_exist(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_text(CONLL)
+        spec = DatasetSpec("c", "conll2000", path=str(tmp_path), exclude={"train": [7]})
+        with pytest.raises(DataError, match="sentence 7 does not exist"):
+            conll2000.read(spec, "train")
+
+    def test_chunks(self) -> None:
+        tags = ("B-NP", "I-NP", "B-NP", "O", "O", "I-VP", "I-PP", "B-VP", "O")
+        assert conll2000.chunks(tags) == [
+            Chunk("NP", 0, 2), Chunk("NP", 2, 3), Chunk("O", 3, 5), Chunk("VP", 5, 6), Chunk("PP", 6, 7),
+            Chunk("VP", 7, 8), Chunk("O", 8, 9),
+        ]  # fmt: skip
+
+    @given(st.lists(st.sampled_from(["O", "B-NP", "I-NP", "B-VP", "I-VP"])))
+    def test_chunks_tile_the_sentence(self, tags: list[str]) -> None:
+        found = conll2000.chunks(tags)
+        assert [i for c in found for i in range(c.start, c.end)] == list(range(len(tags)))
+        again = [t for c in found for t in (["O"] if c.label == "O" else [f"B-{c.label}", f"I-{c.label}"])]
+        assert not found or again  # every chunk has a label
+        for chunk in found:
+            inside = {t if t == "O" else t[2:] for t in tags[chunk.start : chunk.end]}
+            assert inside == {chunk.label}
+
+    def test_real_counts(self, real: Path) -> None:
+        corpus = conll2000.read(conll(real / "conll2000"), "train")
+        assert len(corpus.sentences) == 8936
+        counts = Counter(c.label for s in corpus.sentences for c in conll2000.chunks(s.tags))
+        assert counts.pop("O") == 24728
+        assert sum(counts.values()) == 106978
+        assert counts["NP"] == 55081 and counts["UCP"] == 2
+
+
+class TestSentEval:
+    def test_rows(self, tmp_path: Path) -> None:
+        found = senteval.read(probing(tmp_path, ROWS))
+        assert found.train.texts == (("one", "two"), ("three",))
+        assert (len(found.train), len(found.dev), len(found.test)) == (2, 1, 1)
+        assert found.classes == ("A", "B")
+
+    def test_quotes_and_odd_spaces_are_text(self, tmp_path: Path) -> None:
+        found = senteval.read(probing(tmp_path, ROWS + 'te\tA\t" quoted\u2028line\u00a0here\n'))
+        assert found.test.texts[-1][0] == '"'
+        assert len(found.test) == 2  # a line separator inside a sentence ends no row
+
+    @pytest.mark.parametrize(
+        ("row", "says"),
+        [
+            ("te\tA", "rows.txt:5: found 2 columns"),
+            ("te\tA\tx\ty", ":5: found 4 columns"),
+            ("test\tA\tx", 'split "test"'),
+            ("te\tA\t ", ":5: no sentence"),
+            ("te\t\tx", ":5: no label"),
+        ],
+    )
+    def test_malformed_row_is_named(self, tmp_path: Path, row: str, says: str) -> None:
+        with pytest.raises(DataError) as error:
+            senteval.read(probing(tmp_path, f"{ROWS}{row}\n"))
+        assert says in error.value.message and "line" in error.value.message
+
+    def test_label_only_in_test(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match='label "C" is in test but not in train'):
+            senteval.read(probing(tmp_path, ROWS + "te\tC\tseven\n"))
+
+    def test_empty_split(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match='split "test" of .* is empty'):
+            senteval.read(probing(tmp_path, ROWS.replace("te\t", "va\t")))
+
+    def test_one_class(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="one class only"):
+            senteval.read(probing(tmp_path, ROWS.replace("\tB\t", "\tA\t")))
+
+    def test_released_layout(self, real: Path, tmp_path: Path) -> None:
+        """Genuine rows of all ten files pass the reader, but for labels that so small a sample lacks in train."""
+        for path in sorted((real / "senteval_original_sample").glob("*[a-z].txt")):
+            rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+            same = "".join(f"{split}\t{label}\t{i}\n" for split in ("tr", "va", "te") for i, label in enumerate("AB"))
+            found = senteval.read(probing(tmp_path, same + "".join(f"{s}\tA\t{text}\n" for s, _, text in rows)))
+            assert sum(map(len, (found.train, found.dev, found.test))) == len(rows) + 6
+
+
+class TestLimit:
+    def test_keeps_shares_and_order(self) -> None:
+        labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+        kept = labelled.stratified(labels, 10, 0)
+        assert Counter(labels[i] for i in kept) == {"a": 6, "b": 3, "c": 1}
+        assert kept == sorted(kept) and kept != list(range(10))
+        assert labelled.stratified(labels, 10, 0) == kept != labelled.stratified(labels, 10, 1)
+
+    @given(st.lists(st.sampled_from("abcd"), min_size=1), st.integers(1, 40), st.integers(0, 3))
+    def test_size_and_balance(self, labels: list[str], limit: int, seed: int) -> None:
+        kept = labelled.stratified(labels, limit, seed)
+        assert len(kept) == len(set(kept)) == min(limit, len(labels))
+        for label, n in Counter(labels).items():
+            share = n * len(kept) / len(labels)
+            assert abs(sum(labels[i] == label for i in kept) - share) <= 1
+
+    def test_applies_to_each_split(self, tmp_path: Path) -> None:
+        text = "".join(f"{s}\t{label}\tw{i}\n" for s in ("tr", "va", "te") for label in "AB" for i in range(50))
+        found = senteval.read(probing(tmp_path, text, limit=10))
+        assert Counter(found.train.labels) == {"A": 5, "B": 5}
+        assert len(found.dev) == len(found.test) == 10
+
+
+class TestTable:
+    """Local tables; the Hub's are the same code after the download."""
+
+    def spec(self, folder: Path, **more: object) -> DatasetSpec:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for split, rows in {"train": 4, "validation": 2, "test": 2}.items():
+            columns = {"sentence": [f"a b {i}" for i in range(rows)], "y": [i % 2 for i in range(rows)]}
+            pq.write_table(pa.table(columns), folder / f"{split}-00000-of-00001.parquet")
+        told = {"columns": {"text": "sentence", "label": "y"}, "splits": {"dev": "validation"}, **more}
+        return DatasetSpec("t", "table", path=str(folder), **told)  # type: ignore[arg-type]
+
+    def test_named_columns(self, tmp_path: Path) -> None:
+        found = table.read(self.spec(tmp_path))
+        assert found.train.texts[1] == ("a", "b", "1") and found.train.labels == ("0", "1", "0", "1")
+
+    def test_unknown_column(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match='"sentense".*did you mean "sentence"'):
+            table.read(self.spec(tmp_path, columns={"text": "sentense", "label": "y"}))
+
+    def test_unknown_split(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match='no table for "dev"'):
+            table.read(self.spec(tmp_path, splits={}))
+
+    def test_not_in_the_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(DataError, match="not in the Hub cache"):
+            table.read(DatasetSpec("t", "table", hub="nobody/nothing"))

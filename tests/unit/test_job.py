@@ -1,0 +1,55 @@
+"""Cells: planning, selecting, and that a group survives the table."""
+
+from __future__ import annotations
+
+from clipstudy.job import MOVES, SETTLED, Group, Selection, Status, keys, layer_label, layers_of, plan
+from clipstudy.spec import DatasetSpec, ModelSpec, Study, TaskSpec
+
+BERT = ModelSpec("bert", "transformers", "bert-base-uncased", 12)
+TINY = ModelSpec("tiny", "transformers", "tiny", 2, optional=True)
+DATA = DatasetSpec("shift", "senteval", path="./x")
+TASK = TaskSpec("shift", "classify", "shift", "accuracy", seeds=(3, 4), options={"l2": [0.1]})
+STUDY = Study("s", {"bert": BERT, "tiny": TINY}, {"shift": DATA}, {"shift": TASK})
+
+
+def test_plan_is_the_product() -> None:
+    [(group, layers)] = plan(STUDY, Selection())
+    assert (group.model, group.dataset, group.task, layers) == (BERT, DATA, TASK, tuple(range(13)))
+
+
+def test_optional_models_are_named() -> None:
+    assert {k.model for k in keys(plan(STUDY, Selection(models=("*",))))} == {"bert", "tiny"}
+
+
+def test_selection() -> None:
+    chosen = keys(plan(STUDY, Selection(models=("b*",), layers=(0, 12, 13))))
+    assert [k.layer for k in chosen] == [0, 12]
+    assert not plan(STUDY, Selection(tasks=("nothing",)))
+
+
+def test_other_modality_is_left_out() -> None:
+    image = ModelSpec("vit", "timm", "vit", 4, modality="image")
+    assert not plan(Study("s", {"vit": image}, {"shift": DATA}, {"shift": TASK}), Selection())
+
+
+def test_layers_and_labels() -> None:
+    whole = TaskSpec("tune", "classify", "shift", "accuracy", layers="whole")
+    assert layers_of(BERT, whole) == (-1,)
+    assert [layer_label(BERT, k) for k in (-1, 0, 7)] == ["whole model", "embedding", "block 7"]
+
+
+def test_a_group_survives_json() -> None:
+    group = Group("s", BERT, DATA, TASK)
+    again = Group.from_json(group.to_json())
+    assert again == group and again.digest == group.digest
+
+
+def test_a_group_of_a_later_version_is_read() -> None:
+    text = Group("s", BERT, DATA, TASK).to_json().replace('"source"', '"invented": 1, "source"')
+    assert Group.from_json(text).model == BERT
+
+
+def test_moves() -> None:
+    assert set(MOVES) == set(Status)
+    assert all(Status.RUNNING not in MOVES[s] for s in SETTLED)  # a settled cell is queued before it runs again
+    assert MOVES[Status.COMPUTED] == {Status.DONE}  # what was computed is never thrown away

@@ -1,0 +1,164 @@
+"""Study files: what they become, and that every mistake is told, all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clipstudy import tasks, tasksfile
+from clipstudy.errors import StudyError
+from clipstudy.job import Selection, keys, plan
+from clipstudy.spec import Study
+
+ROOT = Path(__file__).parents[2]
+GOOD = """
+[study]
+name = "small"
+seeds = [1, 2]
+[models.bert]
+source = "transformers"
+checkpoint = "./bert"
+layers = 3
+role = "bert"
+[models.bert-untrained]
+twin_of = "bert"
+init = "random"
+init_seeds = [0, 1]
+[datasets.shift]
+reader = "senteval"
+path = "./shift.txt"
+[tasks.shift]
+kind = "classify"
+dataset = "shift"
+category = "syntactic"
+"""
+
+
+def parse(text: str) -> Study:
+    return tasksfile.parse(text, Path("/there/small.toml"))
+
+
+def mend(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_a_study() -> None:
+    study = parse(GOOD)
+    assert study.name == "small"
+    assert list(study.models) == ["bert", "bert-untrained-0", "bert-untrained-1"]
+    twin = study.models["bert-untrained-1"]
+    assert (twin.family, twin.init_seed, twin.twin_of, twin.checkpoint) == ("bert-untrained", 1, "bert", "./bert")
+    assert twin.role is None  # a twin plays no part in the claims unless it says so
+    assert study.tasks["shift"].seeds == (1, 2)
+    assert study.tasks["shift"].options["hidden"] == 50
+    assert len(keys(plan(study, Selection()))) == 3 * 4
+
+
+@pytest.mark.parametrize("file", ["tasks.toml", "tests/real/study.toml"])
+def test_shipped_studies_are_good(file: str) -> None:
+    study = tasksfile.load(ROOT / file)
+    assert plan(study, Selection())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[study]", "[stdy]", '[stdy]: unknown table. did you mean "study"?'),
+        ("checkpoint =", "chekpoint =", '[models.bert] chekpoint: unknown key. did you mean "checkpoint"?'),
+        ('source = "transformers"', "", "[models.bert] source: missing"),
+        ('"transformers"', '"transformer"', 'source: found "transformer". did you mean "transformers"?'),
+        ("layers = 3", 'layers = "3"', "[models.bert] layers: found '3', want a whole number"),
+        ("layers = 3", "layers = true", "[models.bert] layers: found True, want a whole number"),
+        ("layers = 3", "layers = 0", "want 1 or more"),
+        ("layers = 3", 'layers = 3\ndtype = "float16"', "[models.bert] dtype"),
+        ("layers = 3", 'layers = 3\nview = "mean"', "[models.bert] view"),
+        ("layers = 3", 'layers = 3\nname = "x"', "[models.bert] name: unknown key"),
+        ('twin_of = "bert"', 'twin_of = "bart"', 'twin_of: found "bart", no such model. did you mean "bert"?'),
+        ('init = "random"', 'init = "rand"', 'init: found "rand". did you mean "random"?'),
+        ("init_seeds = [0, 1]", "init_seeds = 3", "init_seeds: found 3, want a list"),
+        ('init = "random"', "", "init_seeds"),
+        ('reader = "senteval"', 'reader = "sent"', "[datasets.shift] reader"),
+        ('path = "./shift.txt"', "", "name either a local `path` or a `hub` id"),
+        ('path = "./shift.txt"', 'path = "./s"\nlimit = 1', "limit: found 1"),
+        ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". did you mean "classify"?'),
+        ('kind = "classify"', "", "[tasks.shift] kind: missing"),
+        ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". did you mean "shift"?'),
+        ('kind = "classify"', 'kind = "phrase_clusters"', "reads conll2000"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds: found [1, 1], want different whole numbers"),
+        ("seeds = [1, 2]", "seeds = []", "seeds: found []"),
+        ('category = "syntactic"', "method = 3", "[tasks.shift] method: unknown key"),
+        ('category = "syntactic"', "options = 3", "[tasks.shift] options: found 3, want a table"),
+        ('category = "syntactic"', "options = {hiden = 3}", 'hiden: unknown key. did you mean "hidden"?'),
+        ('category = "syntactic"', "options = {hidden = 0}", "[tasks.shift.options] hidden: found 0"),
+        ('category = "syntactic"', 'options = {probes = ["mlb"]}', 'probes: found "mlb". did you mean "mlp"?'),
+        ('category = "syntactic"', "options = {probes = []}", "probes: found an empty list"),
+        ('category = "syntactic"', 'options = {profile = "senteva"}', 'did you mean "senteval"?'),
+        ("[models.bert]", "[models.'be rt']", "a name has letters"),
+        ("[datasets.shift]", "[datasets]\nx = 3\n[datasets.shift]", "[datasets.x]: found 3, want a table"),
+    ],
+)
+def test_mistakes_are_named(old: str, new: str, says: str) -> None:
+    with pytest.raises(StudyError) as error:
+        parse(mend(old, new))
+    assert says in error.value.message
+    assert error.value.message.startswith("/there/small.toml")
+    assert error.value.message.endswith("retry.")
+
+
+def test_all_problems_at_once() -> None:
+    with pytest.raises(StudyError, match="3 problems"):
+        parse(mend('role = "bert"', "rle = 1").replace('"senteval"', '"x"').replace('"classify"', '"y"'))
+
+
+def test_not_toml() -> None:
+    with pytest.raises(StudyError, match=r"is not TOML.*line 2"):
+        parse("[study]\nname = \n")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(StudyError, match=r"mine\.toml"):
+        tasksfile.find("min.toml", tmp_path)
+
+
+class TestDigest:
+    def digest(self, text: str) -> str:
+        return parse(text).digest("bert", "shift")
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ('role = "bert"', 'role = "other"\nlabel = "B"\nbatch_size = 8'),
+            ('category = "syntactic"', 'category = "semantic"\nlabel = "S"'),
+            ('name = "small"', 'name = "big"'),
+            ("layers = 3", "layers = 4"),
+            ('category = "syntactic"', "options = {hidden = 50}"),  # what is the default anyway
+        ],
+    )
+    def test_presentation_does_not_enter(self, old: str, new: str) -> None:
+        assert self.digest(mend(old, new)) == self.digest(GOOD)
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ('checkpoint = "./bert"', 'checkpoint = "./bert2"'),
+            ("layers = 3", "layers = 3\nfinal_norm = true"),
+            ('path = "./shift.txt"', 'path = "./shift.txt"\nlimit = 10'),
+            ("seeds = [1, 2]", "seeds = [1, 2, 3]"),
+            ('category = "syntactic"', "options = {hidden = 60}"),
+            ('category = "syntactic"', 'options = {profile = "senteval"}'),
+        ],
+    )
+    def test_what_decides_does(self, old: str, new: str) -> None:
+        assert self.digest(mend(old, new)) != self.digest(GOOD)
+
+    def test_method_version_enters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = self.digest(GOOD)
+        monkeypatch.setattr(tasks.load("classify"), "METHOD", 99)
+        assert self.digest(GOOD) != before
+
+    def test_the_folder_does_not(self) -> None:
+        there = tasksfile.parse(GOOD, Path("/elsewhere/small.toml"))
+        assert there.digest("bert", "shift") == self.digest(GOOD)

@@ -1,0 +1,101 @@
+"""Outcomes, settings and messages."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipstudy import errors
+from clipstudy.outcome import Estimate, Outcome, estimates, flat, metrics_from_json, metrics_to_json
+from clipstudy.progress import Lines, duration, paced
+from clipstudy.settings import Settings, locate, redact
+
+finite = st.floats(-1e6, 1e6)
+metrics = st.dictionaries(
+    st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8})?", fullmatch=True),
+    st.one_of(st.builds(Estimate, finite), st.builds(Estimate, finite, finite, finite)),
+)
+
+
+@given(metrics)
+def test_metrics_round_trip(found: dict[str, Estimate]) -> None:
+    assert estimates(flat(found)) == found
+    assert metrics_from_json(metrics_to_json(found)) == found
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="not finite: accuracy"):
+        metrics_to_json({"accuracy": Estimate(bad)})
+
+
+def test_outcome_numbers() -> None:
+    outcome = Outcome(3, {"accuracy": Estimate(0.5, 0.4, 0.6), "n": Estimate(7)})
+    assert outcome.numbers() == {"accuracy": 0.5, "accuracy.low": 0.4, "accuracy.high": 0.6, "n": 7}
+
+
+def test_settings_defaults_are_embedded(tmp_path: Path) -> None:
+    settings = Settings.read({"CLIPSTUDY_HOME": str(tmp_path)})
+    assert settings.database == f"sqlite:///{tmp_path}/mlruns/clipstudy.db"
+    assert settings.tracking == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+
+
+def test_settings_read_the_environment() -> None:
+    settings = Settings.read({"CLIPSTUDY_DATABASE": "postgresql://h/d", "MLFLOW_TRACKING_URI": "http://h:5000"})
+    assert (settings.database, settings.tracking) == ("postgresql://h/d", "http://h:5000")
+
+
+def test_passwords_are_redacted() -> None:
+    assert redact("postgresql://me:s3cr@t@host/db") != "postgresql://me:s3cr@t@host/db"
+    assert "s3cret" not in redact("cannot reach postgresql+psycopg://me:s3cret@host/db or http://a:s3cret@b")
+    assert redact("http://host:5000/x") == "http://host:5000/x"
+
+
+class TestLocate:
+    def test_names_are_not_paths(self) -> None:
+        assert locate("google-bert/bert-base-uncased") is None
+
+    def test_paths(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CLIPSTUDY_REAL_DATA", "/rows")
+        assert locate("./a/b", "/study") == Path("/study/a/b")
+        assert locate("../a", "/study") == Path("/a")
+        assert locate("/a/b", "/study") == Path("/a/b")
+        assert locate("${CLIPSTUDY_REAL_DATA}/x") == Path("/rows/x")
+
+    def test_other_variables_stay_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SECRET", "s3cret")
+        assert "s3cret" not in str(locate("./${SECRET}/x", "/study"))
+        assert locate("${SECRET}/x") is None
+
+    def test_packages(self) -> None:
+        import clipstudy
+
+        assert locate("package:clipstudy/tasks") == Path(clipstudy.__file__).parent / "tasks"
+        assert not locate("package:no_such_package/x").exists()  # type: ignore[union-attr]
+
+
+def test_every_error_says_what_to_do() -> None:
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.ClipstudyError)]
+    assert len(classes) > 8
+    for cls in classes:
+        assert cls().message.endswith((".", "clipstudy init", "name", "--all", "--drain")), cls
+
+
+def test_did_you_mean() -> None:
+    assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'did you mean "bert"? What exists: bert, gpt2.'
+    assert errors.did_you_mean("zzz", []) == "What exists: none."
+
+
+def test_progress_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    lines = Lines(every=0)
+    lines.batch("bert · shift")
+    for done in (0, 5, 10):
+        lines("encode", done, 10)
+    assert "bert · shift: encode 5/10" in caplog.text
+    assert paced("encode", 30, 120, 10) == "encode 30/120, 3.0/s, 30 s left"
+    assert [duration(s) for s in (42, 190, 7500)] == ["42 s", "3 min 10 s", "2 h 5 min"]
