@@ -17,6 +17,8 @@ from clipstudy.settings import Settings, redact
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from clipstudy.outcome import Result
+
 app = typer.Typer(
     name="clipstudy",
     help="What does image–text training do to a model's single-modality representations? Declare a study in "
@@ -327,16 +329,59 @@ def report(
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables."""
-    from clipstudy import tasksfile
     from clipstudy.dashboard import panels
     from clipstudy.dashboard import report as reports
-    from clipstudy.tracking import open as open_tracking
 
-    settings = Settings.read()
-    name = tasksfile.load(tasksfile.find(study, settings.home)).name if study and study.endswith(".toml") else study
-    results = open_tracking(settings).results(name)
-    reports.write(results, out, dashboard=panels.find(dashboard, settings.home), study_note=note)
-    typer.echo(f"{len(results)} results → {out.resolve()}")
+    found = _results(study)
+    reports.write(found, out, dashboard=panels.find(dashboard, Settings.read().home), study_note=note)
+    typer.echo(f"{len(found)} results → {out.resolve()}")
+
+
+@app.command()
+def results(
+    study: Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")] = None,
+    model: Models = None,
+    task: Tasks = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric than the task's headline.")] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
+) -> None:
+    """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
+    from clipstudy.dashboard import tables
+    from clipstudy.errors import NoResults, did_you_mean
+    from clipstudy.outcome import flat
+
+    writers = {
+        "markdown": tables.to_markdown,
+        "csv": tables.to_csv,
+        "latex": tables.to_latex,
+        "text": None,
+        "json": None,
+    }
+    if format not in writers:
+        raise ClipstudyError(f'--format "{format}": {did_you_mean(format, writers)}')
+    selection = Selection(tuple(model or ()), tuple(task or ()))
+    shown = tables.board(r for r in _results(study) if selection.takes(r.model, r.task))
+    if not shown.results:
+        raise NoResults
+    if format == "json":
+        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(r.metrics)} for r in shown.results]))
+        return
+    for name in shown.tasks:
+        view = tables.view(shown, name, metric)
+        if view is None:
+            continue
+        if writer := writers[format]:
+            typer.echo(writer(view))
+            continue
+        head, body = tables.grid(view)
+        typer.echo(f"\n{view.title}: {tables.axis_title(view.metric)}")
+        _table(
+            ["layer", *head], [[row, *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
+        )
+    if format == "text":
+        typer.echo("\n* the best layer, chosen on dev where there is one; – ± half of the 95% interval")
+        for line in shown.notes:
+            typer.echo(line)
 
 
 @app.command()
@@ -365,6 +410,25 @@ def _engine(settings: Settings, create: bool = False) -> Engine:
         dialect.migrate(engine)
     dialect.check(engine)
     return engine
+
+
+def _results(study: str | None) -> list[Result]:
+    """What MLflow has of the study named (or of all)."""
+    from clipstudy import tasksfile
+    from clipstudy.errors import NoResults
+    from clipstudy.tracking import open as open_tracking
+
+    settings = Settings.read()
+    name = tasksfile.load(tasksfile.find(study, settings.home)).name if study and study.endswith(".toml") else study
+    found = open_tracking(settings).results(name)
+    if not found:
+        raise NoResults
+    return found
+
+
+def _keyed(result: Result) -> dict[str, Any]:
+    names = ("run_id", "study", "model", "task", "layer")
+    return {name: getattr(result, name) for name in names}
 
 
 def _store(settings: Settings) -> Any:

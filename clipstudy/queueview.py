@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Group as Renderable
     from sqlalchemy import Engine
 
+#: Kinds of failure that one page shows.
+MOST_FAILURES = 8
 #: Columns that a count table always has, and those it has where there is something to count.
 ALWAYS = (Status.QUEUED, Status.RUNNING, Status.DONE, Status.FAILED)
 SOMETIMES = (Status.COMPUTED, Status.CANCELLED, Status.SUPERSEDED)
@@ -26,7 +28,7 @@ def as_json(engine: Engine, selection: Selection, *, rows: bool = False) -> dict
         "totals": {str(s): n for s, n in _totals(counts).items()},
         "groups": [{"model": m, "task": t, **{str(s): n for s, n in c.items()}} for (m, t), c in counts.items()],
         "workers": [vars(w) for w in jobs.workers(engine)],
-        "cells_per_minute": pace,
+        "cells_per_minute": round(pace.per_hour / 60, 2),
         "outbox": outbox.pending(engine),
     }
     if rows:
@@ -45,14 +47,9 @@ def page(engine: Engine, selection: Selection, *, rows: bool = False) -> Rendera
         return Lines(*parts)
     parts.append(_rows(jobs.rows(engine, selection)) if rows else _counts(counts))
     totals = _totals(counts)
-    parts.append(Text(_summary(totals, jobs.throughput(engine), outbox.pending(engine))))
+    parts.append(Text(_summary(totals, jobs.throughput(engine).per_hour / 60, outbox.pending(engine))))
     parts.extend(_workers(engine))
-    failed = jobs.rows(engine, selection, statuses=[Status.FAILED], limit=5)
-    if failed:
-        parts.append(Text(f"\nfailed ({totals.get(Status.FAILED, 0)}):", style="bold red"))
-        for job in failed:
-            parts.append(Text(f"  {job.id}  {job.model} · {job.task} · {job.label}  [{job.failure}] {job.error}"))
-        parts.append(Text("  see: clipstudy logs JOB; mend it, then: clipstudy retry --failed"))
+    parts.extend(_failures(jobs.rows(engine, selection, statuses=[Status.FAILED])))
     return Lines(*parts)
 
 
@@ -117,10 +114,29 @@ def _rows(found: list[Job]) -> Any:
     return table
 
 
+def _failures(failed: list[Job]) -> list[Any]:
+    """The failures, those of one kind in one line."""
+    from rich.text import Text
+
+    if not failed:
+        return []
+    alike: dict[tuple[str, str | None], list[Job]] = {}
+    for job in failed:
+        alike.setdefault((f"{job.model} · {job.task}", job.error), []).append(job)
+    lines = [Text(f"\n{len(failed)} failed:", style="bold red")]
+    for (title, error), some in list(alike.items())[:MOST_FAILURES]:
+        which = some[0].label if len(some) == 1 else f"{len(some)} layers"
+        lines.append(Text(f"  {title} · {which} (job {some[0].id}, {some[0].failure}): {error}"))
+    if len(alike) > MOST_FAILURES:
+        lines.append(Text(f"  … and {len(alike) - MOST_FAILURES} more kinds"))
+    lines.append(Text(f"  see: clipstudy logs {failed[0].id}; mend it, then: clipstudy retry --failed"))
+    return lines
+
+
 def _workers(engine: Engine) -> list[Any]:
     from rich.text import Text
 
     lines = []
     for w in jobs.workers(engine):
-        lines.append(Text(f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age)} ago"))
+        lines.append(Text(f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age or 0)} ago"))
     return lines

@@ -50,15 +50,26 @@ def record_one(engine: Engine, tracking: Tracking, record: outbox.Record) -> Non
 
     The projection comes before ``done``: a computed row can only become done, and a crash in between repeats it.
     """
-    with outbox.parent(engine, record.job.group_id) as held:
-        parent = tracking.parent(record.group, record.resolved, held.run_id)
-        if parent != held.run_id:
-            held.set(parent)
+    parent = parent_of(engine, tracking, record)
     entry = entry_of(record)
     run_id = tracking.record(entry, parent)
     if record.kind == "finished":
         tracking.project(parent, [entry.result(run_id)])
     outbox.recorded(engine, record, run_id)
+
+
+def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
+    """The group's parent run. Made under the group's lock, which is held only where it is not known yet: on SQLite the
+    lock stops every other writer for as long as MLflow takes to answer."""
+    if record.parent_run_id is not None:
+        known = tracking.parent(record.group, record.resolved, record.parent_run_id)
+        if known == record.parent_run_id:
+            return known
+    with outbox.parent(engine, record.job.group_id) as held:
+        parent = tracking.parent(record.group, record.resolved, held.run_id)
+        if parent != held.run_id:
+            held.set(parent)
+    return parent
 
 
 def entry_of(record: outbox.Record) -> Entry:
@@ -78,4 +89,3 @@ def entry_of(record: outbox.Record) -> Entry:
         error=record.error,
         log=record.log,
     )
-

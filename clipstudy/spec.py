@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 #: The layer number of a task that belongs to the model as a whole (fine-tuning); never NULL, so UNIQUE holds.
@@ -136,7 +136,8 @@ def decisive(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
 
 def plain(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
     """``spec`` as JSON values."""
-    result: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    # Not asdict(): it copies deeply what JSON copies anyway, and takes nine tenths of a large enqueue.
+    result: dict[str, Any] = json.loads(json.dumps({f.name: getattr(spec, f.name) for f in fields(spec)}))
     return result
 
 

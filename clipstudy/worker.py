@@ -17,11 +17,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from clipstudy import recorder, run
-from clipstudy.errors import DatabaseUnreachable, GroupChanged, TrackingUnreachable
+from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
-from clipstudy.job import Batch, Failure, Job
+from clipstudy.job import Batch, Failure, Job, Status
 from clipstudy.outcome import Artifact, Outcome
-from clipstudy.progress import Progress
+from clipstudy.progress import Progress, duration
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import Tracking, environment
@@ -59,6 +59,7 @@ class Worker:
         self.heartbeat = Heartbeat(engine, self.name, habits.lease)
         self.bench = Bench(device, self._told)
         self.recorded = self.handed_over = self.failed = 0
+        self._doubtful = False
         self._mlflow_after, self._mlflow_wait, self._expired_after = 0.0, 1.0, 0.0
 
     def work(self) -> None:
@@ -75,7 +76,7 @@ class Worker:
                         return
                 except DatabaseUnreachable as error:
                     log.warning("%s", error)
-                    worked = False
+                    worked, self._doubtful = False, True
                 wait = self.habits.poll if worked else min(wait * 2, 30.0)
                 if not worked:
                     # A draining worker is waited for: what backs off or is being recorded will not take long.
@@ -93,6 +94,10 @@ class Worker:
             for job in jobs.requeue_expired(self.engine):
                 log.warning("job %d (%s) was lost by %s: %s", job.id, _title(job), job.worker, job.status)
             self._expired_after = time.monotonic() + self.habits.lease / 4
+        if self._doubtful:
+            # A connection that broke amid a claim leaves it open whether the claim happened; nothing is held here.
+            jobs.disown(self.engine, self.name)
+            self._doubtful = False
         waiting = self.record()
         if waiting >= self.habits.outbox_bound:
             log.warning("%d results wait for MLflow: no more work is claimed until they are recorded", waiting)
@@ -134,17 +139,24 @@ class Worker:
             except run.Stopped:
                 pass
             except Exception as error:
-                log.exception("%s failed", title)
-                for job in list(left.values()):
-                    self._settle(job, run.failure(error), started, text)
-                    del left[job.layer]
+                found = run.failure(error)
+                if isinstance(error, ClipstudyError):
+                    log.error("%s", error)  # the user's to mend: where in the code it came up helps nobody
+                else:
+                    log.exception("%s", title)
+                statuses = {self._end(job, found, text) for job in left.values()}
+                left.clear()
+                self.progress.say(
+                    f"{title}: {found.error} → {', '.join(sorted(s or 'no longer ours' for s in statuses))}"
+                )
+                return
             finally:
                 self.heartbeat.drop()
                 if left:
                     given = self._patiently(lambda: jobs.release(self.engine, tuple(left.values())))
-                    log.info("%s: %d cells given back", title, given or 0)
+                    log.info("%s: %d cells given back", title, given)
         if not left:
-            log.info("%s: computed in %.1f s", title, time.monotonic() - began)
+            log.info("%s: done in %s", title, duration(time.monotonic() - began))
 
     def record(self) -> int:
         """Bring the outbox to MLflow where it answers; how many attempts still wait."""
@@ -160,13 +172,10 @@ class Worker:
         return outbox.pending(self.engine)
 
     def _settle(self, job: Job, found: Outcome | Failure, started: object, text: io.StringIO) -> None:
-        self.heartbeat.settle(job)
         if isinstance(found, Failure):
-            told = replace(found, log=text.getvalue())
-            status = self._patiently(lambda: jobs.fail(self.engine, job, told))
-            self.failed += 1
-            self.progress.say(f"{_title(job)}: {found.error} → {status or 'no longer ours'}")
+            self.progress.say(f"{_title(job)}: {found.error} → {self._end(job, found, text) or 'no longer ours'}")
             return
+        self.heartbeat.settle(job)
         whole = replace(
             found,
             params={**environment(), **found.params},
@@ -178,14 +187,20 @@ class Worker:
         else:
             log.warning("%s: no longer ours (cancelled, or the lease ran out); its result is dropped", _title(job))
 
+    def _end(self, job: Job, found: Failure, text: io.StringIO) -> Status | None:
+        """End an attempt without an outcome; where the job went."""
+        self.heartbeat.settle(job)
+        self.failed += 1
+        return self._patiently(lambda: jobs.fail(self.engine, job, replace(found, log=text.getvalue())))
+
     def _pin(self, batch: Batch, resolved: dict[str, str]) -> None:
         stored = self._patiently(lambda: jobs.pin(self.engine, batch.group_id, resolved)) or resolved
         changed = sorted(k for k in resolved if stored.get(k) != resolved[k])
         if changed:
             raise GroupChanged(
-                f"{batch.group.model.name} · {batch.group.task.name}: the {' and the '.join(changed)} changed since this "
-                f"group began ({stored.get(changed[0])} then, {resolved[changed[0]]} now). Restore it, or name the new "
-                "one in the study file and type: clipstudy enqueue --all"
+                f"{batch.group.model.name} · {batch.group.task.name}: the {' and the '.join(changed)} changed since "
+                f"this group began ({stored.get(changed[0])} then, {resolved[changed[0]]} now). Restore it, or "
+                "name the new one in the study file and type: clipstudy enqueue --all"
             )
 
     def _told(self, what: str, done: int, of: int) -> None:

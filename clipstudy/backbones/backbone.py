@@ -15,46 +15,68 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
+#: The tokens that can stand for a whole text: the one put in front, the last piece of its last word, the one that
+#: closes it. A model's ``native`` is one of them.
+SUMMARIES = ("cls", "last", "eot")
+
 
 @dataclass(frozen=True)
 class Pieces:
     """One text as the model reads it."""
 
-    ids: tuple[int, ...]  #: token ids, special tokens included
+    ids: tuple[int, ...]  #: token ids, special tokens included; never empty
     words: tuple[int | None, ...]  #: for each id the index of the word it is a piece of; None: a special token
-    truncated: bool = False  #: True: pieces past the model's limit were left out
+    cut: int | None = None  #: index of the first word that the model's limit let in only in part, or not at all
+
+    @property
+    def truncated(self) -> bool:
+        """True: pieces past the model's limit were left out."""
+        return self.cut is not None
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Positions of the text's own pieces; of all its tokens where no word yields a piece."""
+        positions = tuple(i for i, word in enumerate(self.words) if word is not None)
+        return positions or tuple(range(len(self.ids)))
+
+    def summary(self, view: str) -> int:
+        """Position of the token that ``view`` (``cls``, ``last`` or ``eot``) reads.
+
+        ``cls`` is the first token and ``eot`` the last, whatever the model calls them; ``last`` is the text's own
+        last piece, so a closing special token or padding is never read as if it were text.
+        """
+        return {"cls": 0, "last": self.own[-1], "eot": len(self.ids) - 1}[view]
 
 
 class TextBackbone(Protocol):
     """A frozen text encoder that gives the states of any of its layers in one pass."""
 
+    name: str  #: the model's table
     depth: int  #: number of blocks
     width: int  #: size of a state
-    native: str  #: the model's own summary of a text: ``cls``, ``last`` (real token) or ``eot``
+    native: str  #: the model's own summary of a text: ``cls``, ``last`` or ``eot``
     limit: int  #: most ids a text may have, special tokens included
-    resolved: Mapping[str, str]  #: what identifies the weights: commit, or sha256 of the files; library versions
+    #: What decides the states: commit or sha256 of the files, library versions, dtype, final norm. Equal for two
+    #: workers whose features may be mixed.
+    resolved: Mapping[str, str]
 
-    def pieces(self, words: Sequence[str]) -> Pieces:
-        """Tokenize one text, given word by word, so that each piece is known to belong to one word.
+    def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+        """Tokenize texts, each given word by word, so that each piece is known to belong to one word.
 
-        Pieces past ``limit`` are cut (closing special token kept) and ``truncated`` says so. A word may yield no
+        Pieces past ``limit`` are cut (closing special token kept) and ``cut`` says where. A word may yield no
         piece at all (a control character); then no entry of ``Pieces.words`` names it.
         """
         ...
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
-        """States of ``layers`` in one pass.
+        """States of ``layers`` in one pass, without gradients.
 
         Args:
-            ids: token ids, padded on the right, ``[B, T]`` (long).
+            ids: token ids, padded on the right with anything, ``[B, T]`` (long), on any device.
             mask: True on real tokens, ``[B, T]`` (bool).
             layers: any of 0..depth.
 
         Returns:
-            layer → ``[B, T, width]`` on the model's device. Values on padding are undefined.
+            layer → ``[B, T, width]`` on the model's device, in its dtype. Values on padding are undefined.
         """
-        ...
-
-    def summary(self, pieces: Pieces) -> int:
-        """Index in ``pieces.ids`` of the token that ``native`` reads."""
         ...

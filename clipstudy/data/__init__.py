@@ -34,7 +34,8 @@ def files(spec: DatasetSpec) -> Path:
             f'{where} = "{spec.path}" is not a path: begin it with "./", "/" or "${{CLIPSTUDY_REAL_DATA}}/".'
         )
     if "${" in str(path):
-        raise DataError(f'{where} = "{spec.path}": that environment variable is not set here. Set it, then retry.')
+        variable = str(path).partition("${")[2].partition("}")[0]
+        raise DataError(f'{where} = "{spec.path}": {variable} is not set here. Set it, then: clipstudy retry --failed')
     if not path.exists():
         parent = path.parent
         there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
@@ -51,7 +52,7 @@ def fingerprint(chunks: Iterable[bytes]) -> str:
 
 
 def text_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file. Only a newline ends one (with a carriage return or not): sentences hold stranger ones."""
+    """The lines of a UTF-8 file. Only ``LF`` or ``CR LF`` ends one: sentences hold stranger separators."""
     try:
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:

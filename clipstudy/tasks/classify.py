@@ -43,8 +43,7 @@ _SENTEVAL = {
     "control": False,
     "l2": [1e-5, 1e-4, 1e-3, 1e-2],
     "batch_size": 64,
-    "epoch_size": 4,
-    "max_epoch": 200,
+    "learning_rate": 1e-3,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
@@ -71,11 +70,11 @@ class Options:
     hidden: int = 50  #: hidden units of the MLP
     dropout: float = 0.0
     l2: tuple[float, ...] = (1e-4,)  #: more than one: chosen on dev
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch_size: int = 128
-    epoch_size: int = 1  #: passes over train between two scores on dev
+    epoch_size: int = 4  #: passes over train between two scores on dev
     tenacity: int = 5  #: evaluations without improvement that are forgiven; never reset, as SentEval has it
-    max_epoch: int = 60
+    max_epoch: int = 200
     early_stop: bool = True  #: false: exactly one evaluation period
     draws: int = 1000  #: bootstrap draws of the interval
     overlong: Literal["truncate", "error"] = "truncate"  #: a sentence longer than the model can read
@@ -175,7 +174,7 @@ def measure(
     if options.overlong == "error" and truncated.any():
         raise DataError(
             f"{data.source}: {int(truncated.sum())} sentences are longer than the model can read (the first begins "
-            f'"{" ".join(data.texts[int(truncated.argmax())].words)[:60]}"). Set overlong = "truncate", or shorten them.'
+            f'"{" ".join(data.texts[int(truncated.argmax())].words)[:50]}"). Set overlong = "truncate" or shorten them.'
         )
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
     number = {label: i for i, label in enumerate(data.labelled.classes)}
@@ -196,9 +195,13 @@ def measure(
             on_progress=lambda n, of, done=done: bench.progress("probes", done * of + n, len(asked) * of),
         )
 
-    rng = np.random.default_rng(0)
     intervals = {
-        arm: bootstrap_accuracy(np.stack([f[0].predictions == truth.test for f in found]), draws=options.draws, rng=rng)
+        # The same draws for every arm and layer, so that what is compared was drawn alike.
+        arm: bootstrap_accuracy(
+            np.stack([f[0].predictions == truth.test for f in found]),
+            draws=options.draws,
+            rng=np.random.default_rng(0),
+        )
         for arm, found in fits.items()
     }
     for at, layer in enumerate(layers):

@@ -40,7 +40,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "samples": 5,
         "standardise": True,
         "decimals": None,
-        "restarts": 1,
+        "restarts": 3,
         "exclusions": True,
         "arms": ["multi_word", "no_difference"],
     },
@@ -71,7 +71,7 @@ class Options:
     sample_seed: int = 123
     standardise: bool = True  #: per dimension, on the spans that k-means is fitted on
     decimals: int | None = None  #: round the span vectors, as the released code does when it writes them
-    restarts: int = 1  #: k-means++ initialisations a seed, the best inertia kept
+    restarts: int = 3  #: k-means++ initialisations a seed, the best inertia kept
     average: Literal["geometric", "arithmetic"] = "geometric"
     exclusions: bool = True  #: leave out the data set's excluded sentences before sampling
     arms: tuple[Literal["multi_word", "no_difference"], ...] = ()

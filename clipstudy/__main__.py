@@ -1,0 +1,5 @@
+"""`python -m clipstudy` is `clipstudy`."""
+
+from clipstudy.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""A checkpoint's files: found on disk or on the Hub, verified before anything is loaded, and fingerprinted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+
+#: What decides a tokenizer and a model's shape, in the Hub's file layout.
+DESCRIPTION = (
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*.tiktoken",
+)
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def folder_of(spec: ModelSpec, weights: bool) -> Path:
+    """The folder that holds the files of ``spec.checkpoint``: itself where it is one, else the Hub's snapshot.
+
+    Only safetensors are fetched, and no code. With HF_HUB_OFFLINE=1, or no network, what the cache holds is taken.
+
+    Raises:
+        ModelError: neither a folder nor in the cache nor on the Hub; no such revision; no access.
+    """
+    path = Path(spec.checkpoint).expanduser()
+    if path.is_dir():
+        return path
+    here = f"[models.{spec.name}] checkpoint"
+    if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
+        raise ModelError(f'{here}: there is no folder "{path}". Mend the path, or give a Hub id (owner/name).')
+    try:
+        return Path(
+            snapshot_download(
+                spec.checkpoint,
+                revision=spec.revision,
+                allow_patterns=[*DESCRIPTION, *(WEIGHTS if weights else ())],
+                ignore_patterns=["*/*", *PICKLES],
+            )
+        )
+    except HFValidationError as error:
+        raise ModelError(
+            f'{here} = "{spec.checkpoint}" is neither a folder here nor a Hub id (owner/name). Mend the key.'
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            f'{here} = "{spec.checkpoint}" has no revision "{spec.revision}". Mend the revision key: a commit, tag '
+            "or branch of that repository."
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f'{here} = "{spec.checkpoint}" asks for consent first. Accept its terms on the Hub, then `hf auth login`.'
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f'{here} = "{spec.checkpoint}" is not on the Hub (or is private). Mend the key, or `hf auth login`.'
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        at = f' at revision "{spec.revision}"' if spec.revision else ""
+        raise ModelError(
+            f'{here} = "{spec.checkpoint}"{at} is not in the local cache, and the Hub does not answer. Fetch it on a '
+            f"machine with network (hf download {spec.checkpoint}), or give a local folder."
+        ) from error
+
+
+def weights_in(folder: Path, spec: ModelSpec) -> list[Path]:
+    """The safetensors files in ``folder``, every one of them whole.
+
+    Raises:
+        ModelError: there is none (only pickled weights, say), one that the index names is missing, or one is corrupt.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            named = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"[models.{spec.name}] {index} is not a readable index. Fetch it again.") from error
+        missing = sorted(named - {f.name for f in files})
+        if missing:
+            raise ModelError(
+                f"[models.{spec.name}] {index.name} names {len(named)} files, but {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing in {folder}. Fetch the checkpoint again."
+            )
+    if not files:
+        pickled = sorted(f.name for pattern in PICKLES for f in folder.glob(pattern))
+        found = f"only {', '.join(pickled)} (files that can run code)" if pickled else "no weights at all"
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no safetensors weights: found {found}. '
+            "Take a revision that has them, or save the model again with safetensors."
+        )
+    for file in files:
+        verify(file, spec)
+    return files
+
+
+def verify(file: Path, spec: ModelSpec) -> None:
+    """Check that ``file`` is safetensors and not cut short.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if file.suffix != ".safetensors":
+        raise ModelError(
+            f'[models.{spec.name}] weights "{file}" are not safetensors, and other formats can run code. Choose '
+            "weights that are published as .safetensors."
+        )
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"[models.{spec.name}] {file} is corrupt or was cut short ({error}). Delete it and fetch it again."
+        ) from error
+
+
+def fingerprint(files: Iterable[Path], *more: str) -> str:
+    """``sha256:…`` over names and contents of ``files``, and over ``more``."""
+    total = hashlib.sha256("\n".join(more).encode())
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{total.hexdigest()}"
+
+
+def description_in(folder: Path) -> list[Path]:
+    return sorted({file for pattern in DESCRIPTION for file in folder.glob(pattern)})
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that ``folder`` is the Hub's snapshot of; None where it is a plain folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def release(version: str) -> str:
+    """``2.13`` of ``2.13.0+cpu``: hosts that differ in the rest compute the same features."""
+    return ".".join(version.split("+")[0].split(".")[:2])

@@ -1,0 +1,293 @@
+"""Text towers of open_clip's two-tower models: OpenAI's CLIP, its replications, SigLIP."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transformer import TextTransformer
+from torch import nn
+
+from clipstudy.backbones import blocks, checkpoint
+from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.wordpieces import WordPieces, lead_of
+from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LOCAL, HUB = "local-dir:", "hf-hub:"
+#: How a tower pools its tokens → which token that is.
+NATIVE = {"argmax": "eot", "eos": "eot", "last": "eot", "first": "cls"}
+
+
+class OpenClipText:
+    """An open_clip text tower behind the :class:`~clipstudy.backbones.backbone.TextBackbone` protocol.
+
+    open_clip computes every text over the whole context (77 positions). Under a causal mask what follows a token
+    cannot change it, so here a batch is computed at its own length with the mask cut to it: the same states, several
+    times faster. Towers without that mask attend to their padding, so theirs are computed over the whole context.
+    """
+
+    def __init__(self, spec: ModelSpec, tower: Any, tokenizer: Any, resolved: Mapping[str, str], device: str):
+        self.name = spec.name
+        self._tower = tower
+        self._final_norm = spec.final_norm
+        blocks.place(tower, device)
+        self._device = torch.device(device)
+        context, self.width = self._tower.positional_embedding.shape
+        front, back, self._pad = _frame(tokenizer)
+        rows = self._tower.token_embedding.num_embeddings
+        if max(*front, *back, self._pad) >= rows:
+            raise ModelError(
+                f"[models.{spec.name}] the tokenizer's special tokens ({front}, {back}) are past the {rows} that the "
+                "model embeds. Put the model's own tokenizer beside its weights."
+            )
+        self.limit = min(context, spec.max_tokens or context)
+        if self.limit <= len(front) + len(back):
+            raise ModelError(f"[models.{spec.name}] max_tokens = {spec.max_tokens} leaves no room for text. Raise it.")
+
+        self._blocks = blocks.find(tower, spec.layers, lambda: self._forward(*self._trial()), spec.name)
+        self.depth = len(self._blocks)
+        pool = _pool(tower)
+        self.native = spec.view or NATIVE[pool]
+        encode = _encoder(tokenizer)
+        # Where the model reads the last position of the padded text, padding is part of what it reads.
+        fill = self._pad if pool == "last" and self._tower.attn_mask is None else None
+        self._words = WordPieces(encode, front, back, self.limit, self._pad, lead=lead_of(encode), fill=fill)
+        self.resolved = {**resolved, "limit": str(self.limit)}
+
+    def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+        return self._words.pieces(texts)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        found = blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
+        return {layer: states[:, : ids.shape[1]] for layer, states in found.items()}
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        ids = ids.to(self._device).masked_fill(~mask.to(self._device), self._pad)
+        causal = self._tower.attn_mask
+        if causal is None:
+            ids = nn.functional.pad(ids, (0, self.limit - ids.shape[1]), value=self._pad)
+        length = ids.shape[1]
+        x = self._tower.token_embedding(ids) + self._tower.positional_embedding[:length]
+        x = self._tower.transformer(x, attn_mask=None if causal is None else causal[:length, :length])
+        last: torch.Tensor = self._tower.ln_final(x)
+        return last
+
+    def _trial(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool)
+
+
+def load(spec: ModelSpec, device: str) -> OpenClipText:
+    """Load a text tower; of the image tower nothing stays in memory.
+
+    ``spec.checkpoint`` is one of open_clip's model names, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``;
+    ``spec.pretrained`` is a tag of open_clip's or a safetensors file, for a name alone.
+
+    Raises:
+        ModelError: the name, tag, weights or tokenizer is missing, broken, or not what the table says.
+        DeviceError: it cannot be put on ``device``.
+    """
+    _check(spec)
+    config = _config(spec)
+    weights = _weights(spec, config) if spec.init == "pretrained" else None
+    described = json.dumps(config, sort_keys=True)
+    model = _create(spec)
+    if weights is None:
+        identity = checkpoint.fingerprint([], described, f"random init, seed {spec.init_seed}")
+    else:
+        identity = checkpoint.fingerprint([weights], described)
+        try:
+            open_clip.load_checkpoint(model, str(weights))
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
+                f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
+            ) from error
+    tower = _tower(model, spec).to(DTYPES[spec.dtype])
+    tokenizer = _tokenizer(spec)
+    resolved = {
+        "checkpoint": identity,
+        "open_clip": checkpoint.release(open_clip.__version__),
+        "torch": checkpoint.release(torch.__version__),
+        "dtype": spec.dtype,
+        "final_norm": str(spec.final_norm).lower(),
+    }
+    return OpenClipText(spec, tower, tokenizer, resolved, device)
+
+
+def _check(spec: ModelSpec) -> None:
+    here = f"[models.{spec.name}]"
+    if spec.dtype not in DTYPES:
+        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    if spec.view is not None and spec.view not in SUMMARIES:
+        raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
+    if spec.tower not in (None, "text"):
+        raise ModelError(
+            f'{here} tower = "{spec.tower}" with modality = "text". Write tower = "text", or modality = "image".'
+        )
+    if spec.revision is not None:
+        raise ModelError(f"{here} revision belongs to other sources; here pretrained names the weights. Remove it.")
+
+
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    """open_clip's description of the model, its depth checked against the table."""
+    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
+    folder = _folder(spec)
+    if folder is not None and not (folder / "open_clip_config.json").is_file():
+        raise ModelError(f"{here}: there is no {folder / 'open_clip_config.json'}. Mend the path.")
+    try:
+        config = open_clip.get_model_config(spec.checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{here} has no configuration that can be read ({error}). Mend the key, or fetch it on a machine with "
+            "network and give local-dir:FOLDER."
+        ) from error
+    if config is None:
+        raise ModelError(
+            f"{here} is not a model of open_clip {open_clip.__version__}; "
+            f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Mend the key."
+        )
+    text = config.get("text_cfg", {})
+    if text.get("hf_model_name") or "multimodal_cfg" in config or text.get("embed_cls"):
+        raise ModelError(
+            f"{here} has a text tower that is not open_clip's own (a transformers model, or CoCa's). Load that text "
+            'model by source = "transformers", or choose a CLIP or SigLIP model.'
+        )
+    depth = text.get("layers", open_clip.CLIPTextCfg.layers)
+    if depth != spec.layers:
+        raise ModelError(
+            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks. Write "
+            f"layers = {depth}."
+        )
+    return dict(config)
+
+
+def _weights(spec: ModelSpec, config: Mapping[str, Any]) -> Path:
+    """The one safetensors file that holds the weights, fetched if it must be, verified."""
+    here = f"[models.{spec.name}]"
+    folder = _folder(spec)
+    if folder is not None:
+        files = checkpoint.weights_in(folder, spec)
+        if len(files) > 1:
+            raise ModelError(
+                f"{here} {folder} holds {len(files)} safetensors files ({', '.join(f.name for f in files)}). Keep one, "
+                "or name it: checkpoint = open_clip's model name, pretrained = the file."
+            )
+        return files[0]
+    if spec.checkpoint.startswith(HUB):
+        return _fetched(spec, lambda: open_clip.download_pretrained_from_hf(spec.checkpoint.removeprefix(HUB)))
+    if spec.pretrained is None:
+        raise ModelError(
+            f'{here} has no pretrained key. Name the weights (pretrained = "openai", or a safetensors file), or write '
+            'init = "random".'
+        )
+    file = Path(spec.pretrained).expanduser()
+    if file.is_file():
+        checkpoint.verify(file, spec)
+        return file
+    tags = open_clip.list_pretrained_tags_by_model(spec.checkpoint)
+    if spec.pretrained not in tags:
+        raise ModelError(
+            f'{here} pretrained = "{spec.pretrained}" is neither a file here nor a tag of {spec.checkpoint}; '
+            f"{did_you_mean(spec.pretrained, tags)} Mend the key."
+        )
+    tagged = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained)
+    if bool(tagged.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        log.warning(
+            '%s checkpoint = "%s" computes another GELU than the weights "%s" were trained with; did you mean "%s"?',
+            here,
+            spec.checkpoint,
+            spec.pretrained,
+            f"{spec.checkpoint}-quickgelu" if tagged.get("quick_gelu") else spec.checkpoint.removesuffix("-quickgelu"),
+        )
+    return _fetched(spec, lambda: open_clip.download_pretrained(tagged))
+
+
+def _fetched(spec: ModelSpec, fetch: Callable[[], str]) -> Path:
+    try:
+        file = Path(fetch())
+    except Exception as error:  # network, hub and cache fail in many ways, and open_clip wraps none of them
+        raise ModelError(
+            f'[models.{spec.name}] the weights of "{spec.checkpoint}" are not in the local cache, and could not be '
+            f"fetched ({error}). Fetch them on a machine with network, or give pretrained = a safetensors file."
+        ) from error
+    checkpoint.verify(file, spec)
+    return file
+
+
+def _create(spec: ModelSpec) -> nn.Module:
+    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
+    quiet = logging.getLogger()
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)  # it warns, on the root logger, that no weights were loaded; they are loaded after
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.init_seed)
+            model: nn.Module = open_clip.create_model(
+                spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
+            )
+    finally:
+        quiet.setLevel(level)
+    return model
+
+
+def _tower(model: Any, spec: ModelSpec) -> Any:
+    """The text half of ``model``. ``CLIP`` holds its parts itself, beside the image tower, which is let go."""
+    if isinstance(model, open_clip.CustomTextCLIP) and isinstance(model.text, TextTransformer):
+        return model.text
+    if isinstance(model, open_clip.CLIP):
+        del model.visual
+        return model
+    raise ModelError(
+        f"[models.{spec.name}] {spec.checkpoint} is a {type(model).__name__}, whose text tower cannot be taken apart. "
+        "Choose a CLIP or SigLIP model."
+    )
+
+
+def _tokenizer(spec: ModelSpec) -> Any:
+    try:
+        return open_clip.get_tokenizer(spec.checkpoint)
+    except Exception as error:  # a tokenizer from the Hub fails in as many ways as it has formats
+        raise ModelError(
+            f'[models.{spec.name}] the tokenizer of "{spec.checkpoint}" cannot be read ({error}). Put its files beside '
+            "open_clip_config.json, or fetch it on a machine with network."
+        ) from error
+
+
+def _encoder(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[Sequence[int]]]:
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        return lambda texts: [tokenizer.encode(text) for text in texts]
+    return lambda texts: tokenizer.tokenizer(
+        [tokenizer.clean_fn(text) for text in texts], add_special_tokens=False, padding=False, truncation=False
+    )["input_ids"]
+
+
+def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Special tokens in front, behind, and the padding, as the tokenizer's own call lays them out."""
+    (own,) = _encoder(tokenizer)(["a"])
+    row = tokenizer(["a"])[0].tolist()
+    at = next(i for i in range(len(row)) if row[i : i + len(own)] == list(own))
+    front, back, pad = row[:at], row[at + len(own) :], row[-1]
+    while back and back[-1] == pad:
+        back.pop()
+    return tuple(front), tuple(back), pad
+
+
+def _pool(tower: Any) -> str:
+    # CLIP and TextTransformer call it differently.
+    pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "argmax")
+    return pool if pool in NATIVE else "argmax"
+
+
+def _folder(spec: ModelSpec) -> Path | None:
+    if not spec.checkpoint.startswith(LOCAL):
+        return None
+    return Path(spec.checkpoint.removeprefix(LOCAL)).expanduser()

@@ -1,0 +1,278 @@
+"""Text models of the transformers library: whatever ``AutoModel`` loads, encoders and decoders, CLIP's text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
+
+from clipstudy.backbones import blocks, checkpoint
+from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.wordpieces import WordPieces, lead_of
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
+#: Most tokens of a model that has no positions of its own and whose table sets no ``max_tokens``.
+UNBOUNDED = 2048
+
+
+class TransformersText:
+    """A model of the transformers library behind the :class:`~clipstudy.backbones.backbone.TextBackbone` protocol."""
+
+    def __init__(self, spec: ModelSpec, model: nn.Module, tokenizer: Any, resolved: Mapping[str, str], device: str):
+        self.name = spec.name
+        self.width: int = _text_config(model.config).hidden_size
+        self._model, self._final_norm = model, spec.final_norm
+        blocks.place(model, device)
+        self._device = torch.device(device)
+        pad = _text_config(model.config).pad_token_id
+        # Some models (RoBERTa) count positions by what is not padding, so padding must be their own.
+        self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
+        self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
+        self.depth = len(self._blocks)
+
+        self.limit = _limit(model, tokenizer, spec)
+        encode = plain_encoder(tokenizer)
+        front, back = special_tokens(tokenizer, encode)
+        self.native = spec.view or self._native(front)
+        if not front and spec.bos and tokenizer.bos_token_id is not None:
+            front = (tokenizer.bos_token_id,)
+        self._words = WordPieces(encode, front, back, self.limit, empty=self._pad, lead=lead_of(encode))
+        self.resolved = {**resolved, "front": " ".join(map(str, front)), "limit": str(self.limit)}
+
+    def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
+        return self._words.pieces(texts)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        mask = mask.to(self._device)
+        ids = ids.to(self._device).masked_fill(~mask, self._pad)
+        with torch.no_grad():
+            last: torch.Tensor = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return last
+
+    def _native(self, front: tuple[int, ...]) -> str:
+        if isinstance(self._model, CLIPTextModel):
+            return "eot"
+        return "cls" if front and not self._causal() else "last"
+
+    def _causal(self) -> bool:
+        """Does the first token's last state ignore what follows? Asked of the model, as configurations do not say."""
+        one, other = (self._forward(*self._trial(offset))[0, 0].float() for offset in (0, 1))
+        return bool((one - other).abs().mean() <= 1e-5 * one.abs().mean())
+
+    def _trial(self, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A text of four tokens; ``offset`` changes all but the first."""
+        usable = [i for i in range(min(_rows(self._model), 9)) if i != self._pad]
+        ids = [usable[0], *(usable[(2 * i + offset) % len(usable)] for i in (1, 2, 3))]
+        return torch.tensor([ids]), torch.ones(1, 4, dtype=torch.bool)
+
+
+def load(spec: ModelSpec, device: str) -> TransformersText:
+    """Load ``spec.checkpoint``: safetensors only, never the repository's own code.
+
+    Raises:
+        ModelError: the checkpoint or its tokenizer is missing, broken, or not what the table says.
+        DeviceError: it cannot be put on ``device``.
+    """
+    _check(spec)
+    transformers.utils.logging.disable_progress_bar()  # a worker's log is not a terminal
+    folder = checkpoint.folder_of(spec, weights=spec.init == "pretrained")
+    config = _config(folder, spec)
+    tokenizer = _tokenizer(folder, spec)
+    files = checkpoint.description_in(folder)
+    if spec.init == "random":
+        model = _random(config, spec)
+        identity = checkpoint.fingerprint(files, f"random init, seed {spec.init_seed}")
+    else:
+        files += checkpoint.weights_in(folder, spec)
+        model = _pretrained(folder, config, spec)
+        identity = checkpoint.commit_of(folder) or checkpoint.fingerprint(files)
+    _check_vocabulary(model, tokenizer, spec)
+    resolved = {
+        "checkpoint": identity,
+        "transformers": checkpoint.release(transformers.__version__),
+        "torch": checkpoint.release(torch.__version__),
+        "dtype": spec.dtype,
+        "final_norm": str(spec.final_norm).lower(),
+    }
+    return TransformersText(spec, model, tokenizer, resolved, device)
+
+
+def plain_encoder(tokenizer: Any) -> Any:
+    """``tokenizer`` as strings → ids, with nothing added, and special tokens that a text spells out read as text."""
+
+    def encode(texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        ids: Sequence[Sequence[int]] = tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return ids
+
+    return encode
+
+
+def special_tokens(tokenizer: Any, encode: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that ``tokenizer`` puts in front of a text and behind it."""
+    own = list(encode(["a"])[0])
+    whole = list(tokenizer(["a"], padding=False, truncation=False)["input_ids"][0])
+    at = next(i for i in range(len(whole)) if whole[i : i + len(own)] == own)
+    return tuple(whole[:at]), tuple(whole[at + len(own) :])
+
+
+def _check(spec: ModelSpec) -> None:
+    here = f"[models.{spec.name}]"
+    if spec.dtype not in DTYPES:
+        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    if spec.view is not None and spec.view not in SUMMARIES:
+        raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
+    if spec.tower not in (None, "text"):
+        raise ModelError(
+            f'{here} tower = "{spec.tower}", but source "transformers" gives text models. Write tower = "text", or '
+            "take the image tower from another source."
+        )
+    if spec.pretrained is not None:
+        raise ModelError(f'{here} pretrained is a key of source "open_clip". Name the weights by checkpoint alone.')
+
+
+def _config(folder: Path, spec: ModelSpec) -> Any:
+    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{here} has no config.json. Give a checkpoint in the Hub's layout.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(
+            f"{here} has a configuration that transformers {transformers.__version__} does not know "
+            f"({_first_line(error)}). Models that bring their own code are not run; choose one that the library has."
+        ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"{here} is an encoder-decoder ({config.model_type}): its layers are not one stack. Choose an encoder "
+            "or a decoder."
+        )
+    if hasattr(config, "vision_config") and config.model_type != "clip":
+        raise ModelError(
+            f'{here} is a {config.model_type} model of several towers; of those, source "transformers" takes CLIP\'s '
+            'text tower only. Try source = "open_clip".'
+        )
+    if spec.tower == "text" and not config.model_type.startswith("clip"):
+        raise ModelError(f"{here} is a {config.model_type} model: it has one tower. Remove the tower key.")
+    depth = getattr(_text_config(config), "num_hidden_layers", None)
+    if depth is not None and depth != spec.layers:
+        raise ModelError(
+            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks. Write "
+            f"layers = {depth}."
+        )
+    return config
+
+
+def _tokenizer(folder: Path, spec: ModelSpec) -> Any:
+    try:
+        # Without a vocabulary the library makes a tokenizer of special tokens alone, which reads every word as unknown.
+        if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
+            raise FileNotFoundError(f"{folder} holds none of {', '.join(VOCABULARIES)}")
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the library raises whatever its many formats raise
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no tokenizer that can be read '
+            f"({_first_line(error)}). Put the tokenizer's files (tokenizer.json, or its vocabulary) beside config.json."
+        ) from error
+
+
+def _random(config: Any, spec: ModelSpec) -> nn.Module:
+    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.init_seed)
+        if config.model_type == "clip":
+            return CLIPTextModel._from_config(config.text_config, dtype=DTYPES[spec.dtype])
+        model: nn.Module = AutoModel.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
+        return model
+
+
+def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
+    # AutoModel would load both of CLIP's towers.
+    kind: Any = CLIPTextModel if config.model_type == "clip" else AutoModel
+    try:
+        model, loading = kind.from_pretrained(
+            folder,
+            config=_text_config(config),
+            dtype=DTYPES[spec.dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({_first_line(error)}). Weights '
+            "and config.json do not belong together; fetch the checkpoint again."
+        ) from error
+    # The library fills what a checkpoint lacks with random numbers. A pooler is not ours; anything else is.
+    absent = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    if absent:
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" lacks {len(absent)} weights of '
+            f"{type(model).__name__} ({absent[0]}, …). Choose a complete checkpoint of that model."
+        )
+    loaded: nn.Module = model
+    return loaded
+
+
+def _check_vocabulary(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> None:
+    vocabulary = tokenizer.get_vocab().values()
+    if not vocabulary or max(vocabulary) >= _rows(model):
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}": its tokenizer has ids up to '
+            f"{max(vocabulary, default='none')}, but the model embeds {_rows(model)} tokens. They do not belong "
+            "together; put the model's own tokenizer files beside it."
+        )
+
+
+def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
+    """Most tokens of a text: the model's positions, the tokenizer's word on it, the table's ``max_tokens``."""
+    known = [spec.max_tokens] if spec.max_tokens is not None else []
+    positions = getattr(_text_config(model.config), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        reserved = [
+            m.padding_idx + 1
+            for m in model.modules()
+            if isinstance(m, nn.Embedding) and m.num_embeddings == positions and m.padding_idx is not None
+        ]  # RoBERTa keeps the first positions for padding
+        known.append(positions - max(reserved, default=0))
+    if not known:
+        known.append(min(tokenizer.model_max_length, UNBOUNDED))
+    specials = tokenizer.num_special_tokens_to_add()
+    if min(known) <= specials + 1:
+        raise ModelError(
+            f"[models.{spec.name}] max_tokens = {spec.max_tokens} leaves no room beside {specials} special tokens. "
+            "Raise it."
+        )
+    return min(known)
+
+
+def _text_config(config: Any) -> Any:
+    return config.text_config if config.model_type == "clip" else config
+
+
+def _rows(model: Any) -> int:
+    rows: int = model.get_input_embeddings().num_embeddings
+    return rows
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

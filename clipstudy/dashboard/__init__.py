@@ -1,0 +1,1 @@
+"""What is shown: results → tables → charts → pages. Reads Results only; knows neither MLflow nor the job table."""

@@ -1,0 +1,316 @@
+"""One self-contained HTML page: charts, tables with their downloads, what the numbers are. Needs no network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from clipstudy.dashboard import charts, panels, tables
+from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.tables import Board, Curve, View
+from clipstudy.errors import ClipstudyError
+from clipstudy.outcome import Result
+
+PAGE = Path(__file__).with_name("page")
+#: The page may run what is in it and fetch nothing, whatever a name in it says.
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+METHODS = """
+<li><b>Intervals</b> are 95% intervals, recorded with each run by the task itself: for probes a bootstrap over probe
+seeds and test items, for clusterings quantiles over span samples and k-means seeds. Tables give half the width
+(±).</li>
+<li><b>Untrained twins</b> are pooled over their initialisations: the mean, with se² = variance between initialisations
+/ k + mean se² within a run (the test items are the same for all, so this part is not divided by k).</li>
+<li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>
+<li><b>Best layer</b>: the best on the development set where a task scores one, otherwise on the test set itself, which
+flatters it. Bold in tables.</li>
+<li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
+<li><b>Dashed lines</b> are baselines that need no model. <b>Hollow bars</b> († in tables): at least one probe predicts
+one class only, so the number says little about the layer.</li>
+<li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off
+this page.</li>
+"""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A way to take a table away."""
+
+    name: str
+    ending: str
+    mime: str
+    write: Callable[[View], str]
+
+
+DOWNLOADS = (
+    Download("CSV", "csv", "text/csv", tables.to_csv),
+    Download("LaTeX", "tex", "application/x-tex", tables.to_latex),
+    Download("Markdown", "md", "text/markdown", tables.to_markdown),
+    Download("JSON", "json", "application/json", tables.to_json),
+)
+
+
+def write(results: Iterable[Result], path: Path, *, dashboard: Dashboard, study_note: str = "") -> None:
+    """Writes the report of ``results`` to ``path``, whole or not at all.
+
+    Args:
+        study_note: a sentence that stands out at the head of the page.
+
+    Raises:
+        ClipstudyError: the file cannot be written.
+    """
+    text = page(tables.board(results, dashboard.order), dashboard, study_note)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ClipstudyError(f"{path}: the report cannot be written ({error.strerror}). Name another file.") from error
+
+
+def page(shown: Board, dashboard: Dashboard, study_note: str = "") -> str:
+    """The page's HTML."""
+    from plotly.offline import get_plotlyjs
+
+    colors = charts.inks(shown)
+    sections, unseen = [], set(shown.tasks)
+    for number, panel in enumerate(dashboard.panels, 1):
+        found = panels.views(panel, shown)
+        unseen -= {view.task for view in found}
+        if found:
+            sections.append(_panel(panel, found, colors, f"panel-{number}"))
+    studies = sorted({r.study for r in shown.results})
+    title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
+    notes = list(shown.notes)
+    if unseen:
+        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
+    body = _about(shown, notes, colors) + "".join(sections) if shown.results else _nothing()
+    script = f"<script>{get_plotlyjs()}</script>" if sections else ""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title><style>{(PAGE / 'page.css').read_text()}</style></head>\n<body>"
+        f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(title)}</h1>'
+        f"{_paragraph(dashboard.description)}{_callout(study_note)}{_contents(dashboard, sections)}</header>"
+        f'<main id="main">{body}'
+        f'<section id="methods"><h2>What the numbers are</h2><ul>{METHODS}</ul></section></main>'
+        f"{script}<script>{(PAGE / 'page.js').read_text()}</script></body></html>\n"
+    )
+
+
+# -- parts of the page -------------------------------------------------------------------------------------------
+
+
+def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink]) -> str:
+    ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
+    when = ""
+    if ended:
+        days = sorted({ended[0][:10], ended[-1][:10]})
+        when = f" Measured {' to '.join(days)} (UTC)."
+    inits = len({r.model for r in shown.results})
+    facts = (
+        f"{_count(len(shown.results), 'result')}: {_count(len(shown.families), 'model')}"
+        f"{f' ({inits} with each initialisation counted)' if inits > len(shown.families) else ''}, "
+        f"{_count(len(shown.tasks), 'task')}.{when}"
+    )
+    listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    count = f"{_count(len(notes), 'note')} on missing cells and older settings"
+    # A few are read at once; many would push the charts off the page.
+    noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
+    return (
+        f'<section id="about"><h2>What this is</h2><p>{escape(facts)}</p>{noted}'
+        f"{_models(shown, colors)}{_datasets(shown)}</section>"
+    )
+
+
+def _models(shown: Board, colors: Mapping[str, Ink]) -> str:
+    lines = []
+    for family in shown.families:
+        members = [r for r in shown.results if tables.family_of(r) == family]
+        first = members[0]
+        weights = _several(r.params.get("model.pretrained", "") for r in members)
+        checkpoint = _several(r.params.get("model.checkpoint", "") for r in members)
+        untrained = first.tags.get("init") == "random"
+        inits = len({r.model for r in members})
+        kind = f"untrained, {_count(inits, 'initialisation')}" if untrained else "pretrained"
+        identity = _several(r.params.get("resolved.checkpoint") or r.params.get("model.revision", "") for r in members)
+        lines.append(
+            f"<tr><th scope=row>{_swatch(colors[family])}{escape(first.tags.get('model_title') or family)}</th>"
+            f"<td>{_code(checkpoint)}{' ' + _code(weights) if weights else ''}</td><td>{_code(identity, 24)}</td>"
+            f"<td class=number>{escape(first.tags.get('blocks', ''))}</td><td>{escape(kind)}</td></tr>"
+        )
+    head = "<tr><th>Model</th><th>Checkpoint</th><th>Weights resolved to</th><th class=number>Blocks</th><th></th></tr>"
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _datasets(shown: Board) -> str:
+    lines = []
+    for name in sorted({r.tags.get("dataset", "") for r in shown.results}):
+        members = [r for r in shown.results if r.tags.get("dataset", "") == name]
+        source = _several(
+            r.params.get("resolved.source") or r.params.get("dataset.hub") or r.params.get("dataset.path", "")
+            for r in members
+        )
+        revision = _several(r.params.get("resolved.data") or r.params.get("dataset.revision", "") for r in members)
+        counts = []
+        for split in ("train", "test"):
+            found = sorted({int(r.metrics[f"items/{split}"].value) for r in members if f"items/{split}" in r.metrics})
+            counts.append(f"{found[0]:,}" + (f"–{found[-1]:,}" if len(found) > 1 else "") if found else "")
+        lines.append(
+            f"<tr><th scope=row>{escape(name)}</th><td>{_code(source)}</td><td>{_code(revision, 24)}</td>"
+            f"<td class=number>{counts[0]}</td><td class=number>{counts[1]}</td></tr>"
+        )
+    head = (
+        "<tr><th>Data set</th><th>Source</th><th>Fingerprint or revision</th>"
+        "<th class=number>n train</th><th class=number>n test</th></tr>"
+    )
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _panel(panel: Panel, found: Sequence[View], colors: Mapping[str, Ink], anchor: str) -> str:
+    mean, notes = panels.averaged(panel, list(found))
+    everything = ([mean] if mean else []) + list(found)
+    families = {curve.family: curve for view in found for curve in view.curves}
+    legend = "".join(f"<li>{_swatch(colors[f])}{escape(c.title)}</li>" for f, c in families.items())
+    if any(cell.one_class for view in found for curve in view.curves for cell in curve.cells):
+        legend += '<li><span class="swatch hollow"></span>a probe predicts one class only</li>'
+    figures = "".join(
+        _figure(view, panel, colors, f"{anchor}-{i}", view is mean or len(everything) == 1)
+        for i, view in enumerate(everything)
+    )
+    remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return (
+        f'<section id="{anchor}" class="panel"><h2>{escape(panel.title)}</h2>{_paragraph(panel.caption)}'
+        f'<ul class="legend">{legend}</ul>{_summary(everything)}'
+        f'{f"<ul class=notes>{remarks}</ul>" if remarks else ""}<div class="figures">{figures}</div></section>'
+    )
+
+
+def _summary(found: Sequence[View]) -> str:
+    """The panel at a glance: each task's best layer for each model."""
+    titles = dict.fromkeys(curve.family for view in found for curve in view.curves)
+    names = {curve.family: curve.title for view in found for curve in view.curves}
+    lines = []
+    for view in found:
+        at = {curve.family: curve for curve in view.curves}
+        cells = "".join(f"<td class=number>{_best(at.get(family), view.metric)}</td>" for family in titles)
+        lines.append(
+            f"<tr><th scope=row>{escape(view.title)}</th><td>{escape(tables.axis_title(view.metric))}</td>{cells}</tr>"
+        )
+    head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
+    return (
+        f'<div class="wide"><table><caption>Best layer: value ± half of the 95% interval, at which layer</caption>'
+        f"<thead><tr><th>Task</th><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _best(curve: Curve | None, metric: str) -> str:
+    if curve is None or not curve.cells:
+        return "—"
+    cell = next((c for c in curve.cells if c.layer == curve.best), curve.cells[0])
+    mark = "†" if cell.one_class else ""
+    where = f"<small>layer {cell.layer}</small>" if curve.best is not None else f"<small>{escape(cell.label)}</small>"
+    return f"{escape(tables.shown_value(cell.estimate, metric))}{mark} {where}"
+
+
+def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
+    figure = charts.bars(view, colors, panel.x, legend=False)
+    data = _inert(figure.to_json() or "")
+    missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
+    note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
+    caption = _paragraph(note + view.caption)
+    label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
+    return (
+        f'<figure id="{anchor}"{" class=full" if full else ""}>'
+        f'<div class="chart" role="img" aria-label="{escape(label)}"></div>'
+        f'<script type="application/json" class="figure">{data}</script>{caption}{_table(view)}</figure>'
+    )
+
+
+def _table(view: View) -> str:
+    header, body = tables.grid(view)
+    head = "".join(f"<th class=number>{escape(title)}</th>" for title in header)
+    lines = []
+    for name, cells in body:
+        texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
+        lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
+    return (
+        f"<details><summary>Table</summary><div class=wide><table><caption>{escape(view.title)}, "
+        f"{escape(tables.axis_title(view.metric))}</caption><thead><tr><th>Layer</th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div></details><p class=downloads>{_downloads(view)}</p>"
+    )
+
+
+def _downloads(view: View) -> str:
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{view.task or view.title}-{view.metric}")
+    links = (
+        f'<a download="{escape(name)}.{d.ending}" href="data:{d.mime};charset=utf-8,{quote(d.write(view))}" '
+        f'aria-label="{escape(view.title)} as {d.name}">{d.name}</a>'
+        for d in DOWNLOADS
+    )
+    return " · ".join(links)
+
+
+def _contents(dashboard: Dashboard, sections: Sequence[str]) -> str:
+    there = [
+        (f"panel-{n}", panel.title)
+        for n, panel in enumerate(dashboard.panels, 1)
+        if any(f'<section id="panel-{n}"' in section[:40] for section in sections)
+    ]
+    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in there)
+    return f"<nav aria-label=Contents><ul>{links}<li><a href='#methods'>What the numbers are</a></li></ul></nav>"
+
+
+def _nothing() -> str:
+    return (
+        '<section id="about"><h2>Nothing is recorded yet</h2><p>This page shows what MLflow holds, and it holds no '
+        "finished result of this study. Type:</p><pre>clipstudy enqueue --all\nclipstudy worker --drain\n"
+        "clipstudy report</pre></section>"
+    )
+
+
+def _swatch(ink: Ink) -> str:
+    style = f"--hue:{ink.color};--light:{charts.lighter(ink.color)}"
+    return f'<span class="swatch{" twin" if ink.twin else ""}" style="{style}"></span>'
+
+
+def _callout(note: str) -> str:
+    return f'<p class="callout" role="note">{escape(note)}</p>' if note else ""
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text.strip())}</p>" if text.strip() else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _several(values: Iterable[str]) -> str:
+    """The one value, or the commonest and how many others there are."""
+    counted = Counter(value for value in values if value)
+    if not counted:
+        return ""
+    first = counted.most_common(1)[0][0]
+    return first if len(counted) == 1 else f"{first} (+{len(counted) - 1})"
+
+
+def _code(text: str, longest: int = 60) -> str:
+    if not text:
+        return ""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    return f'<code title="{escape(text)}">{escape(short)}</code>'
+
+
+def _inert(json_text: str) -> str:
+    """JSON that no name in it can end early, for a script element."""
+    for character in "<>&\u2028\u2029":
+        json_text = json_text.replace(character, f"\\u{ord(character):04x}")
+    return json_text

@@ -1,0 +1,529 @@
+"""Results as tables: the newest group of each (model, task), untrained twins pooled, categories averaged. Pure.
+
+What an interval is: the 95% interval that the task recorded with each run. Where numbers are combined here, standard
+errors are, read back from the intervals as (high − low) / (2 · 1.96):
+
+- **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
+  within-run se². The test items are the same for every initialisation, so the within part is not divided by k;
+- **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from clipstudy.outcome import Estimate, Result
+from clipstudy.spec import WHOLE_MODEL
+
+Z = 1.959964
+BASELINE = "baseline/"
+LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
+#: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
+UNITS: Mapping[str, tuple[str, float, int]] = {
+    "accuracy": ("accuracy (%)", 100, 1),
+    "dev_accuracy": ("dev accuracy (%)", 100, 1),
+    "selectivity": ("selectivity (points)", 100, 1),
+    "macro_f1": ("macro F1 (%)", 100, 1),
+    "nmi": ("NMI", 1, 3),
+    "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
+    "ami": ("AMI", 1, 3),
+    "psnr": ("PSNR (dB)", 1, 2),
+    "ssim": ("SSIM", 1, 3),
+}
+BASELINE_NAMES = {"majority": "majority class", "random": "random clusters", "span_length": "span length"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One bar."""
+
+    layer: int
+    label: str
+    estimate: Estimate
+    depth: float | None = None  #: fraction of the model's blocks; None for a task of the whole model
+    n: int | None = None  #: test items
+    inits: int = 1  #: initialisations pooled
+    one_class: bool = False  #: a probe here predicts one class only: the number says nothing about the layer
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model (or the pooled initialisations of one untrained twin) on one task."""
+
+    family: str
+    title: str
+    twin_of: str | None
+    cells: tuple[Cell, ...]
+    best: int | None  #: the best layer: on the development set where it was scored, else on the test set
+    missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result yet
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """One metric of one task (or the average of a category), over models and layers."""
+
+    task: str
+    title: str
+    category: str
+    metric: str
+    modality: str
+    curves: tuple[Curve, ...]
+    baselines: tuple[tuple[str, float], ...] = ()
+    caption: str = ""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({cell.layer for curve in self.curves for cell in curve.cells}))
+
+
+@dataclass(frozen=True)
+class Board:
+    """The results that count, in the order in which they are shown."""
+
+    results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = field(default=())
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        titles = {family_of(r): r for r in self.results}
+        return tuple(sorted(titles, key=lambda family: _rank(titles[family], self.order)))
+
+
+def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
+    """The newest group of each (study, model, task), and notes on what is older or missing.
+
+    Args:
+        order: patterns of families, roles or model names: which are drawn first.
+    """
+    kept, older = newest(results)
+    notes = [
+        f"{model} · {task}: {number} result{'s' * (number > 1)} of older settings ({digest}) not shown"
+        for model, task, digest, number in older
+    ]
+    notes += _gaps(kept)
+    ranked = sorted(kept, key=lambda r: (r.tags.get("category", ""), r.task))
+    tasks = tuple(dict.fromkeys(r.task for r in ranked))
+    return Board(tuple(kept), tuple(notes), tuple(order), tasks)
+
+
+def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str, str, int]]]:
+    """Results of the newest digest of each (study, model, task); and (model, task, digest, runs) of the others.
+
+    Newest is the digest whose latest run ended last: enqueueing old settings again makes them the newest.
+    """
+    cells: dict[tuple[str, str, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        cells[result.study, result.model, result.task][result.tags.get("digest", "")].append(result)
+    kept, older = [], []
+    for (_, model, task), groups in cells.items():
+        latest = max(groups, key=lambda digest: (max(r.tags.get("ended", "") for r in groups[digest]), digest))
+        kept += groups[latest]
+        older += [(model, task, digest, len(rows)) for digest, rows in groups.items() if digest != latest]
+    return kept, older
+
+
+def view(shown: Board, task: str, metric: str | None = None) -> View | None:
+    """``metric`` (None: the headline) of one task over all models; None: no model has it."""
+    rows = [r for r in shown.results if r.task == task]
+    headline = next((r.tags["metric"] for r in rows if r.tags.get("metric")), "accuracy")
+    name = metric or headline
+    rows = [r for r in rows if name in r.metrics]
+    if not rows:
+        return None
+    families: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for row in rows:
+        families[row.study, family_of(row)].append(row)
+    several = len({r.study for r in shown.results}) > 1
+    ordered = sorted(families.items(), key=lambda item: (_rank(item[1][0], shown.order), item[0][0]))
+    curves = tuple(_curve(members, name, study if several else "") for (study, _), members in ordered)
+    same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
+    arm = name.rpartition("/")[0]
+    return View(
+        task=task,
+        title=rows[0].tags.get("task_title", task),
+        category=rows[0].tags.get("category", ""),
+        metric=name,
+        modality=rows[0].tags.get("modality", "text"),
+        curves=curves,
+        baselines=_baselines(rows, arm) if same_kind else (),
+    )
+
+
+def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
+    """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
+
+    Only tasks of one metric that every model of the panel has, and only layers that every task has, so that no
+    difference between two bars comes from what was averaged. Error propagation as the module says.
+    """
+    metrics = Counter(v.metric for v in views)
+    if not metrics:
+        return None, ()
+    metric = metrics.most_common(1)[0][0]
+    usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
+    notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
+    families = {curve.family for v in usable for curve in v.curves}
+    common = [v for v in usable if {curve.family for curve in v.curves} == families]
+    notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
+    if len(common) < 2:
+        return None, tuple(notes)
+    curves = []
+    for first in common[0].curves:
+        parts = [next(c for c in v.curves if c.family == first.family) for v in common]
+        cells = _averaged(parts)
+        if cells:
+            curves.append(Curve(first.family, first.title, first.twin_of, cells, _best(cells, metric), role=first.role))
+    shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
+    lines = tuple((name, _mean([dict(v.baselines)[name] for v in common])) for name, _ in common[0].baselines)
+    mean = View(
+        task="",
+        title=title,
+        category=common[0].category,
+        metric=metric,
+        modality=common[0].modality,
+        curves=tuple(curves),
+        baselines=tuple((name, value) for name, value in lines if name in shared),
+        caption="Mean of " + ", ".join(v.title for v in common) + ".",
+    )
+    return (mean if curves else None), tuple(notes)
+
+
+def family_of(result: Result) -> str:
+    return result.tags.get("family") or result.model
+
+
+def matches(result: Result, patterns: Sequence[str]) -> bool:
+    """Whether a pattern names the result's family, role or model."""
+    names = (family_of(result), result.tags.get("role", ""), result.model)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
+
+
+def half_width(estimate: Estimate) -> float | None:
+    """Half of the 95% interval; the interval itself need not be symmetric."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
+
+
+def standard_error(estimate: Estimate) -> float | None:
+    half = half_width(estimate)
+    return None if half is None else half / Z
+
+
+def axis_title(metric: str) -> str:
+    """``accuracy (%)``, ``accuracy (%), native``: the unit, and the arm where it is not the headline's."""
+    arm, _, last = metric.rpartition("/")
+    return unit(metric)[0] + (f", {arm}" if arm else "") if last in UNITS else metric
+
+
+def unit(metric: str) -> tuple[str, float, int]:
+    """How an axis calls ``metric``, its factor, its decimals."""
+    last = metric.rsplit("/", 1)[-1]
+    return UNITS.get(last, (metric, 1.0, 3))
+
+
+def shown_value(estimate: Estimate, metric: str) -> str:
+    """``85.3 ± 0.7``, in the axis's unit."""
+    _, factor, decimals = unit(metric)
+    half = half_width(estimate)
+    text = f"{estimate.value * factor:.{decimals}f}"
+    return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
+
+
+def layer_name(layer: int, modality: str = "text") -> str:
+    if layer == WHOLE_MODEL:
+        return "whole model"
+    return str(layer) if layer else f"0 ({'embedding' if modality == 'text' else 'stem'})"
+
+
+# -- writers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as a line of CSV or JSON: raw values, not scaled to the axis."""
+
+    task: str
+    metric: str
+    family: str
+    model: str
+    layer: int
+    label: str
+    depth: float | None
+    value: float
+    low: float | None
+    high: float | None
+    half_width: float | None
+    n: int | None
+    initialisations: int
+    one_class: bool
+    best: bool
+
+
+def rows(shown: View) -> list[Row]:
+    return [
+        Row(
+            task=shown.task or shown.title,
+            metric=shown.metric,
+            family=curve.family,
+            model=curve.title,
+            layer=cell.layer,
+            label=cell.label,
+            depth=cell.depth,
+            value=cell.estimate.value,
+            low=cell.estimate.low,
+            high=cell.estimate.high,
+            half_width=half_width(cell.estimate),
+            n=cell.n,
+            initialisations=cell.inits,
+            one_class=cell.one_class,
+            best=cell.layer == curve.best,
+        )
+        for curve in shown.curves
+        for cell in curve.cells
+    ]
+
+
+def to_csv(shown: View) -> str:
+    text = io.StringIO()
+    names = list(Row.__dataclass_fields__)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows(shown):
+        values = asdict(row)
+        # A spreadsheet runs a cell that begins like a formula; a leading apostrophe makes it text.
+        safe = {k: f"'{v}" if isinstance(v, str) and v[:1] in ("=", "+", "-", "@") else v for k, v in values.items()}
+        writer.writerow(safe)
+    return text.getvalue()
+
+
+def to_json(shown: View) -> str:
+    return json.dumps([asdict(row) for row in rows(shown)], indent=1, allow_nan=False)
+
+
+def to_markdown(shown: View) -> str:
+    """Layers down, models across; each model's best layer in bold."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"([\\`*_\[\]|<>])", r"\\\1", " ".join(text.split()))
+
+    header, body = grid(shown)
+    lines = [["layer", *(escaped(title) for title in header)]]
+    lines += [[name, *(f"**{text}**" if best else text for text, best in cells)] for name, cells in body]
+    table = ["| " + " | ".join(line) + " |" for line in lines]
+    table.insert(1, "|" + " --- |" * len(lines[0]))
+    return "\n".join([f"**{escaped(shown.title)}**, {axis_title(shown.metric)}", "", *table, ""])
+
+
+def to_latex(shown: View) -> str:
+    """A booktabs table: layers down, models across; each model's best layer in bold."""
+    header, body = grid(shown)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(shown.title)}, {_tex(axis_title(shown.metric))}: mean $\pm$ half of the 95\% interval.}}",
+        rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
+        r"\toprule",
+        " & ".join(["layer", *(_tex(title) for title in header)]) + r" \\",
+        r"\midrule",
+    ]
+    for name, cells in body:
+        texts = [text.replace("±", r"$\pm$") for text, _ in cells]
+        bold = [rf"\textbf{{{text}}}" if best else text for text, (_, best) in zip(texts, cells, strict=True)]
+        lines.append(" & ".join([_tex(name), *bold]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def grid(shown: View) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]]]]:
+    """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last the
+    number of test items."""
+    found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]
+    body = []
+    for layer in shown.layers:
+        cells = []
+        for curve, at in zip(shown.curves, found, strict=True):
+            cell = at.get(layer)
+            flag = "†" if cell and cell.one_class else ""
+            text = "—" if cell is None else shown_value(cell.estimate, shown.metric) + flag
+            cells.append((text, layer == curve.best))
+        body.append((layer_name(layer, shown.modality), cells))
+    counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]
+    if any(counts):
+        texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]
+        body.append(("test items", [(text, False) for text in texts]))
+    return [curve.title for curve in shown.curves], body
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _curve(members: Sequence[Result], metric: str, study: str) -> Curve:
+    by_layer: dict[int, list[Result]] = defaultdict(list)
+    for member in members:
+        by_layer[member.layer].append(member)
+    arm = f"{metric.rpartition('/')[0]}/" if "/" in metric else ""
+    cells = tuple(_cell(layer, by_layer[layer], metric, arm) for layer in sorted(by_layer))
+    dev = {}
+    if metric.rsplit("/", 1)[-1] == "accuracy":
+        scored = f"{arm}dev_accuracy"
+        dev = {k: _mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
+    tags = members[0].tags
+    title = tags.get("model_title") or family_of(members[0])
+    expected = {int(k) for k in tags.get("layers", "").split(",") if k}
+    return Curve(
+        family=family_of(members[0]),
+        title=f"{study}: {title}" if study else title,
+        twin_of=tags.get("twin_of"),
+        cells=cells,
+        best=_best(cells, metric, dev),
+        missing=tuple(sorted(expected - set(by_layer))),
+        role=tags.get("role", ""),
+    )
+
+
+def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
+    tags = members[0].tags
+    items = members[0].metrics.get("items/test")
+    flags = [r.metrics[f"{arm}one_class"].value for r in members if f"{arm}one_class" in r.metrics]
+    depth = tags.get("depth")
+    return Cell(
+        layer=layer,
+        label=tags.get("layer_label", str(layer)),
+        estimate=pooled([r.metrics[metric] for r in members]),
+        depth=float(depth) if depth else None,
+        n=int(items.value) if items else None,
+        inits=len(members),
+        one_class=any(value > 0 for value in flags),
+    )
+
+
+def pooled(found: Sequence[Estimate]) -> Estimate:
+    """The mean over initialisations, its interval as the module says. One estimate is given back as it is."""
+    if len(found) == 1:
+        return found[0]
+    value = _mean([e.value for e in found])
+    between = sum((e.value - value) ** 2 for e in found) / (len(found) - 1)
+    within = [se**2 for e in found if (se := standard_error(e)) is not None]
+    return _around(value, math.sqrt(between / len(found) + (_mean(within) if within else 0.0)))
+
+
+def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
+    tables = [{cell.layer: cell for cell in part.cells if cell.layer != WHOLE_MODEL} for part in parts]
+    cells = []
+    for layer in sorted(set.intersection(*(set(table) for table in tables))):
+        found = [table[layer] for table in tables]
+        value = _mean([cell.estimate.value for cell in found])
+        errors = [standard_error(cell.estimate) for cell in found]
+        known = [se for se in errors if se is not None]
+        whole = len(known) == len(errors)
+        estimate = _around(value, math.sqrt(sum(se**2 for se in known)) / len(found)) if whole else Estimate(value)
+        cells.append(
+            Cell(
+                layer=layer,
+                label=found[0].label,
+                estimate=estimate,
+                depth=found[0].depth,
+                inits=min(cell.inits for cell in found),
+                one_class=any(cell.one_class for cell in found),
+            )
+        )
+    return tuple(cells)
+
+
+def _around(value: float, error: float) -> Estimate:
+    return Estimate(value, value - Z * error, value + Z * error)
+
+
+def _best(cells: Sequence[Cell], metric: str, dev: Mapping[int, float] | None = None) -> int | None:
+    """The best of several layers; the first of equals. None where there is nothing to choose."""
+    if len(cells) < 2:
+        return None
+    sign = -1 if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else 1
+    scores = {cell.layer: cell.estimate.value for cell in cells}
+    if dev and all(math.isfinite(dev.get(layer, math.nan)) for layer in scores):
+        scores = {layer: dev[layer] for layer in scores}
+    return max(scores, key=lambda layer: (sign * scores[layer], -layer))
+
+
+def _baselines(members: Sequence[Result], arm: str) -> tuple[tuple[str, float], ...]:
+    """What needs no model, as its mean over the runs (they differ only where a model could not see an item)."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for prefix in dict.fromkeys((f"{arm}/{BASELINE}" if arm else BASELINE, BASELINE)):
+        for member in members:
+            for name, estimate in member.metrics.items():
+                if name.startswith(prefix):
+                    found[name.removeprefix(prefix)].append(estimate.value)
+        if found:
+            break
+    return tuple((BASELINE_NAMES.get(n, n.replace("_", " ")), _mean(v)) for n, v in sorted(found.items()))
+
+
+def _gaps(kept: Sequence[Result]) -> list[str]:
+    """Cells that the runs themselves say should be there."""
+    present: dict[tuple[str, str], set[int]] = defaultdict(set)
+    expected: dict[tuple[str, str], set[int]] = {}
+    modality: dict[str, str] = {}
+    for result in kept:
+        cell = (result.model, result.task)
+        present[cell].add(result.layer)
+        expected[cell] = {int(k) for k in result.tags.get("layers", "").split(",") if k}
+        modality[result.model] = modality[result.task] = result.tags.get("modality", "text")
+    notes = []
+    for (model, task), layers in sorted(expected.items()):
+        gone = sorted(layers - present[model, task])
+        if gone:
+            notes.append(f"{model} · {task}: no result yet for layer{'s' * (len(gone) > 1)} {ranges(gone)}")
+    models, tasks = sorted({m for m, _ in present}), sorted({t for _, t in present})
+    for model in models:
+        gone_tasks = [t for t in tasks if (model, t) not in present and modality[model] == modality[t]]
+        if gone_tasks:
+            notes.append(f"{model}: no result yet on {', '.join(gone_tasks)}")
+    return notes
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0–3, 7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
+
+
+def _rank(result: Result, order: Sequence[str]) -> tuple[int, str, int, str]:
+    """Listed ones first, as listed; an untrained twin right after its model; then by name."""
+    family, twin_of = family_of(result), result.tags.get("twin_of")
+    place = next((i for i, pattern in enumerate(order) if matches(result, [pattern])), None)
+    if place is None and twin_of:
+        place = next((i for i, pattern in enumerate(order) if fnmatch.fnmatchcase(twin_of, pattern)), None)
+    return (len(order) if place is None else place, twin_of or family, int(bool(twin_of)), family)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _tex(text: str) -> str:
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "†": r"$\dagger$",
+        "–": "--",
+        "—": "---",
+    }
+    return "".join(special.get(c, c) for c in " ".join(text.split()))

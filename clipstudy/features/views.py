@@ -1,0 +1,60 @@
+"""Which states make up a vector: a text's summary or mean, a span's two ends. Pure; no torch import.
+
+Sources: spans read the first sub-word of their first word and the last sub-word of their last word (Jawahar et al.
+2019, section 3); the mean is over the text's own pieces, special tokens left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clipstudy.backbones.backbone import SUMMARIES, Pieces
+
+if TYPE_CHECKING:
+    import torch
+
+#: What ``extract`` can be asked for. ``native`` is the model's own among cls, last and eot.
+VIEWS = ("mean", "native", *SUMMARIES, "span")
+
+
+def ends(pieces: Pieces, span: tuple[int, int]) -> tuple[int, int] | None:
+    """Positions of the first piece of a span's first word and of the last piece of its last word.
+
+    Args:
+        pieces: the text as the model reads it.
+        span: half-open range of word indices.
+
+    Returns:
+        None where the model does not see both: past its limit (also in part), or a word that yields no piece.
+    """
+    start, stop = span
+    if pieces.cut is not None and stop > pieces.cut:
+        return None
+    if start not in pieces.words or stop - 1 not in pieces.words:
+        return None
+    return pieces.words.index(start), len(pieces.words) - 1 - pieces.words[::-1].index(stop - 1)
+
+
+def one_piece(span_ends: tuple[int, int]) -> bool:
+    """Is the span a single piece? Then both its ends are the same vector."""
+    return span_ends[0] == span_ends[1]
+
+
+def mean(states: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Mean of the states that ``own`` marks.
+
+    Args:
+        states: ``[B, T, d]``; undefined on padding.
+        own: True on the text's own pieces, at least one a text, ``[B, T]`` (bool).
+
+    Returns:
+        ``[B, d]``, float32.
+    """
+    kept = states.float().masked_fill(~own.unsqueeze(-1), 0.0)  # not a product: padding may hold NaN
+    return kept.sum(1) / own.sum(1, keepdim=True)
+
+
+def at(states: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    """``states[rows, positions]``: ``[len(rows), d]``, float32."""
+    return states[list(rows), list(positions)].float()

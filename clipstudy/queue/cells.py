@@ -1,0 +1,124 @@
+"""How rows become values, selections become conditions, and rows are moved: fenced, and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from sqlalchemy import Row, Select, bindparam, select, tuple_, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.expression import ColumnElement
+
+from clipstudy.job import FailureKind, Job, Selection, Status
+from clipstudy.queue.dialect import instant, is_
+from clipstudy.queue.schema import groups, jobs
+
+#: A row whose columns the query decides.
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+#: A row of `jobs` with what its group says about it: what :func:`job_from` reads.
+JOBS: Select[Any] = select(jobs, groups.c.study, groups.c.task, groups.c.digest).join_from(jobs, groups)
+
+
+def job_from(row: AnyRow, group: AnyRow | None = None) -> Job:
+    """A Job from a row of ``JOBS``, or from a bare row of `jobs` and its group's."""
+    named = group or row
+    return Job(
+        id=row.id,
+        group_id=row.group_id,
+        study=named.study,
+        model=row.model,
+        task=named.task,
+        digest=named.digest,
+        layer=row.layer,
+        label=row.label,
+        status=Status(row.status),
+        attempt=row.attempt,
+        tries=row.tries,
+        max_tries=row.max_tries,
+        priority=row.priority,
+        run_after=instant(row.run_after),
+        worker=row.worker,
+        lease_until=instant(row.lease_until),
+        failure=FailureKind(row.failure) if row.failure else None,
+        error=row.error,
+        run_id=row.run_id,
+        created_at=instant(row.created_at),
+        started_at=instant(row.started_at),
+        ended_at=instant(row.ended_at),
+    )
+
+
+def among(column: ColumnElement[int], ids: Iterable[int]) -> ColumnElement[bool]:
+    """``column`` IN ``ids``, however many: written out, since databases limit the number of parameters."""
+    return column.in_(bindparam(None, list(ids), expanding=True, literal_execute=True))
+
+
+def chosen(connection: Connection, selection: Selection | None, *, newest_only: bool) -> list[ColumnElement[bool]]:
+    """The conditions on `jobs` that ``selection`` means. Patterns are matched here: SQL has its own idea of them."""
+    conditions: list[ColumnElement[bool]] = []
+    selection = selection or Selection()
+    if newest_only or selection.models or selection.tasks or selection.study is not None:
+        query = select(groups.c.id, groups.c.model, groups.c.task)
+        if newest_only:
+            query = query.where(groups.c.newest)
+        if selection.study is not None:
+            query = query.where(groups.c.study == selection.study)
+        found = [row.id for row in connection.execute(query) if selection.takes(row.model, row.task)]
+        conditions.append(among(jobs.c.group_id, found))
+    if selection.layers:
+        conditions.append(jobs.c.layer.in_(selection.layers))
+    return conditions
+
+
+def held(worker: str | None, jobs_held: Sequence[Job]) -> list[ColumnElement[bool]]:
+    """The fence: these very attempts, still running, still of this worker."""
+    pairs = [(job.id, job.attempt) for job in jobs_held]
+    return [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker, tuple_(jobs.c.id, jobs.c.attempt).in_(pairs)]
+
+
+def move(connection: Connection, where: Sequence[ColumnElement[bool]], values: Mapping[str, Any]) -> Sequence[AnyRow]:
+    """UPDATE the rows that satisfy ``where``; returns them (id, group_id, status) as they are now.
+
+    They are locked in the order of their ids first: two verbs that meet on the same rows wait for one another and
+    cannot deadlock.
+    """
+    locked = select(jobs.c.id).where(*where).order_by(jobs.c.id).with_for_update().cte("locked")
+    return connection.execute(
+        update(jobs)
+        .where(jobs.c.id == locked.c.id)
+        .values(**values)
+        .returning(jobs.c.id, jobs.c.group_id, jobs.c.status)
+    ).all()
+
+
+def hold(connection: Connection, group_ids: Iterable[int], *, shared: bool = False) -> Sequence[AnyRow]:
+    """Lock groups until the transaction ends; their ids and whether each is the newest of its kind.
+
+    Always before jobs are locked, and in the order of their ids.
+    """
+    query = select(groups.c.id, groups.c.newest).where(among(groups.c.id, set(group_ids))).order_by(groups.c.id)
+    return connection.execute(query.with_for_update(read=shared, key_share=not shared)).all()
+
+
+def newest_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:
+    """Which of these groups still are the newest of their kind; they stay so until the transaction ends.
+
+    Asked before a row goes back to the queue: an enqueue with changed settings at the same moment either has been
+    seen here, or waits and then finds the row queued.
+    """
+    return {row.id for row in hold(connection, group_ids, shared=True) if row.newest}
+
+
+def supersede(connection: Connection, job_ids: Iterable[int], newest: set[int]) -> set[int]:
+    """Rows that just went back to the queue of a group whose settings have changed since: superseded. Their ids."""
+    moved = move(
+        connection,
+        [
+            among(jobs.c.id, job_ids),
+            is_(jobs.c.status, Status.QUEUED),
+            ~among(jobs.c.group_id, newest),
+        ],
+        {"status": Status.SUPERSEDED},
+    )
+    return {row.id for row in moved}

@@ -1,0 +1,281 @@
+"""What a worker does with rows: claim, beat, fail, release; and what any worker does for one that vanished.
+
+Every write after the claim is fenced: it names the attempt, and counts only while that attempt runs under that worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Engine,
+    Select,
+    Update,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.expression import ColumnElement, FromClause
+
+from clipstudy.job import Batch, Failure, FailureKind, Group, Job, Status
+from clipstudy.queue import outbox
+from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from, move, newest_among, supersede
+from clipstudy.queue.dialect import clock, is_, reading, up_since, writing
+from clipstudy.queue.retries import Verdict, together, verdict
+from clipstudy.queue.schema import groups, jobs
+
+#: Rows that one call takes back from vanished workers: a short transaction, and the next call goes on.
+_EXPIRED_AT_ONCE = 500
+
+_ONE: ColumnElement[int] = literal_column("1")
+head, sibling, top = jobs.alias("head"), jobs.alias("sibling"), jobs.alias("top")
+
+
+def claim(
+    engine: Engine,
+    worker: str,
+    *,
+    lease: timedelta,
+    layers_per_batch: int | None = None,
+    prefer_model: str | None = None,
+) -> Batch | None:
+    """Take the queued siblings of one (model, task): at most ``layers_per_batch`` of them, lowest layers first.
+
+    First the highest priority, among equals ``prefer_model`` (what the worker holds in memory), then the oldest. A
+    row whose last attempt was lost is taken alone. Takes a try and a new attempt number from each row. Never waits
+    for another process's locks (on Postgres), and never splits what is ready unless capped.
+
+    None: nothing can be taken at this moment. The queue need not be empty: rows may wait for their time, or be in
+    another worker's hands just now; `totals` says.
+
+    Raises DatabaseUnreachable. If it does, the claim may or may not have happened: `disown` what is not known.
+    """
+    with reading(engine) as connection:  # an idle worker's poll must not take SQLite's write lock
+        if connection.scalar(select(jobs.c.id).where(_ready(jobs)).limit(_ONE)) is None:
+            return None
+    with writing(engine) as connection:
+        for model in dict.fromkeys((prefer_model, None)):
+            statement = claim_statement(worker, lease, layers_per_batch, model)
+            rows = connection.execute(statement).all()
+            if rows:
+                group = connection.execute(select(groups).where(groups.c.id == rows[0].group_id)).one()
+                claimed = sorted((job_from(row, group) for row in rows), key=lambda job: job.layer)
+                return Batch(group.id, Group.from_json(group.spec), tuple(claimed), group.resolved)
+    return None
+
+
+def claim_statement(
+    worker: str, lease: timedelta, layers_per_batch: int | None = None, prefer_model: str | None = None
+) -> Update:
+    """The claim, one statement. ``prefer_model`` limits it to that model, where that costs nobody its priority.
+
+    The lock on the leader (the first ready row of its group) is the group's: whoever else meets it goes to the next
+    group. CTEs, not IN (… LIMIT …): Postgres may run such a subquery twice. Nothing that decides the plan is a bound
+    parameter, since Postgres plans a prepared statement once for all values.
+    """
+    leader = _leader(prefer_model).cte("leader")
+    cap: ColumnElement[int] | None = None if layers_per_batch is None else literal_column(str(int(layers_per_batch)))
+    taken = (
+        select(sibling.c.id)
+        .where(
+            _ready(sibling),
+            sibling.c.group_id == leader.c.group_id,
+            or_(sibling.c.id == leader.c.id, and_(~_lost(leader), ~_lost(sibling))),
+        )
+        .order_by(sibling.c.layer)
+        .limit(cap)
+        .with_for_update(of=sibling, skip_locked=True)
+        .cte("taken")
+    )
+    return (
+        update(jobs)
+        .where(jobs.c.id == taken.c.id)
+        .values(
+            status=Status.RUNNING,
+            worker=worker,
+            attempt=jobs.c.attempt + 1,
+            tries=jobs.c.tries + 1,
+            run_after=None,
+            leased_at=clock(),
+            lease_until=clock() + lease.total_seconds(),
+            started_at=clock(),
+            ended_at=None,
+        )
+        .returning(*jobs.c)
+    )
+
+
+def _leader(prefer_model: str | None) -> Select[Any]:
+    first = (
+        select(sibling.c.id)
+        .where(_ready(sibling), sibling.c.group_id == head.c.group_id, ~_lost(sibling))
+        .order_by(sibling.c.priority.desc(), sibling.c.id)
+        .limit(_ONE)
+        .scalar_subquery()
+    )
+    query = (
+        select(head.c.id, head.c.group_id, head.c.failure)
+        .where(_ready(head), or_(_lost(head), head.c.id == first))
+        .order_by(head.c.priority.desc(), head.c.id)
+        .limit(_ONE)
+        .with_for_update(of=head, skip_locked=True)
+    )
+    if prefer_model is not None:
+        highest = select(top.c.priority).where(_ready(top)).order_by(top.c.priority.desc(), top.c.id).limit(_ONE)
+        query = query.where(head.c.model == prefer_model, head.c.priority >= highest.scalar_subquery())
+    return query
+
+
+def _ready(row: FromClause) -> ColumnElement[bool]:
+    due = or_(row.c.run_after.is_(None), row.c.run_after <= clock())
+    return and_(is_(row.c.status, Status.QUEUED), due)
+
+
+def _lost(row: FromClause) -> ColumnElement[bool]:
+    return is_(func.coalesce(row.c.failure, literal_column("''")), FailureKind.LOST)
+
+
+def beat(engine: Engine, worker: str, jobs_held: Sequence[Job], *, lease: timedelta) -> set[int]:
+    """Renew the leases of ``jobs_held``. Returns the ids that still are this worker's; drop the others.
+
+    Raises DatabaseUnreachable; try again until the lease has surely run out.
+    """
+    if not jobs_held:
+        return set()
+    with writing(engine) as connection:
+        renewed = {"leased_at": clock(), "lease_until": clock() + lease.total_seconds()}
+        return {row.id for row in move(connection, held(worker, jobs_held), renewed)}
+
+
+def fail(engine: Engine, job: Job, failure: Failure) -> Status | None:
+    """End an attempt without an outcome, and put its failure into the outbox to be recorded.
+
+    Returns where the row went: queued, to be tried again after a pause that doubles; failed, where trying again is
+    no use or the tries are spent; superseded, where its settings have changed. None: the lease was lost, and nothing
+    was written. A failure that is not the job's own (infra) gives its try back, up to a bound.
+    """
+    error, log = outbox.storable(failure.error), outbox.storable(failure.log)
+    with writing(engine) as connection:
+        newest = newest_among(connection, [job.group_id])
+        row = connection.execute(
+            select(jobs, clock().label("now")).where(*held(job.worker, [job])).with_for_update()
+        ).one_or_none()
+        if row is None:
+            return outbox.already(connection, job, "failed")
+        then = verdict(failure.kind, failure.retry, row.tries, row.max_tries, row.infra, row.group_id)
+        _end_attempt(connection, row, then, failure.kind, error)
+        outbox.put(connection, row.id, row.attempt, "failed", row.worker, row.started_at, row.now, error=error, log=log)
+        return Status.SUPERSEDED if supersede(connection, [job.id], newest) else then.status
+
+
+def release(engine: Engine, jobs_held: Sequence[Job]) -> int:
+    """Put rows back at once and give their tries back: the worker was told to stop. Returns how many were its own."""
+    return _put_back(engine, [held(worker, mine) for worker, mine in _by_worker(jobs_held).items()])
+
+
+def disown(engine: Engine, worker: str, keep: Sequence[Job] = ()) -> int:
+    """Release what runs under ``worker``'s name and is not in ``keep``: the claims whose answer never arrived.
+
+    A connection that breaks during a commit leaves it open whether the claim happened. Returns how many there were.
+    """
+    others = [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker]
+    if keep:
+        others.append(~tuple_(jobs.c.id, jobs.c.attempt).in_([(job.id, job.attempt) for job in keep]))
+    return _put_back(engine, [others])
+
+
+def _put_back(engine: Engine, selections: Sequence[list[ColumnElement[bool]]]) -> int:
+    count = 0
+    for where in selections:
+        with writing(engine) as connection:
+            touched = connection.scalars(select(jobs.c.group_id).distinct().where(*where)).all()
+            newest = newest_among(connection, touched)
+            moved = move(
+                connection,
+                where,
+                {
+                    "status": Status.QUEUED,
+                    "tries": case((jobs.c.tries > 0, jobs.c.tries - 1), else_=0),
+                    "run_after": None,
+                    "lease_until": None,
+                    "worker": None,
+                },
+            )
+            supersede(connection, [row.id for row in moved], newest)
+            count += len(moved)
+    return count
+
+
+def requeue_expired(engine: Engine, *, grace: timedelta = timedelta(seconds=60)) -> list[Job]:
+    """Take back the rows whose lease has run out: their worker vanished. Any worker calls it, any number at once.
+
+    Each is queued again after a pause, to be claimed alone; or, its tries spent, failed, and its failure put into the
+    outbox. Returns them as they are now, except that ``worker`` is the one that vanished; ``attempt`` still is the one
+    that was lost.
+
+    A lease that ran out while the database server itself was down was nobody's fault: its holder has ``grace`` after
+    the server's start to renew it.
+    """
+    expired = [
+        is_(jobs.c.status, Status.RUNNING),
+        jobs.c.lease_until <= clock(),
+        or_(jobs.c.leased_at > up_since(), clock() > up_since() + grace.total_seconds()),
+    ]
+    with reading(engine) as connection:
+        if connection.scalar(select(jobs.c.id).where(*expired).limit(_ONE)) is None:
+            return []
+    with writing(engine) as connection:
+        candidates = select(jobs.c.group_id).where(*expired).order_by(jobs.c.id).limit(_EXPIRED_AT_ONCE)
+        newest = newest_among(connection, connection.scalars(candidates).all())
+        rows = connection.execute(
+            select(jobs, clock().label("now"))
+            .where(*expired)
+            .order_by(jobs.c.id)
+            .limit(_EXPIRED_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in rows:
+            then = verdict(FailureKind.LOST, True, row.tries, row.max_tries, row.infra, row.group_id)
+            error = f"{row.worker} vanished: the lease of attempt {row.attempt} ran out"
+            _end_attempt(connection, row, then, FailureKind.LOST, error)
+            if then.status is Status.FAILED:
+                outbox.put(connection, row.id, row.attempt, "failed", row.worker, row.started_at, row.now, error=error)
+        lost_by = {row.id: row.worker for row in rows}
+        supersede(connection, lost_by, newest)
+        after = connection.execute(JOBS.where(among(jobs.c.id, lost_by)).order_by(jobs.c.id)).all()
+        return [replace(job_from(row), worker=lost_by[row.id]) for row in after]
+
+
+def _end_attempt(connection: Connection, row: AnyRow, then: Verdict, kind: FailureKind, error: str) -> None:
+    again = then.status is Status.QUEUED
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == row.id)
+        .values(
+            status=then.status,
+            tries=then.tries,
+            infra=then.infra,
+            run_after=together(row.now + then.delay, then.delay) if again else None,
+            worker=None if again else row.worker,
+            lease_until=None,
+            failure=kind,
+            error=error,
+            ended_at=None if again else row.now,
+        )
+    )
+
+
+def _by_worker(jobs_held: Sequence[Job]) -> dict[str | None, list[Job]]:
+    mine: dict[str | None, list[Job]] = {}
+    for job in jobs_held:
+        mine.setdefault(job.worker, []).append(job)
+    return mine

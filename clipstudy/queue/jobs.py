@@ -1,0 +1,35 @@
+"""The queue's face: every verb about rows, whichever room does it."""
+
+from clipstudy.queue.claims import beat, claim, disown, fail, release, requeue_expired
+from clipstudy.queue.enqueue import Enqueued, enqueue
+from clipstudy.queue.status import Throughput, counts, get, group_of, pin, rows, throughput, totals
+from clipstudy.queue.verbs import cancel, rerun, retry, set_priority
+from clipstudy.queue.workers import WorkerInfo, beat_worker, forget, register, workers
+
+__all__ = [
+    "Enqueued",
+    "Throughput",
+    "WorkerInfo",
+    "beat",
+    "beat_worker",
+    "cancel",
+    "claim",
+    "counts",
+    "disown",
+    "enqueue",
+    "fail",
+    "forget",
+    "get",
+    "group_of",
+    "pin",
+    "register",
+    "release",
+    "requeue_expired",
+    "rerun",
+    "retry",
+    "rows",
+    "set_priority",
+    "throughput",
+    "totals",
+    "workers",
+]

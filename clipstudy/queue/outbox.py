@@ -1,0 +1,320 @@
+"""What was computed and is not recorded yet: written in the same transaction that ends the attempt, taken by any
+recorder under a short lease, deleted when the run is there (a transactional outbox)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Engine, and_, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.expression import ColumnElement
+
+from clipstudy.job import Group, Job, Status
+from clipstudy.outcome import Artifact, Estimate, Outcome, metrics_from_json, metrics_to_json
+from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
+from clipstudy.queue.dialect import clock, instant, is_, reading, serialise, writing
+from clipstudy.queue.retries import delay
+from clipstudy.queue.schema import groups, jobs, outbox_files
+from clipstudy.queue.schema import outbox as table
+
+Kind = Literal["finished", "failed"]
+
+#: What an outcome's log is called among its artifacts.
+LOG = "log.txt"
+
+#: A tracking server that is back should not have to wait long for what is waiting for it.
+_LONGEST_DELAY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One attempt to be recorded. Its instants never change, so that each step can be repeated."""
+
+    id: int
+    token: str  #: this lease's own; a recorder that slept past its lease holds one that opens nothing
+    job: Job  #: the row as it is now; its attempt may be a later one, its run_id an earlier result's
+    group: Group
+    resolved: str | None  #: JSON, as in a Batch
+    parent_run_id: str | None
+    attempt: int
+    kind: Kind
+    worker: str | None
+    metrics: Mapping[str, Estimate]
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    artifacts: tuple[Artifact, ...]
+    started: datetime
+    ended: datetime
+    error: str | None
+    log: str | None
+    tries: int  #: how often recording it has failed
+
+
+def hand_over(
+    engine: Engine,
+    job: Job,
+    outcome: Outcome,
+    *,
+    started: datetime,
+    ended: datetime,
+    tags: Mapping[str, str] | None = None,
+) -> bool:
+    """``running`` → ``computed`` and the outcome into the outbox, in one fenced transaction.
+
+    False: the lease was lost, and nothing was written; drop the outcome and go on. True once more where this attempt
+    had been handed over before (a commit whose answer got lost). ``tags`` go beside the outcome's own.
+
+    Raises ValueError for a metric that is not finite or another layer's outcome, DatabaseUnreachable.
+    """
+    if outcome.layer != job.layer:
+        raise ValueError(f"the outcome of layer {outcome.layer} is not job {job.id}'s, which is layer {job.layer}")
+    metrics = metrics_to_json(outcome.metrics)
+    with writing(engine) as connection:
+        moved = connection.execute(
+            update(jobs)
+            .where(*held(job.worker, [job]))
+            .values(status=Status.COMPUTED, lease_until=None, failure=None, error=None, ended_at=clock())
+        )
+        if moved.rowcount == 0:
+            return already(connection, job, "finished") is not None
+        outbox_id = put(
+            connection,
+            job.id,
+            job.attempt,
+            "finished",
+            job.worker,
+            started.timestamp(),
+            ended.timestamp(),
+            metrics=metrics,
+            params=json.dumps(dict(outcome.params)),
+            tags=json.dumps({**outcome.tags, **(tags or {})}),
+        )
+        if outcome.artifacts:
+            connection.execute(
+                insert(outbox_files),
+                [
+                    {"outbox_id": outbox_id, "name": artifact.name, "content": artifact.content}
+                    for artifact in outcome.artifacts
+                ],
+            )
+    return True
+
+
+def already(connection: Connection, job: Job, kind: Kind) -> Status | None:
+    """Where the row is, if this very attempt has ended in this ``kind`` of way already; None if the lease was lost.
+
+    The question of a writer whose fence did not let it pass: was it I, in a commit whose answer got lost?
+    """
+    waiting = and_(table.c.job_id == jobs.c.id, table.c.attempt == jobs.c.attempt, is_(table.c.kind, kind))
+    told: ColumnElement[bool] = table.c.id.is_not(None)
+    if kind == "finished":
+        told = or_(told, is_(jobs.c.status, Status.DONE))
+    query = select(jobs.c.status).outerjoin_from(jobs, table, waiting)
+    status = connection.scalar(query.where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, told))
+    return None if status is None else Status(status)
+
+
+def put(
+    connection: Connection,
+    job_id: int,
+    attempt: int,
+    kind: Kind,
+    worker: str | None,
+    started_at: float,
+    ended_at: float,
+    *,
+    metrics: str = "{}",
+    params: str = "{}",
+    tags: str = "{}",
+    error: str | None = None,
+    log: str | None = None,
+) -> int:
+    """Write one attempt's end into the outbox, inside the transaction that ends it. Returns the outbox row's id."""
+    outbox_id = connection.scalar(
+        insert(table)
+        .values(
+            job_id=job_id,
+            attempt=attempt,
+            kind=kind,
+            worker=worker,
+            metrics=metrics,
+            params=params,
+            tags=tags,
+            error=error,
+            log=log,
+            started_at=started_at,
+            ended_at=ended_at,
+            tries=0,
+        )
+        .returning(table.c.id)
+    )
+    return int(outbox_id)
+
+
+def storable(text: str) -> str:
+    """``text`` as both databases can keep it: Postgres has no NUL in texts, neither has lone surrogates."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode("utf-8")
+
+
+def take(
+    engine: Engine, recorder: str, *, lease: timedelta, limit: int = 8, group_id: int | None = None
+) -> list[Record]:
+    """Lease up to ``limit`` records, oldest first, that nobody holds and whose time has come. Never waits for locks."""
+    due = [
+        or_(table.c.lease_until.is_(None), table.c.lease_until <= clock()),
+        or_(table.c.run_after.is_(None), table.c.run_after <= clock()),
+    ]
+    if group_id is not None:
+        due.append(table.c.job_id.in_(select(jobs.c.id).where(jobs.c.group_id == group_id)))
+    with reading(engine) as connection:  # polls must not take SQLite's write lock
+        if connection.scalar(select(table.c.id).where(*due).limit(literal_column("1"))) is None:
+            return []
+    with writing(engine) as connection:
+        free = (
+            select(table.c.id)
+            .where(*due)
+            .order_by(table.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("free")
+        )
+        rows = connection.execute(
+            update(table)
+            .where(table.c.id == free.c.id)
+            .values(token=uuid.uuid4().hex, recorder=recorder, lease_until=clock() + lease.total_seconds())
+            .returning(*table.c)
+        ).all()
+        return _records(connection, sorted(rows, key=lambda row: row.id))
+
+
+def _records(connection: Connection, rows: list[AnyRow]) -> list[Record]:
+    found = connection.execute(JOBS.where(among(jobs.c.id, {row.job_id for row in rows})))
+    job_of = {job.id: job for job in map(job_from, found)}
+    wanted = among(groups.c.id, {job.group_id for job in job_of.values()})
+    group_of = {row.id: row for row in connection.execute(select(groups).where(wanted))}
+    files: dict[int, list[Artifact]] = {row.id: [] for row in rows}
+    query = select(outbox_files).where(among(outbox_files.c.outbox_id, files)).order_by(outbox_files.c.name)
+    for file in connection.execute(query):
+        files[file.outbox_id].append(Artifact(file.name, file.content))
+    records = []
+    for row in rows:
+        job = job_of[row.job_id]
+        group = group_of[job.group_id]
+        started, ended = instant(row.started_at), instant(row.ended_at)
+        assert started is not None and ended is not None
+        records.append(
+            Record(
+                id=row.id,
+                token=row.token,
+                job=job,
+                group=Group.from_json(group.spec),
+                resolved=group.resolved,
+                parent_run_id=group.parent_run_id,
+                attempt=row.attempt,
+                kind=row.kind,
+                worker=row.worker,
+                metrics=metrics_from_json(row.metrics),
+                params=json.loads(row.params),
+                tags=json.loads(row.tags),
+                artifacts=tuple(files[row.id]),
+                started=started,
+                ended=ended,
+                error=row.error,
+                log=row.log,
+                tries=row.tries,
+            )
+        )
+    return records
+
+
+def recorded(engine: Engine, record: Record, run_id: str) -> bool:
+    """The run is there: ``computed`` → ``done`` with its id (or a failed row gets its FAILED run's id, if that attempt
+    still is its last), and the record is deleted. One transaction, fenced by the record's lease.
+
+    False: the lease ran out and another recorder has it; what was logged is found again by its tag.
+    """
+    with writing(engine) as connection:
+        if connection.execute(delete(table).where(*_held(record))).rowcount == 0:
+            return False
+        this = [jobs.c.id == record.job.id, jobs.c.attempt == record.attempt]
+        if record.kind == "finished":
+            moved = connection.execute(
+                update(jobs).where(*this, is_(jobs.c.status, Status.COMPUTED)).values(status=Status.DONE, run_id=run_id)
+            )
+            return moved.rowcount == 1
+        connection.execute(update(jobs).where(*this, is_(jobs.c.status, Status.FAILED)).values(run_id=run_id))
+    return True
+
+
+def give_back(engine: Engine, record: Record, error: str) -> None:
+    """Recording did not work: end the lease, and let the record rest for a while that doubles up to a minute."""
+    rest = min(delay(record.tries + 1, record.id), _LONGEST_DELAY_S)
+    with writing(engine) as connection:
+        connection.execute(
+            update(table)
+            .where(*_held(record))
+            .values(
+                token=None,
+                recorder=None,
+                lease_until=None,
+                tries=table.c.tries + 1,
+                run_after=clock() + rest,
+                last_error=storable(error),
+            )
+        )
+
+
+def _held(record: Record) -> list[Any]:
+    return [table.c.id == record.id, table.c.token == record.token]
+
+
+def log_of(engine: Engine, job: Job) -> str | None:
+    """The log of the row's last attempt, while it waits to be recorded; None if it does not (or has none)."""
+    with reading(engine) as connection:
+        row = connection.execute(
+            select(table.c.id, table.c.log).where(table.c.job_id == job.id, table.c.attempt == job.attempt)
+        ).one_or_none()
+        if row is None or row.log is not None:
+            return row and row.log
+        content = connection.scalar(
+            select(outbox_files.c.content).where(outbox_files.c.outbox_id == row.id, outbox_files.c.name == LOG)
+        )
+    return None if content is None else content.decode("utf-8", "replace")
+
+
+def pending(engine: Engine) -> int:
+    """How many records wait."""
+    with reading(engine) as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+class Parent:
+    """A group's parent run, while nobody else can set it."""
+
+    def __init__(self, connection: Connection, group_id: int, run_id: str | None) -> None:
+        self._connection = connection
+        self._group_id = group_id
+        self.run_id = run_id
+
+    def set(self, run_id: str) -> None:
+        self._connection.execute(update(groups).where(groups.c.id == self._group_id).values(parent_run_id=run_id))
+        self.run_id = run_id
+
+
+@contextmanager
+def parent(engine: Engine, group_id: int) -> Iterator[Parent]:
+    """Hold the group's parent run, so that of several recorders one at a time finds or creates it.
+
+    On SQLite the block holds the write lock: keep it short, and write nothing to this database by another way inside.
+    """
+    with writing(engine) as connection:
+        # Not the row's own lock: a worker that gives rows back reads the row, and must not wait for a tracking server.
+        serialise(connection, "parent", group_id)
+        found = connection.execute(select(groups.c.parent_run_id).where(groups.c.id == group_id)).scalar_one()
+        yield Parent(connection, group_id, found)

@@ -1,0 +1,68 @@
+"""What a person does with rows: cancel, retry, rerun, rank. One transaction each, in turn with enqueueing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine, and_, false, or_
+from sqlalchemy.sql.expression import ColumnElement
+
+from clipstudy.job import FailureKind, Selection, Status
+from clipstudy.queue.cells import chosen, move
+from clipstudy.queue.dialect import clock, is_, serialise, writing
+from clipstudy.queue.enqueue import ASKED_AFRESH
+from clipstudy.queue.schema import jobs
+
+
+def cancel(engine: Engine, selection: Selection) -> int:
+    """Queued and running rows → cancelled, older settings included. A running row's worker learns it by its next beat,
+    and its outcome is refused. What is computed is kept. Returns how many."""
+    where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
+    gone = {"status": Status.CANCELLED, "run_after": None, "lease_until": None, "ended_at": clock()}
+    return _apply(engine, selection, where, gone, newest_only=False)
+
+
+def retry(
+    engine: Engine, selection: Selection, *, failed: bool = True, lost: bool = False, cancelled: bool = False
+) -> int:
+    """Queue again, with all tries anew: rows that failed by an error (``failed``), that failed because their workers
+    vanished (``lost``), that were cancelled (``cancelled``). Only of the newest settings. Returns how many.
+
+    A row that was lost last is claimed alone still.
+    """
+    was_lost = is_(jobs.c.failure, FailureKind.LOST)
+    which = [
+        (failed, and_(is_(jobs.c.status, Status.FAILED), or_(jobs.c.failure.is_(None), ~was_lost))),
+        (lost, and_(is_(jobs.c.status, Status.FAILED), was_lost)),
+        (cancelled, is_(jobs.c.status, Status.CANCELLED)),
+    ]
+    where = or_(false(), *(condition for asked, condition in which if asked))
+    return _apply(engine, selection, where, ASKED_AFRESH, newest_only=True)
+
+
+def rerun(engine: Engine, selection: Selection) -> int:
+    """Done rows of the newest settings → queued. Each keeps its run's id until another is done. Returns how many."""
+    return _apply(engine, selection, is_(jobs.c.status, Status.DONE), ASKED_AFRESH, newest_only=True)
+
+
+def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
+    """Rank what is queued or runs. Higher is claimed first. Returns how many rows were ranked.
+
+    Siblings share one pass, so a group ranks by its highest row that is ready.
+    """
+    where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
+    return _apply(engine, selection, where, {"priority": priority}, newest_only=False)
+
+
+def _apply(
+    engine: Engine,
+    selection: Selection,
+    where: ColumnElement[bool],
+    values: Mapping[str, Any],
+    *,
+    newest_only: bool,
+) -> int:
+    with writing(engine) as connection:
+        serialise(connection, "enqueue")
+        return len(move(connection, [where, *chosen(connection, selection, newest_only=newest_only)], values))

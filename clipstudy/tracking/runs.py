@@ -1,0 +1,289 @@
+"""Runs in MLflow: one a job, one parent a group; written so that every step can be repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from clipstudy.errors import ClipstudyError
+from clipstudy.job import Group
+from clipstudy.outcome import Artifact, Estimate, Result, estimates, flat
+from clipstudy.tracking import entry as entries
+from clipstudy.tracking import store
+from clipstudy.tracking.entry import LONGEST_KEY, LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
+
+if TYPE_CHECKING:
+    import pandas
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE = 500
+#: MLflow's limits of one log_batch.
+MOST_METRICS, MOST_PARAMS = 1000, 100
+PREDICTIONS = "predictions.parquet"
+LOG = "log.txt"
+
+
+class Tracking:
+    """One MLflow store or server. Cheap to make: nothing is imported or contacted before the first call.
+
+    Every method raises TrackingUnreachable where MLflow does not answer.
+    """
+
+    def __init__(self, tracking_uri: str, artifacts_uri: str) -> None:
+        store.check(tracking_uri)
+        self.uri = tracking_uri
+        self.artifacts_uri = artifacts_uri
+        self._lock = threading.Lock()
+        self._opened: tuple[MlflowClient, str] | None = None
+
+    def prepare(self) -> None:
+        """Makes the store and the experiment where they are not there yet; safe in several processes at once."""
+        self._open()
+
+    def record(self, entry: Entry, parent_run_id: str) -> str:
+        """Writes ``entry`` as one closed run and gives the run's id; recording it again changes nothing.
+
+        The run is made first and looked for second: of two recorders that meet, the later one sees both runs, and
+        both keep the oldest.
+        """
+        with self._reaching():
+            client, _ = self._open()
+            run = self._own_run(entry, parent_run_id)
+            run_id: str = run.info.run_id
+            if run.info.status != "RUNNING":
+                return run_id  # closing is the last step, so nothing is missing
+            when = milliseconds(entry.ended)
+            numbers = {safe_key(name): value for name, value in flat(entry.metrics).items()}
+            points = [(name, value, when, max(entry.layer, 0)) for name, value in numbers.items()]
+            self._log(run_id, points, _new(entries.entry_params(entry), run))
+            self._keep(run_id, entry)
+            client.set_terminated(run_id, "FINISHED" if entry.kind == "finished" else "FAILED", when)
+            return run_id
+
+    def parent(self, group: Group, resolved: Mapping[str, str] | str | None, run_id: str | None) -> str:
+        """The group's parent run, found by ``run_id`` or its tag, or made. The caller holds the group's lock.
+
+        ``resolved`` is what the group's first batch resolved at run time, as a mapping or as JSON.
+        """
+        with self._reaching():
+            client, experiment = self._open()
+            if run_id is not None and self._is_active(run_id):
+                return run_id
+            run = self._oldest(self._search({"group": entries.group_key(group), "level": "parent"}))
+            if run is None:
+                tags = entries.group_tags(group) | {
+                    PREFIX + "level": "parent",
+                    PREFIX + "claimed": str(time.time_ns()),
+                    "mlflow.note.content": entries.note(group),
+                }
+                run = client.create_run(experiment, tags=tags, run_name=entries.group_title(group))
+            values = json.loads(resolved) if isinstance(resolved, str) else dict(resolved or {})
+            params = entries.group_params(group) | {f"resolved.{k}": str(v) for k, v in values.items()}
+            self._log(run.info.run_id, [], _new(params, run))
+            self._log_inputs(run.info.run_id, group)
+            return str(run.info.run_id)
+
+    def project(self, parent_run_id: str, results: Iterable[Result]) -> None:
+        """Every metric of ``results`` on the parent run, step = layer (a whole-model task: step 0); the parent is
+        closed at the latest end. Points carry their job's own end time, so doing it again adds nothing."""
+        points, latest = [], 0
+        for result in results:
+            when = milliseconds(datetime.fromisoformat(result.tags["ended"]))
+            latest = max(latest, when)
+            numbers = flat(result.metrics)
+            points += [(safe_key(name), value, when, max(result.layer, 0)) for name, value in numbers.items()]
+        with self._reaching():
+            client, _ = self._open()
+            self._log(parent_run_id, points, {})
+            end = client.get_run(parent_run_id).info.end_time or 0
+            client.set_terminated(parent_run_id, "FINISHED", max(end, latest) or None)
+
+    def results(
+        self, study: str | None = None, since: datetime | None = None, parent_run_id: str | None = None
+    ) -> list[Result]:
+        """FINISHED runs of jobs, the newest of each cell and digest, oldest first.
+
+        Args:
+            study: only this study's.
+            since: only those that ended at or after it: what a cached table must add.
+            parent_run_id: only the children of this run.
+        """
+        file = store.sqlite_file(self.uri)
+        if file is not None and not file.exists():
+            return []  # a reader makes no store
+        wanted = {"level": "job"} | ({"study": study} if study and "'" not in study else {})
+        more = ["attributes.status = 'FINISHED'"]
+        if since is not None:
+            more.append(f"attributes.end_time >= {milliseconds(since)}")
+        if parent_run_id is not None:
+            more.append(f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
+        with self._reaching():
+            found = [_result(run) for run in self._search(wanted, more)]
+        found = [result for result in found if study in (None, result.study)]
+        newest: dict[tuple[str, ...], Result] = {}
+        for result in sorted(found, key=lambda r: (r.tags.get("ended", ""), int(r.tags.get("attempt", 0)), r.run_id)):
+            cell = (result.study, result.model, result.task, result.tags.get("digest", ""), str(result.layer))
+            newest.pop(cell, None)
+            newest[cell] = result
+        return list(newest.values())
+
+    def predictions(self, run_id: str) -> pandas.DataFrame:
+        """The per-item predictions that the task kept with the run.
+
+        Raises:
+            ClipstudyError: the run kept none.
+        """
+        import pandas
+
+        with self._reaching():
+            client, _ = self._open()
+            if all(file.path != PREDICTIONS for file in client.list_artifacts(run_id)):
+                raise ClipstudyError(
+                    f"Run {run_id} kept no {PREDICTIONS}: its kind of task makes none, or the file was removed. "
+                    "Type: clipstudy rerun"
+                )
+            with tempfile.TemporaryDirectory() as folder:
+                return pandas.read_parquet(client.download_artifacts(run_id, PREDICTIONS, folder))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        with self._lock:
+            if self._opened is None:
+                self._opened = store.connect(self.uri, self.artifacts_uri)
+            return self._opened
+
+    def _reaching(self) -> AbstractContextManager[None]:
+        return store.reaching(self.uri)
+
+    def _search(self, tags: Mapping[str, str], more: Sequence[str] = ()) -> Iterator[Run]:
+        """Active runs with these tags of ours, page by page."""
+        client, experiment = self._open()
+        asked = " and ".join([*(f"tags.`{PREFIX}{k}` = '{v}'" for k, v in tags.items()), *more])
+        token = None
+        while True:
+            page = client.search_runs([experiment], asked, max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _own_run(self, entry: Entry, parent_run_id: str) -> Run:
+        client, experiment = self._open()
+        tags = entries.entry_tags(entry) | {
+            PREFIX + "claimed": str(time.time_ns()),
+            "mlflow.parentRunId": parent_run_id,
+            "mlflow.note.content": entries.note(entry.group, entry),
+        }
+        mine = client.create_run(experiment, milliseconds(entry.started), tags, entry.title)
+        return self._oldest(self._search({"entry": entry.key})) or mine
+
+    def _oldest(self, runs: Iterable[Run]) -> Run | None:
+        """The run to keep: one that is closed already, else the oldest. The others are duplicates and deleted."""
+        client, _ = self._open()
+        ordered = sorted(runs, key=_age)
+        for duplicate in ordered[1:]:
+            client.delete_run(duplicate.info.run_id)
+        return ordered[0] if ordered else None
+
+    def _is_active(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        client, _ = self._open()
+        try:
+            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def _log(self, run_id: str, points: Sequence[tuple[str, float, int, int]], params: Mapping[str, str]) -> None:
+        """One request where it fits MLflow's limits (it nearly always does)."""
+        from mlflow.entities import Metric, Param
+
+        client, _ = self._open()
+        metrics = [Metric(*point) for point in points]
+        pairs = [Param(key, value) for key, value in params.items()]
+        while metrics or pairs:
+            room = MOST_METRICS - len(pairs[:MOST_PARAMS])
+            client.log_batch(run_id, metrics[:room], pairs[:MOST_PARAMS])
+            metrics, pairs = metrics[room:], pairs[MOST_PARAMS:]
+
+    def _keep(self, run_id: str, entry: Entry) -> None:
+        """The entry's files, in one go; writing a file again replaces it."""
+        files = [*entry.artifacts]
+        if entry.log:
+            files.append(Artifact(LOG, entry.log.encode(errors="replace")))
+        if not files:
+            return
+        client, _ = self._open()
+        with tempfile.TemporaryDirectory() as folder:
+            for artifact in files:
+                name = PurePosixPath(artifact.name)
+                if name.is_absolute() or ".." in name.parts or not name.parts or "\0" in artifact.name:
+                    raise ValueError(f"an artifact cannot be called {artifact.name!r}")
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(artifact.content)
+            client.log_artifacts(run_id, folder)
+
+    def _log_inputs(self, run_id: str, group: Group) -> None:
+        """The model and the data set where MLflow's UI looks for them: what the group's run was given."""
+        from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
+
+        client, _ = self._open()
+        spec = group.dataset
+        source: dict[str, Any] = {"path": spec.hub, "config_name": spec.config, "revision": spec.revision}
+        if not spec.hub:
+            source = {"uri": spec.path or spec.name}
+        dataset = Dataset(clip(spec.name, LONGEST_KEY), group.digest, "hugging_face" if spec.hub else "local", json.dumps(source))
+        model = LoggedModelInput(self._model(group))
+        client.log_inputs(run_id, [DatasetInput(dataset)], [model])
+
+    def _model(self, group: Group) -> str:
+        """The id of the model's own entry in MLflow, one a specification, made where it is not there yet."""
+        client, experiment = self._open()
+        params = {safe_key(k): clip(v, LONGEST_PARAM) for k, v in entries.model_params(group.model).items()}
+        key = entries.short_hash(json.dumps(params, sort_keys=True))
+        found = client.search_logged_models([experiment], f"tags.`{PREFIX}model_key` = '{key}'", max_results=1)
+        if found:
+            return str(found[0].model_id)
+        name = re.sub(r"""[/:.%"']""", "_", clip(group.model.name, LONGEST_KEY))
+        tags = {PREFIX + "model_key": key, PREFIX + "model": clip(group.model.name, LONGEST_PARAM)}
+        made = client.create_logged_model(experiment, name, tags=tags, params=params, model_type=group.model.source)
+        client.finalize_logged_model(made.model_id, "READY")
+        return str(made.model_id)
+
+
+def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:
+    """What the run does not have yet: MLflow takes a parameter once, and a later version may word it otherwise."""
+    named = {safe_key(key): clip(value, LONGEST_PARAM) for key, value in params.items()}
+    return {key: value for key, value in named.items() if key not in run.data.params}
+
+
+def _age(run: Run) -> tuple[bool, int, str]:
+    return run.info.status == "RUNNING", int(run.data.tags.get(PREFIX + "claimed", 0)), run.info.run_id
+
+
+def _result(run: Run) -> Result:
+    tags = {k.removeprefix(PREFIX): v for k, v in run.data.tags.items() if k.startswith(PREFIX)}
+    metrics: dict[str, Estimate] = estimates(run.data.metrics)
+    return Result(
+        run_id=run.info.run_id,
+        study=tags["study"],
+        model=tags["model"],
+        task=tags["task"],
+        layer=int(tags["layer"]),
+        metrics=metrics,
+        params=dict(run.data.params),
+        tags={k: v for k, v in tags.items() if k != "claimed"},
+    )

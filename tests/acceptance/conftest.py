@@ -1,0 +1,150 @@
+"""A small study on a model made here: everything real but its size."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = [f"w{i}" for i in range(30)]
+STUDY = """
+[study]
+name = "small"
+seeds = [0, 1]
+[models.bert]
+source = "transformers"
+checkpoint = "./bert"
+layers = 2
+label = "Tiny BERT"
+[models.bert-untrained]
+twin_of = "bert"
+init = "random"
+init_seeds = [0, 1]
+label = "Tiny BERT, untrained"
+[datasets.order]
+reader = "senteval"
+path = "./order.txt"
+[datasets.chunks]
+reader = "conll2000"
+path = "./chunks"
+[tasks.order]
+kind = "classify"
+dataset = "order"
+category = "syntactic"
+options = { max_epoch = 3, draws = 100 }
+[tasks.phrases]
+kind = "phrase_clusters"
+dataset = "chunks"
+category = "phrase"
+options = { labelled = 60, outside = 20, fit = 60, samples = 2 }
+"""
+
+
+@dataclass
+class Place:
+    """A folder with a study in it, and clipstudy's commands run there."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def env(self, **more: str) -> dict[str, str]:
+        return {**os.environ, **self.environment, **more}
+
+    def __call__(self, *words: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "clipstudy", *words],
+            cwd=self.folder,
+            env=self.env(**environment),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert not ok or done.returncode == 0, done.stderr
+        return done
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "clipstudy", *words],
+            cwd=self.folder,
+            env=self.env(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json").stdout)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model and the data, made once."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("material")
+    model = folder / "bert"
+    model.mkdir()
+    (model / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
+    (model / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=35, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=32,
+        )  # fmt: skip
+        BertModel(config).save_pretrained(model)
+    draw = random.Random(0)
+    rows = []
+    for split, n in (("tr", 200), ("va", 60), ("te", 100)):
+        for i in range(n):
+            words = sorted(draw.sample(WORDS, 6), reverse=bool(i % 2))
+            rows.append(f"{split}\t{'down' if i % 2 else 'up'}\t{' '.join(words)}\n")
+    (folder / "order.txt").write_text("".join(rows))
+    (folder / "chunks").mkdir()
+    sentences = []
+    for _ in range(60):
+        tags = ["B-NP", "I-NP", "B-VP", "O", "B-PP", "B-NP"]
+        sentences.append("".join(f"{draw.choice(WORDS)} X {tag}\n" for tag in tags))
+    (folder / "chunks" / "train.txt").write_text("\n".join(sentences))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with tables and nothing in them: its hundred migrations are run once, not in every test."""
+    from clipstudy.tracking import store
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with store._quiet():
+        store._make(file)
+    return file
+
+
+@pytest.fixture
+def place(tmp_path: Path, material: Path, empty_mlflow: Path) -> Iterator[Place]:
+    """A fresh folder with the small study, on the embedded default."""
+    folder = tmp_path / "here"
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_mlflow, folder / "mlruns" / "mlflow.db")
+    for name in ("bert", "order.txt", "chunks"):
+        (folder / name).symlink_to(material / name)
+    (folder / "tasks.toml").write_text(STUDY)
+    yield Place(folder, {"CLIPSTUDY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def placed(request: pytest.FixtureRequest, place: Place) -> Place:
+    """The same on both databases."""
+    if request.param == "postgres":
+        place.environment["CLIPSTUDY_DATABASE"] = request.getfixturevalue("postgres_url")
+    return place

@@ -1,0 +1,66 @@
+"""`--help`, `enqueue --all` and `status` answer at once: nothing heavy is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.acceptance.conftest import Place
+
+HEAVY = [
+    "torch",
+    "mlflow",
+    "sklearn",
+    "scipy",
+    "numpy",
+    "pandas",
+    "transformers",
+    "open_clip",
+    "timm",
+    "datasets",
+    "plotly",
+    "alembic",
+]
+PROGRAM = """
+import sys
+from clipstudy import cli
+sys.argv[1:] = {words!r}
+try:
+    cli.main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("HEAVY:", *sorted(set({heavy!r}) & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["enqueue", "--all"], ["status"], ["status", "--json"], ["status", "--rows"]]
+)
+def test_light(place: Place, words: list[str]) -> None:
+    place("enqueue", "--all")
+    program = PROGRAM.format(words=words, heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=place.folder, env=place.env(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "HEAVY:", done.stdout
+
+
+def test_quick_beside_python_itself(place: Place) -> None:
+    """Half a second on an idle machine; here as a ratio to starting Python, since the machine may be busy."""
+    place("enqueue", "--all")
+
+    def seconds(*command: str) -> float:
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run(command, cwd=place.folder, env=place.env(), check=True, capture_output=True)
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    bare = seconds(sys.executable, "-c", "import sqlalchemy, typer, rich.table")
+    for words in (["--help"], ["enqueue", "--all"], ["status"]):
+        assert seconds(sys.executable, "-m", "clipstudy", *words) < 3 * bare + 0.2, words

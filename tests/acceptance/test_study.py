@@ -1,0 +1,209 @@
+"""A study from tasks.toml to a chart, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from clipstudy.settings import Settings
+from clipstudy.tracking import open as open_tracking
+from tests.acceptance.conftest import Place
+
+CELLS = 3 * 2 * 3  # models × tasks × layers
+
+
+def results(place: Place) -> list:
+    settings = Settings.read({"CLIPSTUDY_HOME": str(place.folder), **place.environment})
+    return open_tracking(settings).results("small")
+
+
+def test_from_tasks_toml_to_a_chart(placed: Place) -> None:
+    """Enqueue, two workers at once, every cell once in MLflow, the report; then once more, and nothing is new."""
+    placed("init")
+    dry = placed.json("enqueue", "--all", "--dry-run")
+    assert (dry["cells"], dry["new"]) == (CELLS, CELLS)
+    assert placed.json("status")["totals"] == {}
+    assert placed.json("enqueue", "--all")["new"] == CELLS
+    assert placed.json("enqueue", "--all")["new"] == 0
+
+    workers = [placed.start("worker", "--drain", "--device", "cpu", "--layers-per-batch", "2") for _ in range(2)]
+    said = [w.communicate(timeout=240)[0] for w in workers]
+    assert [w.returncode for w in workers] == [0, 0], said
+    status = placed.json("status", "--rows")
+    assert status["totals"] == {"done": CELLS}, status["totals"]
+    assert {row["attempt"] for row in status["rows"]} == {1}
+    assert status["workers"] == [] and status["outbox"] == 0
+
+    found = results(placed)
+    assert Counter(Counter((r.model, r.task, r.layer) for r in found).values()) == {1: CELLS}
+    assert {r.run_id for r in found} == {row["run_id"] for row in status["rows"]}
+    one = next(r for r in found if (r.model, r.task, r.layer) == ("bert", "order", 2))
+    assert one.tags["depth"] == "1.000" and one.tags["category"] == "syntactic"
+    assert one.params["resolved.checkpoint"].startswith("sha256:")
+    assert one.params["option.max_epoch"] == "3" and one.params["version.torch"]
+    assert 0 <= one.metrics["accuracy"].value <= 1 and one.metrics["items/test"].value == 100
+
+    page = placed("report", "--out", "page.html")
+    assert f"{CELLS} results" in page.stdout
+    text = (placed.folder / "page.html").read_text()
+    assert "Tiny BERT" in text and "https://cdn" not in text
+
+    again = placed("worker", "--drain", "--device", "cpu")
+    assert "0 cells computed" in again.stderr
+
+    # The queue-less run finds the same numbers.
+    shown = placed.json("run", "bert", "order", "--layer", "2")["layers"][0]
+    assert shown["metrics"] == {k: v for k, v in one_numbers(one).items()}
+
+
+def one_numbers(result) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    from clipstudy.outcome import flat
+
+    return flat(result.metrics)
+
+
+def test_a_changed_table_gives_new_cells(place: Place) -> None:
+    place("enqueue", "--all")
+    file = place.folder / "tasks.toml"
+    file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 4"))
+    told = place("enqueue", "--all", "--dry-run").stdout
+    assert "max_epoch was 3, is 4" in told
+    told_json = place.json("enqueue", "--all")
+    assert (told_json["new"], told_json["superseded"]) == (CELLS // 2, CELLS // 2)
+
+
+def test_verbs(place: Place) -> None:
+    """cancel, enqueue again (revives), show, and what they say of cells that are not there."""
+    place("enqueue", "--all")
+    assert place("cancel", "--model", "bert-*", "--layer", "0-1").stdout == "8 cells cancelled\n"
+    assert place.json("status")["totals"] == {"queued": CELLS - 8, "cancelled": 8}
+    assert place.json("enqueue", "--all")["revived"] == 8
+    shown = json.loads(place("show", "1", "--json").stdout)
+    assert (shown["model"], shown["layer"], shown["status"]) == ("bert", 0, "queued")
+    assert place("prioritise", "5", "--task", "phrases").stdout.startswith("9 cells")
+    assert "no job 999" in place("show", "999", ok=False).stderr
+    assert "cancel what?" in place("cancel", ok=False).stderr
+
+
+def test_sigterm_gives_back(place: Place) -> None:
+    """A worker that is told to stop leaves at once; what it held is queued again and no try is spent."""
+    file = place.folder / "tasks.toml"
+    file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 100000, tenacity = 100000"))
+    place("enqueue", "--task", "order", "--model", "bert")
+    worker = place.start("worker", "--device", "cpu")
+    until = time.monotonic() + 120
+    while not place.json("status")["totals"].get("running"):
+        assert worker.poll() is None and time.monotonic() < until, worker.stdout and worker.stdout.read()
+    worker.send_signal(signal.SIGTERM)
+    said = worker.communicate(timeout=60)[0]
+    assert worker.returncode == 0, said
+    rows = place.json("status", "--rows")["rows"]
+    assert {(r["status"], r["tries"], r["attempt"]) for r in rows} == {("queued", 0, 1)}, said
+
+
+def test_mlflow_down_loses_nothing(place: Place) -> None:
+    """Results wait in the outbox; once MLflow is back they are recorded, and nothing is computed again."""
+    place("enqueue", "--task", "phrases", "--model", "bert")
+    worker = place.start("worker", "--device", "cpu", CLIPSTUDY_TRACKING="http://127.0.0.1:9")
+    until = time.monotonic() + 120
+    while place.json("status")["totals"] != {"computed": 3}:
+        assert worker.poll() is None and time.monotonic() < until
+    worker.terminate()
+    said = worker.communicate(timeout=60)[0]
+    assert "MLflow does not answer" in said
+    place("worker", "--drain", "--device", "cpu")
+    rows = place.json("status", "--rows")["rows"]
+    assert {(r["status"], r["attempt"]) for r in rows} == {("done", 1)}
+    assert len(results(place)) == 3
+
+
+def test_a_file_that_changes_midway_is_not_mixed_in(place: Place) -> None:
+    rows = (place.folder / "order.txt").read_text()
+    (place.folder / "order.txt").unlink()
+    (place.folder / "order.txt").write_text(rows)
+    place("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
+    place("worker", "--drain", "--device", "cpu")
+    (place.folder / "order.txt").write_text(rows + "te\tup\tw1 w2\n")
+    place("enqueue", "--task", "order", "--model", "bert")
+    place("worker", "--drain", "--device", "cpu")
+    by_layer = {r["layer"]: r for r in place.json("status", "--rows")["rows"]}
+    assert by_layer[0]["status"] == "done"
+    assert by_layer[1]["status"] == by_layer[2]["status"] == "failed"
+    assert "data changed since this group began" in by_layer[1]["error"]
+
+
+class TestBadInput:
+    """Each mistake: exit 2, one message that says what to do, no traceback; and nothing is lost."""
+
+    def refused(self, place: Place, *words: str, **environment: str) -> str:
+        done = place(*words, ok=False, **environment)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def failed(self, place: Place, says: str) -> None:
+        """The worker goes on to the end; the cells fail with the message, without a retry; `logs` has the traceback."""
+        place("enqueue", "--all")
+        place("worker", "--drain", "--device", "cpu")
+        rows = [r for r in place.json("status", "--rows")["rows"] if r["status"] == "failed"]
+        assert rows, place.json("status")
+        assert all(says in r["error"] for r in rows), rows[0]["error"]
+        assert {r["attempt"] for r in rows} == {1}
+        shown = place("status").stdout
+        assert "failed" in shown and "Traceback" not in shown
+        assert says in place("logs", str(rows[0]["id"])).stdout
+
+    def test_names(self, place: Place) -> None:
+        assert 'did you mean "bert"' in self.refused(place, "enqueue", "--model", "brt")
+        assert "no cell at layer 9" in self.refused(place, "enqueue", "--layer", "9")
+        assert "enqueue what?" in self.refused(place, "enqueue")
+        assert "no study file" in self.refused(place, "enqueue", "--all", "--study", "other.toml")
+
+    def test_layer_beyond_the_checkpoint(self, place: Place) -> None:
+        file = place.folder / "tasks.toml"
+        file.write_text(file.read_text().replace("layers = 2", "layers = 5"))
+        self.failed(place, "layers = 5, but the checkpoint has 2 blocks")
+
+    def test_corrupt_checkpoint(self, place: Place, material: Path) -> None:
+        (place.folder / "bert").unlink()
+        (place.folder / "bert").mkdir()
+        for file in (material / "bert").iterdir():
+            content = file.read_bytes()
+            (place.folder / "bert" / file.name).write_bytes(
+                content[:1000] if file.suffix == ".safetensors" else content
+            )
+        text = (place.folder / "tasks.toml").read_text()
+        (place.folder / "tasks.toml").write_text(text.replace("init_seeds = [0, 1]", "").replace('init = "random"', ""))
+        self.failed(place, "model.safetensors")
+
+    def test_malformed_row(self, place: Place) -> None:
+        rows = (place.folder / "order.txt").read_text()
+        (place.folder / "order.txt").unlink()
+        (place.folder / "order.txt").write_text(rows + "te up\n")
+        self.failed(place, "order.txt:361: found 1 columns")
+
+    def test_device_that_is_not_there(self, place: Place) -> None:
+        place("enqueue", "--all")
+        assert 'device "cuda:7" does not exist here' in self.refused(place, "worker", "--gpu", "7")
+
+    def test_database_not_migrated(self, place: Place) -> None:
+        assert "clipstudy init" in self.refused(place, "status")
+
+    @pytest.mark.postgres
+    def test_database_away(self, place: Place) -> None:
+        url = "postgresql://me:s3cret@127.0.0.1:9/clipstudy"
+        said = self.refused(place, "status", CLIPSTUDY_DATABASE=url)
+        assert "127.0.0.1" in said and "CLIPSTUDY_DATABASE" in said and "s3cret" not in said
+
+    def test_tracking_in_a_folder(self, place: Place) -> None:
+        place("enqueue", "--all")
+        assert "sqlite:///" in self.refused(place, "report", CLIPSTUDY_TRACKING="./mlruns")
+
+    def test_nothing_to_report(self, place: Place) -> None:
+        place("init")
+        assert "clipstudy enqueue --all" in self.refused(place, "report")

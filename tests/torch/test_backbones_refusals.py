@@ -1,0 +1,244 @@
+"""Checkpoints that cannot serve: each refusal says what was found and ends with what to do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from clipstudy import backbones
+from clipstudy.backbones import blocks, checkpoint
+from clipstudy.errors import DeviceError, ModelError
+from clipstudy.spec import ModelSpec
+from tests.torch import checkpoints
+
+COMMIT = "c0ffee" + "0" * 34
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> ModelSpec:
+    return checkpoints.bert(tmp_path / "bert").spec
+
+
+@pytest.fixture
+def tower(tmp_path: Path) -> ModelSpec:
+    return checkpoints.open_clip_text(tmp_path / "tower").spec
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert: ModelSpec) -> ModelSpec:
+    """``owner/tiny`` in a Hub cache, with no network."""
+    repository = tmp_path / "hub" / "models--owner--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(bert.checkpoint, repository / "snapshots" / COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return replace(bert, checkpoint="owner/tiny")
+
+
+def refused(spec: ModelSpec, *words: str, device: str = "cpu") -> str:
+    with pytest.raises(ModelError) as caught:
+        backbones.load(spec, device)
+    message = caught.value.message
+    assert message.startswith(f"[models.{spec.name}]") and message.endswith((".", '".'))
+    for word in words:
+        assert word in message, message
+    return message
+
+
+def test_depth_must_be_the_checkpoints(bert, tower):
+    for spec in (bert, tower):
+        refused(replace(spec, layers=14), "layers = 14, but the checkpoint has 3 blocks", "Write layers = 3.")
+
+
+def test_no_such_folder_and_no_such_name(bert, tower):
+    refused(replace(bert, checkpoint="/nowhere/model"), 'there is no folder "/nowhere/model"')
+    refused(replace(bert, checkpoint="a/b/c"), "there is no folder")
+    refused(replace(bert, checkpoint="not an id!"), "neither a folder here nor a Hub id")
+    refused(replace(tower, checkpoint="local-dir:/nowhere"), "/nowhere/open_clip_config.json")
+    refused(replace(tower, checkpoint="ViT-B-33", init="random"), 'did you mean "ViT-B-32"?')
+
+
+def test_what_the_hub_cache_holds_is_taken(cached, bert):
+    backbone = backbones.load(cached, "cpu")
+    assert backbone.resolved["checkpoint"] == COMMIT
+    assert backbones.load(replace(cached, revision="main"), "cpu").resolved == backbone.resolved
+    assert backbones.load(bert, "cpu").resolved["checkpoint"].startswith("sha256:")
+
+
+def test_what_the_hub_cache_lacks_is_said(cached):
+    refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "hf download owner/other")
+    refused(replace(cached, revision="v9"), 'at revision "v9"', "not in the local cache")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(RevisionNotFoundError, 'has no revision "v9"'), (RepositoryNotFoundError, "is not on the Hub")],
+)
+def test_what_the_hub_says_is_passed_on(bert, monkeypatch, error, words):
+    def answer(*_args, **_kwargs):
+        raise error("404", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", answer)
+    refused(replace(bert, checkpoint="owner/tiny", revision="v9"), words)
+
+
+def test_pickled_weights_are_never_read(bert, tower):
+    for spec, name in ((bert, "pytorch_model.bin"), (tower, "open_clip_pytorch_model.bin")):
+        folder = Path(spec.checkpoint.removeprefix("local-dir:"))
+        for file in folder.glob("*.safetensors"):
+            file.rename(folder / name)
+        refused(spec, "no safetensors weights", name, "can run code")
+    folder.joinpath(name).unlink()
+    refused(spec, "no weights at all")
+
+
+def test_corrupt_weights(bert, tower):
+    for spec in (bert, tower):
+        (file,) = Path(spec.checkpoint.removeprefix("local-dir:")).glob("*.safetensors")
+        whole = file.read_bytes()
+        for broken in (whole[:-10], b"not safetensors at all", b""):
+            file.write_bytes(broken)
+            refused(spec, file.name, "corrupt or was cut short", "fetch it again")
+
+
+def test_a_missing_shard(bert):
+    folder = Path(bert.checkpoint)
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        save_file({name: weights[name] for name in held}, folder / shard, metadata={"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {name: shard for shard, held in shards.items() for name in held}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    backbones.load(bert, "cpu")
+    (folder / "model-2.safetensors").unlink()
+    refused(bert, "names 2 files, but model-2.safetensors is missing")
+    (folder / "model.safetensors.index.json").write_text("{")
+    refused(bert, "not a readable index")
+
+
+def test_weights_of_another_model(bert, tower):
+    file = Path(bert.checkpoint) / "model.safetensors"
+    weights = load_file(file)
+    part = {k: v for k, v in weights.items() if not k.startswith("encoder.layer.1.")}
+    save_file(part, file, metadata={"format": "pt"})
+    refused(bert, "lacks 16 weights of BertModel", "encoder.layer.1.")
+    save_file({k: v[..., :5].contiguous() for k, v in weights.items()}, file, metadata={"format": "pt"})
+    refused(bert, "cannot be loaded")
+    (theirs,) = Path(tower.checkpoint.removeprefix("local-dir:")).glob("*.safetensors")
+    save_file(weights, theirs)
+    refused(tower, "does not hold the weights of", "belong together")
+
+
+def test_a_head_that_is_not_ours_may_be_missing(bert):
+    file = Path(bert.checkpoint) / "model.safetensors"
+    weights = {k: v for k, v in load_file(file).items() if "pooler" not in k}
+    save_file(weights, file, metadata={"format": "pt"})
+    assert backbones.load(bert, "cpu").depth == 3
+
+
+def test_tokenizers_that_are_absent_or_too_large(bert):
+    folder = Path(bert.checkpoint)
+    config = json.loads((folder / "config.json").read_text())
+    for file in folder.glob("*token*"):
+        file.rename(file.with_suffix(".away"))
+    refused(bert, "has no tokenizer that can be read", "beside config.json")
+    for file in folder.glob("*.away"):
+        file.rename(file.with_suffix(".json"))
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
+    refused(replace(bert, init="random"), "ids up to 66, but the model embeds 20 tokens")
+
+
+def test_models_that_are_not_one_stack_of_text(bert):
+    folder = Path(bert.checkpoint)
+    for config, words in (
+        ({"model_type": "bart"}, "encoder-decoder"),
+        ({"model_type": "siglip"}, "several towers"),
+        ({"model_type": "made-up"}, "does not know"),
+        ({"model_type": "made-up", "auto_map": {"AutoConfig": "code.Config"}}, "own code"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config))
+        refused(bert, words)
+    (folder / "config.json").unlink()
+    refused(bert, "has no config.json")
+
+
+def test_keys_that_do_not_fit_the_source(bert, tower):
+    refused(replace(bert, tower="text"), "it has one tower", "Remove the tower key.")
+    for spec in (bert, tower):
+        refused(replace(spec, tower="image"), 'tower = "image"')
+        refused(replace(spec, dtype="float16"), "float32, bfloat16")
+        refused(replace(spec, view="mean"), "cls, last, eot")
+        refused(replace(spec, max_tokens=2), "leaves no room", "Raise it.")
+    refused(replace(bert, pretrained="openai"), 'source "open_clip"')
+    refused(replace(tower, revision="main"), "Remove it.")
+    named = replace(tower, checkpoint="ViT-B-32-quickgelu", layers=12)
+    refused(named, "has no pretrained key")
+    refused(replace(named, pretrained="openia"), 'did you mean "openai"?')
+    refused(replace(named, checkpoint="coca_ViT-B-32"), "CoCa")
+    refused(replace(named, checkpoint="roberta-ViT-B-32"), "transformers model")
+
+
+def test_weights_given_as_a_file(tower, tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"anything")
+    named = replace(tower, checkpoint="ViT-B-32-quickgelu", layers=12)
+    refused(replace(named, pretrained=str(file)), "not safetensors", "can run code")
+
+
+def test_another_gelu_than_the_weights_is_warned_of(tower, monkeypatch, caplog):
+    from clipstudy.backbones import from_open_clip
+
+    monkeypatch.setattr(from_open_clip.open_clip, "download_pretrained", lambda _tag: "/nowhere/x.safetensors")
+    spec = replace(tower, checkpoint="ViT-B-32", layers=12, pretrained="openai")
+    with caplog.at_level(logging.WARNING):
+        refused(spec, "corrupt or was cut short")
+    assert 'did you mean "ViT-B-32-quickgelu"?' in caplog.text
+    caplog.clear()
+    refused(replace(spec, checkpoint="ViT-B-32-quickgelu"), "corrupt or was cut short")
+    assert not caplog.text
+
+
+def test_a_device_that_does_not_exist(bert):
+    with pytest.raises(DeviceError, match="clipstudy worker --device auto"):
+        backbones.load(bert, "cuda:99")
+
+
+class Odd(nn.Module):
+    """Lists of the right length that are not the blocks: unused, called backwards, smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+        self.backwards = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(3))
+        self.real = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for norm, block in zip(self.norms, self.real, strict=True):
+            x = block(norm(x))
+        for block in reversed(self.backwards):
+            x = block(x)
+        return x
+
+
+def test_blocks_are_found_by_watching_them_run():
+    model = Odd()
+    found = blocks.find(model, 3, lambda: model(torch.zeros(1, 4)), "odd")
+    assert all(a is b for a, b in zip(found, model.real, strict=True))
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    with pytest.raises(ModelError, match="no list of 5 blocks"):
+        blocks.find(model, 5, lambda: model(torch.zeros(1, 4)), "odd")

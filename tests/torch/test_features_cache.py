@@ -1,0 +1,211 @@
+"""The store of features: what it holds is not computed again, and what is broken is dropped."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstudy.backbones.backbone import Pieces
+from clipstudy.errors import ModelError
+from clipstudy.features.cache import Store
+from clipstudy.features.extract import Text, extract
+
+
+@dataclass
+class Scaled:
+    """One state a word, ``word × scale + layer``; counts its passes and the layers asked of it."""
+
+    name: str = "scaled"
+    depth: int = 4
+    width: int = 3
+    native: str = "last"
+    limit: int = 50
+    resolved: dict[str, str] = field(default_factory=lambda: {"checkpoint": "one"})
+    scale: float = 1.0
+    passes: list[tuple[int, ...]] = field(default_factory=list)
+    fail_at: int | None = None  #: pass at which the process is interrupted
+    bad: int | None = None  #: a layer of NaN
+
+    def pieces(self, texts):
+        return [Pieces(tuple(map(int, words)), tuple(range(len(words)))) for words in texts]
+
+    def states(self, ids, mask, layers):
+        self.passes.append(tuple(layers))
+        if len(self.passes) == self.fail_at:
+            raise KeyboardInterrupt
+        values = ids.float().unsqueeze(-1).expand(*ids.shape, self.width) * self.scale
+        return {k: values + k if k != self.bad else values * torch.nan for k in layers}
+
+
+TEXTS = [Text(("1", "2"), ((0, 2),)), Text(("3",)), Text(("4", "5", "6"), ((1, 2), (0, 3)))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "features")
+
+
+def run(backbone, store, texts=TEXTS, layers=(0, 1), views=("mean", "span"), **more):
+    return extract(backbone, texts, layers=layers, views=views, batch_size=1, store=store, **more)
+
+
+def same(a, b, layers=(0, 1), views=("mean",)):
+    return all(
+        np.array_equal(a.span_ends(k), b.span_ends(k))
+        and all(np.array_equal(a.vectors(k, v), b.vectors(k, v)) for v in views)
+        for k in layers
+    )
+
+
+def test_a_second_extraction_reads_the_first(store):
+    first = run(Scaled(), store)
+    backbone = Scaled()
+    again = run(backbone, store)
+    assert not backbone.passes and same(first, again) and same(first, run(Scaled(), None))
+    assert again.coverage.tokens_executed == 0 and first.coverage.tokens_executed > 0
+    assert again.coverage.spans == 3 and again.span_seen.all()
+    assert again.vectors(0, "mean").dtype == np.float32
+
+
+def test_only_what_is_missing_is_extracted(store):
+    run(Scaled(), store, layers=[0, 2])
+    backbone = Scaled()
+    features = run(backbone, store, layers=[0, 1, 2, 3])
+    assert set(backbone.passes) == {(1, 3)}
+    assert features.vectors(2, "mean")[:, 0].tolist() == [3.5, 5, 7]
+    backbone = Scaled()
+    run(backbone, store, layers=[0, 1, 2, 3], views=("mean", "native"))
+    assert set(backbone.passes) == {(0, 1, 2, 3)}
+    assert len(list(store.path.glob("*.mean.0.npy"))) == 1
+    backbone = Scaled()
+    run(backbone, store, layers=[0, 1], views=("last",))
+    assert not backbone.passes, "native is the view that it names"
+
+
+@pytest.mark.parametrize(
+    ("change", "texts", "more"),
+    [
+        ({"resolved": {"checkpoint": "two"}}, TEXTS, {}),
+        ({"resolved": {"checkpoint": "one", "dtype": "bfloat16"}}, TEXTS, {}),
+        ({}, TEXTS[:2], {}),
+        ({}, [Text(("12",)), *TEXTS[1:]], {}),
+        ({}, TEXTS, {"data_key": "another file"}),
+    ],
+)
+def test_the_key_is_everything_that_decides_the_numbers(store, change, texts, more):
+    run(Scaled(), store)
+    backbone = Scaled(**change)
+    run(backbone, store, texts=texts, **more)
+    assert backbone.passes
+
+
+def test_other_spans_in_the_same_texts_share_the_texts_vectors(store):
+    run(Scaled(), store)
+    backbone = Scaled()
+    moved = [Text(TEXTS[0].words, ((1, 2),)), *TEXTS[1:]]
+    features = run(backbone, store, texts=moved)
+    assert backbone.passes and features.span_ends(0)[0, :, 0].tolist() == [2, 2]
+    assert len(list(store.path.glob("*.mean.0.npy"))) == 1 and len(list(store.path.glob("*.span.0.npy"))) == 2
+
+
+def test_half_precision_unless_the_values_overflow_it(store):
+    run(Scaled(), store, views=("mean",))
+    assert {np.load(e.path).dtype for e in store.entries()} == {np.dtype(np.float16)}
+    texts = [Text((str(i),)) for i in (1, 2, 70_000, 3)]  # longest first, ties in order: the overflow comes third
+    features = run(Scaled(), store, texts=texts, layers=[0], views=("mean",))
+    assert features.vectors(0, "mean")[:, 0].tolist() == [1, 2, 70_000, 3]
+    assert sum(np.load(e.path).dtype == np.float32 for e in store.entries()) == 1
+    assert not list(store.path.glob("*.tmp"))
+    backbone = Scaled()
+    run(backbone, store, texts=texts, layers=[0], views=("mean",))
+    assert not backbone.passes
+
+
+def damaged(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    path.unlink()  # whoever has the whole file mapped keeps it
+    if how == "another shape":
+        np.save(path, np.zeros((2, 3), np.float16))
+    elif how == "another type":
+        np.save(path, np.zeros((3, 3), np.int32))
+    elif how == "pickled":
+        np.save(path, np.full((3, 3), None), allow_pickle=True)
+    else:
+        changed = {"cut": content[:-1], "longer": content + b"x", "empty": b"", "header": b"\x00" * len(content)}
+        path.write_bytes(changed[how])
+
+
+@pytest.mark.parametrize("how", ["cut", "longer", "empty", "header", "another shape", "another type", "pickled"])
+def test_a_broken_file_is_dropped_and_computed_again(store, how):
+    first = run(Scaled(), store)
+    (path,) = store.path.glob("*.mean.1.npy")
+    damaged(path, how)
+    backbone = Scaled()
+    assert same(run(backbone, store), first)
+    assert set(backbone.passes) == {(1,)}
+    assert np.load(path).shape == (3, 3)
+
+
+def test_an_interrupted_extraction_leaves_nothing(store):
+    with pytest.raises(KeyboardInterrupt):
+        run(Scaled(fail_at=2), store)
+    assert not list(store.path.iterdir())
+
+
+def test_a_layer_that_is_not_finite_is_not_kept(store):
+    features = run(Scaled(bad=1), store)
+    with pytest.raises(ModelError, match="layer 1"):
+        features.vectors(1, "mean")
+    assert {entry.layer for entry in store.entries()} == {0} and not list(store.path.glob("*.tmp"))
+
+
+def test_least_recently_used_files_go_first(tmp_path):
+    now = [1000.0]
+    store = Store(tmp_path, clock=lambda: now[0])
+    for layer in range(4):
+        run(Scaled(), store, layers=[layer], views=("mean",))
+        (path,) = store.path.glob(f"*.mean.{layer}.npy")
+        os.utime(path, (now[0], now[0]))
+        now[0] += 10
+    run(Scaled(), store, layers=[0], views=("mean",))  # read: now the most recently used
+    entries = store.entries()
+    assert [entry.layer for entry in entries] == [1, 2, 3, 0]
+    assert all(entry.bytes == entry.path.stat().st_size and entry.view == "mean" for entry in entries)
+    removed = store.prune(budget_bytes=2 * entries[0].bytes)
+    assert [entry.layer for entry in removed] == [1, 2]
+    assert [entry.layer for entry in store.entries()] == [3, 0]
+
+
+def test_a_budget_holds_while_what_was_extracted_stays_readable(tmp_path):
+    store = Store(tmp_path, budget_bytes=400)
+    features = run(Scaled(), store, layers=range(5))
+    assert sum(entry.bytes for entry in store.entries()) <= 400
+    assert features.vectors(0, "mean")[:, 0].tolist() == [1.5, 3, 5]
+
+
+def test_abandoned_temporary_files_are_removed(tmp_path):
+    store = Store(tmp_path)
+    old, new = tmp_path / "a.npy.1.tmp", tmp_path / "a.npy.2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    store.prune()
+    assert not old.exists() and new.exists()
+    assert Store(tmp_path / "nothing").entries() == [] and Store(tmp_path / "nothing").prune() == []
+
+
+def test_memory_does_not_grow_with_texts_times_layers(store):
+    texts = [Text((str(i), str(i % 7))) for i in range(3000)]
+    backbone = Scaled(depth=12, width=128)
+    tracemalloc.start()
+    extract(backbone, texts, layers=range(13), views=("mean", "last"), batch_size=64, store=store)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    everything = 3000 * 13 * 2 * 128 * 4
+    assert peak < everything / 4

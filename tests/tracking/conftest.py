@@ -1,0 +1,108 @@
+"""A SQLite store and a real MLflow server, each made once: opening a fresh store takes seconds."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from clipstudy.job import Group, layer_label
+from clipstudy.outcome import Estimate
+from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking import Entry, Tracking
+
+BEGUN = datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("store")
+    return f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of ``mlflow server --workers 1`` on the loopback; it knows itself as 127.0.0.1 only."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--allowed-hosts", f"127.0.0.1:{port}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail((folder / "log").read_text())
+        assert process.poll() is None, (folder / "log").read_text()
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def tracking(request: pytest.FixtureRequest) -> Tracking:
+    """The contract's two sides. Tests share a store: each asks for its own study only."""
+    if request.param == "server":
+        return Tracking(request.getfixturevalue("server"), "")
+    return Tracking(*request.getfixturevalue("sqlite_store"))
+
+
+@pytest.fixture
+def study(request: pytest.FixtureRequest) -> str:
+    return re.sub(r"\W", "_", request.node.name)
+
+
+@pytest.fixture
+def group(study: str) -> Group:
+    model = ModelSpec("bert", "transformers", "bert-base-uncased", 12, family="bert", role="bert", label="BERT")
+    task = TaskSpec("bigram_shift", "classify", "senteval", "accuracy", category="syntactic", options={"hidden": 50})
+    return Group(study, model, DatasetSpec("senteval", "senteval", hub="org/senteval", revision="main"), task)
+
+
+@pytest.fixture
+def entry(group: Group) -> Callable[..., Entry]:
+    """An entry of ``group``, anything replaced."""
+
+    def make(layer: int = 7, **changed: Any) -> Entry:
+        values: dict[str, Any] = {
+            "group": group,
+            "job": 100 + layer,
+            "attempt": 1,
+            "layer": layer,
+            "label": layer_label(group.model, layer),
+            "kind": "finished",
+            "started": BEGUN,
+            "ended": BEGUN + timedelta(seconds=layer + 2),
+            "metrics": {
+                "accuracy": Estimate(0.5 + layer / 64, 0.5, 0.75),
+                "native/accuracy": Estimate(0.25, 0.125, 0.5),
+                "baseline/majority": Estimate(0.5),
+                "items/test": Estimate(10002),
+            },
+            "params": {"device": "cpu", "resolved.checkpoint": "abc"},
+        }
+        return Entry(**(values | changed))
+
+    return make

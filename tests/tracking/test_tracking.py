@@ -1,0 +1,361 @@
+"""What goes into MLflow comes back, once, whatever falls in between. On SQLite and on a real server."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pandas
+import pytest
+
+from clipstudy.errors import ClipstudyError
+from clipstudy.job import Group
+from clipstudy.outcome import Artifact, Estimate, flat
+from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking import Entry, Tracking, environment
+from clipstudy.tracking.entry import LONGEST_KEY, clip, entry_params, entry_tags, safe_key
+
+Make = Callable[..., Entry]
+
+
+def runs(tracking: Tracking, study: str, level: str = "job") -> list[Any]:
+    """The study's active runs in MLflow, asked past our own reading."""
+    client, experiment = tracking._open()
+    asked = f"tags.`clipstudy.study` = '{study}' and tags.`clipstudy.level` = '{level}'"
+    return list(client.search_runs([experiment], asked))
+
+
+class Dying:
+    """A client whose process ends at one call: before the request is sent, or after MLflow has done it."""
+
+    def __init__(self, client: Any, method: str, when: str) -> None:
+        self._client, self._method, self._when = client, method, when
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._client, name)
+        if name != self._method:
+            return real
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            if self._when == "after":
+                real(*args, **kwargs)
+            raise InterruptedError(name)
+
+        return call
+
+
+def test_recorded_entries_come_back(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, {"checkpoint": "abc"}, None)
+    recorded = {}
+    for layer in (0, 7, 12):
+        made = entry(layer)
+        recorded[layer] = made.result(tracking.record(made, parent))
+    found = {result.layer: result for result in tracking.results(study)}
+    assert found == recorded
+    assert found[7].metrics["accuracy"] == Estimate(0.609375, 0.5, 0.75)
+    assert found[7].tags["depth"] == "0.583" and found[0].tags["layer_label"] == "embedding"
+    assert found[7].params["option.hidden"] == "50" and found[7].params["device"] == "cpu"
+
+
+def test_what_a_person_sees(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, '{"checkpoint": "abc"}', None)
+    tracking.record(entry(7), parent)
+    [child], [above] = runs(tracking, study), runs(tracking, study, "parent")
+    assert child.info.run_name == "bert · bigram_shift · block 7" and above.info.run_name == "bert · bigram_shift"
+    assert child.data.tags["mlflow.parentRunId"] == parent == above.info.run_id
+    assert "block 7 of **BERT**" in child.data.tags["mlflow.note.content"]
+    assert child.info.status == "FINISHED"
+    assert (child.info.start_time, child.info.end_time) == (1793534400123, 1793534409123)
+    assert above.data.params["resolved.checkpoint"] == "abc"
+    client, experiment = tracking._open()
+    inputs = client.get_run(parent).inputs
+    assert [(d.dataset.name, d.dataset.source_type) for d in inputs.dataset_inputs] == [("senteval", "hugging_face")]
+    [model] = client.search_logged_models([experiment], f"model_id = '{inputs.model_inputs[0].model_id}'")
+    assert model.name == "bert" and model.params["model.checkpoint"] == "bert-base-uncased"
+
+
+def test_recording_again_changes_nothing(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    first = tracking.record(entry(), parent)
+    assert tracking.record(entry(), parent) == first
+    assert [run.info.run_id for run in runs(tracking, study)] == [first]
+    assert len(tracking._open()[0].get_metric_history(first, "accuracy")) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["create_run", "search_runs", "log_batch", "log_artifacts", "set_terminated"])
+def test_a_crash_at_any_step_is_only_a_delay(
+    step: str, when: str, tracking: Tracking, study: str, group: Group, entry: Make
+) -> None:
+    parent = tracking.parent(group, None, None)
+    made = entry(artifacts=(Artifact("confusion.csv", b"1,2\n"), Artifact("figures/a.txt", b"x")), log="all went well")
+    client, experiment = tracking._open()
+    tracking._opened = (Dying(client, step, when), experiment)  # type: ignore[assignment]
+    with pytest.raises(InterruptedError, match=step):
+        tracking.record(made, parent)
+    tracking._opened = (client, experiment)
+
+    run_id = tracking.record(made, parent)
+    [run] = runs(tracking, study)
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert run.data.metrics == flat(made.metrics)
+    assert run.data.params == entry_params(made)
+    assert {f.path for f in client.list_artifacts(run_id)} == {"confusion.csv", "figures", "log.txt"}
+    assert len(client.get_metric_history(run_id, "accuracy")) == 1
+
+
+@pytest.mark.parametrize("step", ["create_run", "log_batch", "log_inputs"])
+def test_a_crash_while_making_the_parent(step: str, tracking: Tracking, study: str, group: Group) -> None:
+    client, experiment = tracking._open()
+    tracking._opened = (Dying(client, step, "after"), experiment)  # type: ignore[assignment]
+    with pytest.raises(InterruptedError):
+        tracking.parent(group, {"checkpoint": "abc"}, None)
+    tracking._opened = (client, experiment)
+    parent = tracking.parent(group, {"checkpoint": "abc"}, None)
+    [run] = runs(tracking, study, "parent")
+    assert run.info.run_id == parent and run.data.params["resolved.checkpoint"] == "abc"
+    assert len(run.inputs.dataset_inputs) == 1 and len(client.get_run(parent).inputs.model_inputs) == 1
+
+
+def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    both_made = threading.Barrier(2, timeout=30)
+
+    class Meeting:
+        def __init__(self, client: Any) -> None:
+            self._client = client
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._client, name)
+
+        def create_run(self, *args: Any, **kwargs: Any) -> Any:
+            run = self._client.create_run(*args, **kwargs)
+            both_made.wait()
+            return run
+
+    recorders = [Tracking(tracking.uri, tracking.artifacts_uri) for _ in range(2)]
+    for recorder in recorders:
+        client, experiment = tracking._open()
+        recorder._opened = (Meeting(client), experiment)  # type: ignore[assignment]
+    with ThreadPoolExecutor(2) as pool:
+        ids = [f.result() for f in [pool.submit(r.record, entry(), parent) for r in recorders]]
+    [run] = runs(tracking, study)
+    assert ids == [run.info.run_id] * 2
+    assert run.info.status == "FINISHED" and run.data.metrics == flat(entry().metrics)
+
+
+def test_failed_attempts_are_runs_but_not_results(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    error = "ValueError: " + "x" * 9000
+    failed = entry(kind="failed", metrics={}, error=error, log="Traceback …")
+    run_id = tracking.record(failed, parent)
+    tracking.record(entry(attempt=2), parent)
+    [result] = tracking.results(study)
+    assert result.tags["attempt"] == "2"
+    run = next(r for r in runs(tracking, study) if r.info.run_id == run_id)
+    assert run.info.status == "FAILED" and run.info.run_name.endswith("(attempt 1 failed)")
+    assert (
+        run.data.tags["clipstudy.error"].startswith("ValueError")
+        and "9012 characters" in run.data.tags["clipstudy.error"]
+    )
+    assert [f.path for f in tracking._open()[0].list_artifacts(run_id)] == ["log.txt"]
+
+
+def test_the_newest_attempt_counts(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    old = entry(metrics={"accuracy": Estimate(0.1)})
+    new = entry(attempt=2, ended=old.ended + timedelta(hours=1), metrics={"accuracy": Estimate(0.9)})
+    tracking.record(new, parent)
+    tracking.record(old, parent)
+    tracking.record(entry(3), parent)
+    assert {r.layer: r.metrics["accuracy"].value for r in tracking.results(study)} == {7: 0.9, 3: 0.546875}
+
+
+def test_a_new_job_table_does_not_meet_old_runs(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    """Job 107, attempt 1 of a table that was begun anew is another run than that of the old table."""
+    parent = tracking.parent(group, None, None)
+    later = entry(started=entry().started + timedelta(days=1), ended=entry().ended + timedelta(days=1))
+    assert tracking.record(entry(), parent) != tracking.record(later, parent)
+    assert len(runs(tracking, study)) == 2 and len(tracking.results(study)) == 1
+
+
+def test_only_what_changed_is_fetched(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    for layer in range(4):
+        tracking.record(entry(layer), parent)
+    assert [r.layer for r in tracking.results(study, since=entry(2).ended)] == [2, 3]
+    assert [r.layer for r in tracking.results(parent_run_id=parent)] == [0, 1, 2, 3]
+    assert tracking.results("no such study") == []
+
+
+def test_the_parent_is_found_again(tracking: Tracking, study: str, group: Group) -> None:
+    parent = tracking.parent(group, None, None)
+    assert tracking.parent(group, None, parent) == parent == tracking.parent(group, None, None)
+    other = replace(group, task=replace(group.task, options={"hidden": 0}))
+    assert tracking.parent(other, None, None) != parent
+    tracking._open()[0].delete_run(parent)
+    again = tracking.parent(group, None, parent)
+    assert again != parent and tracking.parent(group, None, "0" * 32) == again
+
+
+def test_projection_is_idempotent(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    results = [entry(layer).result(tracking.record(entry(layer), parent)) for layer in (0, 1, 12)]
+    client, _ = tracking._open()
+    for _ in range(2):
+        tracking.project(parent, results)
+        tracking.project(parent, results[:1])
+        points = [(p.step, p.value) for p in client.get_metric_history(parent, "accuracy")]
+        assert sorted(points) == [(0, 0.5), (1, 0.515625), (12, 0.6875)]
+        assert len(client.get_metric_history(parent, "native/accuracy.low")) == 3
+    run = client.get_run(parent)
+    assert run.info.status == "FINISHED" and run.info.end_time == 1793534400123 + 14000
+
+
+def test_a_task_of_the_whole_model(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    whole = replace(group, task=replace(group.task, layers="whole"))
+    parent = tracking.parent(whole, None, None)
+    made = entry(group=whole, layer=WHOLE_MODEL, label="whole model")
+    tracking.project(parent, [made.result(tracking.record(made, parent))])
+    [result] = tracking.results(study)
+    assert result.layer == WHOLE_MODEL and "depth" not in result.tags
+    assert [p.step for p in tracking._open()[0].get_metric_history(parent, "accuracy")] == [0]
+
+
+def test_predictions(tracking: Tracking, group: Group, entry: Make) -> None:
+    table = pandas.DataFrame({"item": [0, 1], "seed_0": ["I", "O"]})
+    content = io.BytesIO()
+    table.to_parquet(content)
+    parent = tracking.parent(group, None, None)
+    run_id = tracking.record(entry(artifacts=(Artifact("predictions.parquet", content.getvalue()),)), parent)
+    assert tracking.predictions(run_id).equals(table)
+    with pytest.raises(ClipstudyError, match=r"kept no predictions\.parquet"):
+        tracking.predictions(tracking.record(entry(8), parent))
+
+
+def test_hostile_names(tracking: Tracking, study: str, entry: Make) -> None:
+    nasty = "'; DROP TABLE runs; -- \"`%_\\ <b>é漢\u202e\ud800\0"
+    model = ModelSpec(nasty, "transformers", nasty, 12, label=nasty)
+    dataset = DatasetSpec(nasty, "senteval", path="../" + nasty)
+    group = Group(study + nasty, model, dataset, TaskSpec(nasty, "classify", nasty, "accuracy", options={nasty: nasty}))
+    made = entry(
+        group=group,
+        metrics={"../../etc/passwd": Estimate(1.0), "f1/N?P": Estimate(0.5, 0.25, 0.75), "f1/N!P": Estimate(0.75)},
+        params={"": "empty", "a" * 300: "b" * 7000, "/absolute": nasty, **{f"p{i}": "x" for i in range(150)}},
+        tags={nasty: nasty * 1000},
+        log=nasty,
+    )
+    parent = tracking.parent(group, {nasty: nasty}, None)
+    run_id = tracking.record(made, parent)
+    assert tracking.record(made, parent) == run_id and tracking.parent(group, None, None) == parent
+    tracking.project(parent, [made.result(run_id)])
+    [found] = tracking.results(clip(study + nasty, 8000))
+    assert found == made.result(run_id)
+    assert len(found.metrics) == 3
+
+
+def test_artifacts_stay_in_their_run(tracking: Tracking, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    for name in ("../up.txt", "/abs.txt", "", "a/../../b"):
+        with pytest.raises(ValueError, match="cannot be called"):
+            tracking.record(entry(artifacts=(Artifact(name, b""),)), parent)
+
+
+def test_long_logs_are_whole(tracking: Tracking, group: Group, entry: Make) -> None:
+    """Over 1,000 metrics, in several requests."""
+    parent = tracking.parent(group, None, None)
+    many = {f"arm{i}/accuracy": Estimate(i / 1000, 0.0, 1.0) for i in range(700)}
+    run_id = tracking.record(entry(metrics=many), parent)
+    assert tracking._open()[0].get_run(run_id).data.metrics == flat(many)
+
+
+def test_keys() -> None:
+    assert safe_key("native/linear/accuracy.low") == "native/linear/accuracy.low"
+    assert safe_key("a?b") != safe_key("a!b")
+    assert len(safe_key("x" * 999)) <= LONGEST_KEY and safe_key("x" * 999) != safe_key("x" * 998)
+
+
+def test_the_environment_names_versions_and_host() -> None:
+    found = environment()
+    assert found["version.torch"] and found["version.mlflow"] and found["host"] and found["version.clipstudy"]
+
+
+# -- the store itself --------------------------------------------------------------------------------------------
+
+
+def test_eight_processes_open_a_fresh_store(tmp_path: Any) -> None:
+    code = (
+        "import sys; from clipstudy.tracking import Tracking; t = Tracking(*sys.argv[1:]); t.prepare();"
+        "c, e = t._open(); c.create_run(e); print(e)"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", str(tmp_path / "artifacts")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    ended = [process.communicate(timeout=200) for process in started]
+    assert [process.returncode for process in started] == [0] * 8, ended
+    assert len({out for out, _ in ended}) == 1
+    assert not [err for _, err in ended if "INFO" in err]
+    client, experiment = Tracking(*command[3:])._open()
+    assert len(client.search_runs([experiment])) == 8
+    assert client.get_experiment(experiment).artifact_location == (tmp_path / "artifacts").as_uri()
+    assert (tmp_path / "new" / "mlflow.db").read_bytes()[18:20] == b"\2\2"  # the header says WAL
+
+
+def test_a_process_killed_while_it_makes_the_store(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store appears whole or not at all, so the next process finds nothing, or all of it."""
+    from pathlib import Path
+
+    moved = Path.replace
+
+    def killed(self: Path, target: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Path, "replace", killed)
+    file = tmp_path / "mlflow.db"
+    with pytest.raises(InterruptedError):
+        Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).prepare()
+    assert not file.exists()
+    monkeypatch.setattr(Path, "replace", moved)
+    Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).prepare()
+    assert Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).results() == []
+
+
+def test_readers_make_no_store(tmp_path: Any) -> None:
+    assert Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path)).results() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recording_costs_little_more_than_the_bare_calls(
+    sqlite_store: tuple[str, str], group: Group, entry: Make
+) -> None:
+    """Create, one batch, close; what we add is one search by tag."""
+    from mlflow.entities import Metric, Param
+
+    tracking = Tracking(*sqlite_store)
+    parent = tracking.parent(group, None, None)
+    client, experiment = tracking._open()
+    metrics = {f"arm{i}/accuracy": Estimate(0.5, 0.25, 0.75) for i in range(10)}
+
+    def bare(made: Entry) -> None:
+        run = client.create_run(experiment, 0, entry_tags(made), "bare")
+        points = [Metric(name, value, 0, 0) for name, value in flat(made.metrics).items()]
+        client.log_batch(run.info.run_id, points, [Param(k, v) for k, v in entry_params(made).items()])
+        client.set_terminated(run.info.run_id)
+
+    times: dict[str, list[float]] = {"bare": [], "record": []}
+    for number in range(15):
+        made = entry(job=number, metrics=metrics)
+        for name, act in (("bare", bare), ("record", lambda made: tracking.record(made, parent))):
+            begun = time.perf_counter()
+            act(made)
+            times[name].append(time.perf_counter() - begun)
+    ratio = statistics.median(times["record"]) / statistics.median(times["bare"])
+    assert ratio < 1.8, f"{ratio:.2f}"
