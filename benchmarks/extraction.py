@@ -56,7 +56,7 @@ def main(most: int) -> None:
     (tokenizing,) = fastest(lambda: backbone.pieces(many))
 
     print(
-        f"{len(texts)} sentences, {useful / len(texts):.1f} tokens each; processor time, {torch.get_num_threads()} threads"
+        f"{len(texts)} sentences of {useful / len(texts):.1f} tokens; processor time, {torch.get_num_threads()} threads"
     )
     print(f"all {len(layers)} layers / the last one     {everything / one:.2f}  (target: at most 1.10)")
     print(f"tokens computed / useful        {executed / useful:.2f}  (target: at most 1.15)")

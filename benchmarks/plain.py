@@ -38,9 +38,7 @@ def fit_one(inputs: Inputs, labels: Labels, n_classes: int, recipe: Recipe, seed
             )
         else:
             model = nn.Sequential(nn.Linear(width, n_classes))
-        optimiser = torch.optim.Adam(
-            model.parameters(), lr=recipe.learning_rate, weight_decay=l2, fused=True
-        )
+        optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, weight_decay=l2, fused=True)
         loss_of = nn.CrossEntropyLoss()
         best, strikes, passes, evaluations, stop = -1.0, 0, 0, 0, False
         kept = copy.deepcopy(model)

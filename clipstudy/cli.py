@@ -146,8 +146,9 @@ def worker(
     one = workers.Worker(engine, open_tracking(settings), _store(settings), place, habits, progress)
     workers.obey_signals(one)
     typer.echo(f"{one.name} on {devices.described(place)}, {redact(settings.database)}", err=True)
-    one.work()
-    typer.echo(f"{one.handed_over} cells computed, {one.failed} failed, {one.recorded} recorded", err=True)
+    did = one.work()
+    share = f"; {did.keeping / did.busy:.1%} of the time went to the queue and MLflow" if did.computed else ""
+    typer.echo(f"{did.computed} cells computed, {did.failed} failed, {did.recorded} recorded{share}", err=True)
 
 
 @app.command()
@@ -346,19 +347,13 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import tables
+    from clipstudy.dashboard import tables, writers
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
-    writers = {
-        "markdown": tables.to_markdown,
-        "csv": tables.to_csv,
-        "latex": tables.to_latex,
-        "text": None,
-        "json": None,
-    }
-    if format not in writers:
-        raise ClipstudyError(f'--format "{format}": {did_you_mean(format, writers)}')
+    formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
+    if format not in (*formats, "text", "json"):
+        raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
     selection = Selection(tuple(model or ()), tuple(task or ()))
     shown = tables.board(r for r in _results(study) if selection.takes(r.model, r.task))
     if not shown.results:
@@ -370,10 +365,10 @@ def results(
         view = tables.view(shown, name, metric)
         if view is None:
             continue
-        if writer := writers[format]:
+        if writer := formats.get(format):
             typer.echo(writer(view))
             continue
-        head, body = tables.grid(view)
+        head, body = writers.grid(view)
         typer.echo(f"\n{view.title}: {tables.axis_title(view.metric)}")
         _table(
             ["layer", *head], [[row, *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
@@ -434,7 +429,7 @@ def _keyed(result: Result) -> dict[str, Any]:
 def _store(settings: Settings) -> Any:
     from clipstudy.features.cache import Store
 
-    return Store(settings.cache / "features")
+    return Store(settings.cache / "features", budget_bytes=int(settings.cache_gb * 2**30))
 
 
 def _selection(

@@ -1,19 +1,24 @@
-"""Scores, intervals and paired tests. Pure: arrays in, numbers out; numpy and scikit-learn are imported when asked."""
+"""Scores, their intervals, and tests of differences. Pure; scikit-learn and SciPy are imported where they are used.
+
+Accuracy is resampled over seeds *and* test items (a seed is one draw of the probe, an item one draw of the test
+set), because either alone understates how far a rerun on fresh data may land. Clusterings are not resampled over
+items: a repeated item is a perfect agreement with itself and inflates NMI; there the replicates are the interval.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-#: Draws that are worked on at a time, so that memory does not grow with their number.
-_CHUNK = 200
+_LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A value and its 95% interval."""
+    """A value with its 95% interval."""
 
     value: float
     low: float
@@ -21,129 +26,176 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean paired difference, its 95% interval, and the two-sided p-value that it is zero."""
+    """First minus second, its 95% interval, the two-sided p of no difference, and its standard error."""
 
     value: float
     low: float
     high: float
     p: float
+    error: float
 
 
-def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float((truth == predicted).mean())
+def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Share of ``[n]`` items whose prediction is the label."""
+    truth, guess = _pair(labels, predictions)
+    return float((truth == guess).mean())
 
 
-def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean over the classes that occur of each one's F1; a class never predicted counts 0."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(truth, predicted, average="macro", zero_division=0))
-
-
-def majority(train: np.ndarray, test: np.ndarray) -> float:
-    """Accuracy on ``test`` of always saying the commonest class of ``train`` (the first of several)."""
-    import numpy as np
-
-    classes, counts = np.unique(train, return_counts=True)
-    return float((test == classes[counts.argmax()]).mean())
+def macro_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Mean F1 over the classes that occur among labels or predictions; a class never predicted right counts 0."""
+    truth, guess = _pair(labels, predictions)
+    classes, both = np.unique(np.concatenate([truth, guess]), return_inverse=True)
+    truth, guess = both[: len(truth)], both[len(truth) :]
+    right = np.bincount(truth[truth == guess], minlength=len(classes))
+    shown = np.bincount(truth, minlength=len(classes)) + np.bincount(guess, minlength=len(classes))
+    return float((2 * right / shown).mean())
 
 
-def nmi(
-    truth: np.ndarray, clusters: np.ndarray, *, average: Literal["geometric", "arithmetic"] = "geometric"
-) -> float:
-    """Normalised mutual information. Not adjusted for chance: it grows with the number of clusters."""
+def majority(train: ArrayLike, test: ArrayLike | None = None) -> float:
+    """Accuracy on ``test`` (None: on ``train``) of always saying ``train``'s most frequent label; ties: the lowest."""
+    values, counts = np.unique(np.asarray(train), return_counts=True)
+    return float((np.asarray(train if test is None else test) == values[counts.argmax()]).mean())
+
+
+def nmi(labels: ArrayLike, clusters: ArrayLike, average: Literal["geometric", "arithmetic"] = "arithmetic") -> float:
+    """Normalised mutual information of two partitions; scikit-learn averaged geometrically before 0.22."""
     from sklearn.metrics import normalized_mutual_info_score
 
-    return float(normalized_mutual_info_score(truth, clusters, average_method=average))
+    return float(normalized_mutual_info_score(*_pair(labels, clusters), average_method=average))
 
 
-def ami(truth: np.ndarray, clusters: np.ndarray) -> float:
-    """Mutual information adjusted for chance (Vinh, Epps & Bailey 2010): 0 for random clusters of any number."""
+def ami(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Mutual information adjusted for chance (Vinh, Epps & Bailey 2010): 0 for a random partition."""
     from sklearn.metrics import adjusted_mutual_info_score
 
-    return float(adjusted_mutual_info_score(truth, clusters))
+    return float(adjusted_mutual_info_score(*_pair(labels, clusters)))
 
 
-def quantiles(values: Sequence[float]) -> Interval:
-    """Mean and central 95% over replicates (span samples × k-means seeds): resampling items with replacement would
-    inflate mutual information."""
-    import numpy as np
+def bootstrap_accuracy(
+    correct: NDArray[Any], *, draws: int = 1000, rng: np.random.Generator | int = 0
+) -> list[Interval]:
+    """Accuracy of every layer with a hierarchical bootstrap interval, all layers from the same draws.
 
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(np.mean(values)), float(low), float(high))
-
-
-def bootstrap_accuracy(correct: np.ndarray, *, draws: int = 1000, rng: np.random.Generator) -> list[Interval]:
-    """Accuracy with its hierarchical bootstrap interval: seeds and test items are both drawn with replacement.
+    Each draw resamples S seeds and N items with replacement; every seed was scored on the same items, so the two
+    are crossed. Quantile interval.
 
     Args:
-        correct: ``[L, S, N]``, what each of S probe seeds scored on each of N items at L layers (bool, or any number,
-            such as the difference of two probes). All layers share the draws, so that layers can be compared.
-
-    Returns:
-        One interval a layer; the value is the plain mean.
+        correct: ``[L, S, N]``: whether seed s is right on item n at layer l. Any score per item will do: the
+            difference of a task's and its control's gives the interval of selectivity.
+        rng: a generator, or the seed of one.
     """
-    import numpy as np
-
     scores = np.asarray(correct, dtype=np.float32)
-    if scores.ndim != 3:
-        raise ValueError(f"want [layers, seeds, items], found {scores.ndim} axes")
-    n_layers, n_seeds, n_items = scores.shape
-    flat = scores.reshape(n_layers * n_seeds, n_items)
-    means = np.empty((draws, n_layers))
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        items = np.stack([np.bincount(rng.integers(n_items, size=n_items), minlength=n_items) for _ in range(size)])
-        by_item = (items.astype(np.float32) @ flat.T / n_items).reshape(size, n_layers, n_seeds)
-        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size) / n_seeds
-        means[start : start + size] = np.einsum("dls,ds->dl", by_item, seeds)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    values = scores.mean(axis=(1, 2), dtype=np.float64)
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
+    return [
+        _interval(value, replicates)
+        for value, replicates in zip(
+            scores.mean(axis=(1, 2), dtype=np.float64),
+            _replicates([scores], draws, np.random.default_rng(rng))[0],
+            strict=True,
+        )
+    ]
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, draws: int = 10_000, rng: np.random.Generator) -> Difference:
-    """Mean of ``first − second`` over the same items (``[N]``, or ``[S, N]`` with seeds, averaged first), by bootstrap
-    over items. The p-value is two-sided, from the bootstrap distribution shifted to zero; it is never below 1/draws."""
-    import numpy as np
-
-    gap = np.atleast_2d(first).mean(0, dtype=np.float64) - np.atleast_2d(second).mean(0, dtype=np.float64)
-    n = len(gap)
-    means = np.array([gap[rng.integers(n, size=n)].mean() for _ in range(draws)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    extreme = np.count_nonzero(np.abs(means - gap.mean()) >= abs(gap.mean()))
-    return Difference(float(gap.mean()), float(low), float(high), (extreme + 1) / (draws + 1))
+def quantile_interval(replicates: ArrayLike) -> Interval:
+    """Mean of replicates (clusterings: span samples × seeds, any shape) between their own 2.5% and 97.5% quantiles."""
+    values = np.asarray(replicates, dtype=np.float64).ravel()
+    return _interval(values.mean(), values)
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """McNemar's exact two-sided p-value that two classifiers err equally often on the same items."""
+def paired_difference(
+    first: NDArray[Any], second: NDArray[Any], *, draws: int = 10_000, rng: np.random.Generator | int = 0
+) -> list[Difference]:
+    """Paired bootstrap of two models, layer by layer: items are resampled together, each model's seeds by themselves.
+
+    p is two-sided: twice the smaller share of draws on either side of 0, both counted with the observed one, so it
+    is never below 2 / (draws + 1).
+
+    Args:
+        first, second: ``[L, S, N]`` and ``[L, S', N]``, correct or not (or any score per item).
+    """
+    a, b = (np.asarray(x, dtype=np.float32) for x in (first, second))
+    if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[2]:
+        raise ValueError(f"not the same layers and items: {a.shape} and {b.shape}")
+    values = a.mean(axis=(1, 2), dtype=np.float64) - b.mean(axis=(1, 2), dtype=np.float64)
+    drawn = _replicates([a, b], draws, np.random.default_rng(rng))
+    found = []
+    for value, replicates in zip(values, drawn[0] - drawn[1], strict=True):
+        # Sums of different order may miss an exact tie by a rounding, and a tie speaks for neither side.
+        replicates = np.where(np.abs(replicates) < 1e-6, 0.0, replicates)
+        tail = min((replicates <= 0).sum(), (replicates >= 0).sum())
+        p = min(1.0, 2 * (tail + 1) / (draws + 1))
+        found.append(Difference(*_interval(value, replicates), p, float(replicates.std())))
+    return found
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Exact two-sided p that two models err equally often on the same ``[N]`` items (McNemar 1947)."""
     from scipy.stats import binomtest
 
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    a, b = (x.astype(bool) for x in _pair(first, second))
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     if only_first + only_second == 0:
         return 1.0
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, at in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[at]))
-        adjusted[at] = running
+def holm(p: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+    """p-values adjusted for their number (Holm 1979), in the order given."""
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors))
     return adjusted
 
 
-def equivalent(values: np.ndarray, margin: float) -> float:
-    """Two one-sided t-tests (TOST, Schuirmann 1987): the p-value that the mean of paired differences lies outside
-    ±``margin``. Small: equivalent."""
-    import numpy as np
-    from scipy.stats import t
+def tost(value: float, error: float, margin: float, freedom: float = math.inf) -> float:
+    """p of "differs by ``margin`` or more" (two one-sided tests, Schuirmann 1987): below α, the two are equivalent.
 
-    n, error = len(values), float(np.std(values, ddof=1)) / len(values) ** 0.5
-    mean = float(np.mean(values))
+    Args:
+        value, error: the difference and its standard error.
+        margin: the largest difference that still counts as none, > 0.
+        freedom: degrees of freedom of the error; infinite for a bootstrap's.
+    """
+    from scipy.stats import norm, t
+
+    if margin <= 0:
+        raise ValueError(f"the margin of an equivalence test is positive, not {margin}")
     if error == 0:
-        return 0.0 if abs(mean) < margin else 1.0
-    below, above = t.sf((mean + margin) / error, n - 1), t.cdf((mean - margin) / error, n - 1)
-    return float(max(below, above))
+        return 0.0 if abs(value) < margin else 1.0
+    upper = (margin - abs(value)) / error  # the nearer bound decides
+    return float(norm.sf(upper) if math.isinf(freedom) else t.sf(upper, freedom))
+
+
+def _replicates(
+    groups: Sequence[NDArray[np.float32]], draws: int, rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """Resampled means of every ``[L, S, N]``, as ``[L, draws]``: the same items for all, seeds for each its own."""
+    items = groups[0].shape[2]
+    seeds = [_counts(draws, scores.shape[1], rng) / scores.shape[1] for scores in groups]
+    means = [np.empty((*scores.shape[:2], draws)) for scores in groups]
+    # In blocks: the counts of all draws at once would be draws × N.
+    step = max(1, 2**21 // items)
+    for start in range(0, draws, step):
+        weights = _counts(min(step, draws - start), items, rng).T.astype(np.float32)
+        for scores, mean in zip(groups, means, strict=True):
+            flat = scores.reshape(-1, items) @ weights
+            mean[..., start : start + step] = flat.reshape(*scores.shape[:2], -1) / items
+    return [np.einsum("lsd,ds->ld", mean, share) for mean, share in zip(means, seeds, strict=True)]
+
+
+def _counts(draws: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each of ``size`` things is taken in ``size`` draws with replacement: ``[draws, size]``."""
+    taken = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
+    return np.bincount(taken.ravel(), minlength=draws * size).reshape(draws, size)
+
+
+def _interval(value: float, replicates: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(replicates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    a, b = np.asarray(first), np.asarray(second)
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ValueError(f"two lists of equal length, not empty: {a.shape} and {b.shape}")
+    return a, b

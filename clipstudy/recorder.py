@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,34 +29,42 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
     recorded = 0
     while most is None or recorded < most:
         records = outbox.take(engine, name, lease=LEASE, limit=limit)
-        for at, record in enumerate(records):
-            try:
-                record_one(engine, tracking, record)
-            except Exception as error:
-                for waiting in records[at:]:
-                    outbox.give_back(engine, waiting, str(error))
-                if isinstance(error, TrackingUnreachable):
-                    raise
-                # A record that MLflow refuses must not hold up those behind it; it backs off and stays visible.
-                log.exception("job %d attempt %d could not be recorded", record.job.id, record.attempt)
-                break
-            recorded += 1
         if not records:
             break
+        groups: dict[int, list[outbox.Record]] = {}
+        for record in records:
+            groups.setdefault(record.job.group_id, []).append(record)
+        while groups:
+            of_group = groups.pop(next(iter(groups)))
+            try:
+                record_group(engine, tracking, of_group)
+            except Exception as error:
+                unreachable = isinstance(error, TrackingUnreachable)
+                waiting = [*of_group, *(r for rest in groups.values() for r in rest)] if unreachable else of_group
+                for one in waiting:
+                    outbox.give_back(engine, one, str(error))
+                if unreachable:
+                    raise
+                # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
+                log.exception("job %d attempt %d could not be recorded", of_group[0].job.id, of_group[0].attempt)
+                continue
+            recorded += len(of_group)
     return recorded
 
 
-def record_one(engine: Engine, tracking: Tracking, record: outbox.Record) -> None:
-    """One attempt into MLflow: parent, run, the parent's per-layer metrics, then ``computed`` → ``done``.
+def record_group(engine: Engine, tracking: Tracking, records: Sequence[outbox.Record]) -> None:
+    """Attempts of one group into MLflow: the parent, a run each, the parent's per-layer metrics, then ``computed`` →
+    ``done``.
 
     The projection comes before ``done``: a computed row can only become done, and a crash in between repeats it.
     """
-    parent = parent_of(engine, tracking, record)
-    entry = entry_of(record)
-    run_id = tracking.record(entry, parent)
-    if record.kind == "finished":
-        tracking.project(parent, [entry.result(run_id)])
-    outbox.recorded(engine, record, run_id)
+    parent = parent_of(engine, tracking, records[0])
+    runs = [(record, tracking.record(entry_of(record), parent)) for record in records]
+    finished = [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"]
+    if finished:
+        tracking.project(parent, finished)
+    for record, run_id in runs:
+        outbox.recorded(engine, record, run_id)
 
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
@@ -87,5 +96,5 @@ def entry_of(record: outbox.Record) -> Entry:
         tags=record.tags,
         artifacts=record.artifacts,
         error=record.error,
-        log=record.log,
+        log=record.log or "",
     )

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipstudy.errors import ClipstudyError
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -19,6 +21,7 @@ class Settings:
     tracking: str  #: CLIPSTUDY_TRACKING, else MLFLOW_TRACKING_URI (sqlite:///HOME/mlruns/mlflow.db)
     artifacts: str  #: CLIPSTUDY_ARTIFACTS: where runs keep files, for a SQLite store (HOME/mlruns/artifacts)
     cache: Path  #: CLIPSTUDY_CACHE: extracted features (~/.cache/clipstudy)
+    cache_gb: float  #: CLIPSTUDY_CACHE_GB: what the cache may hold; least recently used goes first (20)
     device: str  #: CLIPSTUDY_DEVICE: auto, cpu, cuda:N or mps
 
     @classmethod
@@ -35,8 +38,17 @@ class Settings:
             or f"sqlite:///{store / 'mlflow.db'}",
             artifacts=env.get("CLIPSTUDY_ARTIFACTS") or str(store / "artifacts"),
             cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser(),
+            cache_gb=_number(env, "CLIPSTUDY_CACHE_GB", 20.0),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
         )
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError:
+        raise ClipstudyError(f'{name} is "{text}", want a number. Mend it, then retry.') from None
 
 
 def locate(reference: str, base: str = "") -> Path | None:

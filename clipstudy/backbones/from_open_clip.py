@@ -156,10 +156,15 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
             f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Mend the key."
         )
     text = config.get("text_cfg", {})
-    if text.get("hf_model_name") or "multimodal_cfg" in config or text.get("embed_cls"):
+    if text.get("hf_model_name"):
         raise ModelError(
-            f"{here} has a text tower that is not open_clip's own (a transformers model, or CoCa's). Load that text "
-            'model by source = "transformers", or choose a CLIP or SigLIP model.'
+            f"{here} has a transformers model ({text['hf_model_name']}) as its text tower. Choose a model whose text "
+            "tower is open_clip's own, such as CLIP or SigLIP."
+        )
+    if "multimodal_cfg" in config or text.get("embed_cls") or text.get("tokenizer_mode"):
+        raise ModelError(
+            f"{here} puts a class token behind the text (CoCa, CLIPS), where padding would be taken for text. Choose "
+            "a model without one, such as CLIP or SigLIP."
         )
     depth = text.get("layers", open_clip.CLIPTextCfg.layers)
     if depth != spec.layers:

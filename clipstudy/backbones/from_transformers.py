@@ -37,6 +37,7 @@ class TransformersText:
         self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
         self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
         self.depth = len(self._blocks)
+        self._check_shape()
 
         self.limit = _limit(model, tokenizer, spec)
         encode = plain_encoder(tokenizer)
@@ -59,6 +60,16 @@ class TransformersText:
         with torch.no_grad():
             last: torch.Tensor = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return last
+
+    def _check_shape(self) -> None:
+        ids, mask = self._trial(0)
+        expected = (*ids.shape, self.width)
+        for layer, states in self.states(ids, mask, range(self.depth + 1)).items():
+            if states.shape != expected:
+                raise ModelError(
+                    f"[models.{self.name}] layer {layer} of {type(self._model).__name__} has states of shape "
+                    f"{tuple(states.shape)} where [texts, tokens, width] would be {expected}. Choose another model."
+                )
 
     def _native(self, front: tuple[int, ...]) -> str:
         if isinstance(self._model, CLIPTextModel):

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from clipstudy.dashboard import charts, panels, tables
+from clipstudy.dashboard import charts, panels, tables, writers
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.tables import Board, Curve, View
@@ -48,10 +48,10 @@ class Download:
 
 
 DOWNLOADS = (
-    Download("CSV", "csv", "text/csv", tables.to_csv),
-    Download("LaTeX", "tex", "application/x-tex", tables.to_latex),
-    Download("Markdown", "md", "text/markdown", tables.to_markdown),
-    Download("JSON", "json", "application/json", tables.to_json),
+    Download("CSV", "csv", "text/csv", writers.to_csv),
+    Download("LaTeX", "tex", "application/x-tex", writers.to_latex),
+    Download("Markdown", "md", "text/markdown", writers.to_markdown),
+    Download("JSON", "json", "application/json", writers.to_json),
 )
 
 
@@ -235,7 +235,7 @@ def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, fu
 
 
 def _table(view: View) -> str:
-    header, body = tables.grid(view)
+    header, body = writers.grid(view)
     head = "".join(f"<th class=number>{escape(title)}</th>" for title in header)
     lines = []
     for name, cells in body:

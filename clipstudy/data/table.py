@@ -55,8 +55,9 @@ def read(spec: DatasetSpec) -> Labelled:
         texts, labels = table.values(spec, "text"), table.values(spec, "label")
         parts.append([(tuple(str(t).split()), str(v)) for t, v in zip(texts, labels, strict=True)])
         tables.append(table)
+    train, dev, test = parts
     print_ = fingerprint(table.fingerprint.encode() for table in tables)
-    return checked(spec, *parts, print_, tables[0].source)
+    return checked(spec, train, dev, test, print_, tables[0].source)
 
 
 def load(spec: DatasetSpec, split: str) -> Table:

@@ -1,4 +1,7 @@
-"""Extracted features on disk: one file for each (key, view, layer), in half precision, read as memory maps.
+"""Extracted features on disk: one file for each (key, view, layer), read as memory maps.
+
+Summaries of texts are kept in half precision: probes do not notice. Ends of spans are few and kept in single
+precision: k-means does notice, and would end in another optimum for the same seed.
 
 A file is written under a temporary name and renamed, so whoever finds it finds it whole; what is found is verified
 all the same, and dropped where a disk or a copy cut it short. No file is ever unpickled.
@@ -84,7 +87,7 @@ class Store:
     def sheet(self, key: str, view: str, layer: int, shape: tuple[int, ...]) -> FileSheet:
         """A new file to be filled; it exists for others once closed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        return FileSheet(self._file(key, view, layer), shape)
+        return FileSheet(self._file(key, view, layer), shape, SINGLE if view == "span" else HALF)
 
     def entries(self) -> list[Entry]:
         """Every file of the store, least recently used first."""
@@ -127,11 +130,11 @@ class Store:
 
 
 class FileSheet:
-    """Rows streamed to a file: half precision, until a value comes that half precision cannot hold."""
+    """Rows streamed to a file. Half precision is widened when a value comes that it cannot hold."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._path = path
-        self._draft, self._array = self._new(shape, HALF)
+        self._draft, self._array = self._new(shape, dtype)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         if self._array.dtype == HALF and np.abs(values).max(initial=0.0) > np.finfo(HALF).max:

@@ -32,7 +32,10 @@ class Inputs:
         """
         found = {}
         for split in (f.name for f in fields(self)):
-            x = torch.as_tensor(getattr(self, split), dtype=torch.float32, device=device)
+            x = getattr(self, split)
+            if isinstance(x, np.ndarray) and not x.flags.writeable:
+                x = x.copy()  # a file mapped read-only is read here; torch would warn of what nobody does
+            x = torch.as_tensor(x, dtype=torch.float32, device=device)
             if x.ndim != 2:
                 raise ValueError(f"layer {layer}: {split} features are not [n, d] but {tuple(x.shape)}")
             # The sum is finite wherever all entries are (short of 1e38), and costs no mask of the matrix's size.
@@ -52,7 +55,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Labels:
-    """One label set: int64 ``[n]`` a split, values 0..C-1. Several sets may share the inputs (a task and its control)."""
+    """One label set: int64 ``[n]`` a split, values 0..C-1. Sets may share inputs (a task, its control)."""
 
     train: np.ndarray
     dev: np.ndarray

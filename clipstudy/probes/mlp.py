@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from clipstudy.probes.inputs import Inputs, Labels, standardise
-from clipstudy.probes.stack import Member, Shape, Stack, Stream, predict
+from clipstudy.probes.stack import Member, Shape, Stack, predict
 
 __all__ = ["JAWAHAR", "LINEAR", "SENTEVAL", "Inputs", "Labels", "ProbeFit", "Recipe", "fit", "standardise"]
 
@@ -117,7 +117,7 @@ def fit(
         if head and (stack is None or len(leave) == len(stack.members)):
             stack, leave = Stack(Shape(head.width, recipe.hidden, n_classes), place), []
         assert stack is not None
-        room = max(1, budget // stack.shape.bytes()) - len(stack.members) + len(leave)
+        room = max(1, budget // stack.shape.nbytes()) - len(stack.members) + len(leave)
         enter: list[Member] = []
         while head and head.width == stack.shape.width and len(enter) < room:
             enter.append(head)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,9 @@ class Shape:
     def parameters(self) -> list[tuple[int, int]]:
         """Shapes of weight, bias, weight, bias, in the order in which ``torch.nn`` would draw them."""
         sizes = [self.width, self.hidden, self.classes] if self.hidden else [self.width, self.classes]
-        return [s for fan_in, out in zip(sizes, sizes[1:], strict=False) for s in ((out, fan_in), (out, 1))]
+        return [s for fan_in, out in pairwise(sizes) for s in ((out, fan_in), (out, 1))]
 
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory of one member in training: weights, gradients, Adam's two moments, the best weights so far."""
         return 5 * 4 * sum(rows * columns for rows, columns in self.parameters())
 
@@ -136,9 +136,7 @@ class Stack:
         taken = [before[member] for member in self.members]
 
         def stacked(old: list[Tensor], new: list[list[Tensor]]) -> list[Tensor]:
-            return [
-                torch.cat([a, *(b[k][None].to(self._device) for b in new)])[taken] for k, a in enumerate(old)
-            ]
+            return [torch.cat([a, *(b[k][None].to(self._device) for b in new)])[taken] for k, a in enumerate(old)]
 
         fresh = [torch.zeros(size) for size in self.shape.parameters()]
         self._weights = stacked(self._weights, [streams[member.seed].initial for member in enter])
@@ -197,8 +195,9 @@ class Stack:
         return [weight[position] for weight in self._weights]
 
     def _gather(self, index: Tensor, out: Tensor) -> None:
-        """Each group's rows ``index [U, B]`` of its own layer into ``out [U, B, d]``; neighbours of one layer in one call."""
+        """Each group's rows ``index [U, B]`` of its own layer into ``out [U, B, d]``."""
         start = 0
+        # Neighbours of one layer in one call.
         for _, run in groupby(self._groups, key=lambda group: group[0].layer):
             groups = list(run)
             stop = start + len(groups)
@@ -259,9 +258,7 @@ class Stack:
                 "exp_avg_sqs": cut(self._moments[1], at),
                 "max_exp_avg_sqs": [],
                 "state_steps": [
-                    torch.tensor(float(self.members[i].steps), device=self._device)
-                    for i in at
-                    for _ in self._weights
+                    torch.tensor(float(self.members[i].steps), device=self._device) for i in at for _ in self._weights
                 ],
                 "weight_decay": l2,  # added to the gradient, as torch.optim.Adam's is
                 "lr": rate,

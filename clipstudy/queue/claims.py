@@ -37,7 +37,7 @@ from clipstudy.queue.schema import groups, jobs
 _EXPIRED_AT_ONCE = 500
 
 _ONE: ColumnElement[int] = literal_column("1")
-head, sibling, top = jobs.alias("head"), jobs.alias("sibling"), jobs.alias("top")
+head, sibling, first = jobs.alias("head"), jobs.alias("sibling"), jobs.alias("first")
 
 
 def claim(
@@ -60,7 +60,7 @@ def claim(
     Raises DatabaseUnreachable. If it does, the claim may or may not have happened: `disown` what is not known.
     """
     with reading(engine) as connection:  # an idle worker's poll must not take SQLite's write lock
-        if connection.scalar(select(jobs.c.id).where(_ready(jobs)).limit(_ONE)) is None:
+        if connection.scalar(_first("id")) is None:
             return None
     with writing(engine) as connection:
         for model in dict.fromkeys((prefer_model, None)):
@@ -115,7 +115,7 @@ def claim_statement(
 
 
 def _leader(prefer_model: str | None) -> Select[Any]:
-    first = (
+    foremost = (
         select(sibling.c.id)
         .where(_ready(sibling), sibling.c.group_id == head.c.group_id, ~_lost(sibling))
         .order_by(sibling.c.priority.desc(), sibling.c.id)
@@ -124,15 +124,22 @@ def _leader(prefer_model: str | None) -> Select[Any]:
     )
     query = (
         select(head.c.id, head.c.group_id, head.c.failure)
-        .where(_ready(head), or_(_lost(head), head.c.id == first))
+        .where(_ready(head), or_(_lost(head), head.c.id == foremost))
         .order_by(head.c.priority.desc(), head.c.id)
         .limit(_ONE)
         .with_for_update(of=head, skip_locked=True)
     )
     if prefer_model is not None:
-        highest = select(top.c.priority).where(_ready(top)).order_by(top.c.priority.desc(), top.c.id).limit(_ONE)
-        query = query.where(head.c.model == prefer_model, head.c.priority >= highest.scalar_subquery())
+        highest = _first("priority").scalar_subquery()
+        query = query.where(head.c.model == prefer_model, head.c.priority >= highest)
     return query
+
+
+def _first(column: str) -> Select[Any]:
+    """``column`` of the first ready row. In the claim's order, although any row would tell whether there is one: so
+    that it is found by the claim's index."""
+    query = select(first.c[column]).where(_ready(first))
+    return query.order_by(first.c.priority.desc(), first.c.id).limit(_ONE)
 
 
 def _ready(row: FromClause) -> ColumnElement[bool]:

@@ -60,6 +60,7 @@ _IDLE_IN_TRANSACTION_S = 60
 _LOCK_WAIT_S = 90
 _SQLITE_BUSY_S = 30
 _UNDEFINED_TABLE, _LOCK_NOT_AVAILABLE, _IDLE_TOO_LONG = "42P01", "55P03", "25P03"  # SQLSTATE
+_SQLITE_ERROR = 1  # sqlite.org/rescode.html
 _READING = "clipstudy_reading"
 
 
@@ -235,6 +236,8 @@ def _translated(engine: Engine) -> Iterator[None]:
                 f"The job database {where} is busy ({reason}): something holds its lock. "
                 "Try again; if it stays so, end what holds it."
             ) from error
+        if getattr(own, "sqlite_errorcode", None) == _SQLITE_ERROR:
+            raise  # a statement that makes no sense, which for SQLite is an "operational" error too
         if (
             isinstance(error, TimeoutError)
             or isinstance(own, (driver.OperationalError, driver.InterfaceError))

@@ -25,5 +25,5 @@ def load(kind: str) -> Kind:
     """
     if kind not in kinds():
         raise StudyError(f'kind = "{kind}": no such task kind. {did_you_mean(kind, kinds())}')
-    module: Kind = importlib.import_module(f"{__name__}.{kind}")  # type: ignore[assignment]
+    module: Kind = importlib.import_module(f"{__name__}.{kind}")
     return module

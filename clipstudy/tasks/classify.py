@@ -192,7 +192,7 @@ def measure(
             recipe(options, arm.probe),
             seeds,
             device=bench.device,
-            on_progress=lambda n, of, done=done: bench.progress("probes", done * of + n, len(asked) * of),
+            on_progress=_part_of(bench, done, len(asked)),
         )
 
     intervals = {
@@ -200,7 +200,7 @@ def measure(
         arm: bootstrap_accuracy(
             np.stack([f[0].predictions == truth.test for f in found]),
             draws=options.draws,
-            rng=np.random.default_rng(0),
+            rng=0,
         )
         for arm, found in fits.items()
     }
@@ -238,6 +238,11 @@ def measure(
         )
 
 
+def _part_of(bench: Bench, done: int, of: int) -> Callable[[int, int], None]:
+    """Progress of one arm as a part of all arms'."""
+    return lambda fits, in_all: bench.progress("probes", done * in_all + fits, of * in_all)
+
+
 @dataclass(frozen=True)
 class _Control:
     labels: Any
@@ -247,27 +252,24 @@ class _Control:
 def _control(data: Sentences, truth: Any, classes: int) -> _Control:
     """The control task of a sentence property: a label for each type of first word (a hash of the whole sentence would
     never repeat between train and test, and selectivity would only be accuracy minus majority)."""
-    from clipstudy.probes.control import control_labels
+    from clipstudy.probes.control import control_labels, share_seen
     from clipstudy.probes.mlp import Labels
 
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
     types = [[words[0].lower() for words in part.texts] for part in parts]
     drawn = [control_labels(t, truth.train, classes) for t in types]
-    known = set(types[0])
-    return _Control(Labels(*drawn), sum(t in known for t in types[2]) / len(types[2]))
+    return _Control(Labels(*drawn), share_seen(types[0], types[2]))
 
 
 def _selectivity(
     task: ProbeFit, other: ProbeFit, truth: Any, control: _Control, options: Options
 ) -> dict[str, Estimate]:
-    import numpy as np
 
     from clipstudy.metrics import bootstrap_accuracy
 
     gain = (task.predictions == truth.test).astype(float) - (other.predictions == control.labels.test)
-    rng = np.random.default_rng(0)
     return {
-        "selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=rng)[0]),
+        "selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
         "control/accuracy": Estimate(float((other.predictions == control.labels.test).mean())),
         "control/types_seen": Estimate(control.seen),
     }

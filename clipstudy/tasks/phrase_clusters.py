@@ -179,6 +179,8 @@ def measure(
 ) -> Iterator[Outcome]:
     import numpy as np
 
+    from clipstudy.metrics import quantile_interval
+
     seen = np.asarray(features.span_seen)
     words = np.array([min(s.end - s.start, LONGEST) for s in data.spans])
     labels = np.array([s.label for s in data.spans])
@@ -189,12 +191,19 @@ def measure(
         metrics: dict[str, Estimate] = {}
         rows: list[dict[str, Any]] = []
         for arm in arms:
-            replicates = [_replicate(ends, labels, words, seen, sample, seeds, options, arm) for sample in data.samples]
+            drawn = (_replicate(ends, labels, words, seen, sample, seeds, options, arm) for sample in data.samples)
+            replicates = [r for r in drawn if r is not None]
+            if not replicates and arm:
+                continue  # too few multi-word spans to say anything
+            if not replicates:
+                raise DataError(f"{data.source}: too few spans that this model can see. Raise max_tokens or labelled.")
             prefix = f"{arm}/" if arm else ""
             for name in ("nmi", "ami", "nmi_arithmetic"):
-                metrics[prefix + name] = _quantiles([v for r in replicates for v in r.scores[name]])
+                metrics[prefix + name] = Estimate(*quantile_interval([r.scores[name] for r in replicates]))
             for name in ("random", "span_length"):
-                metrics[f"{prefix}baseline/{name}"] = _quantiles([r.baselines[name] for r in replicates])
+                metrics[f"{prefix}baseline/{name}"] = Estimate(
+                    *quantile_interval([r.baselines[name] for r in replicates])
+                )
             if not arm:
                 rows = [row for i, r in enumerate(replicates) for row in _rows(i, r, data, seeds)]
                 metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
@@ -221,8 +230,8 @@ def _replicate(
     seeds: Sequence[int],
     options: Options,
     arm: str,
-) -> _Replicate:
-    """Fit and score k-means on one sample, for all seeds."""
+) -> _Replicate | None:
+    """Fit and score k-means on one sample, for all seeds. None: fewer than two labels are left on either side."""
     import numpy as np
 
     from clipstudy.metrics import ami, nmi
@@ -230,7 +239,9 @@ def _replicate(
 
     # A span that this model cannot see is dropped after sampling, so that the sample stays the same for all models.
     keep = seen & ((words > 1) if arm == "multi_word" else True)
-    fit, score = (np.array([i for i in part if keep[i]]) for part in (sample.fit, sample.score))
+    fit, score = (np.array([i for i in part if keep[i]], dtype=int) for part in (sample.fit, sample.score))
+    if min(len(set(labels[part])) for part in (fit, score)) < 2:
+        return None
     both = np.concatenate([fit, score])
     k = len(np.unique(labels[both]))
     vectors = span_vectors(ends[both], difference=arm != "no_difference", decimals=options.decimals)
@@ -265,14 +276,6 @@ def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | N
     blocks = [start, end, start * end] + ([start - end] if difference else [])
     vectors = np.concatenate(blocks, axis=1)
     return vectors if decimals is None else np.round(vectors, decimals)
-
-
-def _quantiles(values: Sequence[float]) -> Estimate:
-    """Mean and central 95% over replicates: resampling items with replacement would inflate NMI."""
-    import numpy as np
-
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Estimate(float(np.mean(values)), float(low), float(high))
 
 
 def _coverage(features: Features, data: Spans, words: np.ndarray) -> dict[str, Estimate]:

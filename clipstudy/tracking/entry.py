@@ -60,11 +60,10 @@ class Entry:
 
     def result(self, run_id: str) -> Result:
         """The Result that reading the recorded run would give."""
-        group = self.group
         tags = {key.removeprefix(PREFIX): value for key, value in entry_tags(self).items()}
         params = {safe_key(k): clip(v, LONGEST_PARAM) for k, v in entry_params(self).items()}
-        metrics = {safe_key(name): estimate for name, estimate in self.metrics.items()}
-        return Result(run_id, group.study, group.model.name, group.task.name, self.layer, metrics, params, tags)
+        named = tags["study"], tags["model"], tags["task"]
+        return Result(run_id, *named, self.layer, safe_metrics(self.metrics), params, tags)
 
 
 def group_key(group: Group) -> str:
@@ -155,16 +154,21 @@ def milliseconds(when: datetime) -> int:
     return round(when.timestamp() * 1000)
 
 
-def safe_key(name: str) -> str:
+def safe_key(name: str, longest: int = LONGEST_KEY) -> str:
     """``name`` as MLflow takes it: letters, digits and ``_-. :/``, no path tricks, 250 characters.
 
     A name that had to be changed ends with a short hash of itself, so that two names never become one.
     """
     text = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
     text = "/".join(part for part in text.split("/") if part.strip(". ")) or "_"
-    if text == name and len(text) <= LONGEST_KEY:
+    if text == name and len(text) <= longest:
         return text
-    return f"{text[: LONGEST_KEY - 9]}-{short_hash(name)[:8]}"
+    return f"{text[: longest - 9]}-{short_hash(name)[:8]}"
+
+
+def safe_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """``metrics`` under names that leave room for ``.low`` and ``.high``."""
+    return {safe_key(name, LONGEST_KEY - len(".high")): estimate for name, estimate in metrics.items()}
 
 
 def short_hash(text: str) -> str:

@@ -40,6 +40,7 @@ class Tracking:
 
     def __init__(self, tracking_uri: str, artifacts_uri: str) -> None:
         store.check(tracking_uri)
+        store.set_defaults()
         self.uri = tracking_uri
         self.artifacts_uri = artifacts_uri
         self._lock = threading.Lock()
@@ -55,6 +56,8 @@ class Tracking:
         The run is made first and looked for second: of two recorders that meet, the later one sees both runs, and
         both keep the oldest.
         """
+        from mlflow.exceptions import MlflowException
+
         with self._reaching():
             client, _ = self._open()
             run = self._own_run(entry, parent_run_id)
@@ -62,9 +65,13 @@ class Tracking:
             if run.info.status != "RUNNING":
                 return run_id  # closing is the last step, so nothing is missing
             when = milliseconds(entry.ended)
-            numbers = {safe_key(name): value for name, value in flat(entry.metrics).items()}
+            numbers = flat(entries.safe_metrics(entry.metrics))
             points = [(name, value, when, max(entry.layer, 0)) for name, value in numbers.items()]
-            self._log(run_id, points, _new(entries.entry_params(entry), run))
+            try:
+                self._log(run_id, points, _new(entries.entry_params(entry), run))
+            except MlflowException:
+                # Another recorder of this entry wrote the same parameters at the same moment: they are there now.
+                self._log(run_id, points, _new(entries.entry_params(entry), client.get_run(run_id)))
             self._keep(run_id, entry)
             client.set_terminated(run_id, "FINISHED" if entry.kind == "finished" else "FAILED", when)
             return run_id
@@ -99,8 +106,8 @@ class Tracking:
         for result in results:
             when = milliseconds(datetime.fromisoformat(result.tags["ended"]))
             latest = max(latest, when)
-            numbers = flat(result.metrics)
-            points += [(safe_key(name), value, when, max(result.layer, 0)) for name, value in numbers.items()]
+            numbers = flat(entries.safe_metrics(result.metrics))
+            points += [(name, value, when, max(result.layer, 0)) for name, value in numbers.items()]
         with self._reaching():
             client, _ = self._open()
             self._log(parent_run_id, points, {})
@@ -142,17 +149,27 @@ class Tracking:
         Raises:
             ClipstudyError: the run kept none.
         """
+        import io
+
         import pandas
 
+        return pandas.read_parquet(io.BytesIO(self.artifact(run_id, PREDICTIONS)))
+
+    def artifact(self, run_id: str, name: str) -> bytes:
+        """A file that was kept with the run.
+
+        Raises:
+            ClipstudyError: the run kept none of that name.
+        """
         with self._reaching():
             client, _ = self._open()
-            if all(file.path != PREDICTIONS for file in client.list_artifacts(run_id)):
+            if all(file.path != name for file in client.list_artifacts(run_id)):
                 raise ClipstudyError(
-                    f"Run {run_id} kept no {PREDICTIONS}: its kind of task makes none, or the file was removed. "
+                    f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
                     "Type: clipstudy rerun"
                 )
             with tempfile.TemporaryDirectory() as folder:
-                return pandas.read_parquet(client.download_artifacts(run_id, PREDICTIONS, folder))
+                return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -245,7 +262,9 @@ class Tracking:
         source: dict[str, Any] = {"path": spec.hub, "config_name": spec.config, "revision": spec.revision}
         if not spec.hub:
             source = {"uri": spec.path or spec.name}
-        dataset = Dataset(clip(spec.name, LONGEST_KEY), group.digest, "hugging_face" if spec.hub else "local", json.dumps(source))
+        dataset = Dataset(
+            clip(spec.name, LONGEST_KEY), group.digest, "hugging_face" if spec.hub else "local", json.dumps(source)
+        )
         model = LoggedModelInput(self._model(group))
         client.log_inputs(run_id, [DatasetInput(dataset)], [model])
 

@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -51,6 +52,12 @@ def check(uri: str) -> None:
         f"Say sqlite:///{Path(path) / 'mlflow.db' if scheme in ('', 'file') else 'mlruns/mlflow.db'} "
         "or the address of a server, http://host:5000"
     )
+
+
+def set_defaults() -> None:
+    """Before MLflow is imported: it reads some of these only then."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def sqlite_file(uri: str) -> Path | None:

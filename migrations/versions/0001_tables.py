@@ -73,15 +73,15 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double()),
         sa.Column("ended_at", sa.Double()),
-        sa.CheckConstraint("status <> 'done' OR run_id IS NOT NULL", name="ck_jobs_done_is_recorded"),
+        sa.CheckConstraint("status <> 'done' OR run_id IS NOT NULL", name="done_is_recorded"),
         sa.CheckConstraint(
-            "status <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)", name="ck_jobs_running_is_leased"
+            "status <> 'running' OR (worker IS NOT NULL AND lease_until IS NOT NULL)", name="running_is_leased"
         ),
         sa.CheckConstraint(
             "status IN ('queued', 'running', 'computed', 'done', 'failed', 'cancelled', 'superseded')",
-            name="ck_jobs_status",
+            name="status",
         ),
-        sa.CheckConstraint("tries >= 0 AND attempt >= 0", name="ck_jobs_counts"),
+        sa.CheckConstraint("tries >= 0 AND attempt >= 0", name="counts"),
         sa.ForeignKeyConstraint(["group_id"], ["groups.id"], name="fk_jobs_group_id"),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.UniqueConstraint("group_id", "layer", name="uq_jobs_group_id_layer"),
@@ -112,7 +112,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("run_after", sa.Double()),
         sa.Column("last_error", sa.Text()),
-        sa.CheckConstraint("kind IN ('finished', 'failed')", name="ck_outbox_kind"),
+        sa.CheckConstraint("kind IN ('finished', 'failed')", name="kind"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_outbox_job_id"),
         sa.PrimaryKeyConstraint("id", name="pk_outbox"),
         sa.UniqueConstraint("job_id", "attempt", name="uq_outbox_job_id_attempt"),

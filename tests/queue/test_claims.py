@@ -5,7 +5,7 @@ from datetime import timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine, text, update
+from sqlalchemy import Engine, select, text, update
 
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.queue import claims, dialect, jobs, outbox, retries
@@ -124,6 +124,27 @@ def test_a_claim_waits_for_nobody(engine: Engine) -> None:
         assert jobs.claim(engine, "bob", lease=LEASE) is None  # not a part of the group that is being claimed
         stopped.rollback()
         assert claim(engine, "bob").group.model.name == "a"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_sibling_that_somebody_holds_is_left_out(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    with writing(engine) as stopped:
+        stopped.execute(select(table.c.id).where(table.c.layer == 2).with_for_update())
+        assert claim(engine).layers == (0, 1, 3)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_siblings_need_not_wait_for_the_claim_of_a_lost_row(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    expire(engine, claim(engine, layers_per_batch=1).jobs)
+    jobs.requeue_expired(engine)
+    come_due(engine)
+    with writing(engine) as stopped:
+        assert [row.layer for row in stopped.execute(claims.claim_statement("stopped", LEASE))] == [0]
+        assert claim(engine, "ann").layers == (1, 2, 3)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -1,6 +1,6 @@
 """`make real`: the study of study.toml from nothing, two workers at once, on SQLite and again on Postgres.
 
-Prints what each took and how much of that was the queue and MLflow, checks that both give the same numbers, writes the
+The second run reads the features that the first extracted. Prints what each took and how much of that was the queue and MLflow, checks that both give the same numbers, writes the
 report to mlruns/real/, and puts the table of results into the README between its marks. An hour or more on two cores.
 """
 
@@ -33,7 +33,7 @@ def command(*words: str) -> list[str]:
 
 def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
     """Run the whole study there; the metrics of every cell."""
-    environment = {"CLIPSTUDY_HOME": str(home), "CLIPSTUDY_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {"CLIPSTUDY_HOME": str(home), "CLIPSTUDY_CACHE": str(home.parent / "cache"), "OMP_NUM_THREADS": "1"}
     if database:
         environment["CLIPSTUDY_DATABASE"] = database
     home.mkdir(parents=True)
@@ -57,6 +57,8 @@ def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
     totals = json.loads(clipstudy("status", "--json", **environment))["totals"]
     if set(totals) != {"done"}:
         sys.exit(f"not everything is done: {totals}")
+    shares = [(home / f"worker-{n}.log").read_text().splitlines()[-1] for n in range(2)]
+    print(*shares, sep="\n")
     print(f"two workers: {took / 60:.1f} min, peak memory of a worker {max(peaks) / 2**30:.2f} GiB")
     print(clipstudy("report", "--study", "real", "--note", NOTE, "--out", str(home / "report.html"), **environment))
     table = clipstudy("results", "--study", "real", "--format", "markdown", **environment)

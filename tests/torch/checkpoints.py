@@ -24,6 +24,10 @@ from transformers import (
     GPT2Config,
     GPT2Model,
     GPT2Tokenizer,
+    LlamaConfig,
+    LlamaModel,
+    ModernBertConfig,
+    ModernBertModel,
     RobertaConfig,
     RobertaModel,
     RobertaTokenizer,
@@ -126,6 +130,41 @@ def clip(folder: Path) -> Sample:
     return replace(sample, spec=replace(sample.spec, tower="text"))
 
 
+def llama(folder: Path) -> Sample:
+    """Rotary positions, grouped heads, a final norm; GPT-2's kind of tokenizer."""
+    vocab, merges = byte_vocabulary([], ["<|endoftext|>"])
+    torch.manual_seed(6)
+    config = LlamaConfig(
+        vocab_size=len(vocab),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=24,
+    )
+    return _save(folder, LlamaModel(config), GPT2Tokenizer(vocab=vocab, merges=merges), "last", 1, 0)
+
+
+def modernbert(folder: Path) -> Sample:
+    """An encoder with rotary positions, local attention and a final norm."""
+    tokenizer = bert_tokenizer()
+    torch.manual_seed(7)
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=24,
+        local_attention=8,
+        pad_token_id=0,
+        cls_token_id=2,
+        sep_token_id=3,
+    )
+    return _save(folder, ModernBertModel(config), tokenizer, "cls", 1, 1)
+
+
 def minilm(_folder: Path) -> Sample:
     return Sample(ModelSpec("minilm", "transformers", str(MINILM), 6), "cls", 1, 1)
 
@@ -168,6 +207,8 @@ BUILDERS = {
     "distilbert": distilbert,
     "gpt2": gpt2,
     "roberta": roberta,
+    "llama": llama,
+    "modernbert": modernbert,
     "clip": clip,
     "open_clip": open_clip_text,
     "open_clip_custom": open_clip_custom,

@@ -75,14 +75,17 @@ def test_layers_are_what_the_library_says(samples, loaded, name):
     theirs = library(sample, torch.tensor([pieces.ids]))
     assert backbone.depth == sample.spec.layers and backbone.native == sample.native
     assert sorted(states) == list(range(backbone.depth + 1))
-    # GPT-2's own last hidden state is after ln_f: there only the layers below it can be compared, and ln_f must differ.
-    compared = backbone.depth if name == "gpt2" else backbone.depth + 1
+    # These models' own last hidden state is after their final norm, so that is what must lie between it and ours.
+    norm = {"gpt2": "ln_f", "llama": "norm", "modernbert": "final_norm"}.get(name)
+    compared = backbone.depth if norm else backbone.depth + 1
     for layer in range(compared):
         assert states[layer].shape == (1, len(pieces.ids), backbone.width)
         torch.testing.assert_close(states[layer], theirs[layer], atol=1e-5, rtol=1e-4)
-    if name == "gpt2":
+    if norm:
         model = AutoModel.from_pretrained(sample.spec.checkpoint).eval()
-        torch.testing.assert_close(model.ln_f(states[backbone.depth]), theirs[-1], atol=1e-5, rtol=1e-4)
+        with torch.no_grad():
+            normed = getattr(model, norm)(states[backbone.depth])
+        torch.testing.assert_close(normed, theirs[-1], atol=1e-5, rtol=1e-4)
         assert not torch.allclose(states[backbone.depth], theirs[-1], atol=1e-2)
 
 
@@ -127,7 +130,7 @@ def test_pieces_belong_to_their_words(samples, loaded, name):
 
 
 def test_pieces_are_those_of_the_whole_text(samples, loaded, name):
-    """Word by word gives what the library's tokenizer gives for the text, GPT-2's BOS apart."""
+    """Word by word gives what the library's tokenizer gives for the text, a BOS apart."""
     sample = samples[name]
     for words, pieces in zip(TEXTS, loaded[name].pieces(TEXTS), strict=True):
         if sample.spec.source == "open_clip":
@@ -135,7 +138,7 @@ def test_pieces_are_those_of_the_whole_text(samples, loaded, name):
             assert list(pieces.ids[1:-1]) == whole
         else:
             whole = AutoTokenizer.from_pretrained(sample.spec.checkpoint)(" ".join(words), padding=False)["input_ids"]
-            assert list(pieces.ids[1:] if name == "gpt2" else pieces.ids) == list(whole)
+            assert list(pieces.ids[1:] if sample.native == "last" else pieces.ids) == list(whole)
 
 
 def test_long_texts_are_cut_and_keep_their_closing_token(samples, loaded, name):

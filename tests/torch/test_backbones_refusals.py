@@ -189,7 +189,7 @@ def test_keys_that_do_not_fit_the_source(bert, tower):
     refused(named, "has no pretrained key")
     refused(replace(named, pretrained="openia"), 'did you mean "openai"?')
     refused(replace(named, checkpoint="coca_ViT-B-32"), "CoCa")
-    refused(replace(named, checkpoint="roberta-ViT-B-32"), "transformers model")
+    refused(replace(named, checkpoint="roberta-ViT-B-32"), "transformers model (roberta-base)")
 
 
 def test_weights_given_as_a_file(tower, tmp_path):

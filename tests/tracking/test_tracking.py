@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas
@@ -292,43 +292,44 @@ def test_the_environment_names_versions_and_host() -> None:
 # -- the store itself --------------------------------------------------------------------------------------------
 
 
-def test_eight_processes_open_a_fresh_store(tmp_path: Any) -> None:
-    code = (
-        "import sys; from clipstudy.tracking import Tracking; t = Tracking(*sys.argv[1:]); t.prepare();"
-        "c, e = t._open(); c.create_run(e); print(e)"
-    )
-    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", str(tmp_path / "artifacts")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
-    ended = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [0] * 8, ended
-    assert len({out for out, _ in ended}) == 1
-    assert not [err for _, err in ended if "INFO" in err]
-    client, experiment = Tracking(*command[3:])._open()
+def _open_and_run(uri: str, artifacts: str) -> str:
+    tracking = Tracking(uri, artifacts)
+    tracking.prepare()
+    client, experiment = tracking._open()
+    client.create_run(experiment)
+    return experiment
+
+
+def test_eight_processes_open_a_fresh_store(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "mlflow.db"
+    file.parent.mkdir()
+    file.with_name("mlflow.db.new").write_text("what a process leaves that is killed while it makes the store")
+    where = f"sqlite:///{file}", str(tmp_path / "artifacts")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow", "clipstudy.tracking"])  # eight imports of mlflow would be the whole test
+    with ProcessPoolExecutor(8, context) as pool:
+        experiments = [f.result(timeout=200) for f in [pool.submit(_open_and_run, *where) for _ in range(8)]]
+    assert len(set(experiments)) == 1
+    client, experiment = Tracking(*where)._open()
     assert len(client.search_runs([experiment])) == 8
     assert client.get_experiment(experiment).artifact_location == (tmp_path / "artifacts").as_uri()
-    assert (tmp_path / "new" / "mlflow.db").read_bytes()[18:20] == b"\2\2"  # the header says WAL
+    assert file.read_bytes()[18:20] == b"\2\2"  # the header says WAL
+    assert not file.with_name("mlflow.db.new").exists()
 
 
-def test_a_process_killed_while_it_makes_the_store(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store appears whole or not at all, so the next process finds nothing, or all of it."""
-    from pathlib import Path
+def test_a_process_killed_while_it_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store appears whole or not at all."""
 
-    moved = Path.replace
-
-    def killed(self: Path, target: Any) -> None:
+    def killed(self: Path, target: Path) -> None:
         raise InterruptedError
 
     monkeypatch.setattr(Path, "replace", killed)
-    file = tmp_path / "mlflow.db"
     with pytest.raises(InterruptedError):
-        Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).prepare()
-    assert not file.exists()
-    monkeypatch.setattr(Path, "replace", moved)
-    Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).prepare()
-    assert Tracking(f"sqlite:///{file}", str(tmp_path / "artifacts")).results() == []
+        Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "artifacts")).prepare()
+    assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_readers_make_no_store(tmp_path: Any) -> None:
+def test_readers_make_no_store(tmp_path: Path) -> None:
     assert Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path)).results() == []
     assert list(tmp_path.iterdir()) == []
 

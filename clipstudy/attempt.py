@@ -1,0 +1,157 @@
+"""One claimed batch from claim to hand-over: run it, settle each cell by itself, give back what was not done."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from clipstudy import run
+from clipstudy.errors import ClipstudyError, GroupChanged
+from clipstudy.heartbeat import Heartbeat
+from clipstudy.job import Batch, Failure, Job, Status
+from clipstudy.outcome import Artifact, Outcome
+from clipstudy.progress import Progress, duration
+from clipstudy.queue import dialect, jobs, outbox
+from clipstudy.queue.patience import patiently
+from clipstudy.tasks.task import Bench
+from clipstudy.tracking import environment
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from clipstudy.features.cache import Store
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class Tally:
+    """What a worker did, cell by cell, and how long it took (seconds)."""
+
+    computed: int = 0
+    failed: int = 0
+    recorded: int = 0
+    busy: float = 0.0  #: with batches, the queue and MLflow
+    keeping: float = 0.0  #: of that, with the queue and MLflow alone
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Time with the queue or MLflow."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.keeping += time.monotonic() - began
+
+
+class Attempt:
+    """A batch in the hands of a worker. Every write is fenced: what is no longer ours is dropped."""
+
+    def __init__(
+        self, engine: Engine, batch: Batch, heartbeat: Heartbeat, progress: Progress, patience: float, tally: Tally
+    ) -> None:
+        self.engine, self.batch, self.heartbeat, self.progress, self.tally = engine, batch, heartbeat, progress, tally
+        self.patience = patience  #: seconds: after a lease's length the cells are no longer ours anyway
+        self.title = f"{batch.group.model.name} · {batch.group.task.name} · {len(batch.jobs)} layers"
+        self.left = {job.layer: job for job in batch.jobs}
+
+    def compute(self, shelf: run.Shelf, store: Store | None, bench: Bench) -> None:
+        """Run the batch and settle each layer as it comes. Never raises for what goes wrong in the batch itself."""
+        self.progress.batch(self.title)
+        self.heartbeat.hold(self.batch.jobs, self.title)
+        began = time.monotonic()
+        with captured() as text:
+            try:
+                started = self._ask(lambda: dialect.now(self.engine))
+                found = run.run(
+                    self.batch.group, self.batch.layers, shelf=shelf, store=store, bench=bench, pin=self._pin
+                )
+                for layer, one in found:
+                    if isinstance(one, Failure):
+                        job = self.left[layer]
+                        self.progress.say(f"{name(job)}: {one.error} → {self._end(job, one, text)}")
+                    else:
+                        self._hand_over(self.left[layer], one, started, text)
+                    del self.left[layer]
+                log.info("%s: done in %s", self.title, duration(time.monotonic() - began))
+            except run.Stopped:
+                pass
+            except Exception as error:
+                self._fail_all(error, text)
+            finally:
+                self.heartbeat.drop()
+                if self.left:
+                    given = self._ask(lambda: jobs.release(self.engine, tuple(self.left.values())))
+                    log.info("%s: %d cells given back", self.title, given)
+
+    def _hand_over(self, job: Job, outcome: Outcome, started: datetime, text: io.StringIO) -> None:
+        whole = replace(
+            outcome,
+            params={**environment(), **outcome.params},
+            artifacts=(*outcome.artifacts, Artifact("log.txt", text.getvalue().encode())),
+        )
+        ended = self._ask(lambda: dialect.now(self.engine))
+        ours = self._ask(lambda: outbox.hand_over(self.engine, job, whole, started=started, ended=ended))
+        self.heartbeat.settle(job)
+        if ours:
+            self.tally.computed += 1
+        else:
+            log.warning("%s: no longer ours (cancelled, or the lease ran out); its result is dropped", name(job))
+
+    def _fail_all(self, error: Exception, text: io.StringIO) -> None:
+        if isinstance(error, ClipstudyError):
+            log.error("%s", error)  # the user's to mend: where in the code it came up helps nobody
+        else:
+            log.exception("%s", self.title)
+        failure = run.failure(error)
+        ends = {self._end(job, failure, text) for job in self.left.values()}
+        self.left.clear()
+        self.progress.say(f"{self.title}: {failure.error} → {', '.join(sorted(ends))}")
+
+    def _end(self, job: Job, failure: Failure, text: io.StringIO) -> Status | str:
+        """End an attempt without an outcome; where the job went."""
+        self.tally.failed += 1
+        told = replace(failure, log=text.getvalue())
+        status = self._ask(lambda: jobs.fail(self.engine, job, told))
+        self.heartbeat.settle(job)
+        return status or "no longer ours"
+
+    def _pin(self, resolved: Mapping[str, str]) -> None:
+        stored = self._ask(lambda: jobs.pin(self.engine, self.batch.group_id, resolved))
+        changed = sorted(k for k in resolved if stored.get(k) != resolved[k])
+        if changed:
+            group = self.batch.group
+            raise GroupChanged(
+                f"{group.model.name} · {group.task.name}: the {' and the '.join(changed)} changed since this group "
+                f"began ({stored.get(changed[0])} then, {resolved[changed[0]]} now). Restore it, or name the new one "
+                "in the study file and type: clipstudy enqueue --all"
+            )
+
+    def _ask(self, act: Callable[[], T]) -> T:
+        with self.tally.kept():
+            return patiently(act, self.patience)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[io.StringIO]:
+    """Everything that clipstudy logs meanwhile: the attempt's log."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("clipstudy")
+    logger.addHandler(handler)
+    try:
+        yield text
+    finally:
+        logger.removeHandler(handler)
+
+
+def name(job: Job) -> str:
+    return f"{job.model} · {job.task} · {job.label}"

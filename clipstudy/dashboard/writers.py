@@ -1,0 +1,141 @@
+"""A view's table as CSV, JSON, Markdown, LaTeX, and as the grid that a page shows. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import asdict, dataclass
+
+from clipstudy.dashboard.tables import View, axis_title, half_width, layer_name, shown_value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as a line of CSV or JSON: raw values, not scaled to the axis."""
+
+    task: str
+    metric: str
+    family: str
+    model: str
+    layer: int
+    label: str
+    depth: float | None
+    value: float
+    low: float | None
+    high: float | None
+    half_width: float | None
+    n: int | None
+    initialisations: int
+    one_class: bool
+    best: bool
+
+
+def rows(shown: View) -> list[Row]:
+    return [
+        Row(
+            task=shown.task or shown.title,
+            metric=shown.metric,
+            family=curve.family,
+            model=curve.title,
+            layer=cell.layer,
+            label=cell.label,
+            depth=cell.depth,
+            value=cell.estimate.value,
+            low=cell.estimate.low,
+            high=cell.estimate.high,
+            half_width=half_width(cell.estimate),
+            n=cell.n,
+            initialisations=cell.inits,
+            one_class=cell.one_class,
+            best=cell.layer == curve.best,
+        )
+        for curve in shown.curves
+        for cell in curve.cells
+    ]
+
+
+def to_csv(shown: View) -> str:
+    text = io.StringIO()
+    names = list(Row.__dataclass_fields__)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows(shown):
+        values = asdict(row)
+        # A spreadsheet runs a cell that begins like a formula; a leading apostrophe makes it text.
+        safe = {k: f"'{v}" if isinstance(v, str) and v[:1] in ("=", "+", "-", "@") else v for k, v in values.items()}
+        writer.writerow(safe)
+    return text.getvalue()
+
+
+def to_json(shown: View) -> str:
+    return json.dumps([asdict(row) for row in rows(shown)], indent=1, allow_nan=False)
+
+
+def to_markdown(shown: View) -> str:
+    """Layers down, models across; each model's best layer in bold."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"([\\`*_\[\]|<>])", r"\\\1", " ".join(text.split()))
+
+    header, body = grid(shown)
+    lines = [["layer", *(escaped(title) for title in header)]]
+    lines += [[name, *(f"**{text}**" if best else text for text, best in cells)] for name, cells in body]
+    table = ["| " + " | ".join(line) + " |" for line in lines]
+    table.insert(1, "|" + " --- |" * len(lines[0]))
+    return "\n".join([f"**{escaped(shown.title)}**, {axis_title(shown.metric)}", "", *table, ""])
+
+
+def to_latex(shown: View) -> str:
+    """A booktabs table: layers down, models across; each model's best layer in bold."""
+    header, body = grid(shown)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(shown.title)}, {_tex(axis_title(shown.metric))}: mean $\pm$ half of the 95\% interval.}}",
+        rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
+        r"\toprule",
+        " & ".join(["layer", *(_tex(title) for title in header)]) + r" \\",
+        r"\midrule",
+    ]
+    for name, cells in body:
+        texts = [_tex(text) for text, _ in cells]
+        bold = [rf"\textbf{{{text}}}" if best else text for text, (_, best) in zip(texts, cells, strict=True)]
+        lines.append(" & ".join([_tex(name), *bold]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def grid(shown: View) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]]]]:
+    """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last the
+    number of test items."""
+    found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]
+    body = []
+    for layer in shown.layers:
+        cells = []
+        for curve, at in zip(shown.curves, found, strict=True):
+            cell = at.get(layer)
+            flag = "†" if cell and cell.one_class else ""
+            text = "—" if cell is None else shown_value(cell.estimate, shown.metric) + flag
+            cells.append((text, layer == curve.best))
+        body.append((layer_name(layer, shown.modality), cells))
+    counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]
+    if any(counts):
+        texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]
+        body.append(("test items", [(text, False) for text in texts]))
+    return [curve.title for curve in shown.curves], body
+
+
+def _tex(text: str) -> str:
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "†": r"$\dagger$",
+        "±": r"$\pm$",
+        "–": "--",
+        "—": "---",
+    }
+    return "".join(special.get(c, c) for c in " ".join(text.split()))

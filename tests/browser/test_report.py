@@ -1,0 +1,228 @@
+"""The report as a reader meets it: in a browser, from a file, with no network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipstudy.dashboard import panels, report, writers
+from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.tables import board, view
+from clipstudy.errors import ClipstudyError
+from clipstudy.outcome import Estimate, Result
+from clipstudy.spec import WHOLE_MODEL
+from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
+
+NOTE = "Pocket results say nothing about the real CLIP."
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def reader(chromium: Any, tmp_path: Path) -> Iterator[Open]:
+    """Writes a report and opens it. After the test: nothing was asked of any network and the console is empty."""
+    pages, complaints = [], []
+
+    def open_report(
+        found: Sequence[Result], dashboard: Dashboard | None = None, *, note: str = NOTE, **context: Any
+    ) -> Any:
+        path = tmp_path / "report.html"
+        report.write(found, path, dashboard=dashboard or panels.load(panels.default()), study_note=note)
+        page = chromium.new_page(viewport={"width": 1280, "height": 900}, **context)
+        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-drawn=yes]", state="attached")
+        pages.append(page)
+        return page
+
+    yield open_report
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def drawn(page: Any, anchor: str) -> list[dict[str, Any]]:
+    """What Plotly drew: name, x and y of every trace."""
+    script = "e => e.querySelector('.chart').data.map(t => ({name: t.name, x: [...t.x], y: [...t.y]}))"
+    found: list[dict[str, Any]] = page.eval_on_selector(f"#{anchor}", script)
+    return found
+
+
+def test_bars_are_the_numbers(reader: Open) -> None:
+    found = results()
+    page = reader(found)
+    expected = view(board(found, panels.load(panels.default()).order), "sentence_length")
+    assert expected
+    assert page.locator(".chart .bars .point").count() > 0
+    shown = drawn(page, "panel-2-1")
+    assert [trace["name"] for trace in shown] == [curve.title for curve in expected.curves]
+    for trace, curve in zip(shown, expected.curves, strict=True):
+        assert trace["x"] == [cell.layer for cell in curve.cells]
+        assert trace["y"] == pytest.approx([100 * cell.estimate.value for cell in curve.cells])
+    # … and the bars on the screen have those heights: layer 12 of BERT against layer 0.
+    heights = page.eval_on_selector_all(
+        "#panel-2-1 .trace.bars:first-child .point path", "bars => bars.map(b => b.getBBox().height)"
+    )
+    values = [cell.estimate.value for cell in expected.curves[0].cells]
+    assert heights[12] / heights[0] == pytest.approx(values[12] / values[0], rel=0.02)
+    # Ten charts, and an average for each category of more than one task.
+    assert page.locator(".chart.js-plotly-plot").count() == 13
+
+
+def test_the_page_says_what_it_is(reader: Open) -> None:
+    gone = [r for r in results() if (r.model, r.task, r.layer) != ("bert", "tree_depth", 5)]
+    old = [result(layer=k, digest="d0", ended="2026-10-01T00:00:00+00:00") for k in range(3)]
+    page = reader([*gone, *old])
+    text = page.inner_text("body")
+    for said in (
+        NOTE,
+        "1,559 results: 6 models (12 with each initialisation counted), 10 tasks. Measured 2026-11-24 (UTC).",
+        "bert · tree_depth: no result yet for layer 5",
+        "bert · bigram_shift: 3 results of older settings (d0) not shown",
+        "Not there yet: BERT 5.",
+        "org/bert",
+        "0123abcd",
+        "untrained, 3 initialisations",
+        "10,002",
+        "a probe predicts one class only",
+    ):
+        assert said in text, said
+
+
+def test_downloads(reader: Open) -> None:
+    found = results()
+    page = reader(found)
+    shown = view(board(found, panels.load(panels.default()).order), "bigram_shift")
+    assert shown
+    figure = page.locator("figure", has=page.get_by_label("Bigram shift: accuracy"))
+    got = {}
+    for name in ("CSV", "LaTeX", "Markdown", "JSON"):
+        with page.expect_download() as caught:
+            figure.get_by_role("link", name=f"Bigram shift as {name}").click()
+        got[caught.value.suggested_filename] = Path(caught.value.path()).read_text(encoding="utf-8")
+    assert got == {
+        "bigram_shift-accuracy.csv": writers.to_csv(shown),
+        "bigram_shift-accuracy.tex": writers.to_latex(shown),
+        "bigram_shift-accuracy.md": writers.to_markdown(shown),
+        "bigram_shift-accuracy.json": writers.to_json(shown),
+    }
+    rows = list(csv.DictReader(io.StringIO(got["bigram_shift-accuracy.csv"])))
+    assert len(rows) == 6 * 13 == len(json.loads(got["bigram_shift-accuracy.json"]))
+
+
+def test_the_table_beside_the_chart(reader: Open) -> None:
+    found = results([BERT], [SHIFT])
+    page = reader(found, Dashboard("D", (Panel("P"),)))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    summary = page.locator("figure summary")
+    summary.focus()
+    page.keyboard.press("Enter")
+    shown = view(board(found), "bigram_shift")
+    assert shown
+    cells = page.locator("figure tbody tr").all_inner_texts()
+    _, body = writers.grid(shown)
+    assert [text.split("\t") for text in cells] == [[name, *(text for text, _ in row)] for name, row in body]
+    assert page.locator("figure td.best").inner_text() == next(t for _, row in body for t, best in row if best)
+
+
+def test_before_anything_is_recorded(reader: Open) -> None:
+    page = reader([])
+    assert "Nothing is recorded yet" in page.inner_text("body")
+    assert "clipstudy worker --drain" in page.inner_text("pre")
+    assert page.locator(".chart").count() == 0
+
+
+def test_a_task_of_the_whole_model_beside_an_unfinished_one(reader: Open) -> None:
+    task = Task("boolq", "BoolQ", "downstream")
+    whole = [result(model, task, WHOLE_MODEL, layers="-1", layer_label="whole model", depth="") for model in MODELS[:3]]
+    page = reader([*whole, result(layer=3)], Dashboard("D", (Panel("Downstream", category=("downstream",)),)))
+    assert [trace["y"] for trace in drawn(page, "panel-1-0")] == [[75.0]] * 3
+    assert "recorded, but on none of this dashboard's panels: bigram_shift" in page.inner_text("body")
+
+
+def test_depth_draws_lines(reader: Open) -> None:
+    page = reader(results(MODELS[:2], [SHIFT]), Dashboard("D", (Panel("P", x="depth"),)))
+    [first, _] = drawn(page, "panel-1-0")
+    assert first["x"][0] == 0 and first["x"][-1] == 1
+    assert page.locator(".chart .scatterlayer .trace").count() == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(reader: Open, scheme: str) -> None:
+    """Text of the charts follows the page: it must differ from the page's ground."""
+    page = reader(results([BERT], [SHIFT]), color_scheme=scheme)
+    color = page.eval_on_selector(".chart .gtitle, .chart .xtitle", "e => getComputedStyle(e).fill")
+    ground = page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
+    channel = [int(text.split("(")[1].split(",")[0]) for text in (color, ground)]
+    assert abs(channel[0] - channel[1]) > 150, (color, ground)
+
+
+def test_nothing_overlaps_at_1280(reader: Open) -> None:
+    """Six models, thirteen layers, ten tasks: no chart wider than its cell, no label on another, no sideways scroll."""
+    near = Estimate(0.51)  # a baseline right beside another
+    page = reader([replace(r, metrics={"baseline/human_like": near, **r.metrics}) for r in results()])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    overlaps = page.evaluate(
+        """() => {
+          const boxes = (e, s) => [...e.querySelectorAll(s)].map(x => x.getBoundingClientRect());
+          const clash = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+          let found = 0;
+          for (const chart of document.querySelectorAll(".chart")) {
+            const frame = chart.getBoundingClientRect();
+            const labels = boxes(chart, ".xtick text, .ytick text, .annotation-text, .gtitle, .xtitle, .ytitle");
+            labels.forEach((a, i) => {
+              if (a.right > frame.right + 1 || a.left < frame.left - 1) found++;
+              labels.slice(i + 1).forEach(b => { if (clash(a, b)) found++; });
+            });
+          }
+          return found;
+        }"""
+    )
+    assert overlaps == 0
+
+
+def test_hostile_names_stay_text(reader: Open) -> None:
+    nasty = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<b>bold</b>"
+    model = Model(nasty, nasty)
+    task = Task(nasty, nasty, "syntactic")
+    found = [result(model, task, k, study=nasty, dataset=nasty, layer_label=nasty, role=nasty) for k in (0, 2)]
+    dashboard = Dashboard(nasty, (Panel(nasty, average=True, caption=nasty),), description=nasty)
+    page = reader(found, dashboard, note=nasty)  # an alert or a request would be complained about
+    assert page.locator("h1").inner_text() == f"{nasty}: {nasty}"
+    assert page.locator(".callout").inner_text() == nasty
+    assert page.locator("img, b b, h1 *").count() == 0
+    assert page.locator(".chart .gtitle").inner_html().count("<b") == 0
+    assert page.locator("script").count() == 3, "plotly, ours, and one figure"
+
+
+def test_the_page_may_fetch_nothing(chromium: Any, tmp_path: Path) -> None:
+    """Not even what a script in it asked for: its policy forbids."""
+    path = tmp_path / "report.html"
+    report.write(results([BERT], [SHIFT]), path, dashboard=Dashboard("D", (Panel("P"),)))
+    page = chromium.new_page()
+    page.goto(path.as_uri())
+    answer = page.evaluate("fetch('data:text/plain,x').then(() => 'fetched', () => 'blocked')")
+    page.close()
+    assert answer == "blocked"
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ClipstudyError, match="cannot be written"):
+        report.write([], tmp_path / "file" / "report.html", dashboard=Dashboard("D", ()), study_note="")
+
+
+def test_a_report_is_small_beside_plotly(tmp_path: Path) -> None:
+    """The library is in it once, whatever the number of charts."""
+    path = tmp_path / "report.html"
+    report.write(results(MODELS, TASKS), path, dashboard=panels.load(panels.default()))
+    assert path.read_text(encoding="utf-8").count("* plotly.js v") == 1

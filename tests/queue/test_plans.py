@@ -1,0 +1,78 @@
+"""How the databases find a row to claim among many that are done: by indexes on what is queued, never by looking."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Executable, select, text
+
+from clipstudy.queue import claims, jobs
+from clipstudy.queue.dialect import connect, is_, migrate, reading, writing
+from clipstudy.queue.schema import jobs as table
+from tests.queue.samples import LEASE, cells, claim, group
+
+DONE, QUEUED = 20_000, 30
+
+
+@pytest.fixture
+def crowded(engine: Engine) -> Engine:
+    """Many finished rows, few queued ones."""
+    plan = cells(*(group(f"m{i % 20}", f"t{i // 20}", blocks=99) for i in range(DONE // 100)))
+    jobs.enqueue(engine, plan)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE jobs SET status = 'done', run_id = 'r', ended_at = created_at"))
+    jobs.enqueue(engine, cells(*(group(f"m{i}", "new", blocks=2) for i in range(QUEUED // 3))))
+    with writing(engine) as connection:
+        connection.execute(text("ANALYZE"))
+    return engine
+
+
+def plan_of(engine: Engine, statement: Any) -> str:
+    """The plan with every parameter unknown, which is what Postgres makes of a statement that it has prepared."""
+    compiled = statement.compile(dialect=engine.dialect, compile_kwargs={"render_postcompile": True})
+    with reading(engine) as connection:
+        if engine.dialect.name == "sqlite":
+            values = tuple(compiled.params[name] for name in compiled.positiontup)
+            return "\n".join(r[3] for r in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", values))
+        numbers = {name: f"${n}" for n, name in enumerate(compiled.params, 1)}
+        sql = re.sub(r"%\((\w+)\)s", lambda found: numbers[found[1]], str(compiled)).replace("%%", "%")
+        cursor = connection.connection.cursor()
+        return "\n".join(row[0] for row in cursor.execute(f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {sql}"))
+
+
+def assert_walks_indexes(engine: Engine, statement: Executable, *indexes: str) -> None:
+    plan = plan_of(engine, statement)
+    for index in indexes:
+        assert index in plan, plan
+    assert "Seq Scan" not in plan, plan
+    for line in plan.splitlines():
+        # SQLite: a SCAN of a table is one through a (partial) index, or one of a CTE's few rows.
+        assert not line.startswith("SCAN") or "USING INDEX ix_jobs_queued" in line or line[5:] in CTES, plan
+
+
+CTES = ("leader", "taken", "locked", "free")
+
+
+@pytest.mark.parametrize("model", [None, "m3"])
+@pytest.mark.parametrize("cap", [None, 2])
+def test_a_claim_walks_indexes(crowded: Engine, model: str | None, cap: int | None) -> None:
+    own = "ix_jobs_queued_model" if model else "ix_jobs_queued"
+    assert_walks_indexes(crowded, claims.claim_statement("ann", LEASE, cap, model), own, "ix_jobs_queued_group")
+    assert len(claim(crowded, prefer_model=model).jobs) == 3
+
+
+def test_a_claim_walks_indexes_as_soon_as_a_study_is_enqueued(empty_url: str) -> None:
+    engine = connect(empty_url)
+    migrate(engine)
+    jobs.enqueue(engine, cells(*(group(f"m{i % 10}", f"t{i // 10}", blocks=9) for i in range(200))))
+    assert_walks_indexes(engine, claims.claim_statement("ann", LEASE), "ix_jobs_queued", "ix_jobs_queued_group")
+    engine.dispose()
+
+
+def test_polls_and_expiry_walk_indexes(crowded: Engine) -> None:
+    expired = select(table.c.id).where(is_(table.c.status, "running"), table.c.lease_until <= 5.0).limit(claims._ONE)
+    for statement, index in ((claims._first("id"), "ix_jobs_queued"), (expired, "ix_jobs_leased")):
+        plan = plan_of(crowded, statement)
+        assert index in plan and "Seq Scan" not in plan, plan

@@ -1,0 +1,176 @@
+"""Scores against scikit-learn and closed forms; intervals and tests against what theory says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as sk
+
+from clipstudy.metrics import (
+    accuracy,
+    ami,
+    bootstrap_accuracy,
+    holm,
+    macro_f1,
+    majority,
+    mcnemar,
+    nmi,
+    paired_difference,
+    quantile_interval,
+    tost,
+)
+
+pairs = st.integers(1, 60).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 4), min_size=n, max_size=n)] * 2))
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs)
+def test_scores_agree_with_scikit_learn(pair: tuple[list[int], list[int]]) -> None:
+    truth, guess = pair
+    assert accuracy(truth, guess) == pytest.approx(sk.accuracy_score(truth, guess))
+    assert macro_f1(truth, guess) == pytest.approx(sk.f1_score(truth, guess, average="macro"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs, st.permutations(range(5)))
+def test_nmi_is_symmetric_bounded_and_blind_to_names(pair: tuple[list[int], list[int]], names: list[int]) -> None:
+    truth, clusters = pair
+    for average in ("geometric", "arithmetic"):
+        score = nmi(truth, clusters, average)
+        assert -1e-9 <= score <= 1 + 1e-9
+        assert nmi(clusters, truth, average) == pytest.approx(score, abs=1e-9)
+        assert nmi(truth, [names[c] for c in clusters], average) == pytest.approx(score, abs=1e-9)
+
+
+def test_nmi_in_closed_form() -> None:
+    # Four labels against the two halves they make up: I = ln 2, entropies ln 4 and ln 2.
+    truth, clusters = [0, 1, 2, 3], [0, 0, 1, 1]
+    assert nmi(truth, clusters, "arithmetic") == pytest.approx(2 / 3)
+    assert nmi(truth, clusters, "geometric") == pytest.approx(1 / np.sqrt(2))
+
+
+def test_ami_of_chance_is_zero_where_nmi_is_not() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 9, 100)
+    drawn = [rng.integers(0, 9, 100) for _ in range(50)]
+    assert abs(np.mean([ami(truth, c) for c in drawn])) < 0.01
+    assert np.mean([nmi(truth, c) for c in drawn]) > 0.1
+
+
+def test_majority_is_learnt_on_train_and_scored_on_test() -> None:
+    assert majority([0, 0, 1]) == pytest.approx(2 / 3)
+    assert majority([0, 0, 1], [1, 1, 1, 0]) == 0.25
+    assert majority([1, 0], [0, 0, 1]) == pytest.approx(2 / 3)  # a tie: the lowest label
+
+
+def test_unequal_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="equal length"):
+        accuracy([1, 2], [1])
+
+
+def test_with_one_seed_the_interval_is_the_binomial_one() -> None:
+    correct = np.arange(1000) < 700
+    value, low, high = bootstrap_accuracy(correct[None, None], draws=4000)[0]
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 1000)
+    assert value == pytest.approx(0.7)
+    assert (value - low, high - value) == (pytest.approx(half, rel=0.1), pytest.approx(half, rel=0.1))
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    alike = rng.random((4, 500)) < 0.7
+    unlike = rng.random((4, 500)) < np.array([0.5, 0.6, 0.8, 0.9])[:, None]
+    narrow, wide = bootstrap_accuracy(np.stack([alike, unlike]))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_layers_share_the_draws() -> None:
+    correct = np.random.default_rng(2).random((3, 2, 200)) < 0.6
+    together = bootstrap_accuracy(correct, draws=300, rng=5)
+    alone = [bootstrap_accuracy(layer[None], draws=300, rng=5)[0] for layer in correct]
+    assert np.allclose(together, alone, atol=1e-6)
+    twice = bootstrap_accuracy(np.stack([correct[0], correct[0]]), draws=300)
+    assert twice[0] == twice[1]
+
+
+def test_intervals_cover_what_they_should() -> None:
+    # A truth of 0.75 over items, seeds around it by 0.03: about 95 of 100 intervals hold it.
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        levels = 0.75 + 0.03 * rng.standard_normal(8)
+        difficulty = rng.random(300)
+        _, low, high = bootstrap_accuracy((difficulty < levels[:, None])[None], draws=300, rng=rng)[0]
+        held += low <= 0.75 <= high
+    assert 0.90 <= held / 200 <= 1.0
+
+
+def test_quantile_interval_is_over_the_replicates() -> None:
+    assert quantile_interval(np.arange(101).reshape(101, 1)) == pytest.approx((50.0, 2.5, 97.5))
+    assert quantile_interval([0.25]) == (0.25, 0.25, 0.25)
+
+
+def test_a_paired_difference_sees_what_unpaired_intervals_hide() -> None:
+    rng = np.random.default_rng(4)
+    difficulty = rng.random(1000)
+    first, second = (difficulty < 0.72)[None, None], (difficulty < 0.70)[None, None]
+    found = paired_difference(first, second, draws=2000)[0]
+    assert found.value == pytest.approx(first.mean() - second.mean())
+    assert found.low > 0 and found.p < 0.01
+    a, b = (bootstrap_accuracy(x)[0] for x in (first, second))
+    assert a.low < b.high
+    back = paired_difference(second, first, draws=2000)[0]
+    assert back.value == pytest.approx(-found.value)
+    assert back.p == pytest.approx(found.p, abs=0.005)
+
+
+def test_the_p_of_no_difference_keeps_its_level() -> None:
+    rng = np.random.default_rng(5)
+    first, second = (rng.random((300, 1, 200)) < 0.7 for _ in range(2))
+    p = np.array([d.p for d in paired_difference(first, second, draws=999, rng=rng)])
+    assert 0.01 <= (p <= 0.05).mean() <= 0.10
+    assert 0.4 <= (p <= 0.5).mean() <= 0.6
+
+
+def test_equal_models_do_not_differ_and_other_items_are_refused() -> None:
+    same = np.random.default_rng(6).random((1, 1, 100)) < 0.5
+    found = paired_difference(same, same, draws=200)[0]
+    assert (found.value, found.low, found.high, found.p, found.error) == (0, 0, 0, 1, 0)
+    with pytest.raises(ValueError, match="not the same layers and items"):
+        paired_difference(same, same[..., :50])
+
+
+def test_mcnemar_is_the_binomial_test_of_the_disagreements() -> None:
+    first = np.array([1] * 10 + [0] * 2 + [1] * 50 + [0] * 5, dtype=bool)
+    second = np.array([0] * 10 + [1] * 2 + [1] * 50 + [0] * 5, dtype=bool)
+    assert mcnemar(first, second) == pytest.approx(2 * stats.binom.cdf(2, 12, 0.5))
+    assert mcnemar(first, first) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(p_values)
+def test_holm_is_monotone_and_between_p_and_bonferroni(p: list[float]) -> None:
+    adjusted = holm(p)
+    assert (adjusted >= np.asarray(p)).all()
+    assert (adjusted <= np.minimum(1, np.asarray(p) * len(p)) + 1e-12).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+def test_tost_in_closed_form() -> None:
+    # Equivalent at 5% exactly when the 90% interval lies within the margin.
+    error = 0.01
+    edge = 0.05 - stats.norm.ppf(0.95) * error
+    assert tost(edge, error, 0.05) == pytest.approx(0.05)
+    assert tost(-edge, error, 0.05) == pytest.approx(0.05)
+    assert tost(0.06, error, 0.05) > 0.5
+    assert tost(edge, error, 0.05, freedom=4) > 0.05
+    assert (tost(0.01, 0, 0.05), tost(0.05, 0, 0.05)) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="positive"):
+        tost(0, 1, 0)

@@ -1,0 +1,301 @@
+"""Which results count, how they are pooled and averaged, and how tables leave the house."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipstudy.dashboard import tables, writers
+from clipstudy.dashboard.tables import (
+    Cell,
+    Curve,
+    View,
+    Z,
+    average,
+    board,
+    half_width,
+    newest,
+    pooled,
+    standard_error,
+    view,
+)
+from clipstudy.outcome import Estimate
+from clipstudy.spec import WHOLE_MODEL
+from tests.made_up import BERT, MODELS, SHIFT, Model, Task, result, results
+
+TWIN = Model("bert-untrained", "BERT, untrained", "bert")
+DEPTH = Task("tree_depth", "Tree depth", "syntactic")
+
+
+def test_only_the_newest_settings_count() -> None:
+    old = [result(layer=k, digest="old", ended="2026-11-01T00:00:00+00:00") for k in range(13)]
+    new = [result(layer=k, digest="new", ended="2026-11-02T00:00:00+00:00") for k in range(2)]
+    kept, older = newest([*new, *old])
+    assert kept == new and older == [("bert", "bigram_shift", "old", 13)]
+    notes = board([*old, *new]).notes
+    assert "bert · bigram_shift: 13 results of older settings (old) not shown" in notes
+    assert "bert · bigram_shift: no result yet for layers 2–12" in notes
+
+
+def test_newest_is_what_ended_last_not_what_began_last() -> None:
+    again = result(layer=3, digest="old", ended="2026-11-03T00:00:00+00:00")
+    kept, _ = newest(
+        [result(layer=0, digest="old", ended="2026-11-01"), result(digest="new", ended="2026-11-02"), again]
+    )
+    assert [r.layer for r in kept] == [0, 3]
+
+
+def test_missing_tasks_are_noted_within_a_modality() -> None:
+    image = Model("rn50", "RN50", blocks=4)
+    vision = result(image, Task("cifar", "CIFAR", "objects"), modality="image", layers="0")
+    whole = [result(layer=k) for k in range(13)] + [result(MODELS[1], DEPTH, k) for k in range(13)]
+    assert list(board([*whole, vision]).notes) == [
+        "bert: no result yet on tree_depth",
+        "gpt2: no result yet on bigram_shift",
+    ]
+
+
+def test_a_view_of_one_task() -> None:
+    metrics = {"accuracy": Estimate(0.8, 0.7, 0.9), "items/test": Estimate(500), "baseline/majority": Estimate(0.5)}
+    shown = board([result(layer=0, metrics=metrics), result(layer=12, metrics=metrics | {"one_class": Estimate(0.2)})])
+    found = view(shown, "bigram_shift")
+    assert found is not None
+    [curve] = found.curves
+    assert curve.cells == (
+        Cell(0, "embedding", Estimate(0.8, 0.7, 0.9), 0.0, 500),
+        Cell(12, "block 12", Estimate(0.8, 0.7, 0.9), 1.0, 500, one_class=True),
+    )
+    assert curve.missing == tuple(range(1, 12)) and curve.best == 0
+    assert found.baselines == (("majority class", 0.5),) and found.title == "Bigram shift"
+    assert view(shown, "bigram_shift", "native/accuracy") is None and view(shown, "no such task") is None
+
+
+def test_an_arm_has_its_own_baselines_and_flags() -> None:
+    metrics = {
+        "nmi": Estimate(0.5),
+        "multi/nmi": Estimate(0.4),
+        "ami": Estimate(0.3),
+        "multi/one_class": Estimate(1.0),
+        "baseline/random": Estimate(0.01),
+        "multi/baseline/random": Estimate(0.02),
+    }
+    shown = board([result(task=Task("phrases", "Phrases", "phrase", "nmi"), metrics=metrics)])
+    headline, arm, other = (view(shown, "phrases", m) for m in (None, "multi/nmi", "ami"))
+    assert headline and arm and other
+    assert (headline.baselines, arm.baselines, other.baselines) == (
+        (("random clusters", 0.01),),
+        (("random clusters", 0.02),),
+        (),
+    )
+    assert not headline.curves[0].cells[0].one_class and arm.curves[0].cells[0].one_class
+
+
+def test_the_best_layer_is_chosen_on_the_development_set() -> None:
+    scores = {0: (0.80, 0.90), 1: (0.85, 0.70), 2: (0.85, 0.60)}
+    rows = [
+        result(layer=k, metrics={"accuracy": Estimate(test), "dev_accuracy": Estimate(dev)})
+        for k, (test, dev) in scores.items()
+    ]
+    found = view(board(rows), "bigram_shift")
+    assert found and found.curves[0].best == 0
+    without = [result(layer=k, metrics={"accuracy": Estimate(test)}) for k, (test, _) in scores.items()]
+    found = view(board(without), "bigram_shift")
+    assert found and found.curves[0].best == 1, "the first of equals"
+
+
+def test_lower_is_better_for_errors() -> None:
+    task = Task("reconstruction", "Reconstruction", "pixels", "mse")
+    found = view(board([result(task=task, layer=k, metrics={"mse": Estimate(k + 1.0)}) for k in range(3)]), task.name)
+    assert found and found.curves[0].best == 0
+
+
+def test_initialisations_of_a_twin_are_pooled() -> None:
+    values = (0.60, 0.62, 0.67)
+    se = 0.01
+    rows = [
+        result(TWIN, layer=0, init=i, metrics={"accuracy": Estimate(v, v - Z * se, v + Z * se)})
+        for i, v in enumerate(values)
+    ]
+    found = view(board(rows), "bigram_shift")
+    assert found
+    [curve] = found.curves
+    [cell] = curve.cells
+    assert (curve.family, curve.twin_of, cell.inits) == ("bert-untrained", "bert", 3)
+    between = 0.0013  # the sample variance of the three values
+    assert cell.estimate.value == pytest.approx(0.63)
+    assert standard_error(cell.estimate) == pytest.approx(math.sqrt(between / 3 + se**2))
+
+
+def test_one_estimate_is_not_touched() -> None:
+    lopsided = Estimate(0.5, 0.1, 0.6)
+    assert pooled([lopsided]) is lopsided
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=6), st.floats(0, 0.05))
+def test_pooling_never_narrows_below_one_run(values: list[float], se: float) -> None:
+    """The items are shared: more initialisations do not make them more."""
+    found = pooled([Estimate(v, v - Z * se, v + Z * se) for v in values])
+    width = standard_error(found)
+    assert width is not None and width >= se - 1e-9
+    assert min(values) - 1e-9 <= found.value <= max(values) + 1e-9
+
+
+def _view(task: str, *curves: Curve, metric: str = "accuracy", baselines: tuple[tuple[str, float], ...] = ()) -> View:
+    return View(task, task.title(), "syntactic", metric, "text", curves, baselines)
+
+
+def _curve(family: str, *estimates: Estimate, first: int = 0) -> Curve:
+    cells = tuple(Cell(k, f"block {k}", e, k / 12) for k, e in enumerate(estimates, first))
+    return Curve(family, family.upper(), None, cells, None)
+
+
+def test_the_average_of_a_category() -> None:
+    a = _view(
+        "a", _curve("bert", Estimate(0.5, 0.4, 0.6), Estimate(0.7, 0.6, 0.8)), baselines=(("majority class", 0.2),)
+    )
+    b = _view("b", _curve("bert", Estimate(0.9, 0.8, 1.0)), baselines=(("majority class", 0.4), ("human", 1.0)))
+    mean, notes = average([a, b], "Syntactic")
+    assert mean is not None and notes == ()
+    [curve] = mean.curves
+    assert [cell.layer for cell in curve.cells] == [0], "only layers that both tasks have"
+    estimate = curve.cells[0].estimate
+    assert estimate.value == pytest.approx(0.7)
+    half = half_width(estimate)
+    assert half == pytest.approx(math.sqrt(0.1**2 + 0.1**2) / 2)
+    assert mean.baselines == (("majority class", pytest.approx(0.3)),) and mean.caption == "Mean of A, B."
+
+
+def test_only_tasks_that_every_model_has_are_averaged() -> None:
+    e = Estimate(0.5)
+    views = [
+        _view("a", _curve("bert", e), _curve("gpt2", e)),
+        _view("b", _curve("bert", e), _curve("gpt2", e)),
+        _view("c", _curve("bert", e)),
+        _view("d", _curve("bert", e), metric="nmi"),
+    ]
+    mean, notes = average(views, "Syntactic")
+    assert mean is not None and mean.caption == "Mean of A, B."
+    assert notes == (
+        "D: measured as NMI, not in the average",
+        "C: not in the average, some models have no result yet",
+    )
+    assert mean.curves[0].cells[0].estimate == e, "no interval where a part has none"
+    assert average(views[:1], "One") == (None, ())
+    assert average([], "None") == (None, ())
+
+
+def test_models_come_in_the_order_asked_for_twins_after_their_models() -> None:
+    shown = board(results(tasks=[SHIFT]), order=["gpt2", "clip*"])
+    assert shown.families == (
+        "gpt2",
+        "gpt2-untrained",
+        "clip-text",
+        "clip-text-untrained",
+        "bert",
+        "bert-untrained",
+    )
+    found = view(shown, "bigram_shift")
+    assert found and tuple(curve.family for curve in found.curves) == shown.families
+
+
+def test_two_studies_do_not_mix() -> None:
+    shown = board([result(), result(study="pocket", metrics={"accuracy": Estimate(0.1)})])
+    found = view(shown, "bigram_shift")
+    assert found and [(c.title, c.cells[0].estimate.value) for c in found.curves] == [
+        ("paper: BERT", 0.75),
+        ("pocket: BERT", 0.1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "metric", "text"),
+    [
+        (Estimate(0.8534, 0.8464, 0.8604), "accuracy", "85.3 ± 0.7"),
+        (Estimate(0.8534), "native/accuracy", "85.3"),
+        (Estimate(0.1234, 0.1134, 0.1334), "nmi", "0.123 ± 0.010"),
+        (Estimate(21.5, 21.0, 22.0), "psnr", "21.50 ± 0.50"),
+        (Estimate(2.0), "epochs", "2.000"),
+    ],
+)
+def test_values_as_people_read_them(estimate: Estimate, metric: str, text: str) -> None:
+    assert tables.shown_value(estimate, metric) == text
+
+
+# -- writers -----------------------------------------------------------------------------------------------------
+
+NASTY = '=cmd|"/c calc"!A1 & 50% <b>_x_</b> | \\ {y} ~^#$ †\n'
+
+
+def _shown() -> View:
+    cells = (
+        Cell(0, "embedding", Estimate(0.5, 0.45, 0.55), 0.0, 1000, one_class=True),
+        Cell(1, "block 1", Estimate(0.8, 0.75, 0.85), 0.5, 1002),
+    )
+    other = (Cell(1, "block 1", Estimate(0.7), 0.5, 1000),)
+    curves = (Curve("bert", "BERT", None, cells, 1), Curve("odd", NASTY, None, other, None))
+    return View("shift", "Bigram shift", "syntactic", "accuracy", "text", curves)
+
+
+def test_the_grid() -> None:
+    header, body = writers.grid(_shown())
+    assert header == ["BERT", NASTY]
+    assert body == [
+        ("0 (embedding)", [("50.0 ± 5.0†", False), ("—", False)]),
+        ("1", [("80.0 ± 5.0", True), ("70.0", False)]),
+        ("test items", [("1,000–1,002", False), ("1,000", False)]),
+    ]
+
+
+def test_csv_holds_raw_values_and_runs_no_formula() -> None:
+    rows = list(csv.DictReader(io.StringIO(writers.to_csv(_shown()))))
+    assert [(r["family"], r["layer"], r["value"], r["low"], r["n"], r["best"]) for r in rows] == [
+        ("bert", "0", "0.5", "0.45", "1000", "False"),
+        ("bert", "1", "0.8", "0.75", "1002", "True"),
+        ("odd", "1", "0.7", "", "1000", "False"),
+    ]
+    assert rows[2]["model"] == "'" + NASTY
+
+
+def test_json_round_trip() -> None:
+    rows = json.loads(writers.to_json(_shown()))
+    assert len(rows) == 3 and rows[2]["model"] == NASTY and rows[2]["half_width"] is None
+    assert rows[0]["one_class"] is True and rows[1]["half_width"] == pytest.approx(0.05)
+
+
+def test_latex_is_escaped() -> None:
+    text = writers.to_latex(_shown())
+    assert r"\begin{tabular}{lrr}" in text and text.count(r"\toprule") == 1
+    assert r"\textbf{80.0 $\pm$ 5.0}" in text and r"50.0 $\pm$ 5.0$\dagger$ & ---" in text
+    assert r"\& 50\% \textless{}b\textgreater{}\_x\_" in text
+    assert r"\textbackslash{} \{y\} \textasciitilde{}\textasciicircum{}\#\$ $\dagger$" in text
+    assert all(line.count("&") - line.count(r"\&") == 2 for line in text.splitlines() if line.endswith(r"\\"))
+
+
+def test_markdown_is_escaped() -> None:
+    lines = writers.to_markdown(_shown()).splitlines()
+    assert lines[0] == r"**Bigram shift**, accuracy (%)"
+    assert r"\<b\>\_x\_\</b\> \| \\" in lines[2]
+    assert lines[5] == "| 1 | **80.0 ± 5.0** | 70.0 |"
+
+
+def test_whole_model_tasks() -> None:
+    task = Task("boolq", "BoolQ", "downstream")
+    rows = [result(task=task, layer=WHOLE_MODEL, layers="-1", layer_label="whole model", depth="")]
+    found = view(board(rows), "boolq")
+    assert found and found.curves[0].best is None and found.curves[0].cells[0].depth is None
+    assert writers.grid(found)[1] == [("whole model", [("75.0 ± 5.0", False)])]
+    assert average([found, found], "Downstream") == (None, ())
+
+
+def test_ranges() -> None:
+    assert tables.ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
+
+
+def test_bert_is_its_own_family() -> None:
+    assert tables.family_of(result(BERT, family="")) == "bert"
