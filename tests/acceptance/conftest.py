@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.queue.conftest import new_database, postgres  # noqa: F401 (fixtures)
+
 WORDS = [f"w{i}" for i in range(30)]
 STUDY = """
 [study]
@@ -146,5 +148,5 @@ def place(tmp_path: Path, material: Path, empty_mlflow: Path) -> Iterator[Place]
 def placed(request: pytest.FixtureRequest, place: Place) -> Place:
     """The same on both databases."""
     if request.param == "postgres":
-        place.environment["CLIPSTUDY_DATABASE"] = request.getfixturevalue("postgres_url")
+        place.environment["CLIPSTUDY_DATABASE"] = request.getfixturevalue("new_database")()
     return place

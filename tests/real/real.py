@@ -1,7 +1,8 @@
 """`make real`: the study of study.toml from nothing, two workers at once, on SQLite and again on Postgres.
 
-The second run reads the features that the first extracted. Prints what each took and how much of that was the queue and MLflow, checks that both give the same numbers, writes the
-report to mlruns/real/, and puts the table of results into the README between its marks. An hour or more on two cores.
+The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
+and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the table of results
+into the README between its marks. An hour or more on two cores.
 """
 
 from __future__ import annotations
