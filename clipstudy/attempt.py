@@ -80,7 +80,7 @@ class Attempt:
                     else:
                         self._hand_over(self.left[layer], one, started, text)
                     del self.left[layer]
-                log.info("%s: done in %s", self.title, duration(time.monotonic() - began))
+                self.progress.say(f"{self.title}: done in {duration(time.monotonic() - began)}")
             except run.Stopped:
                 pass
             except Exception as error:

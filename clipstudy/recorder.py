@@ -75,7 +75,7 @@ def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
         if known == record.parent_run_id:
             return known
     with outbox.parent(engine, record.job.group_id) as held:
-        parent = tracking.parent(record.group, record.resolved, held.run_id)
+        parent = tracking.parent(record.group, record.resolved, held.run_id, record.started)
         if parent != held.run_id:
             held.set(parent)
     return parent

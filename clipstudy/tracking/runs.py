@@ -76,10 +76,17 @@ class Tracking:
             client.set_terminated(run_id, "FINISHED" if entry.kind == "finished" else "FAILED", when)
             return run_id
 
-    def parent(self, group: Group, resolved: Mapping[str, str] | str | None, run_id: str | None) -> str:
+    def parent(
+        self,
+        group: Group,
+        resolved: Mapping[str, str] | str | None,
+        run_id: str | None,
+        started: datetime | None = None,
+    ) -> str:
         """The group's parent run, found by ``run_id`` or its tag, or made. The caller holds the group's lock.
 
-        ``resolved`` is what the group's first batch resolved at run time, as a mapping or as JSON.
+        ``resolved`` is what the group's first batch resolved at run time, as a mapping or as JSON; ``started`` when
+        that batch began, so that the parent spans its children.
         """
         with self._reaching():
             client, experiment = self._open()
@@ -92,7 +99,8 @@ class Tracking:
                     PREFIX + "claimed": str(time.time_ns()),
                     "mlflow.note.content": entries.note(group),
                 }
-                run = client.create_run(experiment, tags=tags, run_name=entries.group_title(group))
+                begin = None if started is None else milliseconds(started)
+                run = client.create_run(experiment, begin, tags, entries.group_title(group))
             values = json.loads(resolved) if isinstance(resolved, str) else dict(resolved or {})
             params = entries.group_params(group) | {f"resolved.{k}": str(v) for k, v in values.items()}
             self._log(run.info.run_id, [], _new(params, run))

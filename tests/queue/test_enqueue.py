@@ -83,6 +83,14 @@ def test_settings_that_come_back_are_revived_and_are_the_newest(engine: Engine) 
     assert queued_in_older_groups(engine) == 0
 
 
+def test_what_is_revived_need_not_wait_for_what_it_waited_for(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    fail(engine, claim(engine).jobs[0])
+    jobs.enqueue(engine, cells(group(epochs=10)))
+    assert jobs.enqueue(engine, [(group(), (0,))]).revived == 1
+    assert claim(engine).layers == (0,)
+
+
 def test_cancelled_rows_are_revived_with_all_tries(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     fail(engine, claim(engine).jobs[0])

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import IntegrityError
 
+from clipstudy.errors import DatabaseUnreachable
 from clipstudy.job import Status
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.queue import dialect, jobs, outbox
@@ -163,19 +164,23 @@ def test_a_record_given_back_rests_and_returns(engine: Engine) -> None:
 def test_a_failed_run_marks_the_row_only_while_it_is_its_last_word(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group(blocks=2)))
     settled, waiting, gone_on = claim(engine).jobs
-    fail(engine, settled, retry=False)
-    fail(engine, waiting)
     fail(engine, gone_on)
     come_due(engine)
-    again = claim(engine).job(gone_on.layer)
+    (again,) = claim(engine).jobs
+    fail(engine, settled, retry=False)
+    fail(engine, waiting)
     fail(engine, again, retry=False)
-    records = outbox.take(engine, "rec", lease=LEASE, limit=3)
-    for record in records:
-        assert record.kind == "failed" and record.attempt == 1
-        assert outbox.recorded(engine, record, f"run-{record.job.layer}-1")
-    assert [job.run_id for job in jobs.rows(engine)] == ["run-0-1", None, None]
-    record_all(engine)
-    assert jobs.get(engine, again.id).run_id == f"run-{again.id}-2"
+    records = outbox.take(engine, "rec", lease=LEASE)
+    assert [(record.kind, record.job.layer, record.attempt) for record in records] == [
+        ("failed", 2, 1),
+        ("failed", 0, 1),
+        ("failed", 1, 1),
+        ("failed", 2, 2),
+    ]
+    assert outbox.recorded(engine, records[0], "earlier") and jobs.get(engine, again.id).run_id is None
+    for record in records[1:]:
+        assert outbox.recorded(engine, record, f"run-{record.job.layer}-{record.attempt}")
+    assert [job.run_id for job in jobs.rows(engine)] == ["run-0-1", None, "run-2-2"]
 
 
 def test_a_rerun_keeps_the_old_run_until_the_new_one_is_there(engine: Engine) -> None:
@@ -231,6 +236,21 @@ def test_of_many_recorders_one_makes_the_parent_run(engine: Engine) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert set(pool.map(find_or_create, range(6))) == {"parent-0"}
+
+
+def test_a_parent_run_that_is_held_is_nobody_elses(engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialect, "_SQLITE_BUSY_S", 0)
+    monkeypatch.setattr(dialect, "_LOCK_WAIT_S", 0.05)
+    impatient = dialect.connect(url)
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    one, other = sorted({job.group_id for job in jobs.rows(engine)})
+    with outbox.parent(engine, one):
+        with pytest.raises(DatabaseUnreachable, match="is busy"), outbox.parent(impatient, one):
+            pass
+        if impatient.dialect.name == "postgresql":
+            with outbox.parent(impatient, other) as held:
+                assert held.run_id is None
+    impatient.dispose()
 
 
 @pytest.mark.postgres

@@ -66,7 +66,7 @@ def test_a_claim_walks_indexes(crowded: Engine, model: str | None, cap: int | No
 def test_a_claim_walks_indexes_as_soon_as_a_study_is_enqueued(empty_url: str) -> None:
     engine = connect(empty_url)
     migrate(engine)
-    jobs.enqueue(engine, cells(*(group(f"m{i % 10}", f"t{i // 10}", blocks=9) for i in range(200))))
+    jobs.enqueue(engine, cells(*(group(f"m{i % 10}", f"t{i // 10}", blocks=149) for i in range(200))))
     assert_walks_indexes(engine, claims.claim_statement("ann", LEASE), "ix_jobs_queued", "ix_jobs_queued_group")
     engine.dispose()
 

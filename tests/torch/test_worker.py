@@ -32,7 +32,7 @@ class Book:
         if self.away:
             raise TrackingUnreachable
 
-    def parent(self, of: Any, resolved: Any, run_id: str | None) -> str:
+    def parent(self, of: Any, resolved: Any, run_id: str | None, started: Any = None) -> str:
         self.prepare()
         return run_id or f"parent of {of.model.name} · {of.task.name}"
 
