@@ -183,17 +183,20 @@ def measure(
 
     fits: dict[Arm, list[list[ProbeFit]]] = {}
     asked = arms(options)
-    for done, arm in enumerate(asked):
-        headline = not arm.prefix
+    wanted = {arm: [truth, control.labels] if control and not arm.prefix else [truth] for arm in asked}
+    members = len(layers) * len(seeds) * len(options.l2)
+    in_all, done = members * sum(map(len, wanted.values())), 0
+    for arm in asked:
         fits[arm] = fit(
             [_inputs(features, layer, arm.view, parts, options.standardise) for layer in layers],
-            [truth, control.labels] if headline and control else [truth],
+            wanted[arm],
             len(number),
             recipe(options, arm.probe),
             seeds,
             device=bench.device,
-            on_progress=_part_of(bench, done, len(asked)),
+            on_progress=_after(bench, done, in_all),
         )
+        done += members * len(wanted[arm])
 
     intervals = {
         # The same draws for every arm and layer, so that what is compared was drawn alike.
@@ -238,9 +241,9 @@ def measure(
         )
 
 
-def _part_of(bench: Bench, done: int, of: int) -> Callable[[int, int], None]:
-    """Progress of one arm as a part of all arms'."""
-    return lambda fits, in_all: bench.progress("probes", done * in_all + fits, of * in_all)
+def _after(bench: Bench, done: int, of: int) -> Callable[[int, int], None]:
+    """Progress of one arm's fits after ``done`` of other arms, ``of`` in all."""
+    return lambda fits, _: bench.progress("probes", done + fits, of)
 
 
 @dataclass(frozen=True)

@@ -179,3 +179,4 @@ def test_a_full_life(engine: Engine) -> None:
     hand_over(engine, claim(engine).jobs[0])
     record_all(engine)
     assert statuses(engine) == [D, D] and all(job.run_id for job in jobs.rows(engine))
+    assert {(job.failure, job.error) for job in jobs.rows(engine)} == {(None, None)}
