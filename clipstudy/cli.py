@@ -50,11 +50,11 @@ def main() -> None:
 @app.command()
 def init() -> None:
     """Create (or migrate) the job table and the MLflow store."""
-    from clipstudy.queue import dialect
+    from clipstudy.queue import dialect, migration
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
-    dialect.migrate(dialect.connect(settings.database))
+    migration.migrate(dialect.connect(settings.database))
     open_tracking(settings).prepare()
     typer.echo(f"job table  {redact(settings.database)}\nMLflow     {redact(settings.tracking)}\nready")
 
@@ -130,14 +130,12 @@ def worker(
     from clipstudy import device as devices
     from clipstudy import progress as progresses
     from clipstudy import worker as workers
-    from clipstudy.queue import dialect
     from clipstudy.tracking import open as open_tracking
 
     if gpu is not None and device is not None:
         raise typer.BadParameter("name --gpu or --device, not both")
     settings = Settings.read()
     engine = _engine(settings)
-    dialect.check(engine)
     place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
     _threads(threads)
     progress = progresses.for_stream()
@@ -398,12 +396,12 @@ def ui(
 
 def _engine(settings: Settings, create: bool = False) -> Engine:
     """The job table. Where it is the embedded file and not there yet, the first enqueue creates it."""
-    from clipstudy.queue import dialect
+    from clipstudy.queue import dialect, migration
 
     engine = dialect.connect(settings.database)
     if create and engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-        dialect.migrate(engine)
-    dialect.check(engine)
+        migration.migrate(engine)
+    migration.check(engine)
     return engine
 
 

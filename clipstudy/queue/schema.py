@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-#: The newest migration. `dialect.check` compares with it, so that a command need not import Alembic.
+#: The newest migration. `migration.check` compares with it, so that a command need not import Alembic.
 HEAD = "0001"
 
 metadata = MetaData(

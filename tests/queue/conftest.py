@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from clipstudy.queue import dialect
+from clipstudy.queue import dialect, migration
 from clipstudy.queue.schema import metadata
 
 
@@ -54,7 +54,7 @@ def migrated_database(new_database: Callable[[], str]) -> str:
     """The one that tests share: a database is three hundred files, and deleting them is what takes time."""
     url = new_database()
     engine = dialect.connect(url)
-    dialect.migrate(engine)
+    migration.migrate(engine)
     engine.dispose()
     return url
 
@@ -75,7 +75,7 @@ def emptied(url: str) -> str:
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("template") / "jobs.db"
     engine = dialect.connect(f"sqlite:///{file}")
-    dialect.migrate(engine)
+    migration.migrate(engine)
     engine.dispose()
     return file
 

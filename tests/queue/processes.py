@@ -12,7 +12,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from clipstudy.job import Status
-from clipstudy.queue import claims, dialect, jobs
+from clipstudy.queue import claims, dialect, jobs, migration
 from tests.queue.samples import EXPIRED, LEASE, cells, group, hand_over, record_all
 
 _spawn = multiprocessing.get_context("spawn")
@@ -86,8 +86,8 @@ def enqueue(start: Callable[[], int], url: str, number: int) -> tuple[int, int]:
 def migrate(start: Callable[[], int], url: str, number: int) -> None:
     engine = dialect.connect(url)
     start()
-    dialect.migrate(engine)
-    dialect.check(engine)
+    migration.migrate(engine)
+    migration.check(engine)
 
 
 def claim_and_hang(pipe: Connection, url: str) -> None:

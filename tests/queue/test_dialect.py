@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, select, text
 
 from clipstudy.errors import ClipstudyError, DatabaseUnreachable, NetworkFilesystem, QueueError
-from clipstudy.queue import dialect, jobs
+from clipstudy.queue import dialect, jobs, migration
 from clipstudy.queue.dialect import clock, connect, reading, writing
 from tests.queue.samples import LEASE, cells, claim, group
 
@@ -51,13 +51,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs.db").write_text("not a database at all " * 100)
     with pytest.raises(QueueError, match="not a database"):
-        dialect.check(connect(f"sqlite:///{tmp_path}/jobs.db"))
+        migration.check(connect(f"sqlite:///{tmp_path}/jobs.db"))
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password() -> None:
     engine = connect("postgresql://me:se%40cret@127.0.0.1:1/name")
     with pytest.raises(DatabaseUnreachable, match=r"me:\*\*\*@127\.0\.0\.1:1/name does not answer") as told:
-        dialect.check(engine)
+        migration.check(engine)
     assert "cret" not in str(told.value) and told.value.transient
 
 

@@ -15,8 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from clipstudy.errors import NotMigrated, QueueError
-from clipstudy.queue import dialect, jobs
-from clipstudy.queue.dialect import connect, migrate, writing
+from clipstudy.queue import dialect, jobs, migration
+from clipstudy.queue.dialect import connect, writing
+from clipstudy.queue.migration import migrate
 from clipstudy.queue.schema import HEAD, metadata
 from tests.queue.samples import cells, claim, group
 
@@ -32,7 +33,7 @@ def own(empty_url: str) -> Iterator[Engine]:
 
 def config(connection: object = None) -> Config:
     found = Config()
-    found.set_main_option("script_location", str(dialect.migrations_folder()))
+    found.set_main_option("script_location", str(migration.migrations_folder()))
     found.attributes["connection"] = connection
     return found
 
@@ -89,7 +90,7 @@ def test_migrating_again_keeps_what_is_there(engine: Engine) -> None:
 
 def test_a_database_without_tables_says_what_to_type(empty_url: str) -> None:
     engine = connect(empty_url)
-    for act in (dialect.check, jobs.totals):
+    for act in (migration.check, jobs.totals):
         with pytest.raises(NotMigrated, match="clipstudy init"):
             act(engine)
     engine.dispose()
@@ -97,7 +98,7 @@ def test_a_database_without_tables_says_what_to_type(empty_url: str) -> None:
 
 def test_checking_creates_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotMigrated):
-        dialect.check(connect(f"sqlite:///{tmp_path / 'none.db'}"))
+        migration.check(connect(f"sqlite:///{tmp_path / 'none.db'}"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,7 +107,7 @@ def test_another_version_is_told(own: Engine, version: str, then: str) -> None:
     with writing(own) as connection:
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
     with pytest.raises(NotMigrated, match=f'"{version}".*{then}'):
-        dialect.check(own)
+        migration.check(own)
 
 
 def test_another_programs_database_is_left_alone(empty_url: str) -> None:
@@ -134,7 +135,7 @@ def test_a_migration_that_breaks_leaves_nothing_half_done(empty_url: str, monkey
     assert inspect(engine).get_table_names() == []
     monkeypatch.undo()
     migrate(engine)
-    dialect.check(engine)
+    migration.check(engine)
     engine.dispose()
 
 
@@ -152,8 +153,8 @@ def test_tables_can_be_built_anew_under_foreign_keys(own: Engine, monkeypatch: p
 
 def test_the_queue_loads_no_alembic_and_nothing_heavy(url: str) -> None:
     code = (
-        "import sys; from clipstudy.queue import dialect, jobs, outbox; e = dialect.connect(sys.argv[1]);"
-        "dialect.check(e); jobs.totals(e); outbox.pending(e); e.dispose();"
+        "import sys; from clipstudy.queue import dialect, jobs, migration, outbox; e = dialect.connect(sys.argv[1]);"
+        "migration.check(e); jobs.totals(e); outbox.pending(e); e.dispose();"
         "print(sorted({'alembic', 'mlflow', 'torch', 'numpy', 'pandas', 'sqlalchemy.orm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)

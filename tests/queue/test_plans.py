@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine, Executable, select, text
 
 from clipstudy.queue import claims, jobs
-from clipstudy.queue.dialect import connect, is_, migrate, reading, writing
+from clipstudy.queue.dialect import connect, is_, reading, writing
+from clipstudy.queue.migration import migrate
 from clipstudy.queue.schema import jobs as table
 from tests.queue.samples import LEASE, cells, claim, group
 

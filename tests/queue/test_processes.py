@@ -9,7 +9,8 @@ from sqlalchemy import Engine, select, text
 
 from clipstudy.job import Status
 from clipstudy.queue import jobs, outbox
-from clipstudy.queue.dialect import check, connect, writing
+from clipstudy.queue.dialect import connect, writing
+from clipstudy.queue.migration import check
 from clipstudy.queue.schema import jobs as table
 from tests.queue import processes
 from tests.queue.samples import cells, claim, come_due, group, hand_over, record_all, statuses

@@ -15,7 +15,7 @@ from clipstudy.errors import DataError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.progress import Lines
-from clipstudy.queue import dialect, jobs, outbox
+from clipstudy.queue import dialect, jobs, migration, outbox
 from clipstudy.worker import Habits, Worker
 from tests.queue.samples import cells, group
 
@@ -47,7 +47,7 @@ class Book:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     made = dialect.connect(f"sqlite:///{tmp_path}/jobs.db")
-    dialect.migrate(made)
+    migration.migrate(made)
     yield made
     made.dispose()
 
