@@ -51,8 +51,8 @@ format: install  ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 bench: install  ## the speed figures, as ratios
-	$(BIN)/python benchmarks/extraction.py
-	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.probes
 
 clean:  ## remove what was computed (mlruns/), not what was installed
 	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

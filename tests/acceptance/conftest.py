@@ -83,6 +83,21 @@ class Place:
             text=True,
         )
 
+    def work(self) -> None:
+        """A worker that drains the queue, in this process: it saves starting one where the start is not the point."""
+        from clipstudy.features.cache import Store
+        from clipstudy.progress import Lines
+        from clipstudy.queue import dialect
+        from clipstudy.settings import Settings
+        from clipstudy.tracking import open as open_tracking
+        from clipstudy.worker import Habits, Worker
+
+        settings = Settings.read({"CLIPSTUDY_HOME": str(self.folder), **self.environment})
+        engine = dialect.connect(settings.database)
+        store = Store(settings.cache / "features")
+        Worker(engine, open_tracking(settings), store, "cpu", Habits(drain=True, poll=0.05), Lines()).work()
+        engine.dispose()
+
     def json(self, *words: str) -> Any:
         return json.loads(self(*words, "--json").stdout)
 

@@ -116,7 +116,7 @@ def test_mlflow_down_loses_nothing(place: Place) -> None:
     worker.terminate()
     said = worker.communicate(timeout=60)[0]
     assert "MLflow does not answer" in said
-    place("worker", "--drain", "--device", "cpu")
+    place.work()
     rows = place.json("status", "--rows")["rows"]
     assert {(r["status"], r["attempt"]) for r in rows} == {("done", 1)}
     assert len(results(place)) == 3
@@ -127,10 +127,10 @@ def test_a_file_that_changes_midway_is_not_mixed_in(place: Place) -> None:
     (place.folder / "order.txt").unlink()
     (place.folder / "order.txt").write_text(rows)
     place("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
-    place("worker", "--drain", "--device", "cpu")
+    place.work()
     (place.folder / "order.txt").write_text(rows + "te\tup\tw1 w2\n")
     place("enqueue", "--task", "order", "--model", "bert")
-    place("worker", "--drain", "--device", "cpu")
+    place.work()
     by_layer = {r["layer"]: r for r in place.json("status", "--rows")["rows"]}
     assert by_layer[0]["status"] == "done"
     assert by_layer[1]["status"] == by_layer[2]["status"] == "failed"
@@ -149,7 +149,7 @@ class TestBadInput:
     def failed(self, place: Place, says: str) -> None:
         """The worker goes on to the end; the cells fail with the message, without a retry; `logs` has the traceback."""
         place("enqueue", "--all")
-        place("worker", "--drain", "--device", "cpu")
+        place.work()
         rows = [r for r in place.json("status", "--rows")["rows"] if r["status"] == "failed"]
         assert rows, place.json("status")
         assert all(says in r["error"] for r in rows), rows[0]["error"]

@@ -1,0 +1,48 @@
+"""The same numbers on a GPU: run by `make gpu` where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipstudy import backbones
+from clipstudy.features.extract import Text, extract
+from clipstudy.probes.mlp import Inputs, Labels, Recipe, fit
+from tests.torch import checkpoints
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+
+def test_features_are_those_of_the_cpu(tmp_path: Path) -> None:
+    spec = checkpoints.bert(tmp_path).spec
+    texts = [Text(tuple("the cat sat on the mat".split()[: n + 1]), ((0, 1),)) for n in range(6)]
+    views, layers = ("mean", "cls", "span"), range(spec.layers + 1)
+    on = {
+        device: extract(backbones.load(spec, device), texts, layers=layers, views=views, batch_size=4)
+        for device in ("cpu", "cuda:0")
+    }
+    for layer in layers:
+        for view in ("mean", "cls"):
+            assert np.allclose(on["cpu"].vectors(layer, view), on["cuda:0"].vectors(layer, view), atol=1e-4)
+        assert np.allclose(on["cpu"].span_ends(layer), on["cuda:0"].span_ends(layer), atol=1e-4)
+
+
+def test_probes_learn_as_on_the_cpu() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(2, size=700)
+    vectors = draw.standard_normal((700, 24)).astype(np.float32)
+    vectors[:, 0] += labels
+    inputs = Inputs(vectors[:400], vectors[400:500], vectors[500:])
+    truth = Labels(labels[:400], labels[400:500], labels[500:])
+    recipe = Recipe(l2=(1e-4,), max_epoch=20)
+    accuracy = {
+        device: (fit([inputs], [truth], 2, recipe, (0, 1, 2), device=device)[0][0].predictions == truth.test).mean()
+        for device in ("cpu", "cuda:0")
+    }
+    assert abs(accuracy["cpu"] - accuracy["cuda:0"]) < 0.02
