@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from clipstudy import run
-from clipstudy.errors import ClipstudyError, GroupChanged
+from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
 from clipstudy.outcome import Artifact, Outcome
 from clipstudy.progress import Progress, duration
 from clipstudy.queue import dialect, jobs, outbox
-from clipstudy.queue.patience import patiently
+from clipstudy.queue.patience import Patience
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import environment
 
@@ -36,8 +37,10 @@ class Tally:
     """What a worker did, cell by cell, and how long it took (seconds)."""
 
     computed: int = 0
-    failed: int = 0
+    failed: int = 0  #: for good
+    again: int = 0  #: attempts that failed and are tried again
     recorded: int = 0
+    waiting: int = 0  #: results that MLflow did not take in the end
     busy: float = 0.0  #: with batches, the queue and MLflow
     keeping: float = 0.0  #: of that, with the queue and MLflow alone
 
@@ -55,15 +58,18 @@ class Attempt:
     """A batch in the hands of a worker. Every write is fenced: what is no longer ours is dropped."""
 
     def __init__(
-        self, engine: Engine, batch: Batch, heartbeat: Heartbeat, progress: Progress, patience: float, tally: Tally
+        self, engine: Engine, batch: Batch, heartbeat: Heartbeat, progress: Progress, patience: Patience, tally: Tally
     ) -> None:
         self.engine, self.batch, self.heartbeat, self.progress, self.tally = engine, batch, heartbeat, progress, tally
-        self.patience = patience  #: seconds: after a lease's length the cells are no longer ours anyway
+        self.patience = patience
         self.title = f"{batch.group.model.name} · {batch.group.task.name} · {len(batch.jobs)} layers"
         self.left = {job.layer: job for job in batch.jobs}
 
     def compute(self, shelf: run.Shelf, store: Store | None, bench: Bench) -> None:
-        """Run the batch and settle each layer as it comes. Never raises for what goes wrong in the batch itself."""
+        """Run the batch and settle each layer as it comes. Never raises for what goes wrong in the batch itself.
+
+        Raises DatabaseUnreachable: nobody could be told. What is not done still runs under this worker's name.
+        """
         self.progress.batch(self.title)
         self.heartbeat.hold(self.batch.jobs, self.title)
         began = time.monotonic()
@@ -78,11 +84,15 @@ class Attempt:
                         job = self.left[layer]
                         self.progress.say(f"{name(job)}: {one.error} → {self._end(job, one, text)}")
                     else:
-                        self._hand_over(self.left[layer], one, started, text)
+                        ended = started + timedelta(seconds=time.monotonic() - began)
+                        self._hand_over(self.left[layer], one, text, started=started, ended=ended)
                     del self.left[layer]
                 self.progress.say(f"{self.title}: done in {duration(time.monotonic() - began)}")
             except run.Stopped:
                 pass
+            except DatabaseUnreachable:
+                self.left.clear()  # to be disowned when it is back
+                raise
             except Exception as error:
                 self._fail_all(error, text)
             finally:
@@ -91,14 +101,14 @@ class Attempt:
                     given = self._ask(lambda: jobs.release(self.engine, tuple(self.left.values())))
                     log.info("%s: %d cells given back", self.title, given)
 
-    def _hand_over(self, job: Job, outcome: Outcome, started: datetime, text: io.StringIO) -> None:
+    def _hand_over(self, job: Job, outcome: Outcome, text: io.StringIO, **times: datetime) -> None:
         whole = replace(
             outcome,
             params={**environment(), **outcome.params},
             artifacts=(*outcome.artifacts, Artifact("log.txt", text.getvalue().encode())),
         )
-        ended = self._ask(lambda: dialect.now(self.engine))
-        ours = self._ask(lambda: outbox.hand_over(self.engine, job, whole, started=started, ended=ended))
+        # However long the database is away: what is computed is kept until the fence refuses it.
+        ours = self._ask(lambda: outbox.hand_over(self.engine, job, whole, **times), forever=True)
         self.heartbeat.settle(job)
         if ours:
             self.tally.computed += 1
@@ -117,10 +127,11 @@ class Attempt:
 
     def _end(self, job: Job, failure: Failure, text: io.StringIO) -> Status | str:
         """End an attempt without an outcome; where the job went."""
-        self.tally.failed += 1
         told = replace(failure, log=text.getvalue())
         status = self._ask(lambda: jobs.fail(self.engine, job, told))
         self.heartbeat.settle(job)
+        self.tally.failed += status is Status.FAILED
+        self.tally.again += status is Status.QUEUED
         return status or "no longer ours"
 
     def _pin(self, resolved: Mapping[str, str]) -> None:
@@ -128,15 +139,16 @@ class Attempt:
         changed = sorted(k for k in resolved if stored.get(k) != resolved[k])
         if changed:
             group = self.batch.group
+            named = {"study": group.study, "model": group.model.name, "task": group.task.name}
             raise GroupChanged(
                 f"{group.model.name} · {group.task.name}: the {' and the '.join(changed)} changed since this group "
-                f"began ({stored.get(changed[0])} then, {resolved[changed[0]]} now). Restore it, or name the new one "
-                "in the study file and type: clipstudy enqueue --all"
+                f"began ({stored.get(changed[0])} then, {resolved[changed[0]]} now). Restore it, or compute the whole "
+                f"group anew: clipstudy rerun {' '.join(f'--{k} {shlex.quote(v)}' for k, v in named.items())}"
             )
 
-    def _ask(self, act: Callable[[], T]) -> T:
+    def _ask(self, act: Callable[[], T], *, forever: bool = False) -> T:
         with self.tally.kept():
-            return patiently(act, self.patience)
+            return self.patience(act, forever=forever)
 
 
 @contextlib.contextmanager

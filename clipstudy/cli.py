@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipstudy.errors import ClipstudyError, StudyError
-from clipstudy.job import Selection
+from clipstudy.errors import ClipstudyError, QueueError, StudyError
+from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Engine
 
     from clipstudy.outcome import Result
@@ -28,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Study = Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")]
 StudyOption = Annotated[str | None, typer.Option("--study", help="A study file. [default: tasks.toml]")]
 Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="Models, by shell pattern; may be repeated.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", "-t", help="Tasks, by shell pattern; may be repeated.")]
@@ -79,8 +82,8 @@ def enqueue(
     found = tasksfile.load(tasksfile.find(study, settings.home))
     selection = _selection(model, task, layer, everything, "enqueue")
     groups = plan(found, selection)
-    if not groups:
-        raise StudyError(_nothing(found, selection))
+    if wrong := _wrong(found, selection, groups):
+        raise StudyError(wrong)
     told = jobs.enqueue(_engine(settings, create=not dry_run), groups, priority=priority, dry_run=dry_run)
     if as_json:
         typer.echo(
@@ -126,7 +129,10 @@ def worker(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's]")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
 ) -> None:
-    """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued."""
+    """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued.
+
+    With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed.
+    """
     from clipstudy import device as devices
     from clipstudy import progress as progresses
     from clipstudy import worker as workers
@@ -146,7 +152,11 @@ def worker(
     typer.echo(f"{one.name} on {devices.described(place)}, {redact(settings.database)}", err=True)
     did = one.work()
     share = f"; {did.keeping / did.busy:.1%} of the time went to the queue and MLflow" if did.computed else ""
-    typer.echo(f"{did.computed} cells computed, {did.failed} failed, {did.recorded} recorded{share}", err=True)
+    again = f", {did.again} attempts failed and are tried again" if did.again else ""
+    failed = f"{did.failed} failed (see: clipstudy status)" if did.failed else "0 failed"
+    typer.echo(f"{did.computed} cells computed, {failed}{again}, {did.recorded} recorded{share}", err=True)
+    if drain and (did.failed or did.waiting):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -172,10 +182,10 @@ def run(
     found = tasksfile.load(tasksfile.find(study, settings.home))
     selection = Selection((model,), (task,), _layers(layer))
     groups = plan(found, selection)
-    if len(groups) != 1:
-        raise StudyError(
-            _nothing(found, selection) if not groups else f'"{model}" and "{task}" name several; name one.'
-        )
+    if wrong := _wrong(found, selection, groups):
+        raise StudyError(wrong)
+    if len(groups) > 1:
+        raise StudyError(f'"{model}" and "{task}" name several; name one.')
     progress = progresses.for_stream()
     _log(False, progress)
     bench = Bench(devices.find(device or settings.device), progress)
@@ -183,30 +193,37 @@ def run(
     progress.batch(f"{group.model.name} · {group.task.name}")
     shelf = hallway.Shelf(bench.device)
     outcomes: list[Any] = []
-    for k, one in hallway.run(group, layers, shelf=shelf, store=_store(settings), bench=bench):
-        if isinstance(one, Failure):
-            progress.close()
-            raise ClipstudyError(f"layer {k}: {one.error}")
-        outcomes.append(one)
-        if save:
-            folder = save / f"layer_{k:02d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for artifact in one.artifacts:
-                (folder / artifact.name).write_bytes(artifact.content)
-    progress.close()
+    failed: dict[int, str] = {}
+    try:
+        for k, one in hallway.run(group, layers, shelf=shelf, store=_store(settings), bench=bench):
+            if isinstance(one, Failure):
+                failed[k] = one.error
+                continue
+            outcomes.append(one)
+            if save:
+                folder = save / f"layer_{k:02d}"
+                folder.mkdir(parents=True, exist_ok=True)
+                for artifact in one.artifacts:
+                    (folder / artifact.name).write_bytes(artifact.content)
+    finally:
+        progress.close()
     if as_json:
         shown = [{"layer": o.layer, "metrics": flat(o.metrics), "params": dict(o.params)} for o in outcomes]
-        typer.echo(json.dumps({"model": group.model.name, "task": group.task.name, "layers": shown}))
-        return
-    _table(
-        ["layer", *outcomes[0].metrics],
-        [[str(o.layer), *(_estimate(o.metrics.get(name)) for name in outcomes[0].metrics)] for o in outcomes],
-        transpose=True,
-    )
+        whole = {"model": group.model.name, "task": group.task.name, "layers": shown, "failed": failed}
+        typer.echo(json.dumps(whole))
+    elif outcomes:
+        _table(
+            ["layer", *outcomes[0].metrics],
+            [[str(o.layer), *(_estimate(o.metrics.get(name)) for name in outcomes[0].metrics)] for o in outcomes],
+            transpose=True,
+        )
+    if failed:
+        raise ClipstudyError("\n".join(f"layer {k} failed: {error}" for k, error in failed.items()))
 
 
 @app.command()
 def status(
+    study: Study = None,
     model: Models = None,
     task: Tasks = None,
     layer: Layers = None,
@@ -219,7 +236,7 @@ def status(
 
     settings = Settings.read()
     engine = _engine(settings)
-    selection = Selection(tuple(model or ()), tuple(task or ()), _layers(layer))
+    selection = _there(engine, Selection(tuple(model or ()), tuple(task or ()), _layers(layer), _study(study)))
     if as_json:
         typer.echo(json.dumps(queueview.as_json(engine, selection, rows=rows), default=str))
     elif watch:
@@ -270,12 +287,15 @@ def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status -
 
 
 @app.command()
-def cancel(everything: All = False, model: Models = None, task: Tasks = None, layer: Layers = None) -> None:
+def cancel(
+    everything: All = False, study: Study = None, model: Models = None, task: Tasks = None, layer: Layers = None
+) -> None:
     """Cancel queued and running cells. Enqueueing them again revives them."""
     from clipstudy.queue import jobs
 
-    selection = _selection(model, task, layer, everything, "cancel")
-    typer.echo(f"{jobs.cancel(_engine(Settings.read()), selection)} cells cancelled")
+    selection = _selection(model, task, layer, everything, "cancel", study)
+    engine = _engine(Settings.read())
+    typer.echo(f"{jobs.cancel(engine, _there(engine, selection))} cells cancelled")
 
 
 @app.command()
@@ -284,6 +304,7 @@ def retry(
     lost: Annotated[bool, typer.Option("--lost", help="Only cells whose worker vanished.")] = False,
     cancelled: Annotated[bool, typer.Option("--cancelled", help="Cells that were cancelled.")] = False,
     everything: All = False,
+    study: Study = None,
     model: Models = None,
     task: Tasks = None,
     layer: Layers = None,
@@ -291,39 +312,50 @@ def retry(
     """Queue failed cells again, their tries given back."""
     from clipstudy.queue import jobs
 
-    selection = _selection(model, task, layer, True, "retry")
+    selection = _selection(model, task, layer, True, "retry", study)
     failed = failed or everything or not (lost or cancelled)
-    number = jobs.retry(_engine(Settings.read()), selection, failed=failed, lost=lost, cancelled=cancelled)
+    engine = _engine(Settings.read())
+    number = jobs.retry(engine, _there(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
     typer.echo(f"{number} cells queued again")
 
 
 @app.command()
-def rerun(everything: All = False, model: Models = None, task: Tasks = None, layer: Layers = None) -> None:
-    """Compute finished cells once more. Their results stay until the new ones are recorded."""
+def rerun(
+    everything: All = False, study: Study = None, model: Models = None, task: Tasks = None, layer: Layers = None
+) -> None:
+    """Compute done and failed cells once more. Results stay until the new ones are recorded.
+
+    The way on where a checkpoint or a data file changed: a (model, task) that is run again whole takes the new one.
+    """
     from clipstudy.queue import jobs
 
-    selection = _selection(model, task, layer, everything, "rerun")
-    typer.echo(f"{jobs.rerun(_engine(Settings.read()), selection)} cells queued again")
+    selection = _selection(model, task, layer, everything, "rerun", study)
+    engine = _engine(Settings.read())
+    number = jobs.rerun(engine, _there(engine, selection))
+    left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
+    typer.echo(f"{number} cells queued again" + (f"; {left} are not done yet: later, type it once more" * bool(left)))
 
 
 @app.command()
 def prioritise(
     priority: Annotated[int, typer.Argument(help="Higher runs first; 0 is the default.")],
     everything: All = False,
+    study: Study = None,
     model: Models = None,
     task: Tasks = None,
 ) -> None:
     """Change which groups run first."""
     from clipstudy.queue import jobs
 
-    selection = _selection(model, task, None, everything, "prioritise")
-    typer.echo(f"{jobs.set_priority(_engine(Settings.read()), selection, priority)} cells changed")
+    selection = _selection(model, task, None, everything, "prioritise", study)
+    engine = _engine(Settings.read())
+    typer.echo(f"{jobs.set_priority(engine, _there(engine, selection), priority)} cells changed")
 
 
 @app.command()
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
-    study: Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")] = None,
+    study: Study = None,
     dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
@@ -338,7 +370,7 @@ def report(
 
 @app.command()
 def results(
-    study: Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")] = None,
+    study: Study = None,
     model: Models = None,
     task: Tasks = None,
     metric: Annotated[str | None, typer.Option(help="Another metric than the task's headline.")] = None,
@@ -353,9 +385,15 @@ def results(
     if format not in (*formats, "text", "json"):
         raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
     selection = Selection(tuple(model or ()), tuple(task or ()))
-    shown = tables.board(r for r in _results(study) if selection.takes(r.model, r.task))
+    found = _results(study)
+    if unknown := _unknown(selection, model={r.model for r in found}, task={r.task for r in found}):
+        raise NoResults(f"The results have {unknown}")
+    shown = tables.board(r for r in found if selection.takes(r.model, r.task))
     if not shown.results:
-        raise NoResults
+        raise NoResults("No result is of a model and a task chosen both. Mend --model or --task.")
+    metrics = {name for r in shown.results for name in r.metrics}
+    if metric is not None and metric not in metrics:
+        raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
     if format == "json":
         typer.echo(json.dumps([{**_keyed(r), "metrics": flat(r.metrics)} for r in shown.results]))
         return
@@ -384,12 +422,16 @@ def ui(
     """Open MLflow's own pages on the right store."""
     import os
 
+    from clipstudy.tracking import open as open_tracking
+
     settings = Settings.read()
     if settings.tracking.startswith("http"):
         typer.echo(f"the MLflow server is at {redact(settings.tracking)}")
         return
+    open_tracking(settings).prepare()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    command = ["server", "--backend-store-uri", settings.tracking, "--workers", "1"]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking  # not a word of the command: it may hold a password
+    command = ["server", "--workers", "1"]
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)])
 
@@ -407,16 +449,25 @@ def _engine(settings: Settings, create: bool = False) -> Engine:
 
 def _results(study: str | None) -> list[Result]:
     """What MLflow has of the study named (or of all)."""
-    from clipstudy import tasksfile
     from clipstudy.errors import NoResults
     from clipstudy.tracking import open as open_tracking
 
-    settings = Settings.read()
-    name = tasksfile.load(tasksfile.find(study, settings.home)).name if study and study.endswith(".toml") else study
-    found = open_tracking(settings).results(name)
+    tracking, name = open_tracking(Settings.read()), _study(study)
+    found = tracking.results(name)
+    if not found and name is not None and (others := {r.study for r in tracking.results()}):
+        raise NoResults(f"The results have {_unknown(Selection(study=name), study=others)}")
     if not found:
         raise NoResults
     return found
+
+
+def _study(given: str | None) -> str | None:
+    """A study's name, as it is or out of its file."""
+    from clipstudy import tasksfile
+
+    if given is None or not given.endswith(".toml"):
+        return given
+    return tasksfile.load(tasksfile.find(given, Settings.read().home)).name
 
 
 def _keyed(result: Result) -> dict[str, Any]:
@@ -431,11 +482,53 @@ def _store(settings: Settings) -> Any:
 
 
 def _selection(
-    model: list[str] | None, task: list[str] | None, layer: list[str] | None, everything: bool, verb: str
+    model: list[str] | None,
+    task: list[str] | None,
+    layer: list[str] | None,
+    everything: bool,
+    verb: str,
+    study: str | None = None,
 ) -> Selection:
-    if not (everything or model or task or layer):
+    if not (everything or model or task or layer or study):
         raise ClipstudyError(f"{verb} what? Name cells with --model, --task or --layer, or say: clipstudy {verb} --all")
-    return Selection(tuple(model or ()), tuple(task or ()), _layers(layer))
+    return Selection(tuple(model or ()), tuple(task or ()), _layers(layer), _study(study))
+
+
+def _there(engine: Engine, selection: Selection) -> Selection:
+    """``selection``, if there are such cells in the table.
+
+    Raises QueueError, which says what there is.
+    """
+    from clipstudy.queue import jobs
+
+    if selection == Selection():
+        return selection
+    names = jobs.names(engine)
+    if not names:
+        raise QueueError("Nothing is enqueued. Type: clipstudy enqueue --all")
+    studies, models, tasks = (set(column) for column in zip(*names, strict=True))
+    if unknown := _unknown(selection, study=studies, model=models, task=tasks):
+        raise QueueError(f"The job table has {unknown}")
+    if not jobs.rows(engine, selection, limit=1, newest_only=False):
+        raise QueueError(
+            "The job table has each of these names, and no cell that has them all"
+            + (f" at layer {', '.join(map(str, selection.layers))}" if selection.layers else "")
+            + ". `clipstudy status --rows` lists what there is."
+        )
+    return selection
+
+
+def _unknown(selection: Selection, **there: Iterable[str]) -> str | None:
+    """The first name or pattern of ``selection`` that takes none of those ``there``: no model "brt". Did you mean …"""
+    from clipstudy.errors import did_you_mean
+
+    study = () if selection.study is None else (selection.study,)
+    asked = {"study": study, "model": selection.models, "task": selection.tasks}
+    for what, names in there.items():
+        for pattern in asked[what]:
+            if pattern not in names and (what == "study" or not any(Selection((pattern,)).takes(n, "") for n in names)):
+                return f'no {what} "{pattern}". {did_you_mean(pattern, names)}'
+    return None
 
 
 def _layers(given: list[str] | None) -> tuple[int, ...]:
@@ -449,14 +542,12 @@ def _layers(given: list[str] | None) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _nothing(study: Any, selection: Selection) -> str:
-    """Why a selection takes no cell of the study."""
-    from clipstudy.errors import did_you_mean
-
-    for what, patterns, there in (("model", selection.models, study.models), ("task", selection.tasks, study.tasks)):
-        for pattern in patterns:
-            if not any(Selection((pattern,)).takes(name, "") for name in there):
-                return f'{study.path}: no {what} "{pattern}". {did_you_mean(pattern, there)}'
+def _wrong(study: Any, selection: Selection, groups: Any) -> str | None:
+    """What is wrong with a selection of the study's cells that came to ``groups``."""
+    if unknown := _unknown(selection, model=study.models, task=study.tasks):
+        return f"{study.path}: {unknown}"
+    if groups:
+        return None
     if selection.layers:
         deepest = max(m.layers for m in study.models.values())
         listed = ", ".join(map(str, selection.layers))

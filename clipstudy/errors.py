@@ -88,7 +88,7 @@ class NoResults(ClipstudyError):
 
 
 class GroupChanged(ClipstudyError):
-    """A checkpoint or data file changed since this group began. Type: clipstudy enqueue --all"""
+    """A checkpoint or data file changed since this group began. Type: clipstudy rerun --model NAME --task NAME"""
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

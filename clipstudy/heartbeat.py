@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds: a sign of life at least so often, however long the lease.
+OFTEN = 30.0
+
 
 class Heartbeat(threading.Thread):
     """Renews the leases of what is held, and knows which of it still is ours."""
 
-    def __init__(self, engine: Engine, name: str, lease: float) -> None:
+    def __init__(self, engine: Engine, worker: jobs.WorkerInfo, lease: float) -> None:
         super().__init__(name="heartbeat", daemon=True)
-        self.engine, self.worker, self.lease = engine, name, lease
+        self.engine, self.worker, self.lease = engine, worker, lease
         self.done = threading.Event()
         self._held: tuple[Job, ...] = ()
         self._ours: set[int] = set()
@@ -49,14 +53,15 @@ class Heartbeat(threading.Thread):
             self._ours.discard(job.id)
 
     def run(self) -> None:
-        wait = self.lease / 4
+        wait = calm = min(self.lease / 4, OFTEN)
         while not self.done.wait(wait * random.uniform(0.8, 1.0)):
             with self._lock:
                 held, title = self._held, self._title
             try:
-                jobs.beat_worker(self.engine, self.worker, title or None)
-                ours = jobs.beat(self.engine, self.worker, held, lease=timedelta(seconds=self.lease)) if held else set()
-                wait = self.lease / 4
+                ours = jobs.beat(self.engine, self.worker.name, held, lease=timedelta(seconds=self.lease))
+                if not jobs.beat_worker(self.engine, self.worker.name, title or None):
+                    jobs.register(self.engine, replace(self.worker, batch=title or None))  # was taken for dead
+                wait = calm
             except DatabaseUnreachable as error:
                 log.warning("heartbeat: %s", error)
                 wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon

@@ -137,9 +137,6 @@ class Batch:
     def layers(self) -> tuple[int, ...]:
         return tuple(job.layer for job in self.jobs)
 
-    def job(self, layer: int) -> Job:
-        return next(job for job in self.jobs if job.layer == layer)
-
 
 @dataclass(frozen=True)
 class Failure:

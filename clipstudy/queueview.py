@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Group as Renderable
     from sqlalchemy import Engine
 
+Counts = dict[tuple[str, str, str], dict[Status, int]]  #: (study, model, task) -> how many in each status
+
 #: Kinds of failure that one page shows.
 MOST_FAILURES = 8
 #: Columns that a count table always has, and those it has where there is something to count.
@@ -23,12 +25,16 @@ SOMETIMES = (Status.COMPUTED, Status.CANCELLED, Status.SUPERSEDED)
 def as_json(engine: Engine, selection: Selection, *, rows: bool = False) -> dict[str, Any]:
     """What :func:`page` shows, as plain values."""
     counts = jobs.counts(engine, selection)
-    pace = jobs.throughput(engine)
+    pace = jobs.throughput(engine, selection)
     told: dict[str, Any] = {
         "totals": {str(s): n for s, n in _totals(counts).items()},
-        "groups": [{"model": m, "task": t, **{str(s): n for s, n in c.items()}} for (m, t), c in counts.items()],
+        "groups": [
+            {"study": study, "model": model, "task": task, **{str(s): n for s, n in by_status.items()}}
+            for (study, model, task), by_status in counts.items()
+        ],
         "workers": [vars(w) for w in jobs.workers(engine)],
         "cells_per_minute": round(pace.per_hour / 60, 2),
+        "seconds_left": pace.time_left and round(pace.time_left.total_seconds()),
         "outbox": outbox.pending(engine),
     }
     if rows:
@@ -43,11 +49,10 @@ def page(engine: Engine, selection: Selection, *, rows: bool = False) -> Rendera
     counts = jobs.counts(engine, selection)
     parts: list[Any] = []
     if not counts:
-        parts.append(Text("Nothing is enqueued. Type: clipstudy enqueue --all"))
-        return Lines(*parts)
+        nothing = "Nothing is enqueued. Type: clipstudy enqueue --all"
+        return Lines(Text(nothing if selection == Selection() else "No such cell is among the newest settings."))
     parts.append(_rows(jobs.rows(engine, selection)) if rows else _counts(counts))
-    totals = _totals(counts)
-    parts.append(Text(_summary(totals, jobs.throughput(engine).per_hour / 60, outbox.pending(engine))))
+    parts.append(Text(_summary(_totals(counts), jobs.throughput(engine, selection), outbox.pending(engine))))
     parts.extend(_workers(engine))
     parts.extend(_failures(jobs.rows(engine, selection, statuses=[Status.FAILED])))
     return Lines(*parts)
@@ -69,7 +74,7 @@ def watch(engine: Engine, selection: Selection, *, rows: bool = False, every: fl
             return
 
 
-def _totals(counts: dict[tuple[str, str], dict[Status, int]]) -> dict[Status, int]:
+def _totals(counts: Counts) -> dict[Status, int]:
     totals: dict[Status, int] = {}
     for by_status in counts.values():
         for status, n in by_status.items():
@@ -77,28 +82,28 @@ def _totals(counts: dict[tuple[str, str], dict[Status, int]]) -> dict[Status, in
     return totals
 
 
-def _summary(totals: dict[Status, int], pace: float, waiting: int) -> str:
+def _summary(totals: dict[Status, int], pace: jobs.Throughput, waiting: int) -> str:
     """``12 of 56 cells done, 9.5 a minute, 4 min 38 s left``."""
-    left = sum(totals.get(s, 0) for s in (Status.QUEUED, Status.RUNNING))
     live = sum(n for s, n in totals.items() if s not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
-    if pace and left:
-        text += f", {pace:,.1f} a minute, {duration(60 * left / pace)} left"
-    return text + (f"; {waiting} computed and waiting for MLflow" if waiting else "")
+    if pace.time_left:
+        text += f", {pace.per_hour / 60:,.1f} a minute, {duration(pace.time_left.total_seconds())} left"
+    return text + (f"; {waiting} attempts of the whole table wait for MLflow" if waiting else "")
 
 
-def _counts(counts: dict[tuple[str, str], dict[Status, int]]) -> Any:
+def _counts(counts: Counts) -> Any:
     from rich.table import Table
 
     totals = _totals(counts)
     columns = [*ALWAYS, *(s for s in SOMETIMES if totals.get(s))]
     table = Table(box=None, header_style="bold")
-    for name in ("model", "task"):
+    skip = len({study for study, _, _ in counts}) < 2  # one study needs no column
+    for name in ("study", "model", "task")[skip:]:
         table.add_column(name, overflow="fold")
     for status in columns:
         table.add_column(str(status), justify="right")
-    for (model, task), by_status in counts.items():
-        table.add_row(model, task, *(str(by_status[s]) if by_status.get(s) else "·" for s in columns))
+    for cell, by_status in counts.items():
+        table.add_row(*cell[skip:], *(str(by_status[s]) if by_status.get(s) else "·" for s in columns))
     return table
 
 
@@ -106,11 +111,12 @@ def _rows(found: list[Job]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for name in ("job", "model", "task", "layer", "status", "attempt", "worker", "error"):
+    several = len({job.study for job in found}) > 1
+    for name in ("job", *["study"] * several, "model", "task", "layer", "status", "attempt", "worker", "error"):
         table.add_column(name, justify="right" if name in ("job", "attempt") else "left", overflow="fold")
     for job in found:
-        cells = (job.id, job.model, job.task, job.label, job.status, job.attempt, job.worker or "", job.error or "")
-        table.add_row(*map(str, cells))
+        cells = (job.model, job.task, job.label, job.status, job.attempt, job.worker or "", job.error or "")
+        table.add_row(*map(str, (job.id, *[job.study] * several, *cells)))
     return table
 
 

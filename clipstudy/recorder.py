@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from clipstudy.errors import TrackingUnreachable
+from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.queue import outbox
 from clipstudy.tracking import Entry, Tracking
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How long a recorder holds what it took. It is renewed by nothing, so it is longer than MLflow's own time-outs.
+#: How long a recorder holds what it took. Renewed between records, so longer than MLflow's time-outs for one.
 LEASE = timedelta(minutes=3)
 
 
@@ -25,46 +26,67 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
 
     Raises:
         TrackingUnreachable: MLflow does not answer; what was taken is given back and waits.
+        DatabaseUnreachable: what was taken waits until its lease is over.
     """
     recorded = 0
     while most is None or recorded < most:
         records = outbox.take(engine, name, lease=LEASE, limit=limit)
         if not records:
             break
-        groups: dict[int, list[outbox.Record]] = {}
+        of_group: dict[int, list[outbox.Record]] = {}
         for record in records:
-            groups.setdefault(record.job.group_id, []).append(record)
-        while groups:
-            of_group = groups.pop(next(iter(groups)))
+            of_group.setdefault(record.job.group_id, []).append(record)
+        parts = list(of_group.values())
+        renew = renewing(engine, records[0].token)
+        while parts:
+            part = parts.pop(0)
             try:
-                record_group(engine, tracking, of_group)
-            except Exception as error:
-                unreachable = isinstance(error, TrackingUnreachable)
-                waiting = [*of_group, *(r for rest in groups.values() for r in rest)] if unreachable else of_group
-                for one in waiting:
+                recorded += record_group(engine, tracking, part, renew)
+            except TrackingUnreachable as error:
+                for one in (*part, *(one for rest in parts for one in rest)):
                     outbox.give_back(engine, one, str(error))
-                if unreachable:
-                    raise
+                raise
+            except DatabaseUnreachable:
+                raise
+            except Exception as error:
+                if len(part) > 1:
+                    parts[:0] = [[one] for one in part]  # which of them is it?
+                    continue
                 # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
-                log.exception("job %d attempt %d could not be recorded", of_group[0].job.id, of_group[0].attempt)
-                continue
-            recorded += len(of_group)
+                outbox.give_back(engine, part[0], f"{type(error).__name__}: {error}")
+                log.exception("job %d attempt %d could not be recorded", part[0].job.id, part[0].attempt)
     return recorded
 
 
-def record_group(engine: Engine, tracking: Tracking, records: Sequence[outbox.Record]) -> None:
-    """Attempts of one group into MLflow: the parent, a run each, the parent's per-layer metrics, then ``computed`` →
-    ``done``.
+def renewing(engine: Engine, token: str) -> Callable[[], None]:
+    """What to call before each record: it renews the lease where a third of it has gone by."""
+    since = time.monotonic()
 
-    The projection comes before ``done``: a computed row can only become done, and a crash in between repeats it.
+    def renew() -> None:
+        nonlocal since
+        if time.monotonic() - since > LEASE.total_seconds() / 3:
+            outbox.renew(engine, token, lease=LEASE)
+            since = time.monotonic()
+
+    return renew
+
+
+def record_group(
+    engine: Engine, tracking: Tracking, records: Sequence[outbox.Record], renew: Callable[[], None]
+) -> int:
+    """Attempts of one group into MLflow: the parent, a run each, the parent's per-layer metrics, then ``computed`` →
+    ``done``. How many were recorded.
+
+    The projection comes before ``done``: a computed row can only become done, and a crash in between repeats it. It
+    closes the parent, so it is made where nothing finished, too.
     """
     parent = parent_of(engine, tracking, records[0])
-    runs = [(record, tracking.record(entry_of(record), parent)) for record in records]
-    finished = [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"]
-    if finished:
-        tracking.project(parent, finished)
-    for record, run_id in runs:
-        outbox.recorded(engine, record, run_id)
+    runs = []
+    for record in records:
+        renew()
+        runs.append((record, tracking.record(entry_of(record), parent)))
+    tracking.project(parent, [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"])
+    return sum(outbox.recorded(engine, record, run_id) for record, run_id in runs)
 
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:

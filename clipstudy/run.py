@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from clipstudy.features.cache import Store
 from clipstudy.features.extract import extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
-from clipstudy.settings import locate
+from clipstudy.settings import locate, redact
 from clipstudy.spec import ModelSpec, decisive
 from clipstudy.tasks.task import Bench, options
 
@@ -35,16 +36,16 @@ class Shelf:
 
     def take(self, spec: ModelSpec) -> Any:
         """The loaded backbone of ``spec``; the one before it is let go first."""
-        key = decisive(spec)
+        path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
+        here = replace(
+            spec,
+            checkpoint=str(path) if path else spec.checkpoint,
+            pretrained=str(weights) if weights else spec.pretrained,
+        )
+        # Where the files lie is no part of a digest, but "./bert" of two studies are two models.
+        key = (decisive(here), spec.layers)
         if self._model is None or self._key != key:
             self._model = self._key = self.name = None
-            path = locate(spec.checkpoint, spec.base)
-            weights = locate(spec.pretrained or "", spec.base)
-            here = replace(
-                spec,
-                checkpoint=str(path) if path else spec.checkpoint,
-                pretrained=str(weights) if weights else spec.pretrained,
-            )
             log.info("loading %s (%s) on %s", spec.name, here.checkpoint, self.device)
             self._model, self._key, self.name = backbones.load(here, self.device), key, spec.name
         return self._model
@@ -95,7 +96,7 @@ def run(
         raise
     except Exception as error:
         if len(left) == 1:
-            yield left[0], failure(error)
+            yield left[0], told(error, left[0])
             return
         log.warning("%d layers together failed (%s): one by one", len(left), error)
         for layer in left:
@@ -104,15 +105,29 @@ def run(
             except (Stopped, GeneratorExit):
                 raise
             except Exception as alone:
-                log.exception("layer %d failed", layer)
-                yield layer, failure(alone)
+                yield layer, told(alone, layer)
+
+
+def told(error: Exception, layer: int) -> Failure:
+    """The failure of one layer, its traceback in the log unless the user can mend it: then the message is enough."""
+    if isinstance(error, ClipstudyError):
+        log.error("layer %d: %s", layer, error)
+    else:
+        log.error("layer %d failed", layer, exc_info=error)
+    return failure(error)
+
+
+#: What the machine or the network may get over by itself. A file that is missing or may not be read stays so.
+_PASSING = (errno.EAGAIN, errno.EIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESTALE)
 
 
 def failure(error: BaseException) -> Failure:
     """What an exception means for a job: whose fault it is, and whether trying again can help."""
     if isinstance(error, ClipstudyError):
         kind = FailureKind.INFRA if error.transient else FailureKind.CODE
-        return Failure(kind, error.message, retry=error.transient)
-    if isinstance(error, MemoryError | ConnectionError | TimeoutError | OSError) or "out of memory" in str(error):
-        return Failure(FailureKind.INFRA, f"{type(error).__name__}: {error}", retry=True)
-    return Failure(FailureKind.CODE, f"{type(error).__name__}: {error}", retry=True)
+        return Failure(kind, redact(error.message), retry=error.transient)
+    text = redact(f"{type(error).__name__}: {error}")
+    passing = isinstance(error, ConnectionError | TimeoutError | MemoryError) or "out of memory" in str(error)
+    if passing or (isinstance(error, OSError) and error.errno in _PASSING):
+        return Failure(FailureKind.INFRA, text, retry=True)
+    return Failure(FailureKind.CODE, text, retry=True)

@@ -69,6 +69,20 @@ def locate(reference: str, base: str = "") -> Path | None:
     return Path(os.path.normpath(Path(base or ".") / Path(expanded).expanduser()))
 
 
+_PASSWORD = re.compile(r"""(\w+://[^:\s"']*):[^\s"']*@""")
+_SECRET = re.compile(
+    r"""(?<![\w-])((?:ssl)?password|passwd|pwd|(?:access_|auth_)?token|api_?key|(?:client_)?secret)"""
+    r"""=('[^']*'|"[^"]*"|["']?[^&\s"']*)""",
+    re.IGNORECASE,
+)
+
+
 def redact(text: str) -> str:
-    """``text`` with the password of every URL in it replaced."""
-    return re.sub(r"(\w+://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    """``text`` with the password of every URL in it replaced, and the values of keys such as ``password=``.
+
+    A password may hold ``/``, ``:`` or ``@``, so all up to the last ``@`` before white space or a quote is taken for
+    one: rather too much is hidden than too little.
+    """
+    # A value that holds an @ leaves one behind, since a password before it may end there.
+    text = _SECRET.sub(lambda m: f"{m[1]}=***{'@' if '@' in m[2] else ''}", text)
+    return _PASSWORD.sub(r"\1:***@", text)

@@ -6,10 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 #: The layer number of a task that belongs to the model as a whole (fine-tuning); never NULL, so UNIQUE holds.
 WHOLE_MODEL = -1
+
+#: What numpy, torch and random all take as a seed, and the row numbers of a file; `build` holds a value to them.
+ANY_SEED = range(2**32)
+Seed = Annotated[int, ANY_SEED]
+Row = Annotated[int, range(2**32)]
 
 Init = Literal["pretrained", "random"]
 Modality = Literal["text", "image"]
@@ -31,7 +36,7 @@ class ModelSpec:
     pretrained: str | None = None  #: open_clip's weights tag or a local safetensors file
     view: str | None = None  #: the model's own summary of a text (cls, last, eot); None: what its source says
     init: Init = "pretrained"
-    init_seed: int = 0
+    init_seed: Seed = 0
     final_norm: bool = False  #: apply the model's final norm to the last layer
     bos: bool = True  #: put a BOS token first where the tokenizer adds nothing in front
     dtype: str = "float32"
@@ -65,8 +70,9 @@ class DatasetSpec:
     splits: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
-    limit_seed: int = 0
-    exclude: Mapping[str, Any] = field(default_factory=dict)  #: split → row numbers that no model is shown
+    limit_seed: Seed = 0
+    unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
+    exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
     base: str = ""  #: the folder that a relative path starts from
 
     #: Where a file lies does not change what is in it: workers compare its content's fingerprint instead.
@@ -117,21 +123,22 @@ class Study:
     description: str = ""
     path: str = ""
 
-    def digest(self, model: str, task: str) -> str:
-        """Twelve hexadecimal digits of the tables that decide the result of (model, task)."""
-        spec = self.tasks[task]
-        return digest(self.models[model], self.datasets[spec.dataset], spec)
-
 
 def digest(model: ModelSpec, dataset: DatasetSpec, task: TaskSpec) -> str:
-    """The short hash of everything that decides a result, presentation left out. Stable over processes and hosts."""
-    text = json.dumps([decisive(model), decisive(dataset), decisive(task)], sort_keys=True, separators=(",", ":"))
+    """Twelve hexadecimal digits of everything that decides a result, presentation left out. Stable over hosts."""
+    text = json.dumps([_hashed(model), _hashed(dataset), _hashed(task)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def decisive(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
-    """The keys of ``spec`` that enter the digest, as plain JSON values."""
+    """The keys of ``spec`` that decide a result, as plain JSON values."""
     return {k: v for k, v in plain(spec).items() if k not in spec.PRESENTATION}
+
+
+def _hashed(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
+    # Keys at their default are left out, so that a key which a later version adds changes no digest by itself.
+    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(spec)}
+    return {k: v for k, v in decisive(spec).items() if v != defaults[k]}
 
 
 def plain(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:

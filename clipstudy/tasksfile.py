@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 from clipstudy import backbones, data, tasks
 from clipstudy.errors import StudyError, did_you_mean
-from clipstudy.spec import DatasetSpec, ModelSpec, Study, TaskSpec
+from clipstudy.spec import ANY_SEED, DatasetSpec, ModelSpec, Study, TaskSpec
 from clipstudy.tasks.task import BadOption, build, options, plain
-
-#: Study files that are known by name, beside those that a path names.
-NAMED: dict[str, str] = {}
 
 #: Keys of a model's table that are expanded or worked out here, not written by the user.
 _WORKED_OUT = {"name", "family", "base", "method"}
 
 
 def find(name: str | None, home: Path) -> Path:
-    """The study file that ``--study`` means: a path, a known name, or (None) ``tasks.toml`` in ``home``.
+    """The study file that ``--study`` means: a path, or (None) ``tasks.toml`` in ``home``.
 
     Raises:
         StudyError: there is no such file.
@@ -30,7 +28,7 @@ def find(name: str | None, home: Path) -> Path:
     path = path if path.is_absolute() else home / path
     if path.is_file():
         return path
-    there = sorted({*NAMED, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")})
+    there = [p.name for p in home.glob("*.toml") if p.name != "pyproject.toml"]
     raise StudyError(f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE.")
 
 
@@ -51,7 +49,7 @@ def parse(text: str, path: Path) -> Study:
     """As :func:`load`, from text; relative paths in it start from ``path``'s folder."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a syntax error, or a number of too many digits
         raise StudyError(f"{path} is not TOML: {error}. Mend that line.") from None
     problems: list[str] = []
     study = _study(tables, path, problems)
@@ -70,12 +68,14 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     head = _table(tables, "study", problems)
     name = head.pop("name", path.stem)
     description = head.pop("description", "")
-    shared = head.pop("seeds", list(TaskSpec.seeds))
+    shared = head.pop("seeds", None)
+    if shared is not None and not _good_seeds("[study] seeds", shared, problems):
+        shared = None
     problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, ['name', 'description', 'seeds'])}" for k in head)
     for key, value in (("name", name), ("description", description)):
         if not isinstance(value, str):
             problems.append(f"[study] {key}: found {value!r}, want a text")
-    models = {m.name: m for m in _models(_table(tables, "models", problems), base, problems)}
+    models = _by_name(_models(_table(tables, "models", problems), base, problems), problems)
     datasets = {d.name: d for d in _datasets(_table(tables, "datasets", problems), base, problems)}
     found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), datasets, tables, shared, problems)}
     for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
@@ -97,11 +97,18 @@ def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterat
         problems.extend(f"{where} {p}" for p in _model_problems(spec))
         if seeds is None:
             yield spec
-        elif not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds) and spec.init == "random"):
-            problems.append(f'{where} init_seeds: found {seeds!r}, want a list of whole numbers, with init = "random"')
-        else:
+        elif spec.init != "random":
+            problems.append(f'{where} init_seeds: found {seeds!r} without init = "random"')
+        elif _good_seeds(f"{where} init_seeds", seeds, problems):
             # One model an initialisation: each is a cell of its own, and the report pools the family.
             yield from (replace(spec, name=f"{name}-{seed}", init_seed=seed) for seed in seeds)
+
+
+def _by_name(models: Iterator[ModelSpec], problems: list[str]) -> dict[str, ModelSpec]:
+    found = list(models)
+    twice = [name for name, count in Counter(m.name for m in found).items() if count > 1]
+    problems.extend(f"[models.{name}]: a model that init_seeds make has this name too. Rename one" for name in twice)
+    return {m.name: m for m in found}
 
 
 def _inherited(name: str, tables: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
@@ -152,13 +159,26 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
         spec = _built(DatasetSpec, {**values, "name": name, "base": base}, where, problems)
         if spec is None:
             continue
-        if spec.reader not in data.READERS:
-            problems.append(f'{where} reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}')
-        if (spec.path is None) == (spec.hub is None):
-            problems.append(f"{where}: name either a local `path` or a `hub` id")
-        if spec.limit is not None and spec.limit < 2:
-            problems.append(f"{where} limit: found {spec.limit}, want 2 or more rows a split")
+        problems.extend(f"{where} {p}" for p in _dataset_problems(spec, values))
         yield spec
+
+
+def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
+    if spec.limit is not None and spec.limit < 2:
+        yield f"limit: found {spec.limit}, want 2 or more rows a split"
+    if spec.reader not in data.READERS:
+        yield f'reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}'
+        return
+    places = data.READERS[spec.reader]
+    named = [place for place in ("path", "hub") if place in given]
+    if len(named) != 1 or named[0] not in places:
+        found, want = " and ".join(named) or "neither", " or ".join(places)
+        yield f'path or hub: found {found}. reader = "{spec.reader}" wants one: {want}'
+        return
+    used = ("reader", named[0], *places[named[0]])
+    for key in given:
+        if key not in used:
+            yield f'{key}: reader = "{spec.reader}" does not use it beside `{named[0]}`. {did_you_mean(key, used)}'
 
 
 def _tasks(
@@ -201,12 +221,15 @@ def _tasks(
         if refused:
             problems.append(f"{where} {refused[0]}: unknown key. {did_you_mean(refused[0], _keys(TaskSpec))}")
             continue
-        whole = {"metric": kind.METRIC, "seeds": shared, **values, **worked_out}
-        spec = _built(TaskSpec, whole, where, problems)
+        # A task's own seeds, else the study's, else the kind's.
+        seeds = values.get("seeds", kind.SEEDS if shared is None else shared)
+        if not _good_seeds(f"{where} seeds", seeds, problems):
+            seeds = kind.SEEDS
+        spec = _built(TaskSpec, {"metric": kind.METRIC, **values, **worked_out, "seeds": seeds}, where, problems)
         if spec is None or not _good_name(where, name, problems):
             continue
-        if not spec.seeds or len(set(spec.seeds)) < len(spec.seeds):
-            problems.append(f"{where} seeds: found {list(spec.seeds)}, want different whole numbers")
+        if spec.metric not in kind.METRICS:
+            problems.append(f'{where} metric: found "{spec.metric}". {did_you_mean(spec.metric, kind.METRICS)}')
         if spec.dataset not in declared:
             problems.append(f'{where} dataset: found "{spec.dataset}". {did_you_mean(spec.dataset, declared)}')
         elif spec.dataset in datasets and datasets[spec.dataset].reader not in kind.READERS:
@@ -238,8 +261,6 @@ def _keys(cls: Any) -> list[str]:
 
 
 def _required(field: Any) -> bool:
-    from dataclasses import MISSING
-
     return field.default is MISSING and field.default_factory is MISSING
 
 
@@ -249,6 +270,14 @@ def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[st
         problems.append(f"[{name}]: found {value!r}, want a table")
         return {}
     return dict(value)
+
+
+def _good_seeds(where: str, value: Any, problems: list[str]) -> bool:
+    whole = isinstance(value, list | tuple) and all(type(s) is int and s in ANY_SEED for s in value)
+    good = bool(value) and whole and len(set(value)) == len(value)
+    if not good:
+        problems.append(f"{where}: found {value!r}, want a list of different whole numbers from 0 to {ANY_SEED[-1]}")
+    return good
 
 
 def _good_name(where: str, name: str, problems: list[str]) -> bool:

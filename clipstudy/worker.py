@@ -19,9 +19,9 @@ from clipstudy.attempt import Attempt, Tally, name
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Status
-from clipstudy.progress import Progress
+from clipstudy.progress import Progress, duration
 from clipstudy.queue import jobs, outbox
-from clipstudy.queue.patience import patiently
+from clipstudy.queue.patience import Patience
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import Tracking
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from clipstudy.features.cache import Store
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which a worker that has given no sign of life leaves the list of workers.
+SILENT = 600.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Habits:
     lease: float = 120.0
     poll: float = 1.0  #: first wait when nothing is queued; doubles up to 30
     outbox_bound: int = 2000  #: attempts that may wait for MLflow before no more work is claimed
+    #: So long a draining worker that has only MLflow to wait for bears no progress. Longer than a recorder's lease:
+    #: what a dead one held is recorded still.
+    mlflow: float = 240.0
 
 
 class Worker:
@@ -53,18 +59,24 @@ class Worker:
         self.engine, self.tracking, self.store, self.habits, self.progress = engine, tracking, store, habits, progress
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(2).hex()}"
         self.shelf = run.Shelf(device)
-        self.stop = threading.Event()
-        self.heartbeat = Heartbeat(engine, self.name, habits.lease)
+        self.stop = threading.Event()  #: asked to leave
+        self.enough = threading.Event()  #: asked again: not even a database that is away is waited for
+        here = jobs.WorkerInfo(self.name, socket.gethostname(), os.getpid(), device)
+        self.heartbeat = Heartbeat(engine, here, habits.lease)
+        #: After a lease's length what is held is no longer ours anyway.
+        self.patience = Patience(habits.lease, self.enough)
         self.bench = Bench(device, self._told)
         self.tally = Tally()
         self._doubtful = False
         self._mlflow_after, self._mlflow_wait, self._expired_after = 0.0, 1.0, 0.0
+        self._waiting, self._progressed = 0, time.monotonic()
+        self._away: str | None = None  # what MLflow said last, where it did not answer
 
     def work(self) -> Tally:
-        """Until told to stop, or (drain) until nothing is queued."""
-        here = jobs.WorkerInfo(self.name, socket.gethostname(), os.getpid(), self.shelf.device)
-        patiently(lambda: jobs.register(self.engine, here), self.habits.lease)
+        """Until told to stop, or (drain) until nothing is queued and MLflow has, or does not take, what is computed."""
+        self.patience(lambda: jobs.register(self.engine, self.heartbeat.worker))
         self.heartbeat.start()
+        self._progressed = time.monotonic()
         wait = self.habits.poll
         try:
             while not self.stop.is_set():
@@ -85,13 +97,15 @@ class Worker:
 
     def _round(self) -> bool | None:
         """True where something was computed, None where a draining worker has nothing left to do."""
-        began = time.monotonic()
+        began, keeping = time.monotonic(), self.tally.keeping
         try:
             if self.step():
                 self.tally.busy += time.monotonic() - began
                 return True
-            return None if self.habits.drain and self._empty() else False
+            self.tally.keeping = keeping  # looking in vain is no part of the work
+            return None if self.habits.drain and self._over() else False
         except DatabaseUnreachable as error:
+            self.tally.keeping = keeping
             log.warning("%s", error)
             self._doubtful = True
             return False
@@ -113,8 +127,9 @@ class Worker:
             )
         if batch is None:
             return False
-        attempt = Attempt(self.engine, batch, self.heartbeat, self.progress, self.habits.lease, self.tally)
+        attempt = Attempt(self.engine, batch, self.heartbeat, self.progress, self.patience, self.tally)
         attempt.compute(self.shelf, self.store, self.bench)
+        self._progressed = time.monotonic()
         with self.tally.kept():
             self.record()
         return True
@@ -125,18 +140,24 @@ class Worker:
             try:
                 self.tracking.prepare()
                 self.tally.recorded += recorder.drain(self.engine, self.tracking, self.name, most=64)
-                self._mlflow_wait = 1.0
+                self._mlflow_wait, self._away = 1.0, None
             except TrackingUnreachable as error:
                 log.warning("%s", error)
+                self._away = str(error)
                 self._mlflow_after = time.monotonic() + self._mlflow_wait
                 self._mlflow_wait = min(self._mlflow_wait * 2, 60.0)
-        return outbox.pending(self.engine)
+        waiting = outbox.pending(self.engine)
+        if waiting < self._waiting:
+            self._progressed = time.monotonic()
+        self._waiting = waiting
+        return waiting
 
     def _mend(self) -> None:
         """Take back what vanished workers held, and what a broken connection may have claimed for this one."""
         if time.monotonic() > self._expired_after:
             for job in jobs.requeue_expired(self.engine):
                 log.warning("job %d (%s) was lost: %s", job.id, name(job), job.error)
+            jobs.forget_silent(self.engine, SILENT)
             self._expired_after = time.monotonic() + self.habits.lease / 4
         if self._doubtful:
             # A connection that broke amid a claim leaves it open whether the claim happened; nothing is held here.
@@ -148,18 +169,36 @@ class Worker:
         if self.stop.is_set() or self.heartbeat.lost():
             raise run.Stopped
 
-    def _empty(self) -> bool:
-        return not jobs.totals(self.engine)[Status.QUEUED] and not outbox.pending(self.engine)
+    def _over(self) -> bool:
+        """Whether a draining worker has nothing left to do, or nothing that it could."""
+        queued, waiting = jobs.totals(self.engine)[Status.QUEUED], outbox.pending(self.engine)
+        if not waiting:
+            return not queued
+        only_mlflow = not queued or waiting >= self.habits.outbox_bound
+        if not only_mlflow or time.monotonic() - self._progressed < self.habits.mlflow:
+            return False
+        self.tally.waiting = waiting
+        why = self._away or outbox.last_error(self.engine) or "another recorder holds them."
+        log.error(
+            "%d results are kept in the outbox: MLflow has taken none for %s. It said: %s\n"
+            "When it takes them again, type: clipstudy worker --drain",
+            waiting, duration(time.monotonic() - self._progressed), why,
+        )  # fmt: skip
+        return True
 
 
 def obey_signals(worker: Worker) -> None:
-    """SIGTERM and SIGINT: drop the layer at hand, give the rest back, leave. A second SIGINT interrupts at once."""
+    """SIGTERM and SIGINT: drop the layer at hand, give the rest back, leave. A second one: do not wait for the database
+    either, and SIGINT interrupts at once."""
 
     def told(number: int, frame: object) -> None:
-        if worker.stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        log.warning("%s: giving back what is not done", signal.Signals(number).name)
+        # The events first: writing a line may fail where the signal came amid another one.
+        if worker.stop.is_set():
+            worker.enough.set()
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
         worker.stop.set()
+        log.warning("%s: giving back what is not done", signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
@@ -141,6 +143,15 @@ def fingerprint(files: Iterable[Path], *more: str) -> str:
         with file.open("rb") as stream:
             total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
     return f"sha256:{total.hexdigest()}"
+
+
+def weights_of(model: nn.Module) -> str:
+    """SHA-256 over a model's weights. It identifies random ones: a seed means other numbers in another torch."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def description_in(folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def load(spec: ModelSpec, device: str) -> OpenClipText:
     described = json.dumps(config, sort_keys=True)
     model = _create(spec)
     if weights is None:
-        identity = checkpoint.fingerprint([], described, f"random init, seed {spec.init_seed}")
+        identity = checkpoint.fingerprint([], described, f"random init, {checkpoint.weights_of(model)}")
     else:
         identity = checkpoint.fingerprint([weights], described)
         try:

@@ -103,7 +103,7 @@ def load(spec: ModelSpec, device: str) -> TransformersText:
     files = checkpoint.description_in(folder)
     if spec.init == "random":
         model = _random(config, spec)
-        identity = checkpoint.fingerprint(files, f"random init, seed {spec.init_seed}")
+        identity = checkpoint.fingerprint(files, f"random init, {checkpoint.weights_of(model)}")
     else:
         files += checkpoint.weights_in(folder, spec)
         model = _pretrained(folder, config, spec)
@@ -142,7 +142,12 @@ def special_tokens(tokenizer: Any, encode: Any) -> tuple[tuple[int, ...], tuple[
     """The ids that ``tokenizer`` puts in front of a text and behind it."""
     own = list(encode(["a"])[0])
     whole = list(tokenizer(["a"], padding=False, truncation=False)["input_ids"][0])
-    at = next(i for i in range(len(whole)) if whole[i : i + len(own)] == own)
+    at = next((i for i in range(len(whole)) if own and whole[i : i + len(own)] == own), None)
+    if at is None:
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} reads a text otherwise when special tokens are added, so words "
+            "cannot be followed through it. Choose another checkpoint, or its fast tokenizer."
+        )
     return tuple(whole[:at]), tuple(whole[at + len(own) :])
 
 

@@ -129,7 +129,12 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
     widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
     figure.update_layout(
         template="none",
-        title={"text": html.escape(info.title, quote=False), "x": 0, "pad": {"l": 10}, "font_size": 15},
+        title={
+            "text": html.escape(info.title, quote=False),
+            "x": 0,
+            "pad": {"l": 10},
+            "font": {"size": 15, "weight": 600},
+        },
         barmode="group",
         bargap=0.18,
         bargroupgap=0.04,
@@ -229,7 +234,7 @@ def _errors(series: SeriesInfo, kept: Sequence[int]) -> dict[str, Any]:
         "symmetric": False,
         "array": above,
         "arrayminus": below,
-        "thickness": 1,
+        "thickness": 1.3,
         "width": 2,
         "color": "#666",
         "visible": any(above) or any(below),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from clipstudy.dashboard import charts, panels, tables, writers
@@ -47,6 +48,14 @@ class Download:
     write: Callable[[View], str]
 
 
+class Section(NamedTuple):
+    """A part of the page that its contents name."""
+
+    anchor: str
+    title: str
+    html: str
+
+
 DOWNLOADS = (
     Download("CSV", "csv", "text/csv", writers.to_csv),
     Download("LaTeX", "tex", "application/x-tex", writers.to_latex),
@@ -64,7 +73,7 @@ def write(results: Iterable[Result], path: Path, *, dashboard: Dashboard, study_
     Raises:
         ClipstudyError: the file cannot be written.
     """
-    text = page(tables.board(results, dashboard.order), dashboard, study_note)
+    text = page(results, dashboard, study_note)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -74,23 +83,20 @@ def write(results: Iterable[Result], path: Path, *, dashboard: Dashboard, study_
         raise ClipstudyError(f"{path}: the report cannot be written ({error.strerror}). Name another file.") from error
 
 
-def page(shown: Board, dashboard: Dashboard, study_note: str = "") -> str:
-    """The page's HTML."""
+def page(results: Iterable[Result], dashboard: Dashboard, study_note: str = "") -> str:
+    """The page's HTML: one study after another, as a task's name may mean something else in each."""
     from plotly.offline import get_plotlyjs
 
-    colors = charts.inks(shown)
-    sections, unseen = [], set(shown.tasks)
-    for number, panel in enumerate(dashboard.panels, 1):
-        found = panels.views(panel, shown)
-        unseen -= {view.task for view in found}
-        if found:
-            sections.append(_panel(panel, found, colors, f"panel-{number}"))
-    studies = sorted({r.study for r in shown.results})
+    found = list(results)
+    studies = sorted({r.study for r in found})
+    colors = charts.inks(tables.board(found, dashboard.order))  # a model has one colour on the whole page
+    sections: list[Section] = []
+    for number, study in enumerate(studies, 1):
+        shown = tables.board([r for r in found if r.study == study], dashboard.order)
+        anchor, name = (f"study-{number}-", f"{study}: ") if len(studies) > 1 else ("", "")
+        sections += _study(shown, dashboard, colors, anchor, name)
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
-    notes = list(shown.notes)
-    if unseen:
-        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
-    body = _about(shown, notes, colors) + "".join(sections) if shown.results else _nothing()
+    body = "".join(section.html for section in sections) or _nothing()
     script = f"<script>{get_plotlyjs()}</script>" if sections else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -98,7 +104,7 @@ def page(shown: Board, dashboard: Dashboard, study_note: str = "") -> str:
         f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{(PAGE / 'page.css').read_text()}</style></head>\n<body>"
         f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(title)}</h1>'
-        f"{_paragraph(dashboard.description)}{_callout(study_note)}{_contents(dashboard, sections)}</header>"
+        f"{_paragraph(dashboard.description)}{_callout(study_note)}{_contents(sections)}</header>"
         f'<main id="main">{body}'
         f'<section id="methods"><h2>What the numbers are</h2><ul>{METHODS}</ul></section></main>'
         f"{script}<script>{(PAGE / 'page.js').read_text()}</script></body></html>\n"
@@ -108,7 +114,24 @@ def page(shown: Board, dashboard: Dashboard, study_note: str = "") -> str:
 # -- parts of the page -------------------------------------------------------------------------------------------
 
 
-def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink]) -> str:
+def _study(shown: Board, dashboard: Dashboard, colors: Mapping[str, Ink], anchor: str, name: str) -> list[Section]:
+    """What one study holds, then its panels; ``anchor`` and ``name`` tell its sections from another study's."""
+    parts, unseen = [], set(shown.tasks)
+    for number, panel in enumerate(dashboard.panels, 1):
+        found = panels.views(panel, shown)
+        unseen -= {view.task for view in found}
+        if found:
+            titled = replace(panel, title=f"{name}{panel.title}")
+            at = f"{anchor}panel-{number}"
+            parts.append(Section(at, titled.title, _panel(titled, found, colors, at)))
+    notes = list(shown.notes)
+    if unseen:
+        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
+    at, title = f"{anchor}about", f"{name}What this is"
+    return [Section(at, title, _about(shown, notes, colors, at, title)), *parts]
+
+
+def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor: str, title: str) -> str:
     ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
     when = ""
     if ended:
@@ -125,7 +148,7 @@ def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink]) -> str
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
     return (
-        f'<section id="about"><h2>What this is</h2><p>{escape(facts)}</p>{noted}'
+        f'<section id="{anchor}"><h2>{escape(title)}</h2><p>{escape(facts)}</p>{noted}'
         f"{_models(shown, colors)}{_datasets(shown)}</section>"
     )
 
@@ -161,7 +184,7 @@ def _datasets(shown: Board) -> str:
         revision = _several(r.params.get("resolved.data") or r.params.get("dataset.revision", "") for r in members)
         counts = []
         for split in ("train", "test"):
-            found = sorted({int(r.metrics[f"items/{split}"].value) for r in members if f"items/{split}" in r.metrics})
+            found = sorted({round(r.metrics[f"items/{split}"].value) for r in members if f"items/{split}" in r.metrics})
             counts.append(f"{found[0]:,}" + (f"–{found[-1]:,}" if len(found) > 1 else "") if found else "")
         lines.append(
             f"<tr><th scope=row>{escape(name)}</th><td>{_code(source)}</td><td>{_code(revision, 24)}</td>"
@@ -181,9 +204,10 @@ def _panel(panel: Panel, found: Sequence[View], colors: Mapping[str, Ink], ancho
     legend = "".join(f"<li>{_swatch(colors[f])}{escape(c.title)}</li>" for f, c in families.items())
     if any(cell.one_class for view in found for curve in view.curves for cell in curve.cells):
         legend += '<li><span class="swatch hollow"></span>a probe predicts one class only</li>'
+    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
+    wide = len(everything) % 2 == 1 and (mean is not None or len(everything) == 1)
     figures = "".join(
-        _figure(view, panel, colors, f"{anchor}-{i}", view is mean or len(everything) == 1)
-        for i, view in enumerate(everything)
+        _figure(view, panel, colors, f"{anchor}-{i}", wide and i == 0) for i, view in enumerate(everything)
     )
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
@@ -258,13 +282,8 @@ def _downloads(view: View) -> str:
     return " · ".join(links)
 
 
-def _contents(dashboard: Dashboard, sections: Sequence[str]) -> str:
-    there = [
-        (f"panel-{n}", panel.title)
-        for n, panel in enumerate(dashboard.panels, 1)
-        if any(f'<section id="panel-{n}"' in section[:40] for section in sections)
-    ]
-    links = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in there)
+def _contents(sections: Sequence[Section]) -> str:
+    links = "".join(f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in sections)
     return f"<nav aria-label=Contents><ul>{links}<li><a href='#methods'>What the numbers are</a></li></ul></nav>"
 
 

@@ -14,7 +14,7 @@ import fnmatch
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
@@ -61,6 +61,7 @@ class Curve:
     best: int | None  #: the best layer: on the development set where it was scored, else on the test set
     missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result yet
     role: str = ""
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,24 @@ class Board:
 
 
 def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
-    """The newest group of each (study, model, task), and notes on what is older or missing.
+    """The newest group of each (study, model, task), and notes on what is older or missing, study by study.
 
     Args:
         order: patterns of families, roles or model names: which are drawn first.
     """
-    kept, older = newest(results)
-    notes = [
-        f"{model} · {task}: {number} result{'s' * (number > 1)} of older settings ({digest}) not shown"
-        for model, task, digest, number in older
-    ]
-    notes += _gaps(kept)
+    studies: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        studies[result.study].append(result)
+    kept: list[Result] = []
+    notes = []
+    for study, members in studies.items():
+        rows, older = newest(members)
+        kept += rows
+        said = [
+            f"{model} · {task}: {number} result{'s' * (number > 1)} of older settings ({digest}) not shown"
+            for model, task, digest, number in older
+        ]
+        notes += [f"{study}: {note}" if len(studies) > 1 else note for note in (*said, *_gaps(rows))]
     ranked = sorted(kept, key=lambda r: (r.tags.get("category", ""), r.task))
     tasks = tuple(dict.fromkeys(r.task for r in ranked))
     return Board(tuple(kept), tuple(notes), tuple(order), tasks)
@@ -142,9 +150,13 @@ def view(shown: Board, task: str, metric: str | None = None) -> View | None:
         families[row.study, family_of(row)].append(row)
     several = len({r.study for r in shown.results}) > 1
     ordered = sorted(families.items(), key=lambda item: (_rank(item[1][0], shown.order), item[0][0]))
-    curves = tuple(_curve(members, name, study if several else "") for (study, _), members in ordered)
+    curves = tuple(_curve(members, name, several) for _, members in ordered)
     same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
     arm = name.rpartition("/")[0]
+    baselines: list[tuple[str, float]] = []
+    for study in sorted({r.study for r in rows}) if same_kind else ():
+        lines = _baselines([r for r in rows if r.study == study], arm)
+        baselines += [(f"{study}: {line}" if several else line, value) for line, value in lines]
     return View(
         task=task,
         title=rows[0].tags.get("task_title", task),
@@ -152,7 +164,7 @@ def view(shown: Board, task: str, metric: str | None = None) -> View | None:
         metric=name,
         modality=rows[0].tags.get("modality", "text"),
         curves=curves,
-        baselines=_baselines(rows, arm) if same_kind else (),
+        baselines=tuple(baselines),
     )
 
 
@@ -160,7 +172,8 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
 
     Only tasks of one metric that every model of the panel has, and only layers that every task has, so that no
-    difference between two bars comes from what was averaged. Error propagation as the module says.
+    difference between two bars comes from what was averaged. A model's curves in two studies are two curves. Error
+    propagation as the module says.
     """
     metrics = Counter(v.metric for v in views)
     if not metrics:
@@ -168,17 +181,18 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     metric = metrics.most_common(1)[0][0]
     usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
     notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
-    families = {curve.family for v in usable for curve in v.curves}
-    common = [v for v in usable if {curve.family for curve in v.curves} == families]
+    models = {(curve.study, curve.family) for v in usable for curve in v.curves}
+    common = [v for v in usable if {(curve.study, curve.family) for curve in v.curves} == models]
     notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
     if len(common) < 2:
         return None, tuple(notes)
     curves = []
     for first in common[0].curves:
-        parts = [next(c for c in v.curves if c.family == first.family) for v in common]
+        model = first.study, first.family
+        parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
         cells = _averaged(parts)
         if cells:
-            curves.append(Curve(first.family, first.title, first.twin_of, cells, _best(cells, metric), role=first.role))
+            curves.append(replace(first, cells=cells, best=_best(cells, metric), missing=()))
     shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
     lines = tuple((name, _mean([dict(v.baselines)[name] for v in common])) for name, _ in common[0].baselines)
     mean = View(
@@ -245,7 +259,8 @@ def layer_name(layer: int, modality: str = "text") -> str:
 # -- inside ------------------------------------------------------------------------------------------------------
 
 
-def _curve(members: Sequence[Result], metric: str, study: str) -> Curve:
+def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
+    """One model's curve, its title with its study's name where there are ``several``."""
     by_layer: dict[int, list[Result]] = defaultdict(list)
     for member in members:
         by_layer[member.layer].append(member)
@@ -256,16 +271,17 @@ def _curve(members: Sequence[Result], metric: str, study: str) -> Curve:
         scored = f"{arm}dev_accuracy"
         dev = {k: _mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
     tags = members[0].tags
-    title = tags.get("model_title") or family_of(members[0])
+    study, title = members[0].study, tags.get("model_title") or family_of(members[0])
     expected = {int(k) for k in tags.get("layers", "").split(",") if k}
     return Curve(
         family=family_of(members[0]),
-        title=f"{study}: {title}" if study else title,
+        title=f"{study}: {title}" if several else title,
         twin_of=tags.get("twin_of"),
         cells=cells,
         best=_best(cells, metric, dev),
         missing=tuple(sorted(expected - set(by_layer))),
         role=tags.get("role", ""),
+        study=study,
     )
 
 
@@ -279,7 +295,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
         label=tags.get("layer_label", str(layer)),
         estimate=pooled([r.metrics[metric] for r in members]),
         depth=float(depth) if depth else None,
-        n=int(items.value) if items else None,
+        n=round(items.value) if items else None,
         inits=len(members),
         one_class=any(value > 0 for value in flags),
     )

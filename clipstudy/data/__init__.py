@@ -6,18 +6,29 @@ A reader turns files (or a Hub table) into frozen values and a fingerprint of wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from clipstudy.errors import DataError
 from clipstudy.settings import locate
 from clipstudy.spec import DatasetSpec
 
-#: reader name → what it reads, for messages and documentation.
-READERS = {
-    "conll2000": "chunked sentences, `word POS chunk` a line (files or Hub table)",
-    "senteval": "`tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files",
-    "table": "any Hub or local table (parquet, csv, jsonl) with named text and label columns",
+#: reader → where it reads from (`path`: local files; `hub`: a Hub data set) → the other keys that it uses then.
+READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    # Chunked sentences, `word POS chunk` a line; or the Hub's table of them.
+    "conll2000": {
+        "path": ("splits", "exclude"),
+        "hub": ("config", "revision", "splits", "columns", "exclude"),
+    },
+    # `tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files.
+    "senteval": {
+        "path": ("limit", "limit_seed", "unseen_labels"),
+    },
+    # Any table (parquet, csv, jsonl) with named text and label columns.
+    "table": {
+        "path": ("config", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
+        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
+    },
 }
 
 
@@ -53,8 +64,17 @@ def fingerprint(chunks: Iterable[bytes]) -> str:
 
 def text_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file. Only ``LF`` or ``CR LF`` ends one: sentences hold stranger separators."""
+    return decoded(path).replace("\r\n", "\n").split("\n")
+
+
+def decoded(path: Path) -> str:
+    """The text of a UTF-8 file, a byte order mark left out.
+
+    Raises:
+        DataError: it is a folder, or not UTF-8.
+    """
     try:
-        return path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8. Convert the file, then retry.") from None
     except IsADirectoryError:

@@ -95,11 +95,10 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 
 def _from_hub(spec: DatasetSpec, split: str) -> Corpus:
-    found = table.load(spec, split)
-    columns = (found.values(spec, column) for column in ("tokens", "pos_tags", "chunk_tags"))
+    found = table.load(spec, split, ("tokens", "pos_tags", "chunk_tags"))
     sentences = tuple(
         Sentence(tuple(words), tuple(pos), tuple(tags))
-        for words, pos, tags in zip(*columns, strict=True)
+        for words, pos, tags in zip(*found.columns.values(), strict=True)
         if words  # the Hub's copy counts one empty sentence in each split
     )
     return _corpus(spec, split, sentences, found.fingerprint, found.source)

@@ -31,6 +31,7 @@ class Labelled:
     test: Rows
     fingerprint: str
     source: str
+    dropped: int = 0  #: rows of dev and test left out, since train lacks their label
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -49,7 +50,8 @@ def checked(
     """The three splits, checked and thinned to ``spec.limit``.
 
     Raises:
-        DataError: an empty split; fewer than two classes; a label that train lacks, since no probe could learn it.
+        DataError: an empty split; fewer than two classes; a label that train lacks, since no probe could learn it,
+            unless ``unseen_labels = "drop"`` leaves such rows out.
     """
     splits = {}
     for name, part in (("train", train), ("dev", dev), ("test", test)):
@@ -57,16 +59,22 @@ def checked(
             raise DataError(f'[datasets.{spec.name}] split "{name}" of {source} is empty. Mend the file or `splits`.')
         kept = stratified([label for _, label in part], spec.limit, spec.limit_seed)
         splits[name] = Rows(tuple(part[i][0] for i in kept), tuple(part[i][1] for i in kept))
-    known = set(splits["train"].labels)
+    known, dropped = set(splits["train"].labels), 0
     for name in ("dev", "test"):
-        if new := sorted(set(splits[name].labels) - known):
+        rows = splits[name]
+        kept = [i for i, label in enumerate(rows.labels) if label in known]
+        new = sorted(set(rows.labels) - known)
+        if new and (spec.unseen_labels == "error" or not kept):
             raise DataError(
                 f'[datasets.{spec.name}] {source}: label "{new[0]}" is in {name} but not in train, so nothing can '
-                f"learn it. Train has {len(known)}: {', '.join(sorted(known)[:12])}. Mend the file, or raise `limit`."
+                f"learn it ({len(new)} such labels, {len(rows) - len(kept)} rows). Mend the file, raise `limit`, or "
+                'leave such rows out and count them: unseen_labels = "drop"'
             )
+        dropped += len(rows) - len(kept)
+        splits[name] = Rows(tuple(rows.texts[i] for i in kept), tuple(rows.labels[i] for i in kept))
     if len(known) < 2:
         raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Mend the file.')
-    return Labelled(splits["train"], splits["dev"], splits["test"], print_, source)
+    return Labelled(splits["train"], splits["dev"], splits["test"], print_, source, dropped)
 
 
 def stratified(labels: Sequence[str], limit: int | None, seed: int) -> list[int]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import DatasetSpec
 
-#: What a local table may be, by ending, and how `datasets` calls its loader.
+#: What a table may be, by ending, and how `datasets` calls it.
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 
 
@@ -19,85 +23,111 @@ FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "jso
 class Table:
     """One split of a table."""
 
-    rows: Any  #: a ``datasets.Dataset``
+    columns: Mapping[str, list[Any]]  #: by the names that the reader uses; equally long, no value missing
     fingerprint: str
-    source: str  #: for messages: the file, or ``id@commit``
-
-    def values(self, spec: DatasetSpec, column: str) -> list[Any]:
-        """A column by the name that the reader uses, or the one that ``columns`` gives it. Class numbers become names.
-
-        Raises:
-            DataError: there is no such column.
-        """
-        name = spec.columns.get(column, column)
-        if name not in self.rows.column_names:
-            raise DataError(
-                f'[datasets.{spec.name}.columns] {column} = "{name}": {self.source} has no such column; '
-                + did_you_mean(name, self.rows.column_names)
-            )
-        feature: Any = self.rows.features[name]
-        known = getattr(getattr(feature, "feature", feature), "names", None)
-        values: list[Any] = list(self.rows[name])
-        if known is None:
-            return values
-        return [[known[i] for i in v] if isinstance(v, list) else known[v] for v in values]
+    source: str  #: for messages: the folder, or ``id@commit``
 
 
 def read(spec: DatasetSpec) -> Labelled:
     """A labelled text data set: ``columns`` names its ``text`` and ``label``, ``splits`` its train, dev and test.
 
     Raises:
-        DataError: a column or split that does not exist, and all that ``labelled.checked`` refuses.
+        DataError: a text that is empty or no text, and all that :func:`load` and ``labelled.checked`` refuse.
     """
     parts, tables = [], []
     for split in ("train", "dev", "test"):
-        table = load(spec, split)
-        texts, labels = table.values(spec, "text"), table.values(spec, "label")
-        parts.append([(tuple(str(t).split()), str(v)) for t, v in zip(texts, labels, strict=True)])
+        table = load(spec, split, ("text", "label"))
+        rows = []
+        for row, (text, label) in enumerate(zip(table.columns["text"], table.columns["label"], strict=True)):
+            words = tuple(text.split()) if isinstance(text, str) else ()
+            if not words:
+                raise _refused(spec, split, table.source, row, f'text is "{text}"', "a text")
+            if isinstance(label, list | dict) or label == "" or label != label:
+                raise _refused(spec, split, table.source, row, f'label is "{label}"', "one label")
+            rows.append((words, str(label)))
+        parts.append(rows)
         tables.append(table)
     train, dev, test = parts
     print_ = fingerprint(table.fingerprint.encode() for table in tables)
     return checked(spec, train, dev, test, print_, tables[0].source)
 
 
-def load(spec: DatasetSpec, split: str) -> Table:
-    """One split: parquet files of a Hub repository at a commit, or a local parquet, csv or jsonl file.
+def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
+    """Columns of one split, from the tables of a Hub repository at a commit or of a local folder. Class numbers become
+    names.
+
+    Args:
+        columns: names that the reader uses; ``spec.columns`` may call them otherwise.
 
     Raises:
-        DataError: no such repository, revision, file or split; no network and nothing cached.
+        DataError: no such repository, revision, config, split or column; a malformed file; a value that is missing, or
+            a number that names no class; no network and nothing cached.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    folder, source = _snapshot(spec) if spec.hub else (files(spec), str(files(spec)))
     name = spec.splits.get(split, split)
-    found = _split_files(folder, spec.config, name)
-    if not found:
-        there = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in FORMATS})
-        raise DataError(
-            f'[datasets.{spec.name}.splits] {source} has no table for "{name}". ' + did_you_mean(name, there)
-        )
-    rows = datasets.load_dataset(FORMATS[found[0].suffix], data_files=[str(p) for p in found], split="train")
-    print_ = fingerprint(p.read_bytes() for p in found)
-    return Table(rows, print_, source)
+    folder, source = _snapshot(spec, name) if spec.hub else (files(spec), str(files(spec)))
+    found = _split_files(spec, folder, source, name)
+    called = {column: spec.columns.get(column, column) for column in columns}
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    for path in found:
+        rows = _rows(path)
+        for column, own in called.items():
+            if own not in rows.column_names:
+                raise DataError(
+                    f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column; '
+                    + did_you_mean(own, rows.column_names)
+                )
+            values[column] += _cells(rows, own)
+    for column, cells in values.items():
+        for row, cell in enumerate(cells):
+            if cell is None or (isinstance(cell, list) and None in cell):
+                what = f"{column} is absent or hidden (a number that names no class)"
+                raise _refused(spec, split, source, row, what, f"a {column}")
+    return Table(values, fingerprint(path.read_bytes() for path in found), source)
 
 
-def _split_files(folder: Path, config: str | None, name: str) -> list[Path]:
+def _refused(spec: DatasetSpec, split: str, source: str, row: int, what: str, want: str) -> DataError:
+    return DataError(
+        f'[datasets.{spec.name}] {source}, split "{split}", row {row} (from 0): {what}, want {want}. Mend or remove '
+        "the row, or name another split in `splits`."
+    )
+
+
+def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> list[Path]:
+    """The files of one split in the Hub's layouts: ``<split>/0000.parquet``, ``<split>-00000-of-00001.parquet`` and
+    ``<split>.parquet``, under a folder named as the config or anywhere; or a file of that very name."""
+    where = f"[datasets.{spec.name}]"
     if folder.is_file():
-        return [folder]
-    root = folder / config if config and (folder / config).is_dir() else folder
-    tables = sorted(p for p in root.rglob("*") if p.suffix in FORMATS)
-    # The Hub's layouts: <split>/0000.parquet, data/<split>-00000-of-00001.parquet, <split>.parquet.
-    return [p for p in tables if p.parent.name == name or p.stem == name or p.stem.startswith(f"{name}-")]
+        raise DataError(
+            f"{where} path: {folder} is one file, but each split is read from files of its own. Name their folder."
+        )
+    tables = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if p.suffix in FORMATS}
+    named = re.compile(rf"{re.escape(name)}(-\d.*)?")
+    found = {
+        path: parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]
+        for path, parts in tables.items()
+        if (parts[-2:-1] == (name,) or path.name == name or named.fullmatch(path.stem))
+        and (spec.config is None or spec.config in parts[:-1])
+    }
+    if not found:
+        there = ["/".join(parts) for parts in tables.values()] or _published(spec, source)
+        config = f' of config "{spec.config}"' if spec.config else ""
+        raise DataError(f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)}')
+    if len({(home, path.suffix) for path, home in found.items()}) > 1:
+        those = ", ".join("/".join(tables[path]) for path in found)
+        raise DataError(
+            f'{where}: {source} has several tables for "{name}": {those}. Name a folder in `config`, or a file in '
+            "`splits`."
+        )
+    return list(found)
 
 
-def _snapshot(spec: DatasetSpec) -> tuple[Path, str]:
-    # snapshot_download reads the cache when offline, which load_dataset by name does not; its folder is the commit.
+def _snapshot(spec: DatasetSpec, name: str) -> tuple[Path, str]:
+    # snapshot_download reads the cache when offline; its folder is the commit.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     where = f'[datasets.{spec.name}] hub = "{spec.hub}"'
-    wanted = [f"*{ending}" for ending in FORMATS]
+    wanted = list(_patterns(spec.config, name))
     try:
         folder = snapshot_download(str(spec.hub), repo_type="dataset", revision=spec.revision, allow_patterns=wanted)
     except (LocalEntryNotFoundError, ConnectionError) as error:
@@ -105,6 +135,70 @@ def _snapshot(spec: DatasetSpec) -> tuple[Path, str]:
             f"{where} is not in the Hub cache and the Hub does not answer ({type(error).__name__}). "
             "Connect once, or name a local folder in `path`."
         ) from None
-    except HfHubHTTPError as error:
+    except (HfHubHTTPError, HFValidationError) as error:
         raise DataError(f"{where}: {str(error).splitlines()[0]} Check the id, `revision` and your access.") from None
     return Path(folder), f"{spec.hub}@{Path(folder).name}"
+
+
+def _patterns(config: str | None, name: str) -> Iterator[str]:
+    """Which of a repository's files may be tables of a split, as :func:`_split_files` reads them: others are not
+    downloaded. A ``*`` also stands for folders."""
+    split = glob.escape(name)
+    folders = [f"{glob.escape(config)}/", f"*/{glob.escape(config)}/"] if config else [""]
+    for folder in folders:
+        for under in (folder, f"{folder}*/"):
+            yield f"{under}{split}"
+            yield from (f"{under}{split}{rest}{end}" for rest in ("", "-[0-9]*", "/*") for end in FORMATS)
+
+
+def _published(spec: DatasetSpec, source: str) -> list[str]:
+    """The tables of a Hub repository, for a message: none where the Hub does not answer."""
+    from huggingface_hub import HfApi
+
+    listed: list[str] = []
+    if spec.hub:
+        with contextlib.suppress(Exception):  # whatever goes wrong here, the message above it matters more
+            listed = HfApi().list_repo_files(spec.hub, repo_type="dataset", revision=source.rpartition("@")[2])
+    return [path for path in listed if path.endswith(tuple(FORMATS))]
+
+
+def _rows(path: Path) -> Any:
+    """A file as a ``datasets.Dataset``."""
+    import datasets
+    import pyarrow.csv
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+    kind = FORMATS[path.suffix]
+    try:
+        if kind == "parquet":
+            return datasets.Dataset.from_parquet(str(path))
+        if kind == "json":
+            return datasets.Dataset.from_json(str(path))
+        # Not by the library's own reader: pandas takes a line's extra cell for a row name and shifts the others.
+        with pyarrow.csv.open_csv(path) as file:
+            texts = dict.fromkeys(file.schema.names, pyarrow.string())
+        convert = pyarrow.csv.ConvertOptions(column_types=texts)  # cells as they stand: "NA" is a word, "01" is not 1
+        return datasets.Dataset(pyarrow.csv.read_csv(path, convert_options=convert))
+    except Exception as error:  # each format's library raises its own, under the library's
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if getattr(cause, "errno", None) is not None:
+            raise  # the disk's fault, not the file's
+        said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise DataError(f"{path} cannot be read as {kind} ({said}). Mend or fetch the file.") from None
+
+
+def _cells(rows: Any, column: str) -> list[Any]:
+    """A column's values, class numbers as their names; None: a number that names no class (a hidden label)."""
+    feature = rows.features[column]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    values: list[Any] = list(rows[column])
+    return values if names is None else [_named(value, names) for value in values]
+
+
+def _named(cell: Any, names: Sequence[str]) -> Any:
+    if isinstance(cell, list):
+        return [_named(one, names) for one in cell]
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None

@@ -3,19 +3,24 @@
 Summaries of texts are kept in half precision: probes do not notice. Ends of spans are few and kept in single
 precision: k-means does notice, and would end in another optimum for the same seed.
 
-A file is written under a temporary name and renamed, so whoever finds it finds it whole; what is found is verified
-all the same, and dropped where a disk or a copy cut it short. No file is ever unpickled.
+A file is written under a temporary name, brought to the disk and renamed, so whoever finds it finds it whole. What is
+found is verified all the same, since disks and copies lose pages: its size, and a check sum at its end over blocks
+spread evenly through it, which costs the same however large the file is. What is not whole is dropped. No file is ever
+unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import stat
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
 import numpy as np
@@ -24,6 +29,11 @@ from numpy.typing import NDArray
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 #: A writer that died leaves its temporary file; after a day nobody is still writing it.
 ABANDONED_SECONDS = 86_400.0
+#: How much of a file its check sum covers: blocks of so many bytes, and about so many of them.
+BLOCK, BLOCKS = 4096, 64
+#: The bytes that the check sum takes at the end of a file.
+SUM = 4
+_NAME = re.compile(r"(?P<key>[^.]+)\.(?P<view>[^.]+)\.(?P<layer>\d+)\.npy")
 
 
 class Sheet(Protocol):
@@ -69,14 +79,12 @@ class Store:
         path = self._file(key, view, layer)
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            size = path.stat().st_size
+            whole = array.shape == shape and array.dtype in (HALF, SINGLE) and _whole(path, array)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError):  # cut short, or no .npy at all
-            path.unlink(missing_ok=True)
-            return None
-        header = getattr(array, "offset", 0)
-        if array.shape != shape or array.dtype not in (HALF, SINGLE) or size != header + array.nbytes:
+            whole = False
+        if not whole:
             path.unlink(missing_ok=True)
             return None
         now = self._clock()
@@ -90,15 +98,15 @@ class Store:
         return FileSheet(self._file(key, view, layer), shape, SINGLE if view == "span" else HALF)
 
     def entries(self) -> list[Entry]:
-        """Every file of the store, least recently used first."""
+        """Every file of the store, least recently used first. What else lies in the folder is left alone."""
         found = []
         for path in self.path.glob("*.npy"):
-            key, view, layer = path.name.removesuffix(".npy").split(".")
             try:
-                stat = path.stat()
-            except FileNotFoundError:  # another worker pruned it
+                about = path.stat()
+            except OSError:  # another worker pruned it
                 continue
-            found.append(Entry(path, key, view, int(layer), stat.st_size, stat.st_mtime))
+            if (name := _NAME.fullmatch(path.name)) and stat.S_ISREG(about.st_mode):
+                found.append(Entry(path, name["key"], name["view"], int(name["layer"]), about.st_size, about.st_mtime))
         return sorted(found, key=lambda entry: (entry.used, entry.path))
 
     def prune(self, budget_bytes: int | None = None) -> list[Entry]:
@@ -106,12 +114,10 @@ class Store:
 
         Whoever has a file mapped keeps reading it. Returns what was removed.
         """
-        for path in self.path.glob("*.tmp"):
-            try:
+        for path in self.path.glob("*.npy.*.tmp"):
+            with contextlib.suppress(OSError):  # another worker removed it, or it is none of ours
                 if self._clock() - path.stat().st_mtime > ABANDONED_SECONDS:
-                    path.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue
+                    path.unlink()
         budget = self.budget_bytes if budget_bytes is None else budget_bytes
         removed = []
         if budget is not None:
@@ -129,6 +135,26 @@ class Store:
         return self.path / f"{key}.{view}.{layer}.npy"
 
 
+def _whole(path: Path, array: NDArray[Any]) -> bool:
+    end = getattr(array, "offset", 0) + array.nbytes
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != end + SUM:
+            return False
+        expected = _sum(file, end)
+        file.seek(end)
+        return file.read() == expected
+
+
+def _sum(file: BinaryIO, end: int) -> bytes:
+    """The check sum of the first ``end`` bytes: of all of them in a small file, of blocks spread evenly in a large
+    one, the first and the last among them."""
+    found = 0
+    for start in sorted({*range(0, end, max(BLOCK, end // BLOCKS)), max(0, end - BLOCK)}):
+        file.seek(start)
+        found = zlib.crc32(file.read(min(BLOCK, end - start)), found)
+    return found.to_bytes(SUM, "big")
+
+
 class FileSheet:
     """Rows streamed to a file. Half precision is widened when a value comes that it cannot hold."""
 
@@ -142,8 +168,16 @@ class FileSheet:
         self._array[rows] = values
 
     def close(self) -> NDArray[Any]:
+        end = self._array.offset + self._array.nbytes
         self._array.flush()
         del self._array
+        with self._draft.open("r+b") as file:
+            found = _sum(file, end)
+            file.seek(end)
+            file.write(found)
+            file.flush()
+            # Else the name may outlive a power loss and the content not.
+            os.fsync(file.fileno())
         self._draft.replace(self._path)
         array: NDArray[Any] = np.load(self._path, mmap_mode="r", allow_pickle=False)
         return array

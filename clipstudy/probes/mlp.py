@@ -68,7 +68,6 @@ class ProbeFit:
         return (self.predictions == self.predictions[:, :1]).all(axis=1)
 
 
-@torch.no_grad()
 def fit(
     inputs: Sequence[Inputs | Callable[[], Inputs]],
     labels: Sequence[Labels],
@@ -100,8 +99,29 @@ def fit(
         ValueError: rows and labels differ in number, labels are out of range, or the splits differ in width.
     """
     place = torch.device(device)
-    if budget is None:
-        budget = _BUDGET.get(place.type, _BUDGET["cuda"])
+    room = budget or _BUDGET.get(place.type, _BUDGET["cuda"])
+    while True:
+        try:
+            return _fit(inputs, labels, n_classes, recipe, seeds, place, on_progress, room)
+        except torch.OutOfMemoryError:
+            # What is fitted together decides no result, so fewer at a time give the same.
+            if room < 2**20:
+                raise
+            room //= 2
+        torch.cuda.empty_cache()  # outside the handler, whose traceback would keep the tensors alive
+
+
+@torch.no_grad()
+def _fit(
+    inputs: Sequence[Inputs | Callable[[], Inputs]],
+    labels: Sequence[Labels],
+    n_classes: int,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    place: torch.device,
+    on_progress: Callable[[int, int], None] | None,
+    budget: int,
+) -> list[list[ProbeFit]]:
     train, dev, test = (
         _targets([getattr(labelled, split) for labelled in labels], n_classes, place)
         for split in ("train", "dev", "test")

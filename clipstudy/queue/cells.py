@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Row, Select, bindparam, select, tuple_, update
+from sqlalchemy import Row, Select, bindparam, exists, select, tuple_, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
@@ -18,6 +18,11 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
 #: A row of `jobs` with what its group says about it: what :func:`job_from` reads.
 JOBS: Select[Any] = select(jobs, groups.c.study, groups.c.task, groups.c.digest).join_from(jobs, groups)
+
+#: A group of which this is true has rows that reckon with what it resolved at run time.
+STANDS: ColumnElement[bool] = exists().where(
+    jobs.c.group_id == groups.c.id, is_(jobs.c.status, Status.RUNNING, Status.COMPUTED, Status.DONE)
+)
 
 
 def job_from(row: AnyRow, group: AnyRow | None = None) -> Job:
@@ -99,6 +104,15 @@ def hold(connection: Connection, group_ids: Iterable[int], *, shared: bool = Fal
     """
     query = select(groups.c.id, groups.c.newest).where(among(groups.c.id, set(group_ids))).order_by(groups.c.id)
     return connection.execute(query.with_for_update(read=shared, key_share=not shared)).all()
+
+
+def unpin(connection: Connection, group_ids: Iterable[int]) -> None:
+    """Forget what groups resolved at run time, where no row of theirs stands: what comes next resolves it anew.
+
+    The groups are held already, and so that a claim at this moment cannot be overlooked: its worker pins only when the
+    group is let go, and finds nothing there.
+    """
+    connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(resolved=None))
 
 
 def newest_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CTE, Engine, Integer, String, bindparam, column, func, literal, select, update, values
+from sqlalchemy import CTE, Engine, Integer, String, and_, bindparam, column, func, literal, select, update, values
 from sqlalchemy.engine import Connection
 
 from clipstudy.job import Group, Status, layer_label
-from clipstudy.queue.cells import AnyRow, among, hold, move
+from clipstudy.queue.cells import STANDS, AnyRow, among, hold, move, unpin
 from clipstudy.queue.dialect import clock, insert_new, is_, reading, refresh_statistics, serialise, writing
 from clipstudy.queue.schema import groups as group_table
 from clipstudy.queue.schema import jobs
@@ -57,6 +57,7 @@ class _Plan:
     newest: list[int]  # existing groups that become the newest again
     older: list[int]  # groups that are the newest no more
     respelled: dict[int, str]  # group -> spec that differs in presentation only
+    stale: list[int]  # existing groups that resolved something at run time and have nothing to show for it
     revive: list[int]
     insert_jobs: list[tuple[Cell, tuple[int, ...]]]
 
@@ -72,7 +73,8 @@ def enqueue(
     """Make rows of ``groups``, each with the layers asked for. Doing it twice gives nothing new.
 
     A group is recognised by its digest. Changed settings make a new group and supersede what the older one has not
-    run; settings that come back revive it. An edit that changes only how things are shown is written into the group.
+    run; settings that come back revive it. An edit that changes only how things are shown is written into the group. A
+    group that has nothing to show yet begins anew with the checkpoint and the data of today.
     ``priority`` is a group's: its queued rows are raised to it, never lowered (``set_priority`` does that).
     Several processes may enqueue at once.
 
@@ -122,6 +124,7 @@ def _plan(connection: Connection, asked: Mapping[Cell, _Asked]) -> _Plan:
         newest=[row.id for row in same.values() if not row.newest],
         older=older,
         respelled={row.id: asked[cell].spec for cell, row in same.items() if specs[row.id] != asked[cell].spec},
+        stale=[row.id for row in same.values() if row.stale],
         revive=revive,
         insert_jobs=missing,
     )
@@ -130,7 +133,8 @@ def _plan(connection: Connection, asked: Mapping[Cell, _Asked]) -> _Plan:
 def _known(connection: Connection, asked: Mapping[Cell, _Asked]) -> tuple[dict[Cell, AnyRow], dict[Cell, AnyRow]]:
     """For each cell: the group with the very settings asked for; and the newest group where that is another one."""
     table = group_table.c
-    query = select(table.id, table.study, table.model, table.task, table.digest, table.newest)
+    stale = and_(table.resolved.is_not(None), ~STANDS).label("stale")
+    query = select(table.id, table.study, table.model, table.task, table.digest, table.newest, stale)
     same: dict[Cell, AnyRow] = {}
     former: dict[Cell, AnyRow] = {}
     for row in connection.execute(query.where(table.study.in_({study for study, _, _ in asked}))):
@@ -178,7 +182,7 @@ def _carry_out(
     connection: Connection, plan: _Plan, asked: Mapping[Cell, _Asked], priority: int, max_tries: int
 ) -> None:
     now = connection.scalar(select(clock()))
-    hold(connection, [*plan.older, *plan.newest, *plan.respelled])
+    hold(connection, [*plan.older, *plan.newest, *plan.respelled, *plan.stale])
     # The older ones give way first: one newest group a cell, at every moment.
     _mark(connection, plan.older, newest=False)
     _mark(connection, plan.newest, newest=True)
@@ -230,6 +234,7 @@ def _carry_out(
         [among(jobs.c.group_id, ids.values()), is_(jobs.c.status, Status.QUEUED), jobs.c.priority < priority],
         {"priority": priority},
     )
+    unpin(connection, plan.stale)
 
 
 def _insert_jobs(

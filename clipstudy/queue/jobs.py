@@ -2,9 +2,9 @@
 
 from clipstudy.queue.claims import beat, claim, disown, fail, release, requeue_expired
 from clipstudy.queue.enqueue import Enqueued, enqueue
-from clipstudy.queue.status import Throughput, counts, get, group_of, pin, rows, throughput, totals
+from clipstudy.queue.status import Throughput, counts, get, group_of, names, pin, rows, throughput, totals
 from clipstudy.queue.verbs import cancel, rerun, retry, set_priority
-from clipstudy.queue.workers import WorkerInfo, beat_worker, forget, register, workers
+from clipstudy.queue.workers import WorkerInfo, beat_worker, forget, forget_silent, register, workers
 
 __all__ = [
     "Enqueued",
@@ -19,8 +19,10 @@ __all__ = [
     "enqueue",
     "fail",
     "forget",
+    "forget_silent",
     "get",
     "group_of",
+    "names",
     "pin",
     "register",
     "release",

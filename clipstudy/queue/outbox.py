@@ -37,7 +37,7 @@ class Record:
     """One attempt to be recorded. Its instants never change, so that each step can be repeated."""
 
     id: int
-    token: str  #: this lease's own; a recorder that slept past its lease holds one that opens nothing
+    token: str  #: of the call that took it; a recorder that slept past its lease holds one that opens nothing
     job: Job  #: the row as it is now; its attempt may be a later one, its run_id an earlier result's
     group: Group
     resolved: str | None  #: JSON, as in a Batch
@@ -56,19 +56,11 @@ class Record:
     tries: int  #: how often recording it has failed
 
 
-def hand_over(
-    engine: Engine,
-    job: Job,
-    outcome: Outcome,
-    *,
-    started: datetime,
-    ended: datetime,
-    tags: Mapping[str, str] | None = None,
-) -> bool:
+def hand_over(engine: Engine, job: Job, outcome: Outcome, *, started: datetime, ended: datetime) -> bool:
     """``running`` → ``computed`` and the outcome into the outbox, in one fenced transaction.
 
     False: the lease was lost, and nothing was written; drop the outcome and go on. True once more where this attempt
-    had been handed over before (a commit whose answer got lost). ``tags`` go beside the outcome's own.
+    had been handed over before (a commit whose answer got lost).
 
     Raises ValueError for a metric that is not finite or another layer's outcome, DatabaseUnreachable.
     """
@@ -93,7 +85,7 @@ def hand_over(
             ended.timestamp(),
             metrics=metrics,
             params=json.dumps(dict(outcome.params)),
-            tags=json.dumps({**outcome.tags, **(tags or {})}),
+            tags=json.dumps(dict(outcome.tags)),
         )
         if outcome.artifacts:
             connection.execute(
@@ -234,8 +226,8 @@ def _records(connection: Connection, rows: list[AnyRow]) -> list[Record]:
 
 
 def recorded(engine: Engine, record: Record, run_id: str) -> bool:
-    """The run is there: ``computed`` → ``done`` with its id (or a failed row gets its FAILED run's id, if that attempt
-    still is its last), and the record is deleted. One transaction, fenced by the record's lease.
+    """The run is there: ``computed`` → ``done`` with its id (or a row whose attempt failed gets its FAILED run's id, if
+    that attempt still is its last), and the record is deleted. One transaction, fenced by the record's lease.
 
     False: the lease ran out and another recorder has it; what was logged is found again by its tag.
     """
@@ -248,8 +240,16 @@ def recorded(engine: Engine, record: Record, run_id: str) -> bool:
                 update(jobs).where(*this, is_(jobs.c.status, Status.COMPUTED)).values(status=Status.DONE, run_id=run_id)
             )
             return moved.rowcount == 1
-        connection.execute(update(jobs).where(*this, is_(jobs.c.status, Status.FAILED)).values(run_id=run_id))
+        connection.execute(update(jobs).where(*this).values(run_id=run_id))  # queued once more, or failed for good
     return True
+
+
+def renew(engine: Engine, token: str, *, lease: timedelta) -> None:
+    """Hold what one :func:`take` gave, and what is left of it, for longer."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(table).where(table.c.token == token).values(lease_until=clock() + lease.total_seconds())
+        )
 
 
 def give_back(engine: Engine, record: Record, error: str) -> None:
@@ -292,6 +292,13 @@ def pending(engine: Engine) -> int:
     """How many records wait."""
     with reading(engine) as connection:
         return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def last_error(engine: Engine) -> str | None:
+    """Why the oldest record that was refused waits; None: none was."""
+    with reading(engine) as connection:
+        query = select(table.c.last_error).where(table.c.last_error.is_not(None)).order_by(table.c.id).limit(1)
+        return connection.scalar(query)
 
 
 class Parent:

@@ -1,9 +1,10 @@
-"""Waiting for a database that is away for a moment: what was computed must not be lost to it."""
+"""Waiting for a database that is away: what was computed must not be lost to it."""
 
 from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,18 +15,31 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def patiently(act: Callable[[], T], seconds: float) -> T:
-    """``act()``, tried again with growing pauses while the database does not answer, for so many seconds.
+class Patience:
+    """Asks again, with growing pauses, while the database does not answer: ``seconds`` for one outage, however many
+    questions meet it; and no longer than until ``enough`` is set."""
 
-    Raises DatabaseUnreachable when they are over.
-    """
-    until, wait = time.monotonic() + seconds, 0.2
-    while True:
-        try:
-            return act()
-        except DatabaseUnreachable as error:
-            if time.monotonic() > until:
-                raise
-            log.warning("%s", error)
-            time.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 2, 10.0)
+    def __init__(self, seconds: float, enough: threading.Event) -> None:
+        self.seconds, self.enough = seconds, enough
+        self._until: float | None = None  # of the outage at hand
+
+    def __call__(self, act: Callable[[], T], *, forever: bool = False) -> T:
+        """``act()``, tried until it is answered; ``forever`` waits longer than ``seconds``.
+
+        Raises DatabaseUnreachable when the time is over.
+        """
+        wait = 0.2
+        while True:
+            try:
+                answer = act()
+            except DatabaseUnreachable as error:
+                now = time.monotonic()
+                self._until = self._until or now + self.seconds
+                if self.enough.is_set() or (now > self._until and not forever):
+                    raise
+                log.warning("%s", error)
+                self.enough.wait(wait * random.uniform(0.5, 1.0))
+                wait = min(wait * 2, 10.0)
+            else:
+                self._until = None
+                return answer

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select, update
 
 from clipstudy.errors import NoSuchJob
 from clipstudy.job import Group, Job, Selection, Status
-from clipstudy.queue.cells import JOBS, chosen, job_from
+from clipstudy.queue.cells import JOBS, chosen, hold, job_from
 from clipstudy.queue.dialect import clock, is_, reading, writing
 from clipstudy.queue.schema import groups, jobs
 
@@ -42,6 +42,13 @@ def rows(
         return [job_from(row) for row in connection.execute(query.order_by(jobs.c.id).limit(limit))]
 
 
+def names(engine: Engine) -> set[tuple[str, str, str]]:
+    """Every (study, model, task) of the table."""
+    with reading(engine) as connection:
+        query = select(groups.c.study, groups.c.model, groups.c.task).distinct()
+        return {(row.study, row.model, row.task) for row in connection.execute(query)}
+
+
 def group_of(engine: Engine, group_id: int) -> tuple[Group, str | None, str | None]:
     """A group's specification, what was resolved at run time (JSON), and its parent run's id."""
     query = select(groups.c.spec, groups.c.resolved, groups.c.parent_run_id).where(groups.c.id == group_id)
@@ -54,8 +61,8 @@ def group_of(engine: Engine, group_id: int) -> tuple[Group, str | None, str | No
 
 def counts(
     engine: Engine, selection: Selection | None = None, newest_only: bool = True
-) -> dict[tuple[str, str], dict[Status, int]]:
-    """For each (model, task), in the order of enqueueing: how many rows are in each status that occurs."""
+) -> dict[tuple[str, str, str], dict[Status, int]]:
+    """For each (study, model, task), in the order of enqueueing: how many rows are in each status that occurs."""
     with reading(engine) as connection:
         where = chosen(connection, selection, newest_only=newest_only)
         tally = (
@@ -64,12 +71,12 @@ def counts(
             .group_by(jobs.c.group_id, jobs.c.status)
             .subquery()
         )
-        query = select(groups.c.model, groups.c.task, tally.c.status, tally.c.rows).join_from(
+        query = select(groups.c.study, groups.c.model, groups.c.task, tally.c.status, tally.c.rows).join_from(
             groups, tally, groups.c.id == tally.c.group_id
         )
-        found: dict[tuple[str, str], dict[Status, int]] = {}
-        for model, task, status, number in connection.execute(query.order_by(groups.c.id, tally.c.status)):
-            cell = found.setdefault((model, task), {})
+        found: dict[tuple[str, str, str], dict[Status, int]] = {}
+        for study, model, task, status, number in connection.execute(query.order_by(groups.c.id, tally.c.status)):
+            cell = found.setdefault((study, model, task), {})
             cell[Status(status)] = cell.get(Status(status), 0) + number
     return found
 
@@ -100,16 +107,19 @@ class Throughput:
         return timedelta(hours=self.left / self.per_hour) if self.per_hour else None
 
 
-def throughput(engine: Engine, window: timedelta = timedelta(minutes=10)) -> Throughput:
-    """Rows computed within the last ``window``, on the database's clock."""
+def throughput(
+    engine: Engine, selection: Selection | None = None, window: timedelta = timedelta(minutes=10)
+) -> Throughput:
+    """Rows of ``selection`` computed within the last ``window``, on the database's clock."""
     seconds = window.total_seconds()
     with reading(engine) as connection:
+        where = chosen(connection, selection, newest_only=False)
         done, first, now = connection.execute(
             select(func.count(), func.min(jobs.c.started_at), clock()).where(
-                is_(jobs.c.status, Status.COMPUTED, Status.DONE), jobs.c.ended_at > clock() - seconds
+                is_(jobs.c.status, Status.COMPUTED, Status.DONE), jobs.c.ended_at > clock() - seconds, *where
             )
         ).one()
-        left = connection.scalar(select(func.count()).where(is_(jobs.c.status, Status.QUEUED, Status.RUNNING)))
+        left = connection.scalar(select(func.count()).where(is_(jobs.c.status, Status.QUEUED, Status.RUNNING), *where))
     return Throughput(done, min(seconds, now - first) if done else seconds, left or 0)
 
 
@@ -117,11 +127,10 @@ def pin(engine: Engine, group_id: int, resolved: Mapping[str, str]) -> dict[str,
     """Write what the group's first batch resolved at run time; returns what is stored, which for a later batch is what
     the first one wrote."""
     with writing(engine) as connection:
-        connection.execute(
-            update(groups)
-            .where(groups.c.id == group_id, groups.c.resolved.is_(None))
-            .values(resolved=json.dumps(dict(resolved), sort_keys=True))
-        )
+        hold(connection, [group_id])  # whoever is about to unpin it comes before or after, never between
         stored = connection.execute(select(groups.c.resolved).where(groups.c.id == group_id)).scalar_one()
+        if stored is None:
+            stored = json.dumps(dict(resolved), sort_keys=True)
+            connection.execute(update(groups).where(groups.c.id == group_id).values(resolved=stored))
     result: dict[str, str] = json.loads(stored)
     return result

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, and_, false, or_
+from sqlalchemy import Engine, and_, false, or_, select
 from sqlalchemy.sql.expression import ColumnElement
 
 from clipstudy.job import FailureKind, Selection, Status
-from clipstudy.queue.cells import chosen, move
+from clipstudy.queue.cells import chosen, hold, move, unpin
 from clipstudy.queue.dialect import clock, is_, serialise, writing
 from clipstudy.queue.enqueue import ASKED_AFRESH
-from clipstudy.queue.schema import jobs
+from clipstudy.queue.schema import groups, jobs
 
 
 def cancel(engine: Engine, selection: Selection) -> int:
@@ -20,7 +20,7 @@ def cancel(engine: Engine, selection: Selection) -> int:
     and its outcome is refused. What is computed is kept. Returns how many."""
     where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
     gone = {"status": Status.CANCELLED, "run_after": None, "lease_until": None, "ended_at": clock()}
-    return _apply(engine, selection, where, gone, newest_only=False)
+    return _apply(engine, selection, where, gone)
 
 
 def retry(
@@ -38,12 +38,17 @@ def retry(
         (cancelled, is_(jobs.c.status, Status.CANCELLED)),
     ]
     where = or_(false(), *(condition for asked, condition in which if asked))
-    return _apply(engine, selection, where, ASKED_AFRESH, newest_only=True)
+    return _again(engine, selection, where)
 
 
 def rerun(engine: Engine, selection: Selection) -> int:
-    """Done rows of the newest settings → queued. Each keeps its run's id until another is done. Returns how many."""
-    return _apply(engine, selection, is_(jobs.c.status, Status.DONE), ASKED_AFRESH, newest_only=True)
+    """Done and failed rows of the newest settings → queued. Each keeps its run's id until another attempt is recorded.
+    Returns how many.
+
+    A group of which nothing is left that is done, computed or running begins anew, with the checkpoint and the data of
+    today: the way on where they changed.
+    """
+    return _again(engine, selection, is_(jobs.c.status, Status.DONE, Status.FAILED))
 
 
 def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
@@ -52,17 +57,24 @@ def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
     Siblings share one pass, so a group ranks by its highest row that is ready.
     """
     where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
-    return _apply(engine, selection, where, {"priority": priority}, newest_only=False)
+    return _apply(engine, selection, where, {"priority": priority})
 
 
-def _apply(
-    engine: Engine,
-    selection: Selection,
-    where: ColumnElement[bool],
-    values: Mapping[str, Any],
-    *,
-    newest_only: bool,
-) -> int:
+def _apply(engine: Engine, selection: Selection, where: ColumnElement[bool], values: Mapping[str, Any]) -> int:
+    """Whatever settings the rows are of."""
     with writing(engine) as connection:
         serialise(connection, "enqueue")
-        return len(move(connection, [where, *chosen(connection, selection, newest_only=newest_only)], values))
+        return len(move(connection, [where, *chosen(connection, selection, newest_only=False)], values))
+
+
+def _again(engine: Engine, selection: Selection, where: ColumnElement[bool]) -> int:
+    """Queue rows of the newest settings; a group of theirs that has nothing to show begins anew."""
+    with writing(engine) as connection:
+        serialise(connection, "enqueue")
+        conditions = [where, *chosen(connection, selection, newest_only=True)]
+        of_them = groups.c.id.in_(select(jobs.c.group_id).where(*conditions))
+        pinned = connection.scalars(select(groups.c.id).where(of_them, groups.c.resolved.is_not(None))).all()
+        hold(connection, pinned)
+        moved = move(connection, conditions, ASKED_AFRESH)
+        unpin(connection, pinned)
+        return len(moved)

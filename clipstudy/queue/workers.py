@@ -47,6 +47,14 @@ def forget(engine: Engine, name: str) -> None:
         connection.execute(delete(table).where(table.c.name == name))
 
 
+def forget_silent(engine: Engine, seconds: float) -> None:
+    """Workers that have not been heard of for so long are taken for dead."""
+    with reading(engine) as connection:
+        silent = connection.scalars(select(table.c.name).where(table.c.heartbeat < clock() - seconds)).all()
+    for name in silent:
+        forget(engine, name)
+
+
 def workers(engine: Engine) -> list[WorkerInfo]:
     """All that are registered, by name."""
     with reading(engine) as connection:

@@ -35,6 +35,8 @@ NEEDS = Needs.VECTORS
 MODALITY: Literal["text"] = "text"
 LAYERS: LayerChoice = "all"
 METRIC = "accuracy"
+METRICS = ("accuracy", "macro_f1", "selectivity")
+SEEDS = (0, 1, 2, 3, 4)
 READERS = ("senteval", "table")
 
 _SENTEVAL = {
@@ -183,7 +185,8 @@ def measure(
 
     fits: dict[Arm, list[list[ProbeFit]]] = {}
     asked = arms(options)
-    wanted = {arm: [truth, control.labels] if control and not arm.prefix else [truth] for arm in asked}
+    # Each probe has its own capacity to learn by heart, so each has its own control; the headline view stands for all.
+    wanted = {arm: [truth, control.labels] if control and arm.view == options.views[0] else [truth] for arm in asked}
     members = len(layers) * len(seeds) * len(options.l2)
     in_all, done = members * sum(map(len, wanted.values())), 0
     for arm in asked:
@@ -213,6 +216,7 @@ def measure(
             "items/train": Estimate(len(truth.train)),
             "items/dev": Estimate(len(truth.dev)),
             "items/test": Estimate(len(truth.test)),
+            "items/dropped": Estimate(data.labelled.dropped),
             "classes": Estimate(len(number)),
             "truncated": Estimate(int(truncated.sum())),
         }
@@ -224,12 +228,12 @@ def measure(
                 float(np.mean([macro_f1(truth.test, p) for p in task.predictions]))
             )
             metrics[f"{arm.prefix}dev_accuracy"] = Estimate(float(np.mean(task.dev_accuracy)))
-            metrics[f"{arm.prefix}one_class"] = Estimate(float(np.mean([len(set(p)) == 1 for p in task.predictions])))
+            metrics[f"{arm.prefix}one_class"] = Estimate(float(task.one_class.mean()))
             metrics[f"{arm.prefix}epochs"] = Estimate(float(np.mean(task.epochs)))
             if len(options.l2) > 1:
                 params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{v:g}" for v in task.l2)
             if len(found[at]) > 1 and control:
-                metrics.update(_selectivity(task, found[at][1], truth, control, options))
+                metrics.update(_selectivity(arm, task, found[at][1], truth, control, options))
         yield Outcome(
             layer=layer,
             metrics=metrics,
@@ -265,16 +269,16 @@ def _control(data: Sentences, truth: Any, classes: int) -> _Control:
 
 
 def _selectivity(
-    task: ProbeFit, other: ProbeFit, truth: Any, control: _Control, options: Options
+    arm: Arm, task: ProbeFit, other: ProbeFit, truth: Any, control: _Control, options: Options
 ) -> dict[str, Estimate]:
 
     from clipstudy.metrics import bootstrap_accuracy
 
     gain = (task.predictions == truth.test).astype(float) - (other.predictions == control.labels.test)
     return {
-        "selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
-        "control/accuracy": Estimate(float((other.predictions == control.labels.test).mean())),
-        "control/types_seen": Estimate(control.seen),
+        f"{arm.prefix}selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
+        f"{arm.prefix}control/accuracy": Estimate(float((other.predictions == control.labels.test).mean())),
+        f"{arm.prefix}control/types_seen": Estimate(control.seen),
     }
 
 

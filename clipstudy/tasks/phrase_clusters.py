@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Seed
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ NEEDS = Needs.VECTORS
 MODALITY: Literal["text"] = "text"
 LAYERS: LayerChoice = "all"
 METRIC = "nmi"
+METRICS = ("nmi", "ami", "nmi_arithmetic")
+SEEDS = tuple(range(10))
 READERS = ("conll2000",)
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -68,7 +70,7 @@ class Options:
     outside: int = 500  #: runs of O sampled
     fit: int = 3000  #: spans that k-means is fitted on; it is scored on the others
     samples: int = 5  #: span samples; the first is the released one
-    sample_seed: int = 123
+    sample_seed: Seed = 123  #: of the first sample; the others count on from it
     standardise: bool = True  #: per dimension, on the spans that k-means is fitted on
     decimals: int | None = None  #: round the span vectors, as the released code does when it writes them
     restarts: int = 3  #: k-means++ initialisations a seed, the best inertia kept
@@ -84,6 +86,8 @@ class Options:
         for key in ("samples", "restarts", "labelled"):
             if getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if self.sample_seed + self.samples - 1 not in ANY_SEED:
+            raise BadOption("sample_seed", f"found {self.sample_seed}, too high for {self.samples} samples")
 
 
 @dataclass(frozen=True)
@@ -185,14 +189,18 @@ def measure(
     words = np.array([min(s.end - s.start, LONGEST) for s in data.spans])
     labels = np.array([s.label for s in data.spans])
     arms = ("", *options.arms)
-    for done, layer in enumerate(layers):
-        bench.progress("clusters", done, len(layers))
+    done, in_all = 0, len(layers) * len(arms) * len(data.samples)
+    for layer in layers:
         ends = features.span_ends(layer)
         metrics: dict[str, Estimate] = {}
         rows: list[dict[str, Any]] = []
         for arm in arms:
-            drawn = (_replicate(ends, labels, words, seen, sample, seeds, options, arm) for sample in data.samples)
-            replicates = [r for r in drawn if r is not None]
+            replicates = []
+            for sample in data.samples:
+                bench.progress("clusters", done, in_all)
+                if replicate := _replicate(ends, labels, words, seen, sample, seeds, options, arm):
+                    replicates.append(replicate)
+                done += 1
             if not replicates and arm:
                 continue  # too few multi-word spans to say anything
             if not replicates:
@@ -207,15 +215,16 @@ def measure(
             if not arm:
                 rows = [row for i, r in enumerate(replicates) for row in _rows(i, r, data, seeds)]
                 metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
+                metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in replicates])))
         metrics.update(_coverage(features, data, words))
         yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", _parquet(rows)),))
-    bench.progress("clusters", len(layers), len(layers))
+    bench.progress("clusters", in_all, in_all)
 
 
 @dataclass(frozen=True)
 class _Replicate:
     scores: Mapping[str, list[float]]  #: one value a k-means seed
-    baselines: Mapping[str, float]
+    baselines: Mapping[str, list[float]]  #: one value a draw
     clusters: np.ndarray  #: ``[seeds, scored]``
     scored: np.ndarray  #: span numbers
     k: int
@@ -236,19 +245,23 @@ def _replicate(
 
     from clipstudy.metrics import ami, nmi
     from clipstudy.probes.clusters import kmeans
+    from clipstudy.probes.inputs import standardise
 
+    in_arm = (words > 1) if arm == "multi_word" else np.ones(len(words), dtype=bool)
+    # As many clusters as the sample has labels, whatever this model can see of it: the same for all models.
+    k = len({labels[i] for i in (*sample.fit, *sample.score) if in_arm[i]})
     # A span that this model cannot see is dropped after sampling, so that the sample stays the same for all models.
-    keep = seen & ((words > 1) if arm == "multi_word" else True)
-    fit, score = (np.array([i for i in part if keep[i]], dtype=int) for part in (sample.fit, sample.score))
+    fit, score = (
+        np.array([i for i in part if in_arm[i] and seen[i]], dtype=int) for part in (sample.fit, sample.score)
+    )
     if min(len(set(labels[part])) for part in (fit, score)) < 2:
         return None
-    both = np.concatenate([fit, score])
-    k = len(np.unique(labels[both]))
-    vectors = span_vectors(ends[both], difference=arm != "no_difference", decimals=options.decimals)
+    vectors = [
+        span_vectors(ends[part], difference=arm != "no_difference", decimals=options.decimals) for part in (fit, score)
+    ]
     if options.standardise:
-        mean, deviation = vectors[: len(fit)].mean(0), vectors[: len(fit)].std(0)
-        vectors = (vectors - mean) / np.where(deviation > 0, deviation, 1)
-    assigned = kmeans(vectors, k, seeds, n_init=options.restarts, fit_rows=len(fit))[:, len(fit) :]
+        vectors = standardise(*vectors)
+    assigned = kmeans(np.concatenate(vectors), k, seeds, n_init=options.restarts, fit_rows=len(fit))[:, len(fit) :]
     truth = labels[score]
     chance = np.random.default_rng(options.sample_seed)
     random_scores = [nmi(truth, chance.integers(k, size=len(truth)), average=options.average) for _ in range(20)]
@@ -259,8 +272,8 @@ def _replicate(
             "ami": [ami(truth, row) for row in assigned],
         },
         baselines={
-            "random": float(np.mean(random_scores)),
-            "span_length": nmi(truth, words[score], average=options.average),
+            "random": random_scores,
+            "span_length": [nmi(truth, words[score], average=options.average)],
         },
         clusters=assigned,
         scored=score,
@@ -284,7 +297,7 @@ def _coverage(features: Features, data: Spans, words: np.ndarray) -> dict[str, E
     return {
         "spans": Estimate(spans),
         "spans/unseen": Estimate(coverage.spans_unseen),
-        "spans/single_piece_share": Estimate(coverage.spans_single_piece / spans),
+        "spans/single_piece_share": Estimate(coverage.spans_single_piece / max(spans - coverage.spans_unseen, 1)),
         "spans/single_word_share": Estimate(float((words == 1).mean())),
         "sentences/excluded": Estimate(data.excluded),
         "sentences/truncated": Estimate(coverage.truncated),

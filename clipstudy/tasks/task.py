@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ class Kind(Protocol):
     MODALITY: typing.Literal["text", "image"]
     LAYERS: LayerChoice
     METRIC: str  #: the headline metric unless the table says otherwise
+    METRICS: tuple[str, ...]  #: what the headline metric may be
+    SEEDS: tuple[int, ...]  #: where neither the task nor [study] says seeds
     READERS: tuple[str, ...]  #: the dataset readers that it can use
     PROFILES: Mapping[str, Mapping[str, Any]]  #: named option sets; the first is the default
     Options: type[Any]
@@ -91,7 +94,7 @@ def options(kind: Kind, given: Mapping[str, Any]) -> Any:
     """
     profiles = list(kind.PROFILES)
     profile = given.get("profile", profiles[0])
-    if profile not in kind.PROFILES:
+    if not isinstance(profile, str) or profile not in kind.PROFILES:
         raise BadOption("profile", f'found "{profile}". {did_you_mean(str(profile), profiles)}')
     return build(kind.Options, {**kind.PROFILES[profile], **given, "profile": profile})
 
@@ -103,7 +106,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         BadOption: an unknown or missing key, a value of the wrong type, or one that ``__post_init__`` refuses.
     """
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in known:
             raise BadOption(key, f"unknown key. {did_you_mean(key, known)}")
@@ -121,6 +124,13 @@ def plain(opts: Any) -> dict[str, Any]:
 
 def _fitted(key: str, value: Any, hint: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is typing.Annotated:
+        within: range = args[1]
+        if _fitted(key, value, args[0]) not in within:
+            raise BadOption(key, f"found {value}, want a whole number from {within[0]} to {within[-1]}")
+        return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
@@ -136,8 +146,10 @@ def _fitted(key: str, value: Any, hint: Any) -> Any:
     if origin is collections.abc.Mapping:
         if not isinstance(value, Mapping):
             raise BadOption(key, f"found {value!r}, want a table")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return {k: _fitted(f"{key}.{k}", v, args[1]) for k, v in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not -sys.float_info.max <= value <= sys.float_info.max:
+            raise BadOption(key, f"found {value}, want a finite number")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise BadOption(key, f"found {value!r}, want {_named(hint)}")

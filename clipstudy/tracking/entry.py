@@ -23,6 +23,8 @@ Kind = Literal["finished", "failed"]
 
 #: Every tag of ours; a Result carries them without it.
 PREFIX = "clipstudy."
+#: Where a run stands, as metrics too: MLflow compares only metrics as numbers. No results, so no Result has them.
+PLACE = ("layer", "depth")
 #: MLflow's own limits (mlflow.utils.validation), in characters.
 LONGEST_PARAM, LONGEST_TAG, LONGEST_KEY = 6000, 8000, 250
 PACKAGES = ("clipstudy", "mlflow", "torch", "transformers", "open_clip_torch", "timm", "scikit-learn", "numpy")
@@ -115,11 +117,18 @@ def entry_tags(entry: Entry) -> dict[str, str]:
         "ended": entry.ended.astimezone(UTC).isoformat(),
     }
     if entry.layer != WHOLE_MODEL:
-        own["depth"] = f"{entry.layer / max(entry.group.model.layers, 1):.3f}"
+        own["depth"] = f"{place(entry)['depth']:.3f}"
     if entry.error:
         own["error"] = entry.error
     theirs = {PREFIX + safe_key(key): clip(value, LONGEST_TAG) for key, value in entry.tags.items()}
     return theirs | group_tags(entry.group) | {PREFIX + k: clip(v, LONGEST_TAG) for k, v in own.items()}
+
+
+def place(entry: Entry) -> dict[str, float]:
+    """The layer's number and its depth as a fraction of the model's blocks; empty for a task of the whole model."""
+    if entry.layer == WHOLE_MODEL:
+        return {}
+    return dict(zip(PLACE, (float(entry.layer), entry.layer / max(entry.group.model.layers, 1)), strict=True))
 
 
 def group_params(group: Group) -> dict[str, str]:

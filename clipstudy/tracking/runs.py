@@ -21,14 +21,12 @@ from clipstudy.tracking import store
 from clipstudy.tracking.entry import LONGEST_KEY, LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
 
 if TYPE_CHECKING:
-    import pandas
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 PAGE = 500
 #: MLflow's limits of one log_batch.
 MOST_METRICS, MOST_PARAMS = 1000, 100
-PREDICTIONS = "predictions.parquet"
 LOG = "log.txt"
 
 
@@ -65,7 +63,7 @@ class Tracking:
             if run.info.status != "RUNNING":
                 return run_id  # closing is the last step, so nothing is missing
             when = milliseconds(entry.ended)
-            numbers = flat(entries.safe_metrics(entry.metrics))
+            numbers = flat(entries.safe_metrics(entry.metrics)) | entries.place(entry)
             points = [(name, value, when, max(entry.layer, 0)) for name, value in numbers.items()]
             try:
                 self._log(run_id, points, _new(entries.entry_params(entry), run))
@@ -109,9 +107,13 @@ class Tracking:
 
     def project(self, parent_run_id: str, results: Iterable[Result]) -> None:
         """Every metric of ``results`` on the parent run, step = layer (a whole-model task: step 0); the parent is
-        closed at the latest end. Points carry their job's own end time, so doing it again adds nothing."""
-        points, latest = [], 0
+        closed at the latest end: FAILED while none of its jobs has a result, FINISHED from the first one on.
+
+        Points carry their job's own end time, so doing it again adds nothing.
+        """
+        points, latest, finished = [], 0, False
         for result in results:
+            finished = True
             when = milliseconds(datetime.fromisoformat(result.tags["ended"]))
             latest = max(latest, when)
             numbers = flat(entries.safe_metrics(result.metrics))
@@ -119,8 +121,10 @@ class Tracking:
         with self._reaching():
             client, _ = self._open()
             self._log(parent_run_id, points, {})
-            end = client.get_run(parent_run_id).info.end_time or 0
-            client.set_terminated(parent_run_id, "FINISHED", max(end, latest) or None)
+            run = client.get_run(parent_run_id)
+            finished = finished or run.info.status == "FINISHED"
+            end = max(run.info.end_time or 0, latest)
+            client.set_terminated(parent_run_id, "FINISHED" if finished else "FAILED", end or None)
 
     def results(
         self, study: str | None = None, since: datetime | None = None, parent_run_id: str | None = None
@@ -132,10 +136,9 @@ class Tracking:
             since: only those that ended at or after it: what a cached table must add.
             parent_run_id: only the children of this run.
         """
-        file = store.sqlite_file(self.uri)
-        if file is not None and not file.exists():
-            return []  # a reader makes no store
-        wanted = {"level": "job"} | ({"study": study} if study and "'" not in study else {})
+        if self._nothing_yet():
+            return []
+        wanted = {"level": "job"} | _plain(study)
         more = ["attributes.status = 'FINISHED'"]
         if since is not None:
             more.append(f"attributes.end_time >= {milliseconds(since)}")
@@ -151,17 +154,17 @@ class Tracking:
             newest[cell] = result
         return list(newest.values())
 
-    def predictions(self, run_id: str) -> pandas.DataFrame:
-        """The per-item predictions that the task kept with the run.
+    def run_of(self, study: str, job: int, attempt: int) -> str | None:
+        """The id of the run that records this attempt, finished or failed; None: it is not recorded.
 
-        Raises:
-            ClipstudyError: the run kept none.
+        The latest of several: job ids start anew with a new job table.
         """
-        import io
-
-        import pandas
-
-        return pandas.read_parquet(io.BytesIO(self.artifact(run_id, PREDICTIONS)))
+        if self._nothing_yet():
+            return None
+        with self._reaching():
+            found = list(self._search({"job": str(job), "attempt": str(attempt), "level": "job"} | _plain(study)))
+        mine = [run for run in found if run.data.tags[PREFIX + "study"] == study]
+        return max(mine, key=lambda run: run.info.start_time).info.run_id if mine else None
 
     def artifact(self, run_id: str, name: str) -> bytes:
         """A file that was kept with the run.
@@ -186,6 +189,11 @@ class Tracking:
             if self._opened is None:
                 self._opened = store.connect(self.uri, self.artifacts_uri)
             return self._opened
+
+    def _nothing_yet(self) -> bool:
+        """A reader makes no store."""
+        file = store.sqlite_file(self.uri)
+        return file is not None and not file.exists()
 
     def _reaching(self) -> AbstractContextManager[None]:
         return store.reaching(self.uri)
@@ -297,13 +305,19 @@ def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:
     return {key: value for key, value in named.items() if key not in run.data.params}
 
 
+def _plain(study: str | None) -> dict[str, str]:
+    """The filter for a study, where MLflow's filters can say its name; the caller looks again."""
+    return {"study": study} if study and "'" not in study else {}
+
+
 def _age(run: Run) -> tuple[bool, int, str]:
     return run.info.status == "RUNNING", int(run.data.tags.get(PREFIX + "claimed", 0)), run.info.run_id
 
 
 def _result(run: Run) -> Result:
     tags = {k.removeprefix(PREFIX): v for k, v in run.data.tags.items() if k.startswith(PREFIX)}
-    metrics: dict[str, Estimate] = estimates(run.data.metrics)
+    numbers = {name: value for name, value in run.data.metrics.items() if name not in entries.PLACE}
+    metrics: dict[str, Estimate] = estimates(numbers)
     return Result(
         run_id=run.info.run_id,
         study=tags["study"],

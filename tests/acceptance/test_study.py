@@ -135,6 +135,11 @@ def test_a_file_that_changes_midway_is_not_mixed_in(place: Place) -> None:
     assert by_layer[0]["status"] == "done"
     assert by_layer[1]["status"] == by_layer[2]["status"] == "failed"
     assert "data changed since this group began" in by_layer[1]["error"]
+    # The way on is the command that the message names.
+    assert place(*by_layer[1]["error"].split("clipstudy ")[1].split()).stdout == "3 cells queued again\n"
+    place.work()
+    assert {r["status"] for r in place.json("status", "--rows")["rows"]} == {"done"}
+    assert {r.metrics["items/test"].value for r in results(place)} == {101}
 
 
 class TestBadInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from clipstudy.dashboard import panels, report, writers
 from clipstudy.dashboard.panels import Dashboard, Panel
@@ -20,6 +22,7 @@ from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
 
+ROOT = Path(__file__).parents[2]
 NOTE = "Pocket results say nothing about the real CLIP."
 Open = Callable[..., Any]
 
@@ -97,6 +100,36 @@ def test_the_page_says_what_it_is(reader: Open) -> None:
         assert said in text, said
 
 
+def test_each_study_has_its_own_sections(reader: Open) -> None:
+    """Two studies with a model and a task of the same names: nothing of one is in the other's charts."""
+    low, high = ({"accuracy": Estimate(v), "baseline/majority": Estimate(v / 2)} for v in (0.25, 0.75))
+    depth = TASKS[3]
+    found = [
+        result(task=task, layer=layer, study=study, metrics=metrics, layers="0,1")
+        for study, metrics in (("paper", high), ("pocket", low))
+        for task in (SHIFT, depth)
+        for layer in (0, 1)
+        if (study, task, layer) != ("pocket", depth, 1)
+    ]
+    page = reader(found, Dashboard("D", (Panel("Syntactic", average=True),)))
+    assert page.locator("h2").all_inner_texts()[:4] == [
+        "paper: What this is",
+        "paper: Syntactic",
+        "pocket: What this is",
+        "pocket: Syntactic",
+    ]
+    for number, height in ((1, 75.0), (2, 25.0)):
+        average, shift = drawn(page, f"study-{number}-panel-1-0"), drawn(page, f"study-{number}-panel-1-1")
+        assert [t["name"] for t in (*average, *shift)] == ["BERT", "BERT"]
+        assert {y for t in (*average, *shift) for y in t["y"]} == {height}
+        lines = page.eval_on_selector(f"#study-{number}-panel-1-0 .chart", "e => e.layout.shapes.map(s => s.y0)")
+        assert lines == [height / 2]
+    assert "bert · tree_depth: no result yet for layer 1" in page.inner_text("#study-2-about")
+    assert "no result yet" not in page.inner_text("#study-1-about")
+    targets = page.eval_on_selector_all("nav a", "links => links.map(a => document.querySelectorAll(a.hash).length)")
+    assert targets == [1] * 5
+
+
 def test_downloads(reader: Open) -> None:
     found = results()
     page = reader(found)
@@ -166,6 +199,26 @@ def test_light_and_dark(reader: Open, scheme: str) -> None:
     assert abs(channel[0] - channel[1]) > 150, (color, ground)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_error_bars_and_baselines_stand_out(reader: Open, scheme: str) -> None:
+    """They cross the bars, so they have the text's colour, whatever the page's ground."""
+    page = reader(results([BERT], [SHIFT]), color_scheme=scheme)
+    text = page.eval_on_selector("body", "e => getComputedStyle(e).color")
+    for mark in (".errorbar path", ".shapelayer path"):
+        assert page.eval_on_selector(f".chart {mark}", "e => getComputedStyle(e).stroke") == text
+
+
+@pytest.mark.parametrize(("tasks", "rows"), [(1, 1), (2, 2), (3, 2), (4, 3)])
+def test_an_average_leaves_no_hole(reader: Open, tasks: int, rows: int) -> None:
+    """Two charts a row; with two tasks the average has a row of its own, with three it is beside the first."""
+    page = reader(results([BERT], TASKS[-tasks:]), Dashboard("D", (Panel("P", average=True),)))
+    boxes = page.eval_on_selector_all(
+        "figure", "all => all.map(e => e.getBoundingClientRect()).map(b => [Math.round(b.top), Math.round(b.right)])"
+    )
+    ends = {top: max(right for other, right in boxes if other == top) for top, _ in boxes}
+    assert len(ends) == rows and len(set(ends.values())) == 1, boxes
+
+
 def test_nothing_overlaps_at_1280(reader: Open) -> None:
     """Six models, thirteen layers, ten tasks: no chart wider than its cell, no label on another, no sideways scroll."""
     near = Estimate(0.51)  # a baseline right beside another
@@ -213,6 +266,21 @@ def test_the_page_may_fetch_nothing(chromium: Any, tmp_path: Path) -> None:
     answer = page.evaluate("fetch('data:text/plain,x').then(() => 'fetched', () => 'blocked')")
     page.close()
     assert answer == "blocked"
+
+
+def test_the_readmes_picture(chromium: Any, tmp_path: Path) -> None:
+    report.write(results(), tmp_path / "r.html", dashboard=panels.load(panels.default()), study_note=NOTE)
+    specification = importlib.util.spec_from_file_location("picture", ROOT / "tests" / "real" / "picture.py")
+    assert specification and specification.loader
+    picture = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(picture)
+    picture.draw(chromium, tmp_path / "r.html", tmp_path / "images" / "p.png")
+    with Image.open(tmp_path / "images" / "p.png") as made:
+        assert made.size == (1800, 1050)
+        right, lower = made.crop((1000, 0, 1800, 1050)), made.crop((0, 930, 1800, 1050))
+        assert len(right.convert("RGB").getcolors(1 << 24)) > 20 < len(lower.convert("RGB").getcolors(1 << 24))
+    with pytest.raises(Exception, match="no chart called Nonesuch"):
+        picture.draw(chromium, tmp_path / "r.html", tmp_path / "q.png", ["Nonesuch"])
 
 
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[Callable[[Engine, Table], object], dict[Status, Status]]]
     "record": (lambda e, t: record_all(e), {P: D}),
     "cancel": (lambda e, t: jobs.cancel(e, ALL), {Q: C, R: C}),
     "retry": (lambda e, t: jobs.retry(e, ALL, failed=True, lost=True, cancelled=True), {F: Q, C: Q}),
-    "rerun": (lambda e, t: jobs.rerun(e, ALL), {D: Q}),
+    "rerun": (lambda e, t: jobs.rerun(e, ALL), {D: Q, F: Q}),
     "set priority": (lambda e, t: jobs.set_priority(e, ALL, 7), {}),
     "enqueue again": (lambda e, t: jobs.enqueue(e, cells(group(blocks=5, epochs=9))), {C: Q}),
     "enqueue older": (lambda e, t: jobs.enqueue(e, [(group(blocks=5), (0,))]), {S: Q, Q: S, F: S, C: S}),

@@ -122,11 +122,18 @@ def test_counts(engine: Engine) -> None:
     one_of_each(engine)
     jobs.enqueue(engine, cells(group("gpt2")))
     ones = {status: 1 for status in Status if status is not Status.SUPERSEDED}
-    assert jobs.counts(engine) == {("bert", "depth"): ones, ("gpt2", "depth"): {Q: 4}}
+    assert jobs.counts(engine) == {("probing", "bert", "depth"): ones, ("probing", "gpt2", "depth"): {Q: 4}}
     assert jobs.counts(engine, Selection(models=("bert",)), newest_only=False) == {
-        ("bert", "depth"): {**ones, Status.SUPERSEDED: 1}
+        ("probing", "bert", "depth"): {**ones, Status.SUPERSEDED: 1}
     }
     assert jobs.totals(engine) == {**ones, Status.SUPERSEDED: 1, Q: 5}
+
+
+def test_studies_are_counted_apart(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group(), group(study="other", blocks=1)))
+    assert jobs.counts(engine) == {("probing", "bert", "depth"): {Q: 4}, ("other", "bert", "depth"): {Q: 2}}
+    assert jobs.counts(engine, Selection(study="other")) == {("other", "bert", "depth"): {Q: 2}}
+    assert jobs.names(engine) == {("probing", "bert", "depth"), ("other", "bert", "depth")}
 
 
 def test_totals_of_nothing(engine: Engine) -> None:
@@ -144,7 +151,9 @@ def test_throughput_counts_what_was_computed_lately(engine: Engine) -> None:
     assert (now.done, now.left) == (2, 3) and 0 < now.seconds < 60
     assert now.time_left is not None
     assert now.time_left.total_seconds() == pytest.approx(1.5 * now.seconds, abs=1e-3)
-    assert jobs.throughput(engine, timedelta(seconds=-1)).done == 0
+    assert jobs.throughput(engine, window=timedelta(seconds=-1)).done == 0
+    part = jobs.throughput(engine, Selection(layers=(1, 2, 3)))
+    assert (part.done, part.left) == (1, 2)
 
 
 def test_the_first_batch_pins_what_it_resolved(engine: Engine) -> None:
@@ -153,6 +162,53 @@ def test_the_first_batch_pins_what_it_resolved(engine: Engine) -> None:
     assert jobs.pin(engine, batch.group_id, {"data": "1", "checkpoint": "a"}) == {"checkpoint": "a", "data": "1"}
     assert jobs.pin(engine, batch.group_id, {"data": "2"}) == {"checkpoint": "a", "data": "1"}
     assert claim(engine).resolved == '{"checkpoint": "a", "data": "1"}'
+
+
+PIN = {"data": "1"}
+
+
+def test_a_group_that_has_nothing_to_show_begins_anew(engine: Engine) -> None:
+    """Asked for once more, by whichever verb; but never while a row stands that reckons with what was resolved."""
+    plan = cells(group(blocks=1))
+    jobs.enqueue(engine, plan)
+    first, second = claim(engine).jobs
+
+    def pinned() -> bool:
+        return jobs.group_of(engine, first.group_id)[1] is not None
+
+    jobs.pin(engine, first.group_id, PIN)
+    fail(engine, first, retry=False)
+    jobs.enqueue(engine, plan)
+    assert jobs.retry(engine, ALL) == 1 and pinned()  # the other one runs
+    fail(engine, second, retry=False)
+    assert jobs.retry(engine, Selection(models=("gpt2",))) == 0 and pinned()
+    assert jobs.retry(engine, ALL) == 1 and not pinned()
+    jobs.pin(engine, first.group_id, PIN)
+    assert jobs.retry(engine, ALL) == 0 and pinned()  # nothing was asked for
+    jobs.enqueue(engine, plan)
+    assert not pinned()
+    jobs.pin(engine, first.group_id, PIN)
+    done, failed = claim(engine).jobs
+    hand_over(engine, done)
+    fail(engine, failed, retry=False)
+    assert jobs.rerun(engine, ALL) == 1 and pinned()  # computed, and about to be recorded
+    record_all(engine)
+    jobs.enqueue(engine, plan)
+    assert jobs.rerun(engine, Selection(layers=(1,))) == 0 and pinned()
+    assert jobs.rerun(engine, ALL) == 1 and not pinned()
+    assert jobs.pin(engine, first.group_id, {"data": "2"}) == {"data": "2"}
+
+
+def test_the_silent_are_taken_for_dead(engine: Engine) -> None:
+    for name in ("ann", "bob"):
+        jobs.register(engine, jobs.WorkerInfo(name, "host", 1, "cpu"))
+    with dialect.writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE workers SET heartbeat = heartbeat - 500 WHERE name = 'bob'")
+    jobs.forget_silent(engine, 600)
+    assert len(jobs.workers(engine)) == 2
+    jobs.forget_silent(engine, 400)
+    assert [w.name for w in jobs.workers(engine)] == ["ann"]
+    assert jobs.beat_worker(engine, "bob") is False
 
 
 def test_workers_come_beat_and_go(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tracemalloc
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.errors import ModelError
+from clipstudy.features import cache
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 
@@ -130,18 +132,32 @@ def test_half_precision_unless_the_values_overflow_it(store):
 def damaged(path: Path, how: str) -> None:
     content = path.read_bytes()
     path.unlink()  # whoever has the whole file mapped keeps it
-    if how == "another shape":
-        np.save(path, np.zeros((2, 3), np.float16))
-    elif how == "another type":
-        np.save(path, np.zeros((3, 3), np.int32))
+    if how in ("another shape", "another type"):
+        np.save(path, np.zeros((2, 3), np.float16) if how == "another shape" else np.zeros((3, 3), np.int32))
+        with path.open("r+b") as file:
+            size = path.stat().st_size
+            found = cache._sum(file, size)
+            file.seek(size)
+            file.write(found)
     elif how == "pickled":
         np.save(path, np.full((3, 3), None), allow_pickle=True)
     else:
-        changed = {"cut": content[:-1], "longer": content + b"x", "empty": b"", "header": b"\x00" * len(content)}
+        changed = {
+            "cut": content[:-1],
+            "longer": content + b"x",
+            "empty": b"",
+            "header": bytes(len(content)),
+            "zeros": content[:128] + bytes(len(content) - 128),
+            "zeros but the sum": content[:128] + bytes(len(content) - 132) + content[-4:],
+            "no sum": content[:-4],
+        }
         path.write_bytes(changed[how])
 
 
-@pytest.mark.parametrize("how", ["cut", "longer", "empty", "header", "another shape", "another type", "pickled"])
+DAMAGE = "cut, longer, empty, header, zeros, zeros but the sum, no sum, another shape, another type, pickled"
+
+
+@pytest.mark.parametrize("how", DAMAGE.split(", "))
 def test_a_broken_file_is_dropped_and_computed_again(store, how):
     first = run(Scaled(), store)
     (path,) = store.path.glob("*.mean.1.npy")
@@ -150,6 +166,57 @@ def test_a_broken_file_is_dropped_and_computed_again(store, how):
     assert same(run(backbone, store), first)
     assert set(backbone.passes) == {(1,)}
     assert np.load(path).shape == (3, 3)
+
+
+@pytest.mark.parametrize("lost", [slice(-50_000, None), slice(200_000, 300_000), slice(128, 5000)])
+def test_lost_pages_of_a_large_file_are_noticed(store, lost):
+    """What a power loss leaves: the right size, and zeros where pages did not reach the disk."""
+    shape = (4000, 128)
+    sheet = store.sheet("k", "mean", 0, shape)
+    sheet.write(np.arange(4000), np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    sheet.close()
+    (path,) = store.path.iterdir()
+    content = bytearray(path.read_bytes())
+    assert len(content) > 3 * cache.BLOCK * cache.BLOCKS
+    assert store.read("k", "mean", 0, shape) is not None
+    content[lost] = bytes(len(content[lost]))
+    path.write_bytes(content)
+    assert store.read("k", "mean", 0, shape) is None and not path.exists()
+
+
+def test_a_check_costs_the_same_however_large_the_file(tmp_path):
+    read = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            read.append(size)
+            return super().read(size)
+
+    cache._sum(Counted(bytes(10_000_000)), 10_000_000)
+    assert sum(read) <= (cache.BLOCKS + 2) * cache.BLOCK
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, list(store.path.glob("*.npy")))))
+    sheet = store.sheet("k", "mean", 0, (2, 3))
+    sheet.write(np.arange(2), np.ones((2, 3), np.float32))
+    sheet.close()
+    (path,) = store.path.iterdir()
+    assert seen == [(path.stat().st_size, [])]
+
+
+def test_what_else_lies_in_the_folder_is_left_alone(store):
+    run(Scaled(), store, layers=[0], views=("mean",))
+    (store.path / "a.mean.0.npy").mkdir()
+    (store.path / "a.npy.1.tmp").mkdir()
+    os.utime(store.path / "a.npy.1.tmp", (0, 0))
+    for name in ("mine.npy", "a.b.c.npy", "a.b.c.1.npy", "notes.tmp"):
+        (store.path / name).write_bytes(b"x")
+        os.utime(store.path / name, (0, 0))
+    assert [entry.layer for entry in store.entries()] == [0]
+    assert len(store.prune(budget_bytes=0)) == 1
+    assert len(list(store.path.iterdir())) == 6
 
 
 def test_an_interrupted_extraction_leaves_nothing(store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,3 +229,23 @@ def test_a_wide_input_is_standardised_in_blocks_as_at_once() -> None:
     (blocked,) = standardise(x)
     exact = x.astype(np.float64)
     assert np.allclose(blocked, (exact - exact.mean(0)) / exact.std(0), atol=1e-5)
+
+
+def test_out_of_memory_fits_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fitted together decides no result, so a device that is too small only takes longer."""
+    asked: list[int] = []
+    real = mlp._fit
+
+    def small(*words: Any) -> Any:
+        asked.append(words[-1])
+        if words[-1] > 8 * 2**20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*words)
+
+    monkeypatch.setattr(mlp, "_fit", small)
+    draw = np.random.default_rng(0)
+    inputs = Inputs(*(draw.standard_normal((n, 4)).astype(np.float32) for n in (40, 10, 10)))
+    labels = Labels(*(draw.integers(2, size=n) for n in (40, 10, 10)))
+    found = fit([inputs], [labels], 2, Recipe(l2=(0.0,), early_stop=False), (0,))
+    assert found[0][0].predictions.shape == (1, 10)
+    assert asked == [32 * 2**20, 16 * 2**20, 8 * 2**20]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from clipstudy import attempt, run
-from clipstudy.errors import DataError, TrackingUnreachable
+from clipstudy import attempt, recorder, run
+from clipstudy.errors import DatabaseUnreachable, DataError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.progress import Lines
-from clipstudy.queue import dialect, jobs, migration, outbox
-from clipstudy.worker import Habits, Worker
+from clipstudy.queue import dialect, jobs, migration, outbox, patience
+from clipstudy.worker import Habits, Worker, obey_signals
 from tests.queue.samples import cells, group
 
 
@@ -27,6 +28,8 @@ class Book:
         self.runs: dict[str, Any] = {}
         self.projected: list[Any] = []
         self.away = False
+        self.refuses: set[int] = set()  #: jobs
+        self.closed: set[str] = set()
 
     def prepare(self) -> None:
         if self.away:
@@ -37,11 +40,14 @@ class Book:
         return run_id or f"parent of {of.model.name} · {of.task.name}"
 
     def record(self, entry: Any, parent: str) -> str:
+        if entry.job in self.refuses:
+            raise ValueError("a name that MLflow does not take")
         self.runs[entry.key] = entry
         return f"run {entry.job}.{entry.attempt}"
 
     def project(self, parent: str, results: Any) -> None:
         self.projected.extend(results)
+        self.closed.add(parent)
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def test_every_cell_is_recorded_once(
     jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
     tally = worker.work()
     assert (tally.computed, tally.recorded, tally.failed) == (8, 8, 0)
-    assert 0 < tally.keeping <= tally.busy + 5
+    assert 0 < tally.keeping <= tally.busy
     assert {job.status for job in jobs.rows(engine)} == {Status.DONE}
     assert {job.run_id for job in jobs.rows(engine)} == {f"run {i}.1" for i in range(1, 9)}
     assert len(book.projected) == 8 and outbox.pending(engine) == 0
@@ -120,6 +126,7 @@ def test_what_a_user_must_mend_is_not_tried_again(
     assert {(j.status, j.attempt, j.error) for j in jobs.rows(engine)} == {
         (Status.FAILED, 1, "rows.txt:3: found 1 columns. Mend the line.")
     }
+    assert book.closed == {"parent of bert · depth"}
     assert {entry.kind for entry in book.runs.values()} == {"failed"}  # the failure is in MLflow, with its log
     assert all("rows.txt:3" in entry.log for entry in book.runs.values())
 
@@ -228,6 +235,210 @@ def test_a_group_that_changed(engine: Engine, worker: Worker, monkeypatch: pytes
     worker.work()
     assert {j.status for j in jobs.rows(engine)} == {Status.FAILED}
     assert all("the data changed since this group began" in (j.error or "") for j in jobs.rows(engine))
+    assert jobs.retry(engine, Selection()) == 4  # nothing had been computed: it begins anew
+    assert worker.step()
+    assert {j.status for j in jobs.rows(engine)} == {Status.DONE}
+
+
+def test_a_group_with_results_that_changed_is_run_again_whole(
+    engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way that the message names, to the end: every cell of the one new file."""
+    of_today = ["sha256:2"]
+
+    def stand_in(of: Any, layers: Any, *, bench: Any, pin: Any, **rest: Any) -> Iterator[tuple[int, Any]]:
+        pin({"checkpoint": "sha256:1", "data": of_today[0]})
+        for layer in layers:
+            yield layer, Outcome(layer, {"accuracy": Estimate(0.5)}, {"resolved.data": of_today[0]})
+
+    monkeypatch.setattr(run, "run", stand_in)
+
+    def work() -> tuple[list[Status], Any]:
+        habits = Habits(drain=True, poll=0.01, layers_per_batch=2)
+        tally = Worker(engine, book, None, "cpu", habits, Lines()).work()  # type: ignore[arg-type]
+        return [j.status for j in jobs.rows(engine)], tally
+
+    jobs.enqueue(engine, [(group(), (0, 1))])
+    assert work()[0] == [Status.DONE] * 2
+    of_today[0] = "sha256:3"
+    jobs.enqueue(engine, cells(group()))
+    found, tally = work()
+    assert found == [Status.DONE] * 2 + [Status.FAILED] * 2 and tally.failed == 2
+    message = jobs.rows(engine)[2].error or ""
+    assert message.endswith("clipstudy rerun --study probing --model bert --task depth")
+    assert jobs.retry(engine, Selection()) == 2
+    assert work()[0] == found  # what is done stands in the way, and stays
+    words = dict(zip(*[iter(message.split("rerun ")[1].split())] * 2, strict=True))
+    named = Selection((words["--model"],), (words["--task"],), study=words["--study"])
+    assert jobs.rerun(engine, named) == 4
+    assert work()[0] == [Status.DONE] * 4
+    last = {entry.layer: entry.params["resolved.data"] for entry in book.runs.values() if entry.kind == "finished"}
+    assert last == dict.fromkeys(range(4), "sha256:3")
+    assert jobs.group_of(engine, 1)[1] == '{"checkpoint": "sha256:1", "data": "sha256:3"}'
+
+
+class Away:
+    """A function of the queue, while the database is away for so many calls of it."""
+
+    def __init__(self, real: Any, calls: int) -> None:
+        self.real, self.left = real, calls
+
+    def __call__(self, *words: Any, **named: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise DatabaseUnreachable
+        return self.real(*words, **named)
+
+
+def test_what_is_computed_outlives_the_lease(engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away for longer than the worker waits for it otherwise: nothing is thrown away."""
+    measuring(monkeypatch, outcome)
+    monkeypatch.setattr(worker.enough, "wait", lambda seconds: None)
+    worker.patience.seconds = 0.0
+    away = Away(outbox.hand_over, 5)
+    monkeypatch.setattr(outbox, "hand_over", away)
+    jobs.enqueue(engine, cells(group()))
+    assert worker.step()
+    assert worker.tally.computed == 4 and away.left == 0
+    assert {j.attempt for j in jobs.rows(engine)} == {1}
+
+
+def test_asked_twice_to_stop_it_waits_for_nobody(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    away = Away(outbox.hand_over, 1000)
+    monkeypatch.setattr(outbox, "hand_over", away)
+    jobs.enqueue(engine, cells(group()))
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        obey_signals(worker)
+        told = signal.getsignal(signal.SIGTERM)
+        assert callable(told)
+        told(signal.SIGTERM, None)
+        assert worker.stop.is_set() and not worker.enough.is_set()
+        told(signal.SIGTERM, None)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    with pytest.raises(DatabaseUnreachable):
+        worker.step()
+    assert away.left == 999
+
+
+def test_a_signal_counts_where_no_line_can_be_written(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clipstudy import worker as module
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def reentrant(*words: Any) -> None:
+        raise RuntimeError("reentrant call inside a buffered writer")
+
+    monkeypatch.setattr(module.log, "warning", reentrant)
+    try:
+        obey_signals(worker)
+        told = signal.getsignal(signal.SIGTERM)
+        assert callable(told)
+        with pytest.raises(RuntimeError):
+            told(signal.SIGTERM, None)
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert worker.stop.is_set()
+
+
+def test_one_outage_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many questions meet it; and anew when it was over in between."""
+    clock, enough = [0.0], threading.Event()
+    monkeypatch.setattr(patience.time, "monotonic", lambda: clock[0])
+
+    def wait(seconds: float) -> bool:
+        clock[0] += seconds
+        return False
+
+    monkeypatch.setattr(enough, "wait", wait)
+    patient = patience.Patience(100.0, enough)
+    away = Away(lambda: "answer", 10_000)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnreachable):
+            patient(away)
+    assert 100 < clock[0] < 115
+    away.left = 50
+    assert patient(away, forever=True) == "answer" and clock[0] > 200
+    away.left, since = 10_000, clock[0]
+    with pytest.raises(DatabaseUnreachable):
+        patient(away)
+    assert clock[0] - since > 100
+
+
+def test_a_draining_worker_does_not_wait_for_mlflow_for_ever(
+    engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group()))
+    book.away = True
+    habits = Habits(drain=True, poll=0.01, mlflow=0.2)
+    tally = Worker(engine, book, None, "cpu", habits, Lines()).work()  # type: ignore[arg-type]
+    assert (tally.computed, tally.waiting) == (4, 4)
+    assert "4 results are kept in the outbox" in caplog.text and "MLflow does not answer" in caplog.text
+    assert {j.status for j in jobs.rows(engine)} == {Status.COMPUTED}
+
+
+def test_a_draining_worker_ends_where_too_much_waits(
+    engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    book.away = True
+    habits = Habits(drain=True, poll=0.01, mlflow=0.2, outbox_bound=4)
+    tally = Worker(engine, book, None, "cpu", habits, Lines()).work()  # type: ignore[arg-type]
+    assert (tally.computed, tally.waiting) == (4, 4) and jobs.totals(engine)[Status.QUEUED] == 4
+
+
+def test_what_mlflow_refuses_holds_up_nobody(
+    engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even its siblings; and a draining worker ends."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group()))
+    book.refuses = {2}
+    habits = Habits(drain=True, poll=0.01, mlflow=0.2)
+    tally = Worker(engine, book, None, "cpu", habits, Lines()).work()  # type: ignore[arg-type]
+    assert (tally.recorded, tally.waiting) == (3, 1)
+    assert [j.status for j in jobs.rows(engine)] == [Status.DONE, Status.COMPUTED, Status.DONE, Status.DONE]
+    assert "a name that MLflow does not take" in caplog.text.split("kept in the outbox")[1]
+
+
+def test_a_recorder_keeps_its_lease_while_it_works(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow takes its time for each of many records: no other recorder begins them meanwhile."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group()))
+    book.away = True
+    worker.step()
+    book.away = False
+    clock = [0.0]
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: clock[0])
+    real = book.record
+
+    def slow(entry: Any, parent: str) -> str:
+        assert outbox.take(engine, "another", lease=recorder.LEASE) == []
+        clock[0] += 100  # two thirds of the lease go by
+        with dialect.writing(engine) as connection:
+            connection.exec_driver_sql("UPDATE outbox SET lease_until = lease_until - 100")
+        return real(entry, parent)
+
+    monkeypatch.setattr(book, "record", slow)
+    assert recorder.drain(engine, book, "rec") == 4  # type: ignore[arg-type]
+
+
+def test_the_silent_leave_the_list(engine: Engine, worker: Worker) -> None:
+    jobs.register(engine, jobs.WorkerInfo("dead", "host", 1, "cpu"))
+    with dialect.writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE workers SET heartbeat = heartbeat - 3600")
+    worker.work()
+    assert jobs.workers(engine) == []
 
 
 def test_heartbeat_keeps_leases(engine: Engine) -> None:
@@ -239,7 +450,7 @@ def test_heartbeat_keeps_leases(engine: Engine) -> None:
     batch = claim(engine, "ann")
     before = jobs.get(engine, 1).lease_until
     beats = threading.Event()
-    heart = Heartbeat(engine, "ann", lease=0.2)
+    heart = Heartbeat(engine, jobs.WorkerInfo("ann", "host", 1, "cpu"), lease=0.2)
     real = jobs.beat
     assert before is not None
 
@@ -267,6 +478,7 @@ def test_heartbeat_keeps_leases(engine: Engine) -> None:
     after = jobs.get(engine, 1).lease_until
     assert after is not None and after > before
     assert not heart.lost()
+    assert [w.name for w in jobs.workers(engine)] == ["ann"]  # was not registered: somebody took it for dead
 
 
 def test_an_attempts_log_is_its_own() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import statistics
 import threading
@@ -14,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 
 from clipstudy.errors import ClipstudyError
@@ -22,7 +20,7 @@ from clipstudy.job import Group
 from clipstudy.outcome import Artifact, Estimate, flat
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tracking import Entry, Tracking, environment
-from clipstudy.tracking.entry import LONGEST_KEY, clip, entry_params, entry_tags, safe_key
+from clipstudy.tracking.entry import LONGEST_KEY, clip, entry_params, entry_tags, place, safe_key
 
 Make = Callable[..., Entry]
 
@@ -107,7 +105,7 @@ def test_a_crash_at_any_step_is_only_a_delay(
     run_id = tracking.record(made, parent)
     [run] = runs(tracking, study)
     assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
-    assert run.data.metrics == flat(made.metrics)
+    assert run.data.metrics == flat(made.metrics) | place(made)
     assert run.data.params == entry_params(made)
     assert {f.path for f in client.list_artifacts(run_id)} == {"confusion.csv", "figures", "log.txt"}
     assert len(client.get_metric_history(run_id, "accuracy")) == 1
@@ -150,7 +148,7 @@ def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str,
         ids = [f.result() for f in [pool.submit(r.record, entry(), parent) for r in recorders]]
     [run] = runs(tracking, study)
     assert ids == [run.info.run_id] * 2
-    assert run.info.status == "FINISHED" and run.data.metrics == flat(entry().metrics)
+    assert run.info.status == "FINISHED" and run.data.metrics == flat(entry().metrics) | place(entry())
 
 
 def test_failed_attempts_are_runs_but_not_results(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
@@ -221,6 +219,56 @@ def test_projection_is_idempotent(tracking: Tracking, study: str, group: Group, 
     assert run.info.status == "FINISHED" and run.info.end_time == 1793534400123 + 14000
 
 
+def test_a_parent_of_failures_is_closed_and_a_later_result_redeems_it(
+    tracking: Tracking, group: Group, entry: Make
+) -> None:
+    parent = tracking.parent(group, None, None)
+    tracking.record(entry(kind="failed", metrics={}, error="ValueError"), parent)
+    client, _ = tracking._open()
+    ends = []
+    for _ in range(2):
+        tracking.project(parent, [])
+        run = client.get_run(parent)
+        assert run.info.status == "FAILED"
+        ends.append(run.info.end_time)
+    assert ends[0] == ends[1] >= 1793534400123
+    made = entry(attempt=2, metrics={})  # a result need not have a number
+    tracking.project(parent, [made.result(tracking.record(made, parent))])
+    assert client.get_run(parent).info.status == "FINISHED"
+    tracking.project(parent, [])
+    assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_layers_and_depths_are_compared_as_numbers(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    """As a person filters in MLflow's UI; yet no result is called ``layer`` or ``depth``."""
+    parent = tracking.parent(group, None, None)
+    for layer in (0, 2, 7, 12):
+        made = entry(layer)
+        tracking.project(parent, [made.result(tracking.record(made, parent))])
+    client, experiment = tracking._open()
+
+    def found(asked: str) -> list[int]:
+        page = client.search_runs([experiment], f"{asked} and tags.`clipstudy.study` = '{study}'")
+        return sorted(int(run.data.tags["clipstudy.layer"]) for run in page)
+
+    assert found("metrics.depth > 0.5") == [7, 12]
+    assert found("metrics.layer < 7 and metrics.accuracy > 0.5") == [2]
+    assert all(set(r.metrics) == set(entry().metrics) for r in tracking.results(study))
+    assert not {"layer", "depth"} & set(client.get_run(parent).data.metrics)
+
+
+def test_an_attempts_run_is_looked_up(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    failed = tracking.record(entry(kind="failed", metrics={}, error="ValueError", log="Traceback …"), parent)
+    again = tracking.record(entry(attempt=2), parent)
+    assert (tracking.run_of(study, 107, 1), tracking.run_of(study, 107, 2)) == (failed, again)
+    assert tracking.artifact(failed, "log.txt").decode() == "Traceback …"
+    assert tracking.run_of(study, 107, 3) is None and tracking.run_of(study, 108, 1) is None
+    assert tracking.run_of("another study", 107, 1) is None
+    anew = tracking.record(entry(started=entry().started + timedelta(days=1)), parent)
+    assert tracking.run_of(study, 107, 1) == anew, "of a job table that was begun anew"
+
+
 def test_a_task_of_the_whole_model(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     whole = replace(group, task=replace(group.task, layers="whole"))
     parent = tracking.parent(whole, None, None)
@@ -228,18 +276,16 @@ def test_a_task_of_the_whole_model(tracking: Tracking, study: str, group: Group,
     tracking.project(parent, [made.result(tracking.record(made, parent))])
     [result] = tracking.results(study)
     assert result.layer == WHOLE_MODEL and "depth" not in result.tags
+    assert runs(tracking, study)[0].data.metrics == flat(made.metrics)
     assert [p.step for p in tracking._open()[0].get_metric_history(parent, "accuracy")] == [0]
 
 
-def test_predictions(tracking: Tracking, group: Group, entry: Make) -> None:
-    table = pandas.DataFrame({"item": [0, 1], "seed_0": ["I", "O"]})
-    content = io.BytesIO()
-    table.to_parquet(content)
+def test_artifacts_come_back(tracking: Tracking, group: Group, entry: Make) -> None:
     parent = tracking.parent(group, None, None)
-    run_id = tracking.record(entry(artifacts=(Artifact("predictions.parquet", content.getvalue()),)), parent)
-    assert tracking.predictions(run_id).equals(table)
+    run_id = tracking.record(entry(artifacts=(Artifact("predictions.parquet", b"PAR1\0\n"),)), parent)
+    assert tracking.artifact(run_id, "predictions.parquet") == b"PAR1\0\n"
     with pytest.raises(ClipstudyError, match=r"kept no predictions\.parquet"):
-        tracking.predictions(tracking.record(entry(8), parent))
+        tracking.artifact(tracking.record(entry(8), parent), "predictions.parquet")
 
 
 def test_hostile_names(tracking: Tracking, study: str, entry: Make) -> None:
@@ -275,7 +321,7 @@ def test_long_logs_are_whole(tracking: Tracking, group: Group, entry: Make) -> N
     parent = tracking.parent(group, None, None)
     many = {f"arm{i}/accuracy": Estimate(i / 1000, 0.0, 1.0) for i in range(700)}
     run_id = tracking.record(entry(metrics=many), parent)
-    assert tracking._open()[0].get_run(run_id).data.metrics == flat(many)
+    assert tracking._open()[0].get_run(run_id).data.metrics == flat(many) | {"layer": 7.0, "depth": 7 / 12}
 
 
 def test_keys() -> None:
@@ -330,7 +376,8 @@ def test_a_process_killed_while_it_makes_the_store(tmp_path: Path, monkeypatch: 
 
 
 def test_readers_make_no_store(tmp_path: Path) -> None:
-    assert Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path)).results() == []
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path))
+    assert tracking.results() == [] and tracking.run_of("paper", 1, 1) is None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +17,13 @@ from clipstudy.data.conll2000 import Chunk
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
 
+#: What is not whole parquet, made from what is.
+BROKEN: list[Callable[[bytes], bytes]] = [
+    lambda whole: whole[:-20],
+    lambda whole: b"",
+    lambda whole: bytes(len(whole)),
+    lambda whole: whole[:4] + bytes(300) + whole[304:],
+]
 CONLL = "He PRP B-NP\nruns VBZ B-VP\n. . O\n\nDogs NNS B-NP\nbark VBP B-VP\n"
 ROWS = "tr\tA\tone two\ntr\tB\tthree\nva\tA\tfour\nte\tB\tfive six\n"
 
@@ -132,6 +142,10 @@ class TestSentEval:
         with pytest.raises(DataError, match=r"split .test. of .* is empty"):
             senteval.read(probing(tmp_path, ROWS.replace("te\t", "va\t")))
 
+    def test_label_only_in_test_may_be_left_out(self, tmp_path: Path) -> None:
+        found = senteval.read(probing(tmp_path, ROWS + "te\tC\tseven\nva\tD\teight\n", unseen_labels="drop"))
+        assert (found.test.labels, found.dev.labels, found.dropped) == (("B",), ("A",), 2)
+
     def test_one_class(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="one class only"):
             senteval.read(probing(tmp_path, ROWS.replace("\tB\t", "\tA\t")))
@@ -171,19 +185,157 @@ class TestLimit:
 class TestTable:
     """Local tables; the Hub's are the same code after the download."""
 
-    def spec(self, folder: Path, **more: object) -> DatasetSpec:
+    def spec(
+        self, folder: Path, classes: list[str] | None = None, test: list[int | None] | None = None, **more: object
+    ) -> DatasetSpec:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for split, rows in {"train": 4, "validation": 2, "test": 2}.items():
-            columns = {"sentence": [f"a b {i}" for i in range(rows)], "y": [i % 2 for i in range(rows)]}
-            pq.write_table(pa.table(columns), folder / f"{split}-00000-of-00001.parquet")
-        told = {"columns": {"text": "sentence", "label": "y"}, "splits": {"dev": "validation"}, **more}
-        return DatasetSpec("t", "table", path=str(folder), **told)  # type: ignore[arg-type]
+        label = {"names": classes, "_type": "ClassLabel"} if classes else {"dtype": "int64", "_type": "Value"}
+        told = json.dumps({"info": {"features": {"y": label, "sentence": {"dtype": "string", "_type": "Value"}}}})
+        for split, labels in {"train": [0, 1, 0, 1], "validation": [0, 1], "test": test or [0, 1]}.items():
+            columns = {"sentence": [f"a b {i}" for i in range(len(labels))], "y": labels}
+            made = pa.table(columns).replace_schema_metadata({"huggingface": told})
+            pq.write_table(made, folder / f"{split}-00000-of-00001.parquet")
+        keys = {"columns": {"text": "sentence", "label": "y"}, "splits": {"dev": "validation"}, **more}
+        return DatasetSpec("t", "table", path=str(folder), **keys)  # type: ignore[arg-type]
+
+    def texts(self, folder: Path, ending: str, train: str) -> DatasetSpec:
+        """``train`` as it is; dev and test the same."""
+        for split in ("train", "dev", "test"):
+            (folder / f"{split}.{ending}").write_text(train, encoding="utf-8")
+        return DatasetSpec("t", "table", path=str(folder))
 
     def test_named_columns(self, tmp_path: Path) -> None:
         found = table.read(self.spec(tmp_path))
         assert found.train.texts[1] == ("a", "b", "1") and found.train.labels == ("0", "1", "0", "1")
+
+    def test_csv_cells_are_texts_as_they_stand(self, tmp_path: Path) -> None:
+        rows = '\ufefftext,label\nNA,01\n"one, two",1\n'
+        found = table.read(self.texts(tmp_path, "csv", rows))
+        assert found.train.texts == (("NA",), ("one,", "two")) and found.train.labels == ("01", "1")
+
+    @pytest.mark.parametrize("rows", ['{"text": "a b", "label": 1}\n\n{"label": 0, "text": "c"}\n', None])
+    def test_json(self, tmp_path: Path, rows: str | None) -> None:
+        array = json.dumps([{"text": "a b", "label": 1}, {"text": "c", "label": 0}], indent=1)
+        found = table.read(self.texts(tmp_path, "json", rows or array))
+        assert found.train.texts == (("a", "b"), ("c",)) and found.train.labels == ("1", "0")
+
+    @pytest.mark.parametrize(
+        ("ending", "text", "says"),
+        [
+            ("csv", "text,label\na,b,1\n", "train.csv cannot be read as csv (CSV parse error"),
+            ("csv", "text,label\na\n", "Expected 2 columns, got 1"),
+            ("csv", 'text,label\n"a,1\n', "train.csv cannot be read as csv"),
+            ("csv", "", "train.csv cannot be read as csv (Empty CSV file)"),
+            ("jsonl", '{"text": "a", "label": 1}\n{"text": "b", ', "train.jsonl cannot be read as json"),
+            ("jsonl", '{"text": "a", "label": 1}\n3\n', "train.jsonl cannot be read as json"),
+            ("json", '[{"text": "a", "label": 1}, 3]', "train.json cannot be read as json"),
+            ("jsonl", "", "train.jsonl cannot be read as json"),
+        ],
+    )
+    def test_malformed_text_is_named(self, tmp_path: Path, ending: str, text: str, says: str) -> None:
+        with pytest.raises(DataError) as error:
+            table.read(self.texts(tmp_path, ending, text))
+        assert says in error.value.message
+
+    @pytest.mark.parametrize("broken", BROKEN)
+    def test_malformed_parquet_is_named(self, tmp_path: Path, broken: Callable[[bytes], bytes]) -> None:
+        spec = self.spec(tmp_path)
+        path = tmp_path / "validation-00000-of-00001.parquet"
+        path.write_bytes(broken(path.read_bytes()))
+        with pytest.raises(DataError, match=r"validation-00000-of-00001\.parquet cannot be read as parquet"):
+            table.read(spec)
+
+    @pytest.mark.parametrize("bad", [-1, 2, None])
+    def test_hidden_labels_are_refused(self, tmp_path: Path, bad: int | None) -> None:
+        """The Hub's test splits often have class number -1, which is no class; not the last one."""
+        spec = self.spec(tmp_path, classes=["neg", "pos"], test=[0, bad])
+        assert table.load(spec, "train", ["label"]).columns == {"label": ["neg", "pos", "neg", "pos"]}
+        with pytest.raises(DataError, match=r'split "test", row 1 \(from 0\): label is absent or hidden'):
+            table.read(spec)
+
+    def test_hidden_tags_are_refused(self, tmp_path: Path) -> None:
+        assert table._named([1, 0], ["O", "B-NP"]) == ["B-NP", "O"]
+        spec = self.texts(tmp_path, "jsonl", '{"tokens": ["a", "b"], "chunk_tags": ["O", null]}\n')
+        with pytest.raises(DataError, match=r'split "train", row 0 .*chunk_tags is absent'):
+            table.load(spec, "train", ["tokens", "chunk_tags"])
+
+    @pytest.mark.parametrize(
+        ("row", "says"),
+        [
+            ({"label": 1}, "text is absent"),
+            ({"text": None, "label": 1}, "text is absent"),
+            ({"text": " ", "label": 1}, 'text is " ", want a text'),
+            ({"text": 17, "label": 1}, 'text is "17", want a text'),
+            ({"text": ["a"], "label": 1}, "want a text"),
+            ({"text": "a"}, "label is absent"),
+            ({"text": "a", "label": ""}, 'label is ""'),
+            ({"text": "a", "label": float("nan")}, 'label is "nan"'),
+            ({"text": "a", "label": [1]}, 'label is "[1]", want one label'),
+        ],
+    )
+    def test_what_is_no_text_or_label_is_refused(self, tmp_path: Path, row: dict[str, Any], says: str) -> None:
+        good = json.dumps({"text": "a", "label": 0})
+        with pytest.raises(DataError) as error:
+            table.read(self.texts(tmp_path, "jsonl", f"{good}\n{json.dumps(row)}\n"))
+        assert 'split "train", row 1' in error.value.message and says in error.value.message
+
+    def test_one_file_is_not_three_splits(self, tmp_path: Path) -> None:
+        (tmp_path / "all.csv").write_text("text,label\na,0\nb,1\n")
+        with pytest.raises(DataError, match="is one file"):
+            table.read(DatasetSpec("t", "table", path=str(tmp_path / "all.csv")))
+
+    def test_a_split_is_of_one_folder_and_form(self, tmp_path: Path) -> None:
+        for config in ("one", "two"):
+            (tmp_path / config / "train").mkdir(parents=True)
+            (tmp_path / config / "train" / "0000.csv").write_text(f"text\n{config}\n")
+        spec = DatasetSpec("t", "table", path=str(tmp_path))
+        with pytest.raises(DataError, match=r"several tables for .train.: one/train/0000\.csv, two/train/0000\.csv"):
+            table.load(spec, "train", ["text"])
+        spec = DatasetSpec("t", "table", path=str(tmp_path), config="two")
+        assert table.load(spec, "train", ["text"]).columns == {"text": ["two"]}
+        with pytest.raises(DataError, match=r'no table for "train" of config "three"'):
+            table.load(DatasetSpec("t", "table", path=str(tmp_path), config="three"), "train", ["text"])
+
+    def test_a_split_may_be_a_file_name_and_never_a_part_of_one(self, tmp_path: Path) -> None:
+        for name in ("train", "train-hard", "train-00000-of-00002", "train-00001-of-00002"):
+            (tmp_path / f"{name}.csv").write_text(f"text\n{name}\n")
+        spec = DatasetSpec("t", "table", path=str(tmp_path), splits={"dev": "train-hard.csv"})
+        assert table.load(spec, "dev", ["text"]).columns["text"] == ["train-hard"]
+        assert "train-hard" not in table.load(spec, "train", ["text"]).columns["text"]
+
+    def test_only_a_splits_tables_are_downloaded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub.utils import filter_repo_objects
+
+        there = ["README.md", "images/train.tar"]
+        there += [f"{config}/{split}/0000.csv" for config in ("one", "two") for split in ("train", "test", "constrain")]
+        fetched: list[str] = []
+
+        def snapshot(repo: str, *, allow_patterns: list[str], **more: object) -> str:
+            for name in filter_repo_objects(there, allow_patterns=allow_patterns):
+                fetched.append(name)
+                path = tmp_path / "commit" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"text\n{name}\n")
+            (tmp_path / "commit").mkdir(exist_ok=True)
+            return str(tmp_path / "commit")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+        monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *args, **more: there)
+        spec = DatasetSpec("t", "table", hub="org/name", config="two")
+        found = table.load(spec, "train", ["text"])
+        assert fetched == ["two/train/0000.csv"]
+        assert (found.columns["text"], found.source) == (["two/train/0000.csv"], "org/name@commit")
+        with pytest.raises(DataError, match=r'no table for "dev" of config "two".*two/train/0000\.csv'):
+            table.load(spec, "dev", ["text"])
+        fetched.clear()
+        table.load(DatasetSpec("t", "table", hub="org/name", config="one"), "test", ["text"])
+        assert fetched == ["one/test/0000.csv"]
+
+    def test_bad_hub_id(self) -> None:
+        with pytest.raises(DataError, match=r'hub = "a b/c/d"'):
+            table.load(DatasetSpec("t", "table", hub="a b/c/d"), "train", ["text"])
 
     def test_unknown_column(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"sentense.*did you mean .sentence."):

@@ -25,7 +25,7 @@ from clipstudy.dashboard.tables import (
     standard_error,
     view,
 )
-from clipstudy.outcome import Estimate
+from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, MODELS, SHIFT, Model, Task, result, results
 
@@ -211,6 +211,64 @@ def test_two_studies_do_not_mix() -> None:
         ("paper: BERT", 0.75),
         ("pocket: BERT", 0.1),
     ]
+
+
+def _two_studies(one: float, other: float) -> list[Result]:
+    """BERT on two tasks in two studies; each study has its own sample of the data, so its own majority class."""
+    return [
+        result(
+            task=task,
+            layer=layer,
+            study=study,
+            layers="0,1",
+            metrics={"accuracy": Estimate(value + 0.01 * layer), "baseline/majority": Estimate(value / 2)},
+        )
+        for task, gap in ((SHIFT, 0.0), (DEPTH, 0.1))
+        for study, value in (("paper", one + gap), ("pocket", other + gap))
+        for layer in (0, 1)
+    ]
+
+
+def test_an_average_keeps_studies_apart() -> None:
+    shown = board(_two_studies(0.8, 0.2))
+    views = [found for task in shown.tasks if (found := view(shown, task))]
+    mean, notes = average(views, "Syntactic")
+    assert mean and notes == ()
+    assert [(c.study, c.title, [cell.estimate.value for cell in c.cells]) for c in mean.curves] == [
+        ("paper", "paper: BERT", pytest.approx([0.85, 0.86])),
+        ("pocket", "pocket: BERT", pytest.approx([0.25, 0.26])),
+    ]
+    assert mean.baselines == (
+        ("paper: majority class", pytest.approx(0.425)),
+        ("pocket: majority class", pytest.approx(0.125)),
+    )
+
+
+def test_a_task_that_one_study_lacks_is_not_averaged() -> None:
+    found = _two_studies(0.8, 0.2)
+    lacking = board([r for r in found if (r.study, r.task) != ("pocket", "tree_depth")])
+    views = [v for task in lacking.tasks if (v := view(lacking, task))]
+    assert average(views, "Syntactic") == (None, ("Tree depth: not in the average, some models have no result yet",))
+
+
+def test_baselines_are_each_studys_own() -> None:
+    found = view(board(_two_studies(0.8, 0.2)), "bigram_shift")
+    assert found and found.baselines == (("paper: majority class", 0.4), ("pocket: majority class", 0.1))
+    alone = view(board([r for r in _two_studies(0.8, 0.2) if r.study == "pocket"]), "bigram_shift")
+    assert alone and alone.baselines == (("majority class", 0.1),)
+
+
+def test_a_gap_in_one_study_is_not_filled_by_another() -> None:
+    whole = _two_studies(0.8, 0.2)
+    gone = [r for r in whole if (r.study, r.task, r.layer) != ("pocket", "tree_depth", 1)]
+    assert board(whole).notes == ()
+    assert board(gone).notes == ("pocket: bert · tree_depth: no result yet for layer 1",)
+
+
+def test_clusterings_say_how_many_spans_they_are_scored_on() -> None:
+    metrics = {"nmi": Estimate(0.4), "spans": Estimate(16_556), "items/test": Estimate(1999.5)}
+    found = view(board([result(task=Task("phrases", "Phrases", "phrase", "nmi"), metrics=metrics)]), "phrases")
+    assert found and writers.grid(found)[1][-1] == ("test items", [("2,000", False)])
 
 
 @pytest.mark.parametrize(

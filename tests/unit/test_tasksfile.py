@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from clipstudy import tasks, tasksfile
+from clipstudy import data, tasks, tasksfile
 from clipstudy.errors import StudyError
 from clipstudy.job import Selection, keys, plan
-from clipstudy.spec import Study
+from clipstudy.spec import Study, digest
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -37,6 +37,10 @@ category = "syntactic"
 
 def parse(text: str) -> Study:
     return tasksfile.parse(text, Path("/there/small.toml"))
+
+
+def of(study: Study) -> str:
+    return digest(study.models["bert"], study.datasets["shift"], study.tasks["shift"])
 
 
 def mend(old: str, new: str) -> str:
@@ -78,15 +82,54 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('twin_of = "bert"', 'twin_of = "bart"', 'twin_of: found "bart", no such model. did you mean "bert"?'),
         ('init = "random"', 'init = "rand"', 'init: found "rand". did you mean "random"?'),
         ("init_seeds = [0, 1]", "init_seeds = 3", "init_seeds: found 3, want a list"),
+        ("init_seeds = [0, 1]", "init_seeds = [-1]", "init_seeds: found [-1], want"),
+        ("init_seeds = [0, 1]", "init_seeds = [0, 0]", "init_seeds: found [0, 0], want"),
+        ("init_seeds = [0, 1]", "init_seed = 4294967296", "init_seed: found 4294967296, want a whole number from 0"),
+        ("[models.bert]", "[models.bert-untrained-1]\ntwin_of = 'bert'\n[models.bert]", "[models.bert-untrained-1]: a"),
         ('init = "random"', "", "init_seeds"),
         ('reader = "senteval"', 'reader = "sent"', "[datasets.shift] reader"),
-        ('path = "./shift.txt"', "", "name either a local `path` or a `hub` id"),
+        ('path = "./shift.txt"', "", 'path or hub: found neither. reader = "senteval" wants one: path'),
+        ('path = "./shift.txt"', 'hub = "org/shift"', 'path or hub: found hub. reader = "senteval" wants one: path'),
+        (
+            '"senteval"',
+            '"table"\nhub = "org/shift"',
+            'path or hub: found path and hub. reader = "table" wants one: path',
+        ),
+        ('path = "./shift.txt"', 'path = "./s"\nexclude = {train = [1]}', "[datasets.shift] exclude: reader ="),
+        ('path = "./shift.txt"', 'path = "./s"\nconfig = "x"', 'config: reader = "senteval" does not use it'),
+        (
+            'path = "./shift.txt"',
+            'path = "./s"\nrevision = "x"',
+            "What exists: limit, limit_seed, path, reader, unseen_labels.",
+        ),
+        ('path = "./shift.txt"', 'path = "./s"\nsplits = {}', "[datasets.shift] splits: reader ="),
+        ('path = "./shift.txt"', 'path = "./s"\nbase = "/etc"', "[datasets.shift] base: reader ="),
+        ('"senteval"', '"table"\nrevision = "main"', 'revision: reader = "table" does not use it beside `path`'),
+        ('"senteval"', '"table"\nexclude = {train = [1]}', 'exclude: reader = "table" does not use it'),
+        ('"senteval"', '"conll2000"\nlimit = 9', 'limit: reader = "conll2000" does not use it'),
+        ('"senteval"', '"conll2000"\ncolumns = {tokens = "t"}', "columns: reader ="),
+        ('"senteval"', '"conll2000"\nexclude = {train = [-1]}', "exclude.train: found -1, want a whole number from 0"),
+        ('"senteval"', '"conll2000"\nexclude = {train = 81}', "exclude.train: found 81, want a list"),
+        ('"senteval"', '"conll2000"\nexclude = {train = ["81"]}', "exclude.train: found '81', want a whole number"),
+        ('"senteval"', '"conll2000"\nexclude = [81]', "[datasets.shift] exclude: found [81], want a table"),
+        ('"senteval"', '"table"\nsplits = {dev = 3}', "splits.dev: found 3, want a text"),
+        ('"senteval"', '"table"\ncolumns = {text = ["a"]}', "columns.text: found ['a'], want a text"),
+        ('path = "./shift.txt"', 'path = "./s"\nlimit_seed = -1', "limit_seed: found -1, want a whole number from 0"),
         ('path = "./shift.txt"', 'path = "./s"\nlimit = 1', "limit: found 1"),
         ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". did you mean "classify"?'),
         ('kind = "classify"', "", "[tasks.shift] kind: missing"),
         ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". did you mean "shift"?'),
         ('kind = "classify"', 'kind = "phrase_clusters"', "reads conll2000"),
-        ("seeds = [1, 2]", "seeds = [1, 1]", "seeds: found [1, 1], want different whole numbers"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", "[study] seeds: found [1, 1], want a list of different whole numbers"),
+        ("seeds = [1, 2]", "seeds = [-1]", "[study] seeds: found [-1], want"),
+        ('category = "syntactic"', "seeds = [4294967296]", "[tasks.shift] seeds: found [4294967296], want"),
+        ('category = "syntactic"', "seeds = [true]", "[tasks.shift] seeds: found [True], want"),
+        ('category = "syntactic"', "seeds = 3", "[tasks.shift] seeds: found 3, want a list"),
+        ('category = "syntactic"', 'metric = "acuracy"', 'metric: found "acuracy". did you mean "accuracy"?'),
+        ('category = "syntactic"', "options = {l2 = [nan]}", "[tasks.shift.options] l2: found nan, want a finite"),
+        ('category = "syntactic"', "options = {dropout = -inf}", "dropout: found -inf, want a finite number"),
+        ('category = "syntactic"', f"options = {{dropout = 1{'0' * 400}}}", "want a finite number"),
+        ('category = "syntactic"', 'options = {profile = ["default"]}', "[tasks.shift.options] profile: found"),
         ("seeds = [1, 2]", "seeds = []", "seeds: found []"),
         ('category = "syntactic"', "method = 3", "[tasks.shift] method: unknown key"),
         ('category = "syntactic"', "options = 3", "[tasks.shift] options: found 3, want a table"),
@@ -107,6 +150,40 @@ def test_mistakes_are_named(old: str, new: str, says: str) -> None:
     assert error.value.message.endswith("retry.")
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "4294967295"])
+def test_a_sample_seed_must_be_one_for_every_sample(seed: str) -> None:
+    chunks = mend('"senteval"', '"conll2000"').replace('"classify"', '"phrase_clusters"')
+    with pytest.raises(StudyError, match=f"sample_seed: found {seed}"):
+        parse(chunks.replace('category = "syntactic"', f"options = {{sample_seed = {seed}}}"))
+    assert parse(chunks.replace('category = "syntactic"', "options = {sample_seed = 4294967291}"))
+
+
+def test_seeds_are_the_tasks_else_the_studys_else_the_kinds() -> None:
+    own = 'category = "syntactic"\nseeds = [7]'
+    assert parse(mend('category = "syntactic"', own)).tasks["shift"].seeds == (7,)
+    assert parse(GOOD).tasks["shift"].seeds == (1, 2)
+    kind = tasks.load("classify")
+    assert parse(mend("seeds = [1, 2]", "")).tasks["shift"].seeds == kind.SEEDS
+
+
+@pytest.mark.parametrize("kind", tasks.kinds())
+def test_a_kinds_own_metric_and_seeds_are_good(kind: str) -> None:
+    module = tasks.load(kind)
+    assert module.METRIC in module.METRICS
+    assert module.SEEDS and len(set(module.SEEDS)) == len(module.SEEDS)
+
+
+def test_every_key_that_a_reader_uses_is_good() -> None:
+    values = {"limit": "9", "limit_seed": "1", "config": '"c"', "revision": '"r"', "splits": '{dev = "validation"}'}
+    values |= {"columns": '{text = "t"}', "exclude": "{train = [0, 81]}", "unseen_labels": '"drop"'}
+    for reader, places in data.READERS.items():
+        for place, keys_ in places.items():
+            table = "".join(f"{key} = {values[key]}\n" for key in keys_)
+            text = mend('path = "./shift.txt"', f'{place} = "./x"\n{table}').replace('"senteval"', f'"{reader}"')
+            kind = next(k for k in tasks.kinds() if reader in tasks.load(k).READERS)
+            parse(text.replace('"classify"', f'"{kind}"'))
+
+
 def test_all_problems_at_once() -> None:
     with pytest.raises(StudyError, match="3 problems"):
         parse(mend('role = "bert"', "rle = 1").replace('"senteval"', '"x"').replace('"classify"', '"y"'))
@@ -115,6 +192,8 @@ def test_all_problems_at_once() -> None:
 def test_not_toml() -> None:
     with pytest.raises(StudyError, match=r"is not TOML.*line 2"):
         parse("[study]\nname = \n")
+    with pytest.raises(StudyError, match=r"is not TOML.*5001 digits"):
+        parse(f"[study]\nseeds = [1{'0' * 5000}]\n")
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -125,7 +204,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 class TestDigest:
     def digest(self, text: str) -> str:
-        return parse(text).digest("bert", "shift")
+        return of(parse(text))
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -161,4 +240,4 @@ class TestDigest:
 
     def test_the_folder_does_not(self) -> None:
         there = tasksfile.parse(GOOD, Path("/elsewhere/small.toml"))
-        assert there.digest("bert", "shift") == self.digest(GOOD)
+        assert of(there) == self.digest(GOOD)

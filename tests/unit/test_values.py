@@ -50,9 +50,33 @@ def test_settings_read_the_environment() -> None:
 
 
 def test_passwords_are_redacted() -> None:
-    assert redact("postgresql://me:s3cr@t@host/db") != "postgresql://me:s3cr@t@host/db"
     assert "s3cret" not in redact("cannot reach postgresql+psycopg://me:s3cret@host/db or http://a:s3cret@b")
-    assert redact("http://host:5000/x") == "http://host:5000/x"
+    assert redact("postgresql://me:p@ss/w:d@host/db") == "postgresql://me:***@host/db"
+    assert redact("postgresql://h/db?user=me&password=s3cret&x=1") == "postgresql://h/db?user=me&password=***&x=1"
+    assert redact("a://me:s3cret?password=b@h c") == "a://me:***@ c"
+    assert redact("host=h password='s3cret 2' user=me") == "host=h password=*** user=me"
+    assert redact("'http://a:s3cret@h' and b@h") == "'http://a:***@h' and b@h"
+    for harmless in ("http://host:5000/x", "sqlite:////a:b/c.db", "lower max_tokens=512", "postgresql://me@host/db"):
+        assert redact(harmless) == harmless
+
+
+#: What a password may be made of in a URL of free text: anything but white space and quotes.
+around = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\"'"), max_size=12)
+#: A query's values end at the next `&` or `#`.
+in_query = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\"'&#"), max_size=12)
+where = st.sampled_from(["postgresql://me:{}@host/db", "http://:{}@host:5000", "a://b/c:{}@h?password=x@y"])
+asked = st.sampled_from(["postgresql://me:x@host/db?password={}", "http://h:5000/x?a=b&token={}", "PASSWORD={}"])
+
+
+@given(where, around, around)
+def test_no_password_of_a_url_is_told(url: str, before: str, after: str) -> None:
+    told = redact(f"cannot reach '{url.format(before + 'S3CRET' + after)}': refused")
+    assert "S3CRET" not in told and told.endswith("': refused")
+
+
+@given(asked, in_query, in_query)
+def test_no_password_of_a_query_is_told(text: str, before: str, after: str) -> None:
+    assert "S3CRET" not in redact(text.format(before + "S3CRET" + after) + " refused")
 
 
 class TestLocate:
@@ -82,7 +106,7 @@ def test_every_error_says_what_to_do() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.ClipstudyError)]
     assert len(classes) > 8
     for cls in classes:
-        assert cls().message.endswith((".", "clipstudy init", "name", "--all", "--drain")), cls
+        assert cls().message.endswith((".", "clipstudy init", "name", "--all", "--drain", "NAME")), cls
 
 
 def test_did_you_mean() -> None:

@@ -1,0 +1,221 @@
+"""The commands that a user types beside the main road, in this process where starting one is not the point."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from clipstudy import cli
+from clipstudy import run as hallway
+from clipstudy.job import Failure, FailureKind, Status
+from clipstudy.outcome import Estimate, Outcome
+from clipstudy.queue import dialect, jobs
+from clipstudy.settings import Settings
+from tests.acceptance.conftest import STUDY, Place
+
+
+class Said(NamedTuple):
+    code: Any
+    out: str
+    err: str
+
+
+Typed = Callable[..., Said]
+
+
+@pytest.fixture
+def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+    """``clipstudy WORDS`` in the place's folder: exit code and what was printed."""
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(place.folder)
+
+    def type_in(*words: str, code: int = 0) -> Said:
+        monkeypatch.setattr(sys, "argv", ["clipstudy", *words])
+        capfd.readouterr()
+        found: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            found = stop.code or 0
+        said = Said(found, *capfd.readouterr())
+        assert found == code, said
+        assert "Traceback" not in said.err
+        return said
+
+    logger = logging.getLogger("clipstudy")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield type_in
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def totals(typed: Typed, *words: str) -> Any:
+    return json.loads(typed("status", "--json", *words).out)["totals"]
+
+
+def test_results_in_every_format(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    place.work()
+    text = typed("results").out
+    assert "Tiny BERT" in text and "± half of the 95% interval" in text
+    rows = json.loads(typed("results", "-f", "json").out)
+    assert {(r["study"], r["model"], r["task"], r["layer"]) for r in rows} == {
+        ("small", "bert", "phrases", k) for k in range(3)
+    }
+    assert all(0 <= r["metrics"]["nmi"] <= 1 for r in rows)
+    table = [row for row in csv.reader(io.StringIO(typed("results", "-f", "csv").out)) if row]
+    assert len({len(row) for row in table}) == 1 and len(table) >= 3
+    assert typed("results", "-f", "markdown").out.count("|") > 10
+    assert "tabular" in typed("results", "-f", "latex").out
+    assert typed("results", "--metric", "ami").out != text
+
+    assert 'did you mean "csv"' in typed("results", "-f", "cvs", code=2).err
+    assert 'no model "brt". did you mean "bert"' in typed("results", "--model", "brt", code=2).err
+    assert 'no task "order". What exists: phrases' in typed("results", "--task", "order", code=2).err
+    assert 'no metric "nmy". did you mean "nmi"' in typed("results", "--metric", "nmy", code=2).err
+    assert 'no study "smal". did you mean "small"' in typed("results", "--study", "smal", code=2).err
+    assert typed("results", "--study", "tasks.toml").out == text
+
+    # Once more, and the results stay meanwhile.
+    assert typed("rerun", "--task", "phrases", "--layer", "0-1").out == "2 cells queued again\n"
+    assert totals(typed) == {"queued": 2, "done": 1}
+    assert len(json.loads(typed("results", "-f", "json").out)) == 3
+    place.work()
+    assert {(r["attempt"], r["status"]) for r in json.loads(typed("status", "--rows", "--json").out)["rows"]} == {
+        (1, "done"),
+        (2, "done"),
+    }
+    assert len(json.loads(typed("results", "-f", "json").out)) == 3
+
+
+def test_a_draining_worker_says_that_cells_failed_and_retry_takes_them_up(place: Place, typed: Typed) -> None:
+    rows = (place.folder / "order.txt").read_text()
+    (place.folder / "order.txt").unlink()
+    (place.folder / "order.txt").write_text(rows + "te up\n")
+    typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
+    said = typed("worker", "--drain", "--device", "cpu", code=1)
+    assert "1 failed (see: clipstudy status)" in said.err
+    (place.folder / "order.txt").write_text(rows)
+    assert typed("retry", "--lost").out == "0 cells queued again\n"
+    assert typed("retry").out == "1 cells queued again\n"
+    said = typed("worker", "--drain", "--device", "cpu")
+    assert "1 cells computed, 0 failed, 1 recorded" in said.err
+    assert totals(typed) == {"done": 1}
+
+
+def test_the_log_of_a_cell_that_is_tried_again(place: Place, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has been recorded, and the cell waits for its next attempt."""
+    from clipstudy.progress import Lines
+    from clipstudy.tracking import open as open_tracking
+    from clipstudy.worker import Habits, Worker
+
+    def broken(*words: Any, **named: Any) -> Any:
+        raise ZeroDivisionError("in the probe")
+
+    typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
+    monkeypatch.setattr(hallway, "run", broken)
+    settings = Settings.read()
+    engine = dialect.connect(settings.database)
+    assert Worker(engine, open_tracking(settings), None, "cpu", Habits(), Lines()).step()
+    assert jobs.get(engine, 1).status is Status.QUEUED
+    assert json.loads(typed("status", "--json").out)["outbox"] == 0
+    assert "ZeroDivisionError: in the probe" in typed("logs", "1").out
+    engine.dispose()
+
+
+def test_two_studies_in_one_table(place: Place, typed: Typed) -> None:
+    other = place.folder / "other.toml"
+    other.write_text(STUDY.replace('name = "small"', 'name = "large"'))
+    typed("enqueue", "--all")
+    assert "study" not in typed("status").out.splitlines()[0]
+    typed("enqueue", "--study", "other.toml", "--model", "bert")
+    assert typed("status").out.splitlines()[0].split()[:3] == ["study", "model", "task"]
+    assert typed("status", "--rows").out.splitlines()[0].split()[:3] == ["job", "study", "model"]
+    assert totals(typed) == {"queued": 24}
+    assert totals(typed, "--study", "large") == totals(typed, "--study", "other.toml") == {"queued": 6}
+    assert len(json.loads(typed("status", "--json").out)["groups"]) == 8
+    assert typed("prioritise", "3", "--study", "large").out == "6 cells changed\n"
+    assert typed("cancel", "--study", "large", "--task", "order").out == "3 cells cancelled\n"
+    assert typed("cancel", "--study", "other.toml").out == "3 cells cancelled\n"
+    assert typed("retry", "--cancelled", "--study", "small").out == "0 cells queued again\n"
+    assert typed("retry", "--cancelled", "--study", "large").out == "6 cells queued again\n"
+    assert typed("rerun", "--study", "large").out == "0 cells queued again\n"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "rerun", "prioritise 1", "status", "status --json"])
+def test_names_that_are_not_there(typed: Typed, verb: str) -> None:
+    words = verb.split()
+    typed("enqueue", "--model", "bert", "--task", "order")
+    assert 'no model "brt". did you mean "bert"' in typed(*words, "--model", "brt", code=2).err
+    assert 'no model "gpt*"' in typed(*words, "--model", "bert", "--model", "gpt*", code=2).err
+    assert 'no task "phrases". What exists: order' in typed(*words, "--task", "phrases", code=2).err
+    assert 'no study "smal". did you mean "small"' in typed(*words, "--study", "smal", code=2).err
+    if "prioritise" not in words:
+        assert "no cell that has them all at layer 9" in typed(*words, "--layer", "9", code=2).err
+
+
+def test_status_of_nothing(typed: Typed) -> None:
+    typed("init")
+    assert "Nothing is enqueued. Type: clipstudy enqueue --all" in typed("status").out
+    assert "Nothing is enqueued" in typed("cancel", "--model", "bert", code=2).err
+
+
+def test_run_keeps_what_a_task_keeps(place: Place, typed: Typed) -> None:
+    typed("run", "bert", "phrases", "--layer", "0-1", "--device", "cpu", "--save", "kept")
+    kept = sorted(p.relative_to(place.folder).as_posix() for p in (place.folder / "kept").rglob("*") if p.is_file())
+    assert {Path(name).parent.name for name in kept} == {"layer_00", "layer_01"}, kept
+
+
+def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stand_in(of: Any, layers: Any, **rest: Any) -> Iterator[tuple[int, Any]]:
+        for k in layers:
+            bad = Failure(FailureKind.CODE, "it has NaN", retry=False)
+            yield k, bad if k == 1 else Outcome(k, {"accuracy": Estimate(k / 8)})
+
+    monkeypatch.setattr(hallway, "run", stand_in)
+    said = typed("run", "bert", "order", "--device", "cpu", code=2)
+    assert "0.250" in said.out and "accuracy" in said.out
+    assert "layer 1 failed: it has NaN" in said.err
+    whole = json.loads(typed("run", "bert", "order", "--device", "cpu", "--json", code=2).out)
+    assert [one["layer"] for one in whole["layers"]] == [0, 2] and whole["failed"] == {"1": "it has NaN"}
+    assert "it has NaN" in typed("run", "bert", "order", "--layer", "1", "--device", "cpu", code=2).err
+
+
+def test_ui(place: Place) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = place.start("ui", "--port", str(port))
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    assert answer.status == 200
+                    break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < until
+                time.sleep(0.2)
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=clipstudy"
+        )
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert json.load(answer)["experiment"]["name"] == "clipstudy"
+        command = Path(f"/proc/{server.pid}/cmdline")
+        if command.exists():
+            assert "mlflow.db" not in command.read_text()
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
