@@ -120,7 +120,7 @@ def _outer(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _background(numbers: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """Two muted colours in a coarse pattern, a third in a fine one over it, and strips across: ``[m, 3, size, size]``."""
+    """Two muted colours in a coarse pattern, a third in a fine one over it, strips across: ``[m, 3, size, size]``."""
     # Halfway to grey: objects are brighter as a rule, yet no hue belongs to the objects alone.
     tones = 235 * (0.5 * numbers["tones"].reshape(-1, 3 + STRIPS, 3) + 0.5 * numbers["greys"][:, :, None])
     first, second, third, *over = tones[..., None, None].swapaxes(0, 1)

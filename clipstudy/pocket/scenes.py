@@ -7,8 +7,9 @@ anywhere: in a world with centred objects a fixed blob in the middle would pass 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class SceneObject:
     @property
     def place(self) -> tuple[str, str]:
         """Thirds of the picture: (top | middle | bottom, left | centre | right)."""
-        return ("top", "middle", "bottom")[min(int(self.y * 3), 2)], ("left", "centre", "right")[min(int(self.x * 3), 2)]
+        row, column = min(int(self.y * 3), 2), min(int(self.x * 3), 2)
+        return ("top", "middle", "bottom")[row], ("left", "centre", "right")[column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,7 @@ class Scene:
     def relations(self) -> tuple[tuple[int, str, int], ...]:
         """``(i, relation, j)`` for every ordered pair of objects."""
         n = len(self.objects)
-        return tuple(
-            (i, relation(self.objects[i], self.objects[j]), j) for i in range(n) for j in range(n) if i != j
-        )
+        return tuple((i, relation(self.objects[i], self.objects[j]), j) for i in range(n) for j in range(n) if i != j)
 
 
 def relation(one: SceneObject, other: SceneObject) -> str:
@@ -154,16 +154,22 @@ def _arrange(rng: np.random.Generator, shape: np.ndarray, texture: np.ndarray, c
     ink = _inks(rng, rgb)
     count = rng.integers(1, MOST + 1, size=n)
     seeds = rng.integers(2**63, size=n)
-    words = [list(table) for table in (SHAPES, TEXTURES, COLOURS, SIZES)]
-    columns = (shapes, textures, colours, sizes, place, radius, angle, grain, rgb, ink)
-    shapes_, textures_, colours_, sizes_, place_, radius_, angle_, grain_, rgb_, ink_ = (c.tolist() for c in columns)
+    tables = {"shape": (SHAPES, shapes), "texture": (TEXTURES, textures), "colour": (COLOURS, colours)}
+    words = {key: _named(table, index) for key, (table, index) in tables.items()} | {"size": _named(SIZES, sizes)}
+    numbers = {"x": place[..., 0], "y": place[..., 1], "radius": radius, "angle": angle, "grain": grain}
+    columns: dict[str, Any] = words | {key: values.tolist() for key, values in numbers.items()}
+    tones: dict[str, Any] = {"rgb": rgb.tolist(), "ink": ink.tolist()}
 
     def thing(k: int, i: int) -> SceneObject:
-        names = (words[0][shapes_[k][i]], words[1][textures_[k][i]], words[2][colours_[k][i]], words[3][sizes_[k][i]])
-        numbers = (*place_[k][i], radius_[k][i], angle_[k][i], grain_[k][i])
-        return SceneObject(*names, *numbers, tuple(rgb_[k][i]), tuple(ink_[k][i]))
+        facts = {key: values[k][i] for key, values in columns.items()}
+        return SceneObject(**facts, **{key: tuple(values[k][i]) for key, values in tones.items()})
 
     return [Scene(tuple(thing(k, i) for k in range(count[i])), int(seeds[i])) for i in range(n)]
+
+
+def _named(table: Iterable[str], index: np.ndarray) -> list[list[str]]:
+    names = list(table)
+    return [[names[i] for i in row] for row in index.tolist()]
 
 
 def _places(rng: np.random.Generator, radius: np.ndarray, tries: int = 16) -> np.ndarray:
@@ -183,7 +189,7 @@ def _places(rng: np.random.Generator, radius: np.ndarray, tries: int = 16) -> np
 
 def _inks(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
     """A much darker tone of a light colour, a much lighter one of a dark colour, either of a colour in between."""
-    luma = rgb @ np.array([0.3, 0.6, 0.1])
-    lighten = luma + rng.uniform(-60, 60, size=luma.shape) < 120
+    luma = (rgb * np.array([3, 6, 1])).sum(axis=-1)  # whole numbers up to 2550
+    lighten = luma + rng.integers(-600, 601, size=luma.shape) < 1200
     dark, light = rgb * 0.3, rgb + (255 - rgb) * 0.75
     return np.where(lighten[..., None], light, dark).astype(np.int64)

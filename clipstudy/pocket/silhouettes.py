@@ -44,9 +44,7 @@ def polygon(z: Points, *corners: complex) -> Distance:
 
 def box(z: Points, corner: complex, opposite: complex) -> Distance:
     """A rectangle from its top left to its bottom right corner."""
-    return polygon(
-        z, corner, complex(opposite.real, corner.imag), opposite, complex(corner.real, opposite.imag)
-    )
+    return polygon(z, corner, complex(opposite.real, corner.imag), opposite, complex(corner.real, opposite.imag))
 
 
 def union(*parts: Distance) -> Distance:
