@@ -154,15 +154,16 @@ def _arrange(rng: np.random.Generator, shape: np.ndarray, texture: np.ndarray, c
     ink = _inks(rng, rgb)
     count = rng.integers(1, MOST + 1, size=n)
     seeds = rng.integers(2**63, size=n)
-    tables = {"shape": (SHAPES, shapes), "texture": (TEXTURES, textures), "colour": (COLOURS, colours)}
-    words = {key: _named(table, index) for key, (table, index) in tables.items()} | {"size": _named(SIZES, sizes)}
-    numbers = {"x": place[..., 0], "y": place[..., 1], "radius": radius, "angle": angle, "grain": grain}
-    columns: dict[str, Any] = words | {key: values.tolist() for key, values in numbers.items()}
-    tones: dict[str, Any] = {"rgb": rgb.tolist(), "ink": ink.tolist()}
+    columns: dict[str, Any] = {"x": place[..., 0], "y": place[..., 1], "radius": radius, "angle": angle, "grain": grain}
+    columns = {key: values.tolist() for key, values in columns.items()}
+    columns |= {"shape": _named(SHAPES, shapes), "texture": _named(TEXTURES, textures)}
+    columns |= {"colour": _named(COLOURS, colours), "size": _named(SIZES, sizes)}
+    columns |= {
+        key: [[tuple(tone) for tone in row] for row in tones.tolist()] for key, tones in [("rgb", rgb), ("ink", ink)]
+    }
 
     def thing(k: int, i: int) -> SceneObject:
-        facts = {key: values[k][i] for key, values in columns.items()}
-        return SceneObject(**facts, **{key: tuple(values[k][i]) for key, values in tones.items()})
+        return SceneObject(**{key: values[k][i] for key, values in columns.items()})
 
     return [Scene(tuple(thing(k, i) for k in range(count[i])), int(seeds[i])) for i in range(n)]
 
