@@ -46,9 +46,9 @@ NOUNS = {
 }
 
 #: Nouns whose pronoun is settled; other persons are *he* or *she* by a toss.
-HE = frozenset("man boy king uncle brother prince".split())
-SHE = frozenset("woman girl queen aunt sister princess".split())
-NAMES = {"he": "tom paul ben max leo sam".split(), "she": "anna mary kate lucy rose emma".split()}
+HE = frozenset(["man", "boy", "king", "uncle", "brother", "prince"])
+SHE = frozenset(["woman", "girl", "queen", "aunt", "sister", "princess"])
+NAMES = {"he": ["tom", "paul", "ben", "max", "leo", "sam"], "she": ["anna", "mary", "kate", "lucy", "rose", "emma"]}
 
 
 class Frame(NamedTuple):
@@ -61,7 +61,9 @@ class Frame(NamedTuple):
 
 #: frame → who does it to what. Each frame is one sense of its verbs.
 FRAMES = {
-    "cooking": Frame("person", "food", "cook bake peel slice boil fry taste serve stir roast burn chop mash beat press"),
+    "cooking": Frame(
+        "person", "food", "cook bake peel slice boil fry taste serve stir roast burn chop mash beat press"
+    ),
     "feeding": Frame("animal", "food", "eat chew swallow lick sniff steal gobble nibble hide"),
     "hunting": Frame("animal", "animal", "chase bite catch follow hunt scare fight attack scratch corner"),
     "tending": Frame("person", "animal", "feed train pet tame ride groom milk rescue raise shear"),
@@ -73,22 +75,32 @@ FRAMES = {
     "moving": Frame("person", "cargo", "lift move push pack stack weigh store set_down"),
     "reading": Frame("person", "text", "read write print open translate publish copy write_down recite quote record"),
     "wearing": Frame("person", "cloth", "wear sew iron fold knit mend dye put_on take_off press stitch"),
-    "helping": Frame("person", "person", "help thank meet visit call greet invite praise blame warn hug serve trust judge"
-                     " guide guard beat"),
+    "helping": Frame(
+        "person",
+        "person",
+        "help thank meet visit call greet invite praise blame warn hug serve trust judge guide guard beat",
+    ),
     "building": Frame("person", "building", "build enter clean leave own paint rent lock open raise inspect decorate"),
+    "exploring": Frame("person", "place", "explore cross search visit map leave love"),
     "picturing": Frame("person", "shape", "draw paint trace colour copy sketch outline shade erase"),
     "striking": Frame("force", "building", "destroy damage shake flood topple ruin spare sweep_away tear_down"),
     "bending": Frame("force", "plant", "bend snap flatten scatter strip"),
-    "pondering": Frame("person", "idea", "explain discuss accept reject follow ignore forget remember consider question"
-                       " answer break attack share"),
+    "pondering": Frame(
+        "person",
+        "idea",
+        "explain discuss accept reject follow ignore forget remember consider question answer break attack share",
+    ),
     "covering": Frame("shape", "shape", "touch cover hide cross overlap frame surround meet"),
     "minding": Frame("animal", "person", "obey guard greet trust follow wake_up defend scare"),
     "taking-along": Frame("vehicle", "person", "carry drop_off pick_up splash transport"),
     "moving-to-tears": Frame("text", "person", "amuse bore teach move impress praise mention"),
     "occurring": Frame("idea", "person", "worry confuse surprise please haunt strike"),
     "harming": Frame("force", "person", "frighten drown delay chill rescue"),
-    "living": Frame("person", "", "laugh smile sleep dance wait work sing cry run walk shout whisper whistle cough yawn"
-                    " joke pray stumble travel"),
+    "living": Frame(
+        "person",
+        "",
+        "laugh smile sleep dance wait work sing cry run walk shout whisper whistle cough yawn joke pray stumble travel",
+    ),
     "roaming": Frame("animal", "", "bark howl growl crawl run hop sleep graze hiss leap roar wander wake_up"),
     "rolling": Frame("vehicle", "", "stop crash turn arrive rattle depart skid sink run break_down"),
     "budding": Frame("plant", "", "bloom grow wilt sprout sway rot flower"),
@@ -127,10 +139,10 @@ ADJECTIVES = {
     "idea": "strange foolish good bad simple difficult brilliant",
     "shape": "bright pale round flat thin regular",
 }
-COLOURS = "red blue green yellow black white orange purple pink brown grey".split()
-SIZES = "big small large little tiny huge".split()
-TEXTURES = "plain striped dotted checked faded".split()
-AGES = "old new".split()
+COLOURS = ["red", "blue", "green", "yellow", "black", "white", "orange", "purple", "pink", "brown", "grey"]
+SIZES = ["big", "small", "large", "little", "tiny", "huge"]
+TEXTURES = ["plain", "striped", "dotted", "checked", "faded"]
+AGES = ["old", "new"]
 #: kind → how often its nouns are given a colour, a size, a texture, an age.
 LOOKS = {
     "person": (0, 2, 0, 1), "animal": (3, 3, 0, 1), "food": (2, 3, 0, 1), "tool": (3, 2, 1, 2),
@@ -175,7 +187,7 @@ ATTRIBUTES = {
 }
 BECAUSE = "because when while after before although if since until"
 MODALS = "can will may must could would should might"
-NUMBERS = "two three four five six".split()
+NUMBERS = ["two", "three", "four", "five", "six"]
 
 IRREGULAR_PLURALS = {
     "man": "men", "woman": "women", "child": "children", "wolf": "wolves", "mouse": "mice", "knife": "knives",
@@ -193,5 +205,8 @@ IRREGULAR_VERBS = {
     "wake": "woke woken", "sink": "sank sunk", "stand": "stood stood", "fall": "fell fallen", "slide": "slid slid",
     "shrink": "shrank shrunk", "spin": "spun spun", "say": "said said", "think": "thought thought",
     "know": "knew known", "give": "gave given", "send": "sent sent", "show": "showed shown", "lend": "lent lent",
-    "teach": "taught taught", "strike": "struck struck", "overlap": "overlapped overlapped", "read": "read read", "put": "put put", "set": "set set", "sell": "sold sold", "bring": "brought brought", "become": "became become", "beat": "beat beaten",
+    "teach": "taught taught", "strike": "struck struck",
+    "overlap": "overlapped overlapped",
+    "read": "read read", "put": "put put", "set": "set set", "sell": "sold sold",
+    "bring": "brought brought", "become": "became become", "beat": "beat beaten",
 }  # fmt: skip

@@ -13,21 +13,25 @@ from dataclasses import dataclass, field
 
 from clipstudy.pocket import labels, vocabulary
 from clipstudy.pocket.baskets import SPLITS, Basket, Row, Sizes
-from clipstudy.pocket.inflect import Verb
-from clipstudy.pocket.language import Language, Mood
+from clipstudy.pocket.inflect import Noun, Verb
+from clipstudy.pocket.language import Language
 from clipstudy.pocket.lexicon import FRAMES
+from clipstudy.pocket.phrases import Mood
 from clipstudy.pocket.tree import Node, Sentence, depth, leaves
 
 Rule = Callable[[Sentence], Iterator[Row]]
 
 #: How many words the word-content task tells apart. (SentEval: 1,000 of a vocabulary 20 times as large.)
 CONTENTS = 100
-#: Tree depth, the root above the sentence counted as SentEval's parser does → lengths at which it is asked for. Each
-#: depth is equally frequent at each of its lengths; a depth of 12 in 12 words is hardly possible, nor is 5 in 16.
-DEPTHS = {5: (12, 13, 14), 6: (12, 13, 14, 15), **dict.fromkeys(range(7, 11), (12, 13, 14, 15, 16)),
-          11: (13, 14, 15, 16), 12: (13, 14, 15, 16)}  # fmt: skip
-#: Moods that reach every depth at every such length.
-STEEP_AND_FLAT = (Mood(0.0, 0.9, 1), Mood(0.3, 0.2, 2), Mood(0.9, -0.25, 2), Mood(0.9, -0.25, 3))
+#: Tree depth, the root above the sentence counted as SentEval's parser does → its shares of 12 to 16 words. Where the
+#: grammar allows, a depth is as frequent at one length as at the next; 5 in 16 words or 12 in 12 it hardly allows.
+DEPTHS = {
+    5: (8, 6, 4, 0, 0), 6: (4, 4, 4, 4, 0), 7: (3, 3, 3, 3, 3), 8: (3, 3, 3, 3, 3), 9: (3, 3, 3, 3, 3),
+    10: (3, 3, 3, 3, 3), 11: (0, 4, 4, 4, 4), 12: (0, 6, 8, 9, 9),
+}  # fmt: skip
+#: Moods that between them reach every depth at every such length, as often as each is needed.
+FLAT, STEEP = Mood(0.0, 0.9, 1), Mood(0.9, -0.25, 2)
+STEEP_AND_FLAT = (FLAT, STEEP, FLAT, Mood(0.9, -0.25, 3), FLAT, STEEP, FLAT, Mood(0.3, 0.2, 2))
 _MARKS = frozenset({".", ",", ":", "RB", "CC"})
 
 
@@ -79,7 +83,9 @@ def properties(seed: int) -> list[Property]:
     shapes = [shape for shape, _ in Counter(labels.top_constituents(s.tree) for s in sample).most_common(19)]
     split_of = lexical_splits(seed)
     draw = {name: random.Random(f"{name}/{seed}") for name in ("shift", "odd", "invert")}
-    cells: dict[Hashable, float] = {(d, n): 1 / len(lengths) for d, lengths in DEPTHS.items() for n in lengths}
+    cells: dict[Hashable, float] = {
+        (d, n): share / sum(shares) for d, shares in DEPTHS.items() for n, share in enumerate(shares, start=12)
+    }
     return [
         Property("sentence_length", _even(str(k) for k in range(len(labels.LENGTHS))), sentence_length),
         Property("word_content", _even(contents), lambda s: word_content(s, frozenset(contents))),
@@ -163,34 +169,39 @@ class OddManOut:
 
     def __call__(self, sentence: Sentence) -> Iterator[Row]:
         said = labels.main_clause(sentence.tree)
-        if said.verb is None or said.object is None or not isinstance(said.verb.entry, Verb):
+        if said.verb is None or said.object is None:
             return
-        frame = FRAMES.get(said.verb.entry.frame)
-        if frame is None or frame.object != said.object.entry.kind:  # type: ignore[union-attr]
+        verb, thing = said.verb.entry, said.object.entry
+        if not isinstance(verb, Verb) or not isinstance(thing, Noun) or verb.frame not in FRAMES:
             return
         words = list(sentence.words)
         target = said.object if self.draw.random() < 0.5 else said.verb
         kept = self.earlier[target.label]
         kept.append(target)
         del kept[:-200]
-        if odd := self.draw.random() < 0.5:
-            verb, thing = said.verb.entry.lemma, said.object.entry.lemma  # type: ignore[union-attr]
-            at = next(i for i, leaf in enumerate(leaves(sentence.tree)) if leaf is target)
+        odd = self.draw.random() < 0.5
+        if odd:
+            at = next(i for i, leaf in enumerate(sentence.leaves) if leaf is target)
             article = words[at - 1] if words[at - 1] in ("a", "an") else ""
-            fits = [
-                leaf
+            others = [
+                leaf.word
                 for leaf in kept
-                if not (_sense(verb, leaf.entry.lemma) if target is said.object else _sense(leaf.entry.lemma, thing))  # type: ignore[union-attr]
+                if leaf.entry is not None
+                and not (
+                    selects(verb.lemma, leaf.entry.lemma)
+                    if target is said.object
+                    else selects(leaf.entry.lemma, thing.lemma)
+                )
                 and (not article or (leaf.word[0] in "aeiou") == (article == "an"))
             ]
-            if not fits:
+            if not others:
                 return
-            words[at] = fits[int(self.draw.random() * len(fits))].word
+            words[at] = others[int(self.draw.random() * len(others))]
         yield Row(tuple(words), "C" if odd else "O")
 
 
-def _sense(verb: str, noun: str) -> bool:
-    """Whether any sense of the verb takes any sense of the noun."""
+def selects(verb: str, noun: str) -> bool:
+    """Whether any sense of the verb takes any sense of the noun as its object; both are lemmas."""
     return bool(_TAKES[verb] & _KINDS[noun])
 
 

@@ -32,7 +32,9 @@ PATIENTS = Table({frame.object: 1.0 for frame in lex.FRAMES.values() if frame.ob
 
 #: kind of the subject → its frames; transitive ones have an object.
 ACTIVE = {
-    kind: Table([(n, 2.0 if f.object == kind else 1.0) for n, f in lex.FRAMES.items() if f.subject == kind and f.object])
+    kind: Table(
+        [(n, 2.0 if f.object == kind else 1.0) for n, f in lex.FRAMES.items() if f.subject == kind and f.object]
+    )
     for kind in ("person", "animal", "vehicle", "force", "shape", "text", "idea")
 }
 #: Frames that answer one another: the object's kind of each is the subject's kind of the other.
@@ -44,9 +46,7 @@ EXCHANGES = Table(
 )
 IDLE = {f.subject: n for n, f in lex.FRAMES.items() if not f.object}
 #: kind of the object → the frames that take it.
-TAKING = {
-    kind: Table([(n, 1.0) for n, f in lex.FRAMES.items() if f.object == kind]) for kind in PATIENTS.items
-}
+TAKING = {kind: Table([(n, 1.0) for n, f in lex.FRAMES.items() if f.object == kind]) for kind in PATIENTS.items}
 
 ADJECTIVES = {kind: words("JJ", text) for kind, text in lex.ADJECTIVES.items()}
 GENERAL = {
@@ -76,15 +76,16 @@ NAMES = {gender: words("NNP", names) for gender, names in lex.NAMES.items()}
 
 #: Determiners by number; "a" becomes "an" where a vowel follows, "" is none.
 SINGULAR = Table({("DT", "the"): 50, ("DT", "a"): 26, ("DT", "this"): 3, ("DT", "that"): 3, ("DT", "every"): 3,
-                  ("DT", "each"): 2, ("DT", "another"): 2, ("DT", "some"): 2, ("DT", "no"): 2, ("PRP$", ""): 7})  # fmt: skip
+                  ("DT", "each"): 2, ("DT", "another"): 2, ("DT", "some"): 2, ("DT", "no"): 2,
+                  ("PRP$", ""): 7})  # fmt: skip
 PLURAL = Table({("DT", "the"): 50, ("DT", "some"): 8, ("DT", "these"): 3, ("DT", "those"): 3, ("DT", "all"): 2,
                 ("JJ", "many"): 3, ("JJ", "several"): 2, ("JJ", "few"): 1, ("DT", "no"): 2, ("CD", ""): 7,
                 ("", ""): 12, ("PRP$", ""): 7})  # fmt: skip
 NUMBERS = words("CD", lex.NUMBERS)
-POSSESSIVES = {w: Node("PRP$", (), w) for w in "his her its their our your my".split()}
+POSSESSIVES = {w: Node("PRP$", (), w) for w in ["his", "her", "its", "their", "our", "your", "my"]}
 OWNERS = Table({"his": 4.0, "her": 4.0, "their": 4.0, "its": 2.0, "my": 1.0, "our": 1.0, "your": 1.0})
-SUBJECT_PRONOUNS = {w: Node("NP", (Node("PRP", (), w),)) for w in "he she it they we you".split()}
+SUBJECT_PRONOUNS = {w: Node("NP", (Node("PRP", (), w),)) for w in ["he", "she", "it", "they", "we", "you"]}
 OBJECT_PRONOUNS = {
     w: Node("NP", (Node("PRP", (), form),))
-    for w, form in zip("he she it they we you".split(), "him her it them us you".split(), strict=True)
+    for w, form in zip(["he", "she", "it", "they", "we", "you"], ["him", "her", "it", "them", "us", "you"], strict=True)
 }
