@@ -46,7 +46,11 @@ class SensePair(NamedTuple):
     pos: str  #: N or V
     places: tuple[int, int]
     sentences: tuple[str, str]
-    same: bool
+    senses: tuple[str, str]  #: the nouns' kinds or the verbs' frames
+
+    @property
+    def same(self) -> bool:
+        return self.senses[0] == self.senses[1]
 
 
 def questions(seed: int) -> Iterator[Question]:
@@ -160,7 +164,8 @@ def sense_pairs(seed: int) -> Iterator[SensePair]:
         if texts[0] == texts[1] or not seen.isdisjoint(texts) or max(len(words) for words, _ in contexts) > 20:
             continue
         seen.update(texts)
-        yield SensePair(lemma, pos, (contexts[0][1], contexts[1][1]), (texts[0], texts[1]), same)
+        found = [s.kind if isinstance(s, Noun) else s.frame for s in (senses[first], senses[second])]
+        yield SensePair(lemma, pos, (contexts[0][1], contexts[1][1]), (texts[0], texts[1]), (found[0], found[1]))
         same = not same
 
 

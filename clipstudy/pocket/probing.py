@@ -172,7 +172,7 @@ class OddManOut:
         if said.verb is None or said.object is None:
             return
         verb, thing = said.verb.entry, said.object.entry
-        if not isinstance(verb, Verb) or not isinstance(thing, Noun) or verb.frame not in FRAMES:
+        if not isinstance(verb, Verb) or not isinstance(thing, Noun) or not selects(verb.lemma, thing.lemma):
             return
         words = list(sentence.words)
         target = said.object if self.draw.random() < 0.5 else said.verb

@@ -198,6 +198,12 @@ def test_the_vocabulary_is_large_and_falls_off_as_a_power(many):
     assert all(-1.7 < slope < -0.4 for slope in slopes), slopes
 
 
+TAGS = (
+    *("NN", "NNS", "NNP", "VB", "VBD", "VBP", "VBZ", "VBN", "VBG", "MD", "TO", "RB", "JJ", "JJR", "IN", "DT", "CC"),
+    *("CD", "PRP", "PRP$", "WDT", "WP", "POS", "RP", "EX"),
+)
+
+
 def test_every_part_of_the_language_is_used(many):
     pos = Counter(p for s in many for p in s.pos)
     for label in [
