@@ -189,6 +189,21 @@ BECAUSE = "because when while after before although if since until"
 MODALS = "can will may must could would should might"
 NUMBERS = ["two", "three", "four", "five", "six"]
 
+#: Words of the scenes → the words that captions have for them, commonest first.
+PLAIN_WORDS = {
+    "circle": "circle disc", "triangle": "triangle wedge", "cross": "cross plus", "ring": "ring hoop",
+    "moon": "moon crescent", "drop": "drop droplet", "house": "house cottage", "tree": "tree pine", "cup": "cup mug",
+    "bolt": "bolt spark", "flower": "flower daisy", "mushroom": "mushroom toadstool", "star": "star asterisk",
+    "large": "large big", "small": "small little", "huge": "huge giant", "striped": "striped stripy",
+    "dotted": "dotted spotted", "checked": "checked chequered", "faded": "faded shaded", "plain": "plain solid",
+    "above": "above over", "below": "below under", "purple": "purple violet",
+}  # fmt: skip
+#: Words that the rules of ``phrases``, ``language`` and ``captions`` say by themselves.
+FUNCTION_WORDS = """the a an this that every each another some no these those all many several few one is are was were
+    has have had do does did not to by than of and or but who what which why when where how there . , ? 's he she it
+    they we you him her them us his its their our your my middle centre left right top bottom corner near in on at
+    looks shows picture image drawing shape shapes object objects thing things biggest two three it"""
+
 IRREGULAR_PLURALS = {
     "man": "men", "woman": "women", "child": "children", "wolf": "wolves", "mouse": "mice", "knife": "knives",
     "potato": "potatoes", "tomato": "tomatoes", "thief": "thieves"

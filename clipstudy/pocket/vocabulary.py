@@ -89,3 +89,19 @@ OBJECT_PRONOUNS = {
     w: Node("NP", (Node("PRP", (), form),))
     for w, form in zip(["he", "she", "it", "they", "we", "you"], ["him", "her", "it", "them", "us", "you"], strict=True)
 }
+
+
+def all_words() -> set[str]:
+    """Every word that the language or a caption can say."""
+    said = set(lex.FUNCTION_WORDS.split())
+    for nouns in NOUNS.values():
+        said.update(form for entry in nouns.items for form in (entry.singular, entry.plural))
+    for verbs in (*VERBS.values(), SAYING, WANTING, GIVING, SEEMING):
+        for entry in verbs.items:
+            said.update((*entry[2:7], *entry.particle.split()))
+    tables = (MANNER, FREQUENCY, DEGREE, PLACEWARD, OPENERS, PAST_TIMES, PRESENT_TIMES, LOCATIVE, TEMPORAL, BECAUSE,
+              MODALS, NUMBERS, *NAMES.values(), *ADJECTIVES.values(), *GENERAL.values())  # fmt: skip
+    said.update(leaf.word for table in tables for leaf in table.items)
+    said.update(preposition.word for table in ATTRIBUTES.values() for preposition, _ in table.items)
+    said.update(lex.COMPARATIVES.values())
+    return said.union(*(text.split() for text in lex.PLAIN_WORDS.values()))
