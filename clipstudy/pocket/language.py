@@ -25,7 +25,7 @@ FRONTS = Table({"": 54.0, "where": 8.0, "when": 5.0, "adverb": 10.0, "clause": 7
                 "day": 4.0, "joined adverb": 2.0, "adverb where": 2.0})  # fmt: skip
 KINDS_OF_SENTENCE = Table({"statement": 72.0, "pair": 10.0, "yes-no": 5.0, "who": 3.0, "why": 3.0, "order": 3.0,
                            "there": 2.0, "quoted": 2.0, "inverted": 1.5})  # fmt: skip
-_KNOWN = Table({"he": 3.0, "she": 3.0, "they": 4.0})
+_KNOWN = Table({"he": 1.0, "she": 1.0, "they": 2.0})
 _WHY = Table({"why": 3.0, "when": 2.0, "where": 2.0, "how": 2.0})
 _WHICH = Table({"that": 3.0, "this": 2.0, "every": 2.0, "one": 1.0})
 
@@ -123,13 +123,17 @@ class Language(Phrases):
         """*She feeds the dogs, and they obey the king.* Both clauses begin with a pronoun and both kinds of verbs come
         in both places, so neither a pronoun nor a verb tells which clause came first; who *they* are does."""
         dice = self.dice
-        clauses = []
+        clauses: list[Node] = []
         names = dice.pick(voc.EXCHANGES)
         kind = FRAMES[names[0]].subject
         who = Referent(kind, dice.pick(_KNOWN if kind == "person" else THINGS))
+        alone = who.pronoun
         for name in names:
             frame = FRAMES[name]
-            thing, other = self.base(frame.object, dice.chance(0.4))
+            # The second object seldom fits the first pronoun, so the clauses make sense in one order only. Half of all
+            # objects in either place are plural: number as such tells nothing.
+            often = 0.5 if not clauses else 0.15 if alone == "they" else 0.85
+            thing, other = self.base(frame.object, dice.chance(often))
             rest = (thing, *self.tails(0, self.mood.widen))
             verbs = self.voiced(dice.pick(voc.VERBS[name]), who, dice.chance(0.5), rest)
             clauses.append(Node("S", (voc.SUBJECT_PRONOUNS[who.pronoun], verbs)))

@@ -219,8 +219,9 @@ for _kind, _nouns in vocabulary.NOUNS.items():
 class CoordinationInversion:
     """I: two joined clauses in the other order.
 
-    A sentence is kept only along with a twin whose clauses have the same pronouns and kinds of verbs the other way
-    round. So nothing that either place holds by itself gives the order away: what does is whom the pronoun means.
+    Both clauses begin with a pronoun, and a sentence is kept only along with a twin whose clauses have the same
+    pronouns and kinds of verbs the other way round. So nothing that either place holds by itself gives the order away:
+    what does is whom the pronoun means.
     """
 
     draw: random.Random
@@ -229,7 +230,7 @@ class CoordinationInversion:
     def __call__(self, sentence: Sentence) -> Iterator[Row]:
         first, *middle, second, stop = sentence.tree.children
         marks = _mark(first), _mark(second)
-        if not all(pronouns for _, pronouns, _ in marks) or not all(mark[0] for mark in marks):
+        if any(leaves(part)[0].word not in ("he", "she", "it", "they") for part in (first, second)):
             return
         parts = (first, *middle, second, stop)
         if marks[0] == marks[1]:
