@@ -1,0 +1,110 @@
+"""What each pocket data set gives away to someone who understands nothing: the floors under every probe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clipstudy.data import conll2000, senteval
+from clipstudy.pocket import pairs
+from clipstudy.spec import DatasetSpec
+
+Features = Callable[[str], dict[str, float]]
+
+
+class Floor(NamedTuple):
+    """Test accuracies of one data set."""
+
+    name: str
+    classes: int
+    majority: float
+    length: float  #: logistic regression on the number of tokens, one-hot
+    bag: float  #: logistic regression on word counts
+    rough: float  #: on the word counts of the first half and of the second; of a pair, on how much they overlap
+
+
+def report(folder: Path) -> list[Floor]:
+    """The floors of every data set that ``corpora.write`` put under ``folder``. A minute or two for full sizes."""
+    found = []
+    for path in sorted((folder / "senteval").glob("*.txt")):
+        read = senteval.read(DatasetSpec(name=path.stem, reader="senteval", path=str(path)))
+        found.append(
+            floor(
+                path.stem,
+                [" ".join(text) for text in read.train.texts],
+                read.train.labels,
+                [" ".join(text) for text in read.test.texts],
+                read.test.labels,
+            )
+        )
+    spans = {}
+    for split in ("train", "test"):
+        spec = DatasetSpec(name="conll2000", reader="conll2000", path=str(folder / "conll2000"))
+        sentences = conll2000.read(spec, split).sentences[:1500]
+        spans[split] = [
+            (" ".join(s.words[c.start : c.end]), c.label) for s in sentences for c in conll2000.chunks(s.tags)
+        ]
+    (train, train_labels), (test, test_labels) = (list(zip(*spans[split], strict=True)) for split in ("train", "test"))
+    found.append(floor("conll2000 chunks", train, train_labels, test, test_labels))
+    for name, read_pairs in (("boolq", pairs.read_questions), ("wic", pairs.read_senses)):
+        parts = [read_pairs(folder / name, split) for split in ("train", "test")]
+        found.append(floor(name, *(list(column) for part in parts for column in zip(*part, strict=True))))
+    return found
+
+
+def floor(
+    name: str, train: Sequence[str], train_labels: Sequence[str], test: Sequence[str], test_labels: Sequence[str]
+) -> Floor:
+    """Accuracies on ``test`` of what was fitted on ``train``."""
+    most = Counter(train_labels).most_common(1)[0][0]
+    majority = sum(label == most for label in test_labels) / len(test_labels)
+    scores = [
+        _accuracy([f(t) for t in train], train_labels, [f(t) for t in test], test_labels) for f in (length, bag, rough)
+    ]
+    return Floor(name, len(set(train_labels)), majority, *scores)
+
+
+def length(text: str) -> dict[str, float]:
+    return {str(len(text.split())): 1.0}
+
+
+def bag(text: str) -> dict[str, float]:
+    """Word counts; the two sides of a pair (either side of a tab) are counted apart."""
+    sides = enumerate(text.split("\t"))
+    return {f"{side} {word}": float(n) for side, part in sides for word, n in Counter(part.split()).items()}
+
+
+def rough(text: str) -> dict[str, float]:
+    """What a rough sense of place adds: word counts of either half. Of a pair, how many words the second side lacks."""
+    if "\t" in text:
+        first, second = (frozenset(side.split()) for side in text.split("\t"))
+        return {str(len(first - second)): 1.0}
+    words = text.split()
+    middle = len(words) // 2
+    return bag(" ".join(words[:middle]) + "\t" + " ".join(words[middle:]))
+
+
+def _accuracy(
+    train: list[dict[str, float]], train_labels: Sequence[str], test: list[dict[str, float]], test_labels: Sequence[str]
+) -> float:
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    table = DictVectorizer()
+    probe = LogisticRegression(C=0.3, max_iter=300, tol=1e-3)
+    probe.fit(table.fit_transform(train), list(train_labels))
+    return float(probe.score(table.transform(test), list(test_labels)))
+
+
+def markdown(floors: Sequence[Floor]) -> str:
+    """The floors as a table, in per cent."""
+    lines = [
+        "| data set | classes | majority | length | bag of words | bags of halves, overlap |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for f in floors:
+        scores = " | ".join(f"{100 * score:.1f}" for score in f[2:])
+        lines.append(f"| {f.name} | {f.classes} | {scores} |")
+    return "\n".join(lines)
