@@ -163,7 +163,15 @@ class Pairs(Objective):
         width = model.num_features
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.helper = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            # Norms over the batch (as in SimCLR's projection): the vectors of untrained pictures are all but equal, and
+            # without them nothing would tell one from another to begin with.
+            self.helper = nn.Sequential(
+                nn.Linear(width, 4 * width),
+                nn.BatchNorm1d(4 * width),
+                nn.GELU(),
+                nn.Linear(4 * width, width),
+                nn.BatchNorm1d(width, affine=False),
+            )
 
     def losses(self) -> Iterator[torch.Tensor]:
         assert self.helper is not None
