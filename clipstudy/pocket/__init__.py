@@ -4,4 +4,6 @@
 ``probing`` and ``pairs`` make data sets of them, ``corpora`` writes those, ``baselines`` says what is trivial in them.
 ``silhouettes`` → ``scenes`` → ``drawing`` make pictures, ``pictures`` writes them, ``captions`` says what they show;
 ``mixture`` is the text that models are pretrained on.
+``wordlist`` and ``models`` say what the seven models are, ``batches`` and ``objectives`` what they learn from;
+``pretrain`` trains one, ``evaluation`` says what it can do, and ``twins`` what models have in common.
 """
