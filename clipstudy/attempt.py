@@ -93,7 +93,7 @@ class Attempt:
             except DatabaseUnreachable:
                 self.left.clear()  # to be disowned when it is back
                 raise
-            except Exception as error:
+            except Exception as error:  # a bug in one batch must not end the worker: it is recorded, traceback and all
                 self._fail_all(error, text)
             finally:
                 self.heartbeat.drop()

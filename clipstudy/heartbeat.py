@@ -66,7 +66,7 @@ class Heartbeat(threading.Thread):
                 log.warning("heartbeat: %s", error)
                 wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon
                 continue
-            except Exception:
+            except Exception:  # whatever it is, a thread that ends here would lose every lease
                 log.exception("heartbeat")
                 continue
             with self._lock:

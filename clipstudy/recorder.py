@@ -48,7 +48,7 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
                 raise
             except DatabaseUnreachable:
                 raise
-            except Exception as error:
+            except Exception as error:  # MLflow and its stores raise of every kind; one record must not stop the others
                 if len(part) > 1:
                     parts[:0] = [[one] for one in part]  # which of them is it?
                     continue

@@ -94,7 +94,7 @@ def run(
             yield layer, outcome
     except (Stopped, GeneratorExit):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a kind raises, its siblings get their own try
         if len(left) == 1:
             yield left[0], told(error, left[0])
             return
