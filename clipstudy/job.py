@@ -65,6 +65,7 @@ class Group:
     model: ModelSpec
     dataset: DatasetSpec
     task: TaskSpec
+    note: str = ""  #: the study's
 
     @property
     def digest(self) -> str:
@@ -74,6 +75,7 @@ class Group:
         return json.dumps(
             {
                 "study": self.study,
+                "note": self.note,
                 "model": plain(self.model),
                 "dataset": plain(self.dataset),
                 "task": plain(self.task),
@@ -86,6 +88,7 @@ class Group:
         values: dict[str, Any] = json.loads(text)
         return cls(
             study=values["study"],
+            note=values.get("note", ""),
             model=model_from(values["model"]),
             dataset=dataset_from(values["dataset"]),
             task=task_from(values["task"]),
@@ -179,7 +182,7 @@ def plan(study: Study, selection: Selection) -> list[tuple[Group, tuple[int, ...
                 continue
             layers = tuple(k for k in layers_of(model, task) if selection.takes_layer(k))
             if layers:
-                groups.append((Group(study.name, model, study.datasets[task.dataset], task), layers))
+                groups.append((Group(study.name, model, study.datasets[task.dataset], task, study.note), layers))
     return groups
 
 

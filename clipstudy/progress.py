@@ -31,14 +31,15 @@ def for_stream(stream: Any = None) -> Progress:
 
 
 class Lines:
-    """A line when a stage begins, every ``every`` seconds, and when it ends."""
+    """A line every ``every`` seconds for each stage, and when it ends; stages may take turns."""
 
     def __init__(self, every: float = 20.0) -> None:
         self.every, self.title = every, ""
-        self.stage, self.began, self.told = "", 0.0, 0.0
+        self.stages: dict[str, tuple[float, float, int]] = {}  # when it began, when it was told, how far it was
 
     def batch(self, title: str) -> None:
-        self.title, self.stage = title, ""
+        self.title = title
+        self.stages.clear()
         log.info("%s", title)
 
     def say(self, line: str) -> None:
@@ -46,15 +47,13 @@ class Lines:
 
     def __call__(self, what: str, done: int, of: int) -> None:
         now = time.monotonic()
-        if what != self.stage:
-            self.stage, self.began, self.told = what, now, now
-            return
-        if done < of and now - self.told < self.every:
-            return
-        if done >= of and now - self.began < 1.0:
-            return  # over before anybody would have looked
-        self.told = now
-        log.info("%s: %s", self.title, paced(what, done, of, now - self.began))
+        began, told, before = self.stages.get(what, (now, now, of + 1))
+        if done < before or before >= of:  # it begins, for the first time or again
+            began = told = now
+        elif (done >= of and now - began >= 1.0) or now - told >= self.every:  # not what was over at once
+            told = now
+            log.info("%s: %s", self.title, paced(what, done, of, now - began))
+        self.stages[what] = began, told, done
 
     def close(self) -> None:
         pass

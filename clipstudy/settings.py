@@ -37,7 +37,7 @@ class Settings:
             or env.get("MLFLOW_TRACKING_URI")
             or f"sqlite:///{store / 'mlflow.db'}",
             artifacts=env.get("CLIPSTUDY_ARTIFACTS") or str(store / "artifacts"),
-            cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser(),
+            cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser().absolute(),
             cache_gb=_number(env, "CLIPSTUDY_CACHE_GB", 20.0),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
         )
@@ -55,7 +55,8 @@ def locate(reference: str, base: str = "") -> Path | None:
     """The file or folder that a study file's ``reference`` means; None where it is a name (a Hub id), not a path.
 
     A path is absolute, or begins with ``./`` or ``../`` (from the study file's folder, ``base``), with
-    ``${CLIPSTUDY_…}`` (only such variables are read: a path must not carry a secret into the table), or with
+    ``${CLIPSTUDY_…}`` (only such variables are read: a path must not carry a secret into the table; those that have a
+    default need not be set), or with
     ``package:NAME/`` (a file inside an installed Python package, which is not imported).
     """
     if reference.startswith("package:"):
@@ -65,7 +66,9 @@ def locate(reference: str, base: str = "") -> Path | None:
         return (root or Path("package:") / package) / rest
     if not reference.startswith((".", "/", "~", "${CLIPSTUDY_")):
         return None
-    expanded = re.sub(r"\$\{(CLIPSTUDY_\w+)\}", lambda m: os.environ.get(m[1], m[0]), reference)
+    settings = Settings.read()
+    known = {**os.environ, "CLIPSTUDY_HOME": str(settings.home), "CLIPSTUDY_CACHE": str(settings.cache)}
+    expanded = re.sub(r"\$\{(CLIPSTUDY_\w+)\}", lambda m: known.get(m[1], m[0]), reference)
     return Path(os.path.normpath(Path(base or ".") / Path(expanded).expanduser()))
 
 

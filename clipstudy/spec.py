@@ -73,10 +73,11 @@ class DatasetSpec:
     limit_seed: Seed = 0
     unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
     exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
+    hint: str = ""  #: what to do where its files are missing
     base: str = ""  #: the folder that a relative path starts from
 
     #: Where a file lies does not change what is in it: workers compare its content's fingerprint instead.
-    PRESENTATION = frozenset({"name", "base"})
+    PRESENTATION = frozenset({"name", "hint", "base"})
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Study:
     datasets: Mapping[str, DatasetSpec]
     tasks: Mapping[str, TaskSpec]
     description: str = ""
+    note: str = ""  #: a sentence that every figure of its results bears: what they are not to be taken for
     path: str = ""
 
 

@@ -14,12 +14,16 @@ from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.spec import ANY_SEED, DatasetSpec, ModelSpec, Study, TaskSpec
 from clipstudy.tasks.task import BadOption, build, options, plain
 
+#: Studies that come with the package: a folder each with a file of this name, called by the folder's name.
+SHIPPED = "tasks.toml"
+
 #: Keys of a model's table that are expanded or worked out here, not written by the user.
 _WORKED_OUT = {"name", "family", "base", "method"}
 
 
 def find(name: str | None, home: Path) -> Path:
-    """The study file that ``--study`` means: a path, or (None) ``tasks.toml`` in ``home``.
+    """The study file that ``--study`` means: a path, a study that comes with the package, by name, or (None)
+    ``tasks.toml`` in ``home``.
 
     Raises:
         StudyError: there is no such file.
@@ -28,7 +32,10 @@ def find(name: str | None, home: Path) -> Path:
     path = path if path.is_absolute() else home / path
     if path.is_file():
         return path
-    there = [p.name for p in home.glob("*.toml") if p.name != "pyproject.toml"]
+    shipped = {file.parent.name: file for file in Path(__file__).parent.glob(f"*/{SHIPPED}")}
+    if name in shipped:
+        return shipped[name]
+    there = [*shipped, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")]
     raise StudyError(f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE.")
 
 
@@ -67,12 +74,13 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     problems.extend(f"[{key}]: unknown table. {did_you_mean(key, top)}" for key in tables if key not in top)
     head = _table(tables, "study", problems)
     name = head.pop("name", path.stem)
-    description = head.pop("description", "")
+    description, note = head.pop("description", ""), head.pop("note", "")
     shared = head.pop("seeds", None)
     if shared is not None and not _good_seeds("[study] seeds", shared, problems):
         shared = None
-    problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, ['name', 'description', 'seeds'])}" for k in head)
-    for key, value in (("name", name), ("description", description)):
+    known = ["name", "description", "note", "seeds"]
+    problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, known)}" for k in head)
+    for key, value in (("name", name), ("description", description), ("note", note)):
         if not isinstance(value, str):
             problems.append(f"[study] {key}: found {value!r}, want a text")
     models = _by_name(_models(_table(tables, "models", problems), base, problems), problems)
@@ -81,7 +89,7 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
         if not there and not problems:
             problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
-    return Study(str(name), models, datasets, found, str(description), str(path))
+    return Study(str(name), models, datasets, found, str(description), str(note), str(path))
 
 
 def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterator[ModelSpec]:
@@ -175,7 +183,7 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
         found, want = " and ".join(named) or "neither", " or ".join(places)
         yield f'path or hub: found {found}. reader = "{spec.reader}" wants one: {want}'
         return
-    used = ("reader", named[0], *places[named[0]])
+    used = ("reader", "hint", named[0], *places[named[0]])
     for key in given:
         if key not in used:
             yield f'{key}: reader = "{spec.reader}" does not use it beside `{named[0]}`. {did_you_mean(key, used)}'

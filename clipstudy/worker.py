@@ -41,6 +41,7 @@ class Habits:
     """How a worker behaves. Times in seconds."""
 
     drain: bool = False  #: stop when nothing is queued
+    study: str | None = None  #: claim cells of this study alone
     layers_per_batch: int | None = None  #: cap, so that a big group spreads over many workers
     lease: float = 120.0
     poll: float = 1.0  #: first wait when nothing is queued; doubles up to 30
@@ -124,6 +125,7 @@ class Worker:
                 lease=timedelta(seconds=self.habits.lease),
                 layers_per_batch=self.habits.layers_per_batch,
                 prefer_model=self.shelf.name,
+                study=self.habits.study,
             )
         if batch is None:
             return False
@@ -171,7 +173,7 @@ class Worker:
 
     def _over(self) -> bool:
         """Whether a draining worker has nothing left to do, or nothing that it could."""
-        queued, waiting = jobs.totals(self.engine)[Status.QUEUED], outbox.pending(self.engine)
+        queued, waiting = jobs.totals(self.engine, self.habits.study)[Status.QUEUED], outbox.pending(self.engine)
         if not waiting:
             return not queued
         only_mlflow = not queued or waiting >= self.habits.outbox_bound

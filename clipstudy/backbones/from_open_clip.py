@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,17 @@ class OpenClipText:
 def load(spec: ModelSpec, device: str) -> OpenClipText:
     """Load a text tower; of the image tower nothing stays in memory.
 
-    ``spec.checkpoint`` is one of open_clip's model names, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``;
-    ``spec.pretrained`` is a tag of open_clip's or a safetensors file, for a name alone.
+    ``spec.checkpoint`` is one of open_clip's model names, a folder (``./x``, ``/x``, open_clip's own
+    ``local-dir:FOLDER``) or ``hf-hub:OWNER/NAME``; ``spec.pretrained`` is a tag of open_clip's or a safetensors file,
+    for a name alone.
 
     Raises:
         ModelError: the name, tag, weights or tokenizer is missing, broken, or not what the table says.
         DeviceError: it cannot be put on ``device``.
     """
     _check(spec)
+    if spec.checkpoint.startswith((".", "/", "~")):  # a path, as other sources take it
+        spec = replace(spec, checkpoint=f"{LOCAL}{Path(spec.checkpoint).expanduser()}")
     config = _config(spec)
     weights = _weights(spec, config) if spec.init == "pretrained" else None
     described = json.dumps(config, sort_keys=True)

@@ -224,6 +224,8 @@ def _random(config: Any, spec: ModelSpec) -> nn.Module:
 def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
     # AutoModel would load both of CLIP's towers.
     kind: Any = CLIPTextModel if config.model_type == "clip" else AutoModel
+    told = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # it prints a table of what is looked at below
     try:
         model, loading = kind.from_pretrained(
             folder,
@@ -238,6 +240,8 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({_first_line(error)}). Weights '
             "and config.json do not belong together; fetch the checkpoint again."
         ) from error
+    finally:
+        transformers.utils.logging.set_verbosity(told)
     # The library fills what a checkpoint lacks with random numbers. A pooler is not ours; anything else is.
     absent = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
     if absent:

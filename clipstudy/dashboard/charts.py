@@ -58,6 +58,7 @@ class BarsInfo(NamedTuple):
     lines: list[LineInfo]
     top: float  #: upper end of the y axis
     joined: bool = False  #: lines over depth instead of bars over layers
+    note: str = ""  #: under the title: what the numbers are not to be taken for
 
 
 def inks(shown: Board) -> dict[str, Ink]:
@@ -102,7 +103,7 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
         x_title = f"layer (0 = {'embedding' if shown.modality == 'text' else 'stem'})"
         ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
     lines = _lines([(name, value * factor) for name, value in shown.baselines], top)
-    return BarsInfo(shown.title, x_title, axis_title(shown.metric), ticks, series, lines, top, joined)
+    return BarsInfo(shown.title, x_title, axis_title(shown.metric), ticks, series, lines, top, joined, shown.note)
 
 
 def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Figure:
@@ -134,12 +135,13 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
             "x": 0,
             "pad": {"l": 10},
             "font": {"size": 15, "weight": 600},
+            "subtitle": {"text": html.escape(info.note, quote=False), "font": {"size": 11}},
         },
         barmode="group",
         bargap=0.18,
         bargroupgap=0.04,
         height=height,
-        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 40, "b": 44},
+        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 54 if info.note else 40, "b": 44},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.22, "title": None},
         hovermode="closest",

@@ -147,8 +147,9 @@ def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor
     count = f"{_count(len(notes), 'note')} on missing cells and older settings"
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
+    note = _callout(tables.note_of(shown.results))
     return (
-        f'<section id="{anchor}"><h2>{escape(title)}</h2><p>{escape(facts)}</p>{noted}'
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{note}<p>{escape(facts)}</p>{noted}'
         f"{_models(shown, colors)}{_datasets(shown)}</section>"
     )
 

@@ -76,6 +76,7 @@ class View:
     curves: tuple[Curve, ...]
     baselines: tuple[tuple[str, float], ...] = ()
     caption: str = ""
+    note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -165,7 +166,13 @@ def view(shown: Board, task: str, metric: str | None = None) -> View | None:
         modality=rows[0].tags.get("modality", "text"),
         curves=curves,
         baselines=tuple(baselines),
+        note=note_of(rows),
     )
+
+
+def note_of(results: Iterable[Result]) -> str:
+    """What the studies of ``results`` say of themselves."""
+    return " ".join(sorted({r.tags["note"] for r in results if r.tags.get("note")}))
 
 
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
@@ -204,6 +211,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         curves=tuple(curves),
         baselines=tuple((name, value) for name, value in lines if name in shared),
         caption="Mean of " + ", ".join(v.title for v in common) + ".",
+        note=" ".join(sorted({v.note for v in common if v.note})),
     )
     return (mean if curves else None), tuple(notes)
 

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from clipstudy.dashboard.tables import View, axis_title, half_width, layer_name, shown_value
+from clipstudy.dashboard.tables import Board, Curve, View, axis_title, half_width, layer_name, shown_value, view
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Row:
     initialisations: int
     one_class: bool
     best: bool
+    note: str = ""  #: what the study says of itself
 
 
 def rows(shown: View) -> list[Row]:
@@ -50,6 +51,7 @@ def rows(shown: View) -> list[Row]:
             initialisations=cell.inits,
             one_class=cell.one_class,
             best=cell.layer == curve.best,
+            note=shown.note,
         )
         for curve in shown.curves
         for cell in curve.cells
@@ -84,16 +86,18 @@ def to_markdown(shown: View) -> str:
     lines += [[name, *(f"**{text}**" if best else text for text, best in cells)] for name, cells in body]
     table = ["| " + " | ".join(line) + " |" for line in lines]
     table.insert(1, "|" + " --- |" * len(lines[0]))
-    return "\n".join([f"**{escaped(shown.title)}**, {axis_title(shown.metric)}", "", *table, ""])
+    note = [f"*{escaped(shown.note)}*", ""] if shown.note else []
+    return "\n".join([f"**{escaped(shown.title)}**, {axis_title(shown.metric)}", "", *note, *table, ""])
 
 
 def to_latex(shown: View) -> str:
     """A booktabs table: layers down, models across; each model's best layer in bold."""
     header, body = grid(shown)
+    said = f"mean $\\pm$ half of the 95\\% interval. {_tex(shown.note)}".strip()
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(shown.title)}, {_tex(axis_title(shown.metric))}: mean $\pm$ half of the 95\% interval.}}",
+        rf"\caption{{{_tex(shown.title)}, {_tex(axis_title(shown.metric))}: {said}}}",
         rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
         r"\toprule",
         " & ".join(["layer", *(_tex(title) for title in header)]) + r" \\",
@@ -124,6 +128,24 @@ def grid(shown: View) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]
         texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]
         body.append(("test items", [(text, False) for text in texts]))
     return [curve.title for curve in shown.curves], body
+
+
+def summary(shown: Board) -> tuple[list[str], list[list[str]]]:
+    """Everything at a glance, head and rows: tasks down, trained models across, each at its best layer."""
+    views = [found for task in shown.tasks if (found := view(shown, task)) is not None]
+    titles = {c.family: c.title for v in views for c in v.curves if not c.twin_of}
+    rows = []
+    for found in views:
+        at = {curve.family: curve for curve in found.curves}
+        cells = [_at_best(at[family], found.metric) if family in at else "—" for family in titles]
+        rows.append([f"{found.title}, {axis_title(found.metric)}", *cells])
+    return ["task", *titles.values()], rows
+
+
+def _at_best(curve: Curve, metric: str) -> str:
+    """``85.3 ± 0.7 (4)``: the value, and the layer where it was found."""
+    cell = next((c for c in curve.cells if c.layer == curve.best), curve.cells[0])
+    return f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class} ({cell.layer})"
 
 
 def _tex(text: str) -> str:

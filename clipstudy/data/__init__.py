@@ -50,7 +50,8 @@ def files(spec: DatasetSpec) -> Path:
     if not path.exists():
         parent = path.parent
         there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
-        raise DataError(f"{where}: {path} does not exist. In {parent}: {there or 'nothing'}. Mend the path.")
+        hint = spec.hint or "Mend the path."
+        raise DataError(f"{where}: {path} does not exist. In {parent}: {there or 'nothing'}. {hint}")
     return path
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
+import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +16,36 @@ from clipstudy.pocket import pairs, probing
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.pocket.language import Language
 from clipstudy.pocket.tree import Sentence
+
+#: Says what made the files beside it.
+MADE_BY = "made_by.json"
+
+
+def prepare(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> bool:  # noqa: B008 - a frozen value
+    """Have all text data sets under ``folder``: whole, and of this very code. False: they were there.
+
+    They are made beside it and moved into place, so whoever reads meanwhile finds the old ones or the new ones.
+    """
+    made_by = {"seed": seed, "sizes": asdict(sizes), "code": _code()}
+    marker = folder / MADE_BY
+    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == made_by:
+        return False
+    new, old = (folder.with_name(f"{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+    write(new, seed, sizes)
+    (new / MADE_BY).write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _code() -> str:
+    """A hash of this room's code: a sentence may come out otherwise after any change of it."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> None:  # noqa: B008 - a frozen value

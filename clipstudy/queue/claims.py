@@ -16,6 +16,7 @@ from sqlalchemy import (
     Update,
     and_,
     case,
+    exists,
     func,
     literal_column,
     or_,
@@ -47,8 +48,10 @@ def claim(
     lease: timedelta,
     layers_per_batch: int | None = None,
     prefer_model: str | None = None,
+    study: str | None = None,
 ) -> Batch | None:
-    """Take the queued siblings of one (model, task): at most ``layers_per_batch`` of them, lowest layers first.
+    """Take the queued siblings of one (model, task): at most ``layers_per_batch`` of them, lowest layers first; of
+    ``study`` alone, where it is named.
 
     First the highest priority, among equals ``prefer_model`` (what the worker holds in memory), then the oldest. A
     row whose last attempt was lost is taken alone. Takes a try and a new attempt number from each row. Never waits
@@ -60,11 +63,11 @@ def claim(
     Raises DatabaseUnreachable. If it does, the claim may or may not have happened: `disown` what is not known.
     """
     with reading(engine) as connection:  # an idle worker's poll must not take SQLite's write lock
-        if connection.scalar(_first("id")) is None:
+        if connection.scalar(_first("id", study)) is None:
             return None
     with writing(engine) as connection:
         for model in dict.fromkeys((prefer_model, None)):
-            statement = claim_statement(worker, lease, layers_per_batch, model)
+            statement = claim_statement(worker, lease, layers_per_batch, model, study)
             rows = connection.execute(statement).all()
             if rows:
                 group = connection.execute(select(groups).where(groups.c.id == rows[0].group_id)).one()
@@ -74,7 +77,11 @@ def claim(
 
 
 def claim_statement(
-    worker: str, lease: timedelta, layers_per_batch: int | None = None, prefer_model: str | None = None
+    worker: str,
+    lease: timedelta,
+    layers_per_batch: int | None = None,
+    prefer_model: str | None = None,
+    study: str | None = None,
 ) -> Update:
     """The claim, one statement. ``prefer_model`` limits it to that model, where that costs nobody its priority.
 
@@ -82,7 +89,7 @@ def claim_statement(
     group. CTEs, not IN (… LIMIT …): Postgres may run such a subquery twice. Nothing that decides the plan is a bound
     parameter, since Postgres plans a prepared statement once for all values.
     """
-    leader = _leader(prefer_model).cte("leader")
+    leader = _leader(prefer_model, study).cte("leader")
     cap: ColumnElement[int] | None = None if layers_per_batch is None else literal_column(str(int(layers_per_batch)))
     taken = (
         select(sibling.c.id)
@@ -114,7 +121,7 @@ def claim_statement(
     )
 
 
-def _leader(prefer_model: str | None) -> Select[Any]:
+def _leader(prefer_model: str | None, study: str | None) -> Select[Any]:
     foremost = (
         select(sibling.c.id)
         .where(_ready(sibling), sibling.c.group_id == head.c.group_id, ~_lost(sibling))
@@ -124,22 +131,27 @@ def _leader(prefer_model: str | None) -> Select[Any]:
     )
     query = (
         select(head.c.id, head.c.group_id, head.c.failure)
-        .where(_ready(head), or_(_lost(head), head.c.id == foremost))
+        .where(_ready(head), *_of(head, study), or_(_lost(head), head.c.id == foremost))
         .order_by(head.c.priority.desc(), head.c.id)
         .limit(_ONE)
         .with_for_update(of=head, skip_locked=True)
     )
     if prefer_model is not None:
-        highest = _first("priority").scalar_subquery()
+        highest = _first("priority", study).scalar_subquery()
         query = query.where(head.c.model == prefer_model, head.c.priority >= highest)
     return query
 
 
-def _first(column: str) -> Select[Any]:
+def _first(column: str, study: str | None) -> Select[Any]:
     """``column`` of the first ready row. In the claim's order, although any row would tell whether there is one: so
     that it is found by the claim's index."""
-    query = select(first.c[column]).where(_ready(first))
+    query = select(first.c[column]).where(_ready(first), *_of(first, study))
     return query.order_by(first.c.priority.desc(), first.c.id).limit(_ONE)
+
+
+def _of(row: FromClause, study: str | None) -> list[ColumnElement[bool]]:
+    """Of that study, where one is named."""
+    return [] if study is None else [exists().where(groups.c.id == row.c.group_id, groups.c.study == study)]
 
 
 def _ready(row: FromClause) -> ColumnElement[bool]:

@@ -15,10 +15,10 @@ from clipstudy.queue.enqueue import ASKED_AFRESH
 from clipstudy.queue.schema import groups, jobs
 
 
-def cancel(engine: Engine, selection: Selection) -> int:
-    """Queued and running rows → cancelled, older settings included. A running row's worker learns it by its next beat,
-    and its outcome is refused. What is computed is kept. Returns how many."""
-    where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
+def cancel(engine: Engine, selection: Selection, *, running: bool = True) -> int:
+    """Queued and (unless told otherwise) running rows → cancelled, older settings included. A running row's worker
+    learns it by its next beat, and its outcome is refused. What is computed is kept. Returns how many."""
+    where = is_(jobs.c.status, Status.QUEUED, *[Status.RUNNING] * running)
     gone = {"status": Status.CANCELLED, "run_after": None, "lease_until": None, "ended_at": clock()}
     return _apply(engine, selection, where, gone)
 

@@ -82,6 +82,7 @@ def group_tags(group: Group) -> dict[str, str]:
     model, task = group.model, group.task
     named = {
         "study": group.study,
+        "note": group.note,
         "group": group_key(group),
         "digest": group.digest,
         "model": model.name,

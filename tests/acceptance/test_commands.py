@@ -219,3 +219,14 @@ def test_ui(place: Place) -> None:
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+def test_a_worker_of_one_study(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    told = typed("worker", "--drain", "--device", "cpu", "--study", "another").err
+    assert "0 cells computed" in told and 'no study "another"' in told and totals(typed) == {"queued": 3}
+
+
+def test_the_pocket_world(typed: Typed) -> None:
+    assert "| transformer |" in typed("pocket", "twins").out
+    assert 'did you mean "bert"' in typed("pocket", "pretrain", "brt", code=2).err

@@ -66,6 +66,16 @@ def test_the_model_in_memory_breaks_ties_only(engine: Engine) -> None:
     assert claim(engine, prefer_model="b").group.model.name == "a"
 
 
+def test_a_worker_of_one_study_leaves_the_others_alone(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group("a", study="one"), group("b", study="two"), group("a", "wc", study="two")))
+    jobs.set_priority(engine, Selection(study="one"), 9)
+    assert claim(engine, study="two", prefer_model="a").group.task.name == "wc"
+    assert claim(engine, study="two").group.model.name == "b"
+    assert jobs.claim(engine, "bob", lease=LEASE, study="two") is None
+    assert jobs.totals(engine, "two")[Status.QUEUED] == 0 and jobs.totals(engine)[Status.QUEUED] == 4
+    assert claim(engine).group.study == "one"
+
+
 def test_a_cap_takes_the_lowest_layers_and_leaves_the_rest(engine: Engine) -> None:
     jobs.enqueue(engine, [(group(blocks=4), (3, 4))])
     jobs.enqueue(engine, cells(group(blocks=4)))

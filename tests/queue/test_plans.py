@@ -78,6 +78,6 @@ def test_a_claim_walks_indexes_as_soon_as_a_study_is_enqueued(empty_url: str) ->
 
 def test_polls_and_expiry_walk_indexes(crowded: Engine) -> None:
     expired = select(table.c.id).where(is_(table.c.status, "running"), table.c.lease_until <= 5.0).limit(claims._ONE)
-    for statement, index in ((claims._first("id"), "ix_jobs_queued"), (expired, "ix_jobs_leased")):
+    for statement, index in ((claims._first("id", None), "ix_jobs_queued"), (expired, "ix_jobs_leased")):
         plan = plan_of(crowded, statement)
         assert index in plan and "Seq Scan" not in plan, plan

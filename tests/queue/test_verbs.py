@@ -35,6 +35,13 @@ def test_cancel_takes_what_is_queued_and_what_runs(engine: Engine) -> None:
     assert jobs.get(engine, found[R].id).ended_at is not None
 
 
+def test_cancel_can_let_what_runs_finish(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    running = claim(engine, layers_per_batch=1)
+    assert jobs.cancel(engine, ALL, running=False) == 3
+    assert statuses(engine, *running.jobs) == [Status.RUNNING]
+
+
 def test_cancel_reaches_what_runs_under_older_settings(engine: Engine) -> None:
     jobs.enqueue(engine, [(group(), (0,))])
     claim(engine)

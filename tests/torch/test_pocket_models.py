@@ -74,8 +74,7 @@ def test_writing_a_checkpoint_leaves_the_model_in_single_precision(built):
 
 @pytest.mark.parametrize("name", TEXT)
 def test_the_ordinary_adapters_read_the_text_models(name, folders, built):
-    local = "" if models.MODELS[name].source == "transformers" else "local-dir:"
-    spec = ModelSpec(name, models.MODELS[name].source, f"{local}{folders[name]}", models.TEXT_LAYERS)
+    spec = ModelSpec(name, models.MODELS[name].source, str(folders[name]), models.TEXT_LAYERS)
     backbone = load(spec, "cpu")
     assert (backbone.depth, backbone.width) == (models.TEXT_LAYERS, models.TEXT["width"])
     assert backbone.limit == models.TEXT["context"]

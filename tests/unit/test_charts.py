@@ -179,3 +179,8 @@ def test_names_are_text() -> None:
     figure = bars(found, inks(shown))
     assert "<a" not in figure.to_json().replace("\\u003c", "<")
     assert figure.layout.title.text == "&lt;a href='https://x'&gt;x&lt;/a&gt; &amp; %{y}"
+
+
+def test_what_a_study_says_of_itself_stands_under_the_title() -> None:
+    figure = bars(_view(note="<made up>"), {"bert": BLUE, "b0": Ink("#0072B2", True)})
+    assert figure.layout.title.subtitle.text == "&lt;made up&gt;"

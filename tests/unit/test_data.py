@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,13 @@ class TestConll:
 
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "conll2000").mkdir()
-        with pytest.raises(DataError, match=r"does not exist. In .*: conll2000"):
+        with pytest.raises(DataError, match=r"does not exist. In .*: conll2000.* Mend the path"):
             conll2000.read(conll(tmp_path / "conll200"), "train")
+
+    def test_missing_files_that_the_table_knows_how_to_get(self, tmp_path: Path) -> None:
+        spec = replace(conll(tmp_path / "none"), hint="Type: make data")
+        with pytest.raises(DataError, match=r"does not exist. In .*: nothing. Type: make data$"):
+            conll2000.read(spec, "train")
 
     def test_not_utf8(self, tmp_path: Path) -> None:
         (tmp_path / "train.txt").write_bytes(b"caf\xe9 NN B-NP\n")

@@ -308,3 +308,23 @@ def test_words_alone_do_not_solve_what_needs_structure(folder):
     assert floors["tree_depth"].length < 0.35 and floors["tree_depth"].bag < 0.5
     assert floors["sentence_length"].length == 1.0
     assert floors["conll2000 chunks"].majority < 0.5
+
+
+def test_corpora_are_prepared_once_and_anew_where_anything_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def write(folder: Path, seed: int, sizes: Sizes) -> None:
+        made.append(folder)
+        (folder / "conll2000").mkdir(parents=True)
+        (folder / "conll2000" / "train.txt").write_text(str(seed))
+
+    monkeypatch.setattr(corpora, "write", write)
+    folder = tmp_path / "pocket"
+    assert corpora.prepare(folder) and not corpora.prepare(folder)
+    assert corpora.prepare(folder, seed=1) and (folder / "conll2000" / "train.txt").read_text() == "1"
+    assert corpora.prepare(folder, seed=1, sizes=Sizes(10, 10, 10))
+    monkeypatch.setattr(corpora, "_code", lambda: "another grammar")
+    assert corpora.prepare(folder, seed=1, sizes=Sizes(10, 10, 10))
+    assert len(made) == 4 and [p.name for p in tmp_path.iterdir()] == ["pocket"]

@@ -100,7 +100,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         (
             'path = "./shift.txt"',
             'path = "./s"\nrevision = "x"',
-            "What exists: limit, limit_seed, path, reader, unseen_labels.",
+            "What exists: hint, limit, limit_seed, path, reader, unseen_labels.",
         ),
         ('path = "./shift.txt"', 'path = "./s"\nsplits = {}', "[datasets.shift] splits: reader ="),
         ('path = "./shift.txt"', 'path = "./s"\nbase = "/etc"', "[datasets.shift] base: reader ="),
@@ -211,7 +211,8 @@ class TestDigest:
         [
             ('role = "bert"', 'role = "other"\nlabel = "B"\nbatch_size = 8'),
             ('category = "syntactic"', 'category = "semantic"\nlabel = "S"'),
-            ('name = "small"', 'name = "big"'),
+            ('name = "small"', 'name = "big"\nnote = "Not real."'),
+            ('path = "./shift.txt"', 'path = "./shift.txt"\nhint = "Type: make data"'),
             ("layers = 3", "layers = 4"),
             ('category = "syntactic"', "options = {hidden = 50}"),  # what is the default anyway
         ],

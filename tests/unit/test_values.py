@@ -90,6 +90,17 @@ class TestLocate:
         assert locate("/a/b", "/study") == Path("/a/b")
         assert locate("${CLIPSTUDY_REAL_DATA}/x") == Path("/rows/x")
 
+    def test_variables_that_have_a_default_need_not_be_set(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        for name in ("CLIPSTUDY_CACHE", "CLIPSTUDY_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert locate("${CLIPSTUDY_CACHE}/rows.txt") == tmp_path / "clipstudy" / "rows.txt"
+        assert locate("${CLIPSTUDY_HOME}/rows.txt") == Path.cwd() / "rows.txt"
+        monkeypatch.setenv("CLIPSTUDY_CACHE", "/elsewhere")
+        assert locate("${CLIPSTUDY_CACHE}/rows.txt") == Path("/elsewhere/rows.txt")
+
     def test_other_variables_stay_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET", "s3cret")
         assert "s3cret" not in str(locate("./${SECRET}/x", "/study"))
@@ -112,6 +123,16 @@ def test_every_error_says_what_to_do() -> None:
 def test_did_you_mean() -> None:
     assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'did you mean "bert"? What exists: bert, gpt2.'
     assert errors.did_you_mean("zzz", []) == "What exists: none."
+
+
+def test_stages_that_take_turns_are_both_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    lines = Lines(every=0)
+    for done in (1, 2):
+        for what in ("bert", "gpt2"):
+            lines(what, done, 10)
+    lines("bert", 0, 10)  # again from the start: nothing to say of its pace yet
+    assert [record.message.split(",")[0] for record in caplog.records] == [": bert 2/10", ": gpt2 2/10"]
 
 
 def test_progress_lines(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,58 @@
+"""The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
+
+``work``, ``jobs``, ``results`` and ``pocket`` hold the commands. What they share: ``options`` (the types of their
+options), ``selecting`` (words → the cells meant), ``stores`` (what settings point to), ``screen`` (tables, the log).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from clipstudy.cli import jobs, pocket, results, work
+from clipstudy.errors import ClipstudyError
+from clipstudy.settings import redact
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="clipstudy",
+    help="What does image–text training do to a model's single-modality representations? Declare a study in "
+    "tasks.toml, enqueue its cells, let workers run them, and read the results in MLflow and in a report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+#: In the order in which `clipstudy --help` lists them.
+COMMANDS = (
+    work.init,
+    work.enqueue,
+    work.worker,
+    work.run,
+    jobs.status,
+    jobs.show,
+    jobs.logs,
+    jobs.cancel,
+    jobs.retry,
+    jobs.rerun,
+    jobs.prioritise,
+    results.report,
+    results.results,
+    results.ui,
+)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(pocket.group)
+
+
+def main() -> None:
+    """The entry point: an error that the user can mend prints without a traceback, and exits with 2."""
+    try:
+        app()
+    except ClipstudyError as error:
+        typer.echo(f"clipstudy: {redact(error.message)}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)

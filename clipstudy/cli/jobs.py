@@ -1,0 +1,139 @@
+"""Commands about the rows of the job table: status, show, logs, cancel, retry, rerun, prioritise."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from clipstudy.cli import selecting, stores
+from clipstudy.cli.options import All, Json, Layers, Models, Study, Tasks
+from clipstudy.errors import ClipstudyError
+from clipstudy.job import Selection, Status
+from clipstudy.settings import Settings, redact
+
+
+def status(
+    study: Study = None,
+    model: Models = None,
+    task: Tasks = None,
+    layer: Layers = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Every cell, not counts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What is queued, running, done and failed; who works; how fast; how long it will take."""
+    from clipstudy import queueview
+
+    settings = Settings.read()
+    engine = stores.engine(settings)
+    asked = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
+    selection = selecting.existing(engine, asked)
+    if as_json:
+        typer.echo(json.dumps(queueview.as_json(engine, selection, rows=rows), default=str))
+    elif watch:
+        queueview.watch(engine, selection, rows=rows)
+    else:
+        from rich.console import Console
+
+        Console().print(queueview.page(engine, selection, rows=rows))
+
+
+def show(
+    job: Annotated[int, typer.Argument(help="A job's number, from `status --rows`.")], as_json: Json = False
+) -> None:
+    """Everything that is known of one job."""
+    from clipstudy.queue import jobs
+
+    engine = stores.engine(Settings.read())
+    one = jobs.get(engine, job)
+    group, resolved, _ = jobs.group_of(engine, one.group_id)
+    facts = {name: value for name, value in vars(one).items() if value is not None}
+    if as_json:
+        known = {**facts, "specification": json.loads(group.to_json()), "resolved": json.loads(resolved or "{}")}
+        typer.echo(json.dumps(known, default=str))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name:<{width}}  {redact(str(value))}")
+    typer.echo(f"{'options':<{width}}  {json.dumps(dict(group.task.options))}")
+    typer.echo(f"{'resolved':<{width}}  {resolved or 'not yet'}")
+
+
+def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status --rows`.")]) -> None:
+    """The log of a job's last attempt."""
+    from clipstudy.queue import jobs, outbox
+    from clipstudy.tracking import open as open_tracking
+
+    settings = Settings.read()
+    engine = stores.engine(settings)
+    one = jobs.get(engine, job)
+    text = outbox.log_of(engine, one)
+    if text is None and one.run_id:
+        text = open_tracking(settings).artifact(one.run_id, "log.txt").decode(errors="replace")
+    if text is None:
+        raise ClipstudyError(f"job {job} is {one.status} and has no log yet. See: clipstudy show {job}")
+    typer.echo(text, nl=False)
+
+
+def cancel(
+    everything: All = False, study: Study = None, model: Models = None, task: Tasks = None, layer: Layers = None
+) -> None:
+    """Cancel queued and running cells. Enqueueing them again revives them."""
+    from clipstudy.queue import jobs
+
+    selection = selecting.selection(model, task, layer, everything, "cancel", study)
+    engine = stores.engine(Settings.read())
+    typer.echo(f"{jobs.cancel(engine, selecting.existing(engine, selection))} cells cancelled")
+
+
+def retry(
+    failed: Annotated[bool, typer.Option("--failed", help="Cells that failed (the default).")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Only cells whose worker vanished.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Cells that were cancelled.")] = False,
+    everything: All = False,
+    study: Study = None,
+    model: Models = None,
+    task: Tasks = None,
+    layer: Layers = None,
+) -> None:
+    """Queue failed cells again, their tries given back."""
+    from clipstudy.queue import jobs
+
+    selection = selecting.selection(model, task, layer, True, "retry", study)
+    failed = failed or everything or not (lost or cancelled)
+    engine = stores.engine(Settings.read())
+    number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
+    typer.echo(f"{number} cells queued again")
+
+
+def rerun(
+    everything: All = False, study: Study = None, model: Models = None, task: Tasks = None, layer: Layers = None
+) -> None:
+    """Compute done and failed cells once more. Results stay until the new ones are recorded.
+
+    The way on where a checkpoint or a data file changed: a (model, task) that is run again whole takes the new one.
+    """
+    from clipstudy.queue import jobs
+
+    selection = selecting.selection(model, task, layer, everything, "rerun", study)
+    engine = stores.engine(Settings.read())
+    number = jobs.rerun(engine, selecting.existing(engine, selection))
+    left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
+    typer.echo(f"{number} cells queued again" + (f"; {left} are not done yet: later, type it once more" * bool(left)))
+
+
+def prioritise(
+    priority: Annotated[int, typer.Argument(help="Higher runs first; 0 is the default.")],
+    everything: All = False,
+    study: Study = None,
+    model: Models = None,
+    task: Tasks = None,
+) -> None:
+    """Change which groups run first."""
+    from clipstudy.queue import jobs
+
+    selection = selecting.selection(model, task, None, everything, "prioritise", study)
+    engine = stores.engine(Settings.read())
+    typer.echo(f"{jobs.set_priority(engine, selecting.existing(engine, selection), priority)} cells changed")

@@ -1,0 +1,101 @@
+"""The group `clipstudy pocket`: what the miniature world is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipstudy.cli import screen
+from clipstudy.errors import ClipstudyError
+from clipstudy.settings import Settings
+
+group = typer.Typer(
+    name="pocket",
+    help="The miniature world that needs no network: its text, its models.",
+    no_args_is_help=True,
+)
+
+
+@group.command()
+def data(
+    out: Annotated[Path | None, typer.Option(help="A folder of your own. [default: in the cache]")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Make the pocket study's text data sets, in the layouts of the real ones."""
+    from clipstudy.pocket import corpora
+
+    folder = out or Settings.read().cache / "pocket"
+    made = corpora.prepare(folder, seed)
+    typer.echo(f"{folder}: {'made' if made else 'there already'}")
+
+
+@group.command()
+def baselines() -> None:
+    """What the data sets give away without a model: majority, length, bags of words."""
+    from clipstudy.pocket import baselines as floors
+    from clipstudy.pocket import corpora
+
+    folder = Settings.read().cache / "pocket"
+    corpora.prepare(folder)
+    rows = [
+        [f.name, str(f.classes), *(f"{100 * share:.1f}" for share in (f.majority, f.length, f.bag, f.rough))]
+        for f in floors.report(folder)
+    ]
+    screen.table(["accuracy (%)", "classes", "majority", "length", "bag of words", "bags of halves, overlap"], rows)
+
+
+@group.command()
+def twins() -> None:
+    """What the pocket models share, and what sets them apart (Markdown)."""
+    from clipstudy.pocket import twins as aspects
+
+    typer.echo(aspects.as_markdown())
+
+
+@group.command()
+def pretrain(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="[default: all seven]")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("pocket-checkpoints"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps than the recipes', to try it out.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at once, one thread each. [default: cores]")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Train anew what is there already.")] = False,
+) -> None:
+    """Train the pocket models from a seed, record their losses and figures in MLflow, write their card."""
+    from clipstudy import progress as progresses
+    from clipstudy.errors import TrackingUnreachable, did_you_mean
+    from clipstudy.pocket import card, workshop
+    from clipstudy.pocket.models import MODELS
+    from clipstudy.progress import duration
+    from clipstudy.tracking import entry, pretraining
+
+    asked = names or list(MODELS)
+    if unknown := [name for name in asked if name not in MODELS]:
+        raise ClipstudyError(f'no pocket model "{unknown[0]}". {did_you_mean(unknown[0], MODELS)}')
+    settings = Settings.read()
+    progress = progresses.for_stream()
+    screen.log(False, progress)
+    progress.batch("pretraining")
+
+    def done(model: workshop.Ready) -> None:
+        try:
+            pretraining.record(settings, model.record, seconds=model.seconds, params=entry.environment())
+        except TrackingUnreachable as error:  # the others train on; typed again, the command records what is there
+            progress.say(f"{model.name} is not in MLflow yet: {error.message}")
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in model.record["figures"].items())
+        took = "there already" if model.seconds is None else duration(model.seconds)
+        progress.say(f"{model.name}: {figures} ({took})")
+
+    try:
+        workshop.pretrain_all(
+            asked, folder, seed=seed, steps=steps, jobs=jobs, again=again, progress=progress, on_done=done
+        )
+    finally:
+        progress.close()
+    typer.echo(f"{card.write(folder)}: figures and losses; `clipstudy ui` has the curves")
+    if problems := card.problems(folder):
+        raise ClipstudyError("not to be shipped:\n  " + "\n  ".join(problems) + "\nTrain longer, then retry.")

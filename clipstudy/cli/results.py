@@ -1,0 +1,126 @@
+"""Commands that show what MLflow has: report, results, ui."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipstudy.cli import screen, selecting
+from clipstudy.cli.options import Models, Study, Tasks
+from clipstudy.errors import ClipstudyError
+from clipstudy.job import Selection
+from clipstudy.settings import Settings, redact
+
+if TYPE_CHECKING:
+    from clipstudy.outcome import Result
+
+
+def report(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    study: Study = None,
+    dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
+    note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
+) -> None:
+    """Write one self-contained HTML page: per-layer charts, averages by category, result tables."""
+    from clipstudy.dashboard import panels
+    from clipstudy.dashboard import report as reports
+
+    found = _results(study)
+    reports.write(found, out, dashboard=panels.find(dashboard, Settings.read().home), study_note=note)
+    typer.echo(f"{len(found)} results → {out.resolve()}")
+
+
+def results(
+    study: Study = None,
+    model: Models = None,
+    task: Tasks = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric than the task's headline.")] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
+) -> None:
+    """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
+    from clipstudy.dashboard import tables, writers
+    from clipstudy.errors import NoResults, did_you_mean
+    from clipstudy.outcome import flat
+
+    formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
+    if format not in (*formats, "text", "json"):
+        raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
+    selection = Selection(tuple(model or ()), tuple(task or ()))
+    found = _results(study)
+    if unknown := selecting.unknown_name(selection, model={r.model for r in found}, task={r.task for r in found}):
+        raise NoResults(f"The results have {unknown}")
+    shown = tables.board(r for r in found if selection.takes(r.model, r.task))
+    if not shown.results:
+        raise NoResults("No result is of a model and a task chosen both. Mend --model or --task.")
+    metrics = {name for r in shown.results for name in r.metrics}
+    if metric is not None and metric not in metrics:
+        raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
+    if format == "json":
+        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(r.metrics)} for r in shown.results]))
+        return
+    # What a study says of itself is said once, above its tables, where a person reads them one after another.
+    once = tables.note_of(shown.results) if format in ("text", "markdown") else ""
+    if once:
+        typer.echo(f"*{once}*\n" if format == "markdown" else once)
+    for name in shown.tasks:
+        view = tables.view(shown, name, metric)
+        if view is None:
+            continue
+        if once:
+            view = replace(view, note="")
+        if writer := formats.get(format):
+            typer.echo(writer(view))
+            continue
+        head, body = writers.grid(view)
+        typer.echo(f"\n{view.title}: {tables.axis_title(view.metric)}")
+        screen.table(
+            ["layer", *head], [[row, *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
+        )
+    if format == "text":
+        typer.echo("\n* the best layer, chosen on dev where there is one; – ± half of the 95% interval")
+        for line in shown.notes:
+            typer.echo(line)
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow's own pages on the right store."""
+    import os
+
+    from clipstudy.tracking import open as open_tracking
+
+    settings = Settings.read()
+    if settings.tracking.startswith("http"):
+        typer.echo(f"the MLflow server is at {redact(settings.tracking)}")
+        return
+    open_tracking(settings).prepare()
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking  # not a word of the command: it may hold a password
+    command = ["server", "--workers", "1"]
+    typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+def _results(study: str | None) -> list[Result]:
+    """What MLflow has of the study named (or of all)."""
+    from clipstudy.errors import NoResults
+    from clipstudy.tracking import open as open_tracking
+
+    tracking, name = open_tracking(Settings.read()), selecting.study_name(study)
+    found = tracking.results(name)
+    if not found and name is not None and (others := {r.study for r in tracking.results()}):
+        raise NoResults(f"The results have {selecting.unknown_name(Selection(study=name), study=others)}")
+    if not found:
+        raise NoResults
+    return found
+
+
+def _keyed(result: Result) -> dict[str, Any]:
+    names = ("run_id", "study", "model", "task", "layer")
+    return {name: getattr(result, name) for name in names}

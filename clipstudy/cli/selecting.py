@@ -1,0 +1,100 @@
+"""From the words of a command to the cells that it means, and what to say where there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clipstudy.errors import ClipstudyError, QueueError
+from clipstudy.job import Selection
+from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Engine
+
+
+def selection(
+    model: list[str] | None,
+    task: list[str] | None,
+    layer: list[str] | None,
+    everything: bool,
+    verb: str,
+    study: str | None = None,
+) -> Selection:
+    """The cells that the options name; all of them only with ``everything``. ``verb`` is for the error that says so."""
+    if not (everything or model or task or layer or study):
+        raise ClipstudyError(f"{verb} what? Name cells with --model, --task or --layer, or say: clipstudy {verb} --all")
+    return Selection(tuple(model or ()), tuple(task or ()), layers(layer), study_name(study))
+
+
+def layers(given: list[str] | None) -> tuple[int, ...]:
+    """``7`` and ``0-3`` as numbers."""
+    found: set[int] = set()
+    for text in given or ():
+        first, dash, last = text.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ClipstudyError(f'--layer "{text}": want a number or a range, as in --layer 7 or --layer 0-3')
+        found.update(range(int(first), int(last if dash else first) + 1))
+    return tuple(sorted(found))
+
+
+def study_name(given: str | None) -> str | None:
+    """A study's name, as it is or out of its file."""
+    from clipstudy import tasksfile
+
+    if given is None or not given.endswith(".toml"):
+        return given
+    return tasksfile.load(tasksfile.find(given, Settings.read().home)).name
+
+
+def existing(engine: Engine, selection: Selection) -> Selection:
+    """``selection``, if there are such cells in the table.
+
+    Raises QueueError, which says what there is.
+    """
+    from clipstudy.queue import jobs
+
+    if selection == Selection():
+        return selection
+    names = jobs.names(engine)
+    if not names:
+        raise QueueError("Nothing is enqueued. Type: clipstudy enqueue --all")
+    studies, models, tasks = (set(column) for column in zip(*names, strict=True))
+    if unknown := unknown_name(selection, study=studies, model=models, task=tasks):
+        raise QueueError(f"The job table has {unknown}")
+    if not jobs.rows(engine, selection, limit=1, newest_only=False):
+        raise QueueError(
+            "The job table has each of these names, and no cell that has them all"
+            + (f" at layer {', '.join(map(str, selection.layers))}" if selection.layers else "")
+            + ". `clipstudy status --rows` lists what there is."
+        )
+    return selection
+
+
+def unknown_name(selection: Selection, **there: Iterable[str]) -> str | None:
+    """The first name or pattern of ``selection`` that takes none of those ``there``: no model "brt". Did you mean …"""
+    from clipstudy.errors import did_you_mean
+
+    study = () if selection.study is None else (selection.study,)
+    asked = {"study": study, "model": selection.models, "task": selection.tasks}
+    for what, names in there.items():
+        for pattern in asked[what]:
+            if pattern not in names and (what == "study" or not any(Selection((pattern,)).takes(n, "") for n in names)):
+                return f'no {what} "{pattern}". {did_you_mean(pattern, names)}'
+    return None
+
+
+def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
+    """What is wrong with a selection of the study's cells that came to ``groups``."""
+    if unknown := unknown_name(selection, model=study.models, task=study.tasks):
+        return f"{study.path}: {unknown}"
+    if groups:
+        return None
+    if selection.layers:
+        deepest = max(m.layers for m in study.models.values())
+        listed = ", ".join(map(str, selection.layers))
+        return f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Mend --layer."
+    return (
+        f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Mend --model or --task."
+    )

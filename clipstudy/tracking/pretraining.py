@@ -1,0 +1,127 @@
+"""A pretraining as one MLflow run, in an experiment of its own, where no result of a study is looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from clipstudy.errors import ClipstudyError
+from clipstudy.settings import Settings
+from clipstudy.tracking import store
+from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, clip, safe_key
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "clipstudy pretraining"
+#: The record as it was given, kept with the run.
+ARTIFACT = "pretraining.json"
+
+
+def record(
+    settings: Settings,
+    done: Mapping[str, Any],
+    *,
+    seconds: float | None = None,
+    params: Mapping[str, str] | None = None,
+) -> str:
+    """Write a finished pretraining as one closed run and give the run's id; recording it again changes nothing.
+
+    Metrics are the loss curve (``loss``, step by step), the held-out figures by their own names, those of the model
+    before its first step as ``untrained/…``, what they are held against as ``floor/…``, and ``seconds``.
+
+    Args:
+        done: the record of a pretraining: ``name``, ``objective``, ``seed``, ``recipe``, ``parameters``, ``curve``,
+            ``figures``, ``untrained`` and ``floors``. Whatever else it says in one word becomes a parameter.
+        seconds: that it took, where that is known.
+        params: what the record does not say: versions, host.
+
+    Raises:
+        TrackingUnreachable: MLflow does not answer.
+        ClipstudyError: the experiment was deleted.
+    """
+    store.check(settings.tracking)
+    client, studies = store.connect(settings.tracking, settings.artifacts)
+    with store.reaching(settings.tracking):
+        from mlflow.entities import Metric, Param
+
+        run = _run(client, _experiment(client, settings, studies), done, seconds)
+        run_id: str = run.info.run_id
+        if run.info.status == "FINISHED":
+            return run_id  # closing is the last step, so nothing is missing
+        # The run's own time, not this moment's: MLflow ignores a point that it has already.
+        began = run.info.start_time
+        points = _points(done) + ([] if seconds is None else [("seconds", seconds, 0)])
+        said = {**(params or {}), **_params(done)}
+        client.log_batch(
+            run_id,
+            [Metric(name, float(value), began, step) for name, value, step in points],
+            [Param(safe_key(key), clip(value, LONGEST_PARAM)) for key, value in said.items()],
+        )
+        client.log_text(run_id, json.dumps(done, indent=1) + "\n", ARTIFACT)
+        client.set_terminated(run_id, "FINISHED", began + round(1000 * (seconds or 0)))
+        return run_id
+
+
+def digest(done: Mapping[str, Any]) -> str:
+    """What the run of a record is found by again."""
+    return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _run(client: MlflowClient, experiment: str, done: Mapping[str, Any], seconds: float | None) -> Run:
+    key, name, objective = digest(done), str(done["name"]), str(done["objective"])
+    found = client.search_runs([experiment], f"tags.`{PREFIX}record` = '{key}'", order_by=["attributes.start_time"])
+    if found:
+        return found[0]
+    steps = done["recipe"]["steps"]
+    tags = {
+        PREFIX + "level": "pretraining",
+        PREFIX + "record": key,
+        PREFIX + "model": name,
+        PREFIX + "objective": objective,
+        "mlflow.note.content": f"Pocket model **{name}**, trained from nothing on {objective} for {steps:,} steps.",
+    }
+    began = round(1000 * (time.time() - (seconds or 0)))
+    return client.create_run(experiment, began, tags, f"{name} · {objective}")
+
+
+def _points(done: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """(metric, value, step): figures at the last step, those of the untrained model before the first."""
+    steps = done["recipe"]["steps"]
+    points = [("loss", loss, step) for step, loss in done["curve"]]
+    points += [(name, value, steps) for name, value in done["figures"].items()]
+    points += [(f"untrained/{name}", value, 0) for name, value in done["untrained"].items()]
+    return points + [(f"floor/{name}", value, 0) for name, value in done["floors"].items()]
+
+
+def _params(done: Mapping[str, Any]) -> dict[str, str]:
+    own = {key: str(value) for key, value in done.items() if isinstance(value, str | int | float)}
+    return own | {f"recipe.{key}": str(value) for key, value in done["recipe"].items()}
+
+
+def _experiment(client: MlflowClient, settings: Settings, studies: str) -> str:
+    """The id of the experiment, made where it is not there yet; its files lie beside those of the studies."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        served = urlsplit(settings.tracking).scheme in store.SERVERS  # a server has places of its own
+        location = None if served else client.get_experiment(studies).artifact_location
+        try:
+            return str(client.create_experiment(EXPERIMENT, location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(EXPERIMENT)  # another process was quicker
+            assert found is not None
+    if found.lifecycle_stage != "active":
+        raise ClipstudyError(
+            f"The experiment {EXPERIMENT!r} was deleted in MLflow. "
+            f"Type: mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
