@@ -214,15 +214,15 @@ def _tasks(
             problems.append(f"{where} options: found {given!r}, want a table")
             continue
         try:
-            opts = plain(options(kind, given))
+            opts = options(kind, given)
         except BadOption as bad:
             problems.append(f"[tasks.{name}.options] {bad.key}: {bad.why}")
-            opts = {}
+            opts = options(kind, {})
         worked_out: dict[str, Any] = {
             "modality": kind.MODALITY,
             "layers": kind.LAYERS,
             "method": kind.METHOD,
-            "options": opts,
+            "options": plain(opts),
             "name": name,
         }
         refused = sorted(k for k in ("modality", "layers", "method", "name") if k in values)
@@ -236,8 +236,9 @@ def _tasks(
         spec = _built(TaskSpec, {"metric": kind.METRIC, **values, **worked_out, "seeds": seeds}, where, problems)
         if spec is None or not _good_name(where, name, problems):
             continue
-        if spec.metric not in kind.METRICS:
-            problems.append(f'{where} metric: found "{spec.metric}". {did_you_mean(spec.metric, kind.METRICS)}')
+        metrics = kind.metrics(opts)
+        if spec.metric not in metrics:
+            problems.append(f'{where} metric: found "{spec.metric}". {did_you_mean(spec.metric, metrics)}')
         if spec.dataset not in declared:
             problems.append(f'{where} dataset: found "{spec.dataset}". {did_you_mean(spec.dataset, declared)}')
         elif spec.dataset in datasets and datasets[spec.dataset].reader not in kind.READERS:

@@ -35,7 +35,6 @@ NEEDS = Needs.VECTORS
 MODALITY: Literal["text"] = "text"
 LAYERS: LayerChoice = "all"
 METRIC = "accuracy"
-METRICS = ("accuracy", "macro_f1", "selectivity")
 SEEDS = (0, 1, 2, 3, 4)
 READERS = ("senteval", "table")
 
@@ -123,6 +122,10 @@ class Arm:
 
 def views(options: Options) -> tuple[str, ...]:
     return options.views
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return "accuracy", "macro_f1", *(["selectivity"] if options.control else [])
 
 
 def read(dataset: DatasetSpec, options: Options) -> Sentences:

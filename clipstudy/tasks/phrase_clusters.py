@@ -33,7 +33,6 @@ NEEDS = Needs.VECTORS
 MODALITY: Literal["text"] = "text"
 LAYERS: LayerChoice = "all"
 METRIC = "nmi"
-METRICS = ("nmi", "ami", "nmi_arithmetic")
 SEEDS = tuple(range(10))
 READERS = ("conll2000",)
 
@@ -122,6 +121,10 @@ class Spans:
 
 def views(options: Options) -> tuple[str, ...]:
     return ("span",)
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return "nmi", "ami", "nmi_arithmetic"
 
 
 def read(dataset: DatasetSpec, options: Options) -> Spans:

@@ -53,7 +53,6 @@ class Kind(Protocol):
     MODALITY: typing.Literal["text", "image"]
     LAYERS: LayerChoice
     METRIC: str  #: the headline metric unless the table says otherwise
-    METRICS: tuple[str, ...]  #: what the headline metric may be
     SEEDS: tuple[int, ...]  #: where neither the task nor [study] says seeds
     READERS: tuple[str, ...]  #: the dataset readers that it can use
     PROFILES: Mapping[str, Mapping[str, Any]]  #: named option sets; the first is the default
@@ -65,6 +64,10 @@ class Kind(Protocol):
 
     def views(self, options: Any) -> tuple[str, ...]:
         """Which views of the states it wants."""
+        ...
+
+    def metrics(self, options: Any) -> tuple[str, ...]:
+        """What the headline metric may be, with these options."""
         ...
 
     def measure(

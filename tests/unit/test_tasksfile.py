@@ -10,6 +10,7 @@ from clipstudy import data, tasks, tasksfile
 from clipstudy.errors import StudyError
 from clipstudy.job import Selection, keys, plan
 from clipstudy.spec import Study, digest
+from clipstudy.tasks.task import options
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -169,8 +170,15 @@ def test_seeds_are_the_tasks_else_the_studys_else_the_kinds() -> None:
 @pytest.mark.parametrize("kind", tasks.kinds())
 def test_a_kinds_own_metric_and_seeds_are_good(kind: str) -> None:
     module = tasks.load(kind)
-    assert module.METRIC in module.METRICS
+    assert module.METRIC in module.metrics(options(module, {}))
     assert module.SEEDS and len(set(module.SEEDS)) == len(module.SEEDS)
+
+
+def test_a_metric_that_the_options_leave_out_is_refused() -> None:
+    asked = 'category = "syntactic"\nmetric = "selectivity"\noptions = { control = CONTROL }'
+    parse(mend('category = "syntactic"', asked.replace("CONTROL", "true")))
+    with pytest.raises(StudyError, match=r'metric: found "selectivity". What exists: accuracy, macro_f1\.'):
+        parse(mend('category = "syntactic"', asked.replace("CONTROL", "false")))
 
 
 def test_every_key_that_a_reader_uses_is_good() -> None:
