@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy import backbones, data, tasks
+from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
 from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.spec import ANY_SEED, DatasetSpec, ModelSpec, Study, TaskSpec
 from clipstudy.tasks.task import BadOption, build, options, plain
@@ -145,10 +146,14 @@ def _inherited(name: str, tables: Mapping[str, Any], problems: list[str]) -> dic
 def _model_problems(spec: ModelSpec) -> Iterator[str]:
     if spec.source not in backbones.SOURCES:
         yield f'source: found "{spec.source}". {did_you_mean(spec.source, backbones.SOURCES)}'
+    elif spec.modality not in backbones.MODALITIES[spec.source]:
+        there = backbones.MODALITIES[spec.source]
+        yield f'modality: found "{spec.modality}", but source = "{spec.source}" has {" and ".join(there)} models'
     if spec.layers < 1 or spec.batch_size < 1:
         yield f"layers and batch_size: found {spec.layers} and {spec.batch_size}, want 1 or more"
-    if spec.view not in (None, "cls", "last", "eot"):
-        yield f'view: found "{spec.view}". {did_you_mean(str(spec.view), ["cls", "last", "eot"])}'
+    summaries = SUMMARIES if spec.modality == "text" else IMAGE_SUMMARIES
+    if spec.view not in (None, *summaries):
+        yield f'view: found "{spec.view}". {did_you_mean(str(spec.view), summaries)}'
     dtypes = ["float32", "bfloat16"]
     if spec.dtype not in dtypes:
         yield f'dtype: found "{spec.dtype}". {did_you_mean(spec.dtype, dtypes)}'

@@ -4,6 +4,9 @@
 included. Layer k (1 ≤ k ≤ depth) is the *raw output of block k*, for every model. Libraries differ: GPT-2's last
 hidden state in transformers is after ``ln_f``, a CLIP text tower's is before its final norm; both are taken raw
 here. ``final_norm = true`` in a model's table applies the model's own final norm to layer ``depth`` alone.
+
+The same for images: a vision transformer's blocks are its blocks; a residual network's are its four stages, and its
+layer 0 is what its stem gives them, pooling included.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 #: The tokens that can stand for a whole text: the one put in front, the last piece of its last word, the one that
 #: closes it. A model's ``native`` is one of them.
 SUMMARIES = ("cls", "last", "eot")
+#: What can stand for a whole image: the mean over its places (global average pooling), the class token.
+IMAGE_SUMMARIES = ("gap", "cls")
 
 
 @dataclass(frozen=True)
@@ -78,5 +84,41 @@ class TextBackbone(Protocol):
 
         Returns:
             layer → ``[B, T, width]`` on the model's device, in its dtype. Values on padding are undefined.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ImageStates:
+    """States of a batch of images at one layer."""
+
+    map: torch.Tensor  #: ``[B, C, H, W]``: a residual network's map, or a transformer's patch tokens in their places
+    cls: torch.Tensor | None = None  #: ``[B, C]``: the class token; None where the model has none
+
+
+class ImageBackbone(Protocol):
+    """A frozen image encoder that gives the states of any of its layers in one pass."""
+
+    name: str  #: the model's table
+    depth: int  #: number of blocks or stages
+    widths: tuple[int, ...]  #: size of a state at each layer, 0..depth
+    summaries: tuple[str, ...]  #: which of :data:`IMAGE_SUMMARIES` it has
+    native: str  #: the model's own summary of an image: the one that its head reads
+    resolved: Mapping[str, str]  #: what decides the states, preprocessing included; as :class:`TextBackbone` has it
+
+    def preprocess(self, image: Image) -> torch.Tensor:
+        """An RGB image as the model's own configuration wants it (size, resampling, crop, mean, deviation):
+        ``[3, H, W]``, float32, on the CPU, the same size for every image."""
+        ...
+
+    def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, ImageStates]:
+        """States of ``layers`` in one pass, without gradients.
+
+        Args:
+            pixels: preprocessed images ``[B, 3, H, W]``, on any device.
+            layers: any of 0..depth.
+
+        Returns:
+            layer → states on the model's device, in its dtype.
         """
         ...

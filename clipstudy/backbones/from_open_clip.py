@@ -1,11 +1,11 @@
-"""Text towers of open_clip's two-tower models: OpenAI's CLIP, its replications, SigLIP."""
+"""Towers of open_clip's two-tower models: OpenAI's CLIP, its replications, SigLIP. Text here; loading for both."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import nn
 
-from clipstudy.backbones import blocks, checkpoint
+from clipstudy.backbones import blocks, checkpoint, open_clip_image, vision
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.vision import DTYPES, Vision
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.errors import ModelError, did_you_mean
 from clipstudy.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LOCAL, HUB = "local-dir:", "hf-hub:"
 #: How a tower pools its tokens → which token that is.
 NATIVE = {"argmax": "eot", "eos": "eot", "last": "eot", "first": "cls"}
@@ -86,8 +86,8 @@ class OpenClipText:
         return torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool)
 
 
-def load(spec: ModelSpec, device: str) -> OpenClipText:
-    """Load a text tower; of the image tower nothing stays in memory.
+def load(spec: ModelSpec, device: str) -> OpenClipText | Vision:
+    """Load the tower that ``spec.modality`` names; of the other nothing stays in memory.
 
     ``spec.checkpoint`` is one of open_clip's model names, a folder (``./x``, ``/x``, open_clip's own
     ``local-dir:FOLDER``) or ``hf-hub:OWNER/NAME``; ``spec.pretrained`` is a tag of open_clip's or a safetensors file,
@@ -105,18 +105,18 @@ def load(spec: ModelSpec, device: str) -> OpenClipText:
     described = json.dumps(config, sort_keys=True)
     model = _create(spec)
     if weights is None:
+        if spec.modality == "image":
+            vision.open_branches(model)
         identity = checkpoint.fingerprint([], described, f"random init, {checkpoint.weights_of(model)}")
     else:
         identity = checkpoint.fingerprint([weights], described)
         try:
             open_clip.load_checkpoint(model, str(weights))
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, AssertionError) as error:
             raise ModelError(
                 f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
                 f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
             ) from error
-    tower = _tower(model, spec).to(DTYPES[spec.dtype])
-    tokenizer = _tokenizer(spec)
     resolved = {
         "checkpoint": identity,
         "open_clip": checkpoint.release(open_clip.__version__),
@@ -124,25 +124,35 @@ def load(spec: ModelSpec, device: str) -> OpenClipText:
         "dtype": spec.dtype,
         "final_norm": str(spec.final_norm).lower(),
     }
-    return OpenClipText(spec, tower, tokenizer, resolved, device)
+    if spec.modality == "image":
+        seen = open_clip_image.preprocessing(spec, model.visual)
+        anatomy = open_clip_image.anatomy(spec, model.visual, seen)
+        resolved["input"] = json.dumps(asdict(seen), sort_keys=True)
+        return Vision(spec, model.visual.to(DTYPES[spec.dtype]), anatomy, resolved, device)
+    tower = _tower(model, spec).to(DTYPES[spec.dtype])
+    return OpenClipText(spec, tower, _tokenizer(spec), resolved, device)
 
 
 def _check(spec: ModelSpec) -> None:
     here = f"[models.{spec.name}]"
-    if spec.dtype not in DTYPES:
-        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
-    if spec.view is not None and spec.view not in SUMMARIES:
-        raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
-    if spec.tower not in (None, "text"):
+    if spec.tower not in (None, spec.modality):
+        other = "image" if spec.modality == "text" else "text"
         raise ModelError(
-            f'{here} tower = "{spec.tower}" with modality = "text". Write tower = "text", or modality = "image".'
+            f'{here} tower = "{spec.tower}" with modality = "{spec.modality}". Write tower = "{spec.modality}", or '
+            f'modality = "{other}".'
         )
+    if spec.modality == "image":
+        vision.check(spec)
+    elif spec.dtype not in DTYPES:
+        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    elif spec.view is not None and spec.view not in SUMMARIES:
+        raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
     if spec.revision is not None:
         raise ModelError(f"{here} revision belongs to other sources; here pretrained names the weights. Remove it.")
 
 
 def _config(spec: ModelSpec) -> dict[str, Any]:
-    """open_clip's description of the model, its depth checked against the table."""
+    """open_clip's description of the model, its tower's depth checked against the table."""
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     folder = _folder(spec)
     if folder is not None and not (folder / "open_clip_config.json").is_file():
@@ -159,6 +169,15 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
             f"{here} is not a model of open_clip {open_clip.__version__}; "
             f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Mend the key."
         )
+    if spec.modality == "image":
+        open_clip_image.check(spec, config)
+    else:
+        _check_text(spec, config)
+    return dict(config)
+
+
+def _check_text(spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     text = config.get("text_cfg", {})
     if text.get("hf_model_name"):
         raise ModelError(
@@ -176,7 +195,6 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
             f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks. Write "
             f"layers = {depth}."
         )
-    return dict(config)
 
 
 def _weights(spec: ModelSpec, config: Mapping[str, Any]) -> Path:
@@ -232,7 +250,7 @@ def _fetched(spec: ModelSpec, fetch: Callable[[], str]) -> Path:
     return file
 
 
-def _create(spec: ModelSpec) -> nn.Module:
+def _create(spec: ModelSpec) -> Any:
     # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
     quiet = logging.getLogger()
     level = quiet.level

@@ -1,0 +1,184 @@
+"""Image models of timm: residual networks, vision transformers, and what has their build."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrained, split_model_name_tag
+from torch import nn
+
+from clipstudy.backbones import checkpoint, vision
+from clipstudy.backbones.vision import Anatomy, Vision
+from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.spec import ModelSpec
+
+LOCAL, HUB = "local-dir:", "hf-hub:"
+
+
+def load(spec: ModelSpec, device: str) -> Vision:
+    """Load an image model: safetensors only.
+
+    ``spec.checkpoint`` is one of timm's names with its tag (``resnet50.tv_in1k``; the tag names the weights), a Hub id,
+    or a folder in timm's layout (``./x``, ``/x``, timm's own ``local-dir:FOLDER``).
+
+    Raises:
+        ModelError: the name, tag, configuration or weights are missing, broken, or not what the table says.
+        DeviceError: it cannot be put on ``device``.
+    """
+    _check(spec)
+    name, folder = _found(spec)
+    if spec.init == "random":
+        model = _create(spec, name, None)
+        vision.open_branches(model)
+        described = [] if folder is None else checkpoint.description_in(folder)
+        identity = checkpoint.fingerprint(described, f"random init, {checkpoint.weights_of(model)}")
+    else:
+        assert folder is not None
+        weights = _weights(spec, folder)
+        model = _create(spec, name, weights)
+        described = checkpoint.description_in(folder)
+        identity = checkpoint.commit_of(folder) or checkpoint.fingerprint([*described, weights])
+    seen = resolve_data_config({}, model=model)
+    anatomy = _anatomy(spec, model, seen)
+    vision.check_depth(spec, len(anatomy.stages))
+    resolved = {
+        "checkpoint": identity,
+        "timm": checkpoint.release(timm.__version__),
+        "torch": checkpoint.release(torch.__version__),
+        "dtype": spec.dtype,
+        "final_norm": str(spec.final_norm).lower(),
+        "input": json.dumps(seen, sort_keys=True),
+    }
+    return Vision(spec, model.to(vision.DTYPES[spec.dtype]), anatomy, resolved, device)
+
+
+def _check(spec: ModelSpec) -> None:
+    vision.check(spec)
+    here = f"[models.{spec.name}]"
+    if spec.tower is not None:
+        raise ModelError(f'{here} tower = "{spec.tower}", but models of timm have one tower. Remove the key.')
+    if spec.pretrained is not None:
+        raise ModelError(
+            f'{here} pretrained is a key of source "open_clip". Name the weights by the checkpoint\'s tag '
+            '(checkpoint = "resnet50.tv_in1k").'
+        )
+
+
+def _found(spec: ModelSpec) -> tuple[str, Path | None]:
+    """What timm calls the model, and the folder of its files; None: an untrained model by its name needs none."""
+    reference = spec.checkpoint.removeprefix(HUB)
+    is_path = reference.startswith((LOCAL, ".", "/", "~"))
+    if not is_path and "/" not in reference:
+        return reference, _named(spec)
+    path = reference.removeprefix(LOCAL)
+    # folder_of takes a path and a Hub id; what timm marks as a path must not be looked up on the Hub.
+    plain = str(Path(path).expanduser().absolute()) if is_path else path
+    folder = checkpoint.folder_of(replace(spec, checkpoint=plain), weights=spec.init == "pretrained")
+    config = folder / "config.json"
+    try:
+        known = json.loads(config.read_text(encoding="utf-8"))
+        architecture = known.get("architecture") if isinstance(known, dict) else None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no config.json that can be read ({error}). '
+            "Give a checkpoint in timm's layout."
+        ) from error
+    if not isinstance(architecture, str) or not is_model(architecture):
+        raise ModelError(
+            f'[models.{spec.name}] {config}: architecture is "{architecture}", no model of timm {timm.__version__}. '
+            f"{_near(str(architecture))} Give a checkpoint in timm's layout."
+        )
+    return f"{LOCAL}{folder}", folder
+
+
+def _named(spec: ModelSpec) -> Path | None:
+    """The folder of the weights that one of timm's names stands for."""
+    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
+    architecture, tag = split_model_name_tag(spec.checkpoint)
+    if not is_model(architecture):
+        raise ModelError(f"{here} is not a model of timm {timm.__version__}; {_near(architecture)} Mend the key.")
+    tags = [name.partition(".")[2] for name in list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ModelError(f"{here}: {architecture} has no tag {tag}; {did_you_mean(tag, tags)} Mend the key.")
+    if spec.init == "random":
+        return None
+    if not tag:
+        first = f"{architecture}.{tags[0]}" if tags else architecture
+        raise ModelError(
+            f"{here} names no weights, and what timm takes then changes from version to version. Write the tag too, "
+            f'as in "{first}". {did_you_mean("", tags)}'
+        )
+    home = getattr(get_pretrained_cfg(spec.checkpoint), "hf_hub_id", None)
+    if not home:
+        raise ModelError(f"{here} has no weights on the Hub. {did_you_mean(tag, tags)} Choose another tag.")
+    return checkpoint.folder_of(replace(spec, checkpoint=home), weights=True)
+
+
+def _weights(spec: ModelSpec, folder: Path) -> Path:
+    files = {file.name: file for file in checkpoint.weights_in(folder, spec)}
+    if len(files) > 1 and "model.safetensors" not in files:
+        raise ModelError(
+            f"[models.{spec.name}] {folder} holds {len(files)} safetensors files ({', '.join(files)}). Keep one, or "
+            "call it model.safetensors."
+        )
+    return files.get("model.safetensors") or next(iter(files.values()))
+
+
+def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
+    # The weights are always a file here: what timm would fetch by itself may be pickled.
+    source = {"file": str(weights), "source": None} if weights else {}
+    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.init_seed)
+        try:
+            return timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=source)
+        except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
+            said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise ModelError(
+                f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({said}). Weights and '
+                "configuration do not belong together; fetch the checkpoint again."
+            ) from error
+
+
+def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
+    stages = _stages(model)
+    if stages is None or getattr(model, "output_fmt", "NCHW") not in ("NCHW", "NLC"):
+        raise ModelError(
+            f"[models.{spec.name}] {spec.checkpoint} is a {type(model).__name__}, whose layers are not known here. "
+            "Choose a residual network or a vision transformer."
+        )
+    tokens = getattr(model, "patch_embed", None) is not None
+    cls = tokens and getattr(model, "cls_token", None) is not None
+    return Anatomy(
+        stages,
+        model.forward_features,
+        create_transform(**seen, is_training=False),
+        size=tuple(seen["input_size"][1:]),
+        grid=tuple(model.patch_embed.grid_size) if tokens else None,
+        prefix=getattr(model, "num_prefix_tokens", 0),
+        cls=cls,
+        normed=tokens and not isinstance(getattr(model, "norm", nn.Identity()), nn.Identity),
+        native="cls" if cls and getattr(model, "global_pool", None) == "token" else "gap",
+    )
+
+
+def _stages(model: Any) -> Sequence[nn.Module] | None:
+    if all(hasattr(model, f"layer{k}") for k in (1, 2, 3, 4)):
+        return [model.layer1, model.layer2, model.layer3, model.layer4]
+    for held in (getattr(model, name, None) for name in ("stages", "blocks")):
+        if isinstance(held, nn.Sequential | nn.ModuleList):
+            return list(held)
+    return None
+
+
+def _near(architecture: str) -> str:
+    """The few of timm's thousand names that are nearest."""
+    return did_you_mean(architecture, difflib.get_close_matches(architecture, list_models(), n=6))

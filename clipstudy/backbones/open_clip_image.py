@@ -1,0 +1,66 @@
+"""Image towers of open_clip's two-tower models: CLIP's residual network and its vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from clipstudy.backbones import vision
+from clipstudy.backbones.vision import Anatomy
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+
+
+def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Raises ModelError where open_clip's description holds no image tower of its own, or one of another depth."""
+    described = config.get("vision_cfg", {})
+    if described.get("timm_model_name"):
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has a model of timm '
+            f"({described['timm_model_name']}) as its image tower. Choose a model whose image tower is open_clip's "
+            "own, such as RN50-quickgelu or ViT-B-16-quickgelu."
+        )
+    layers = described.get("layers", open_clip.CLIPVisionCfg.layers)
+    vision.check_depth(spec, len(layers) if isinstance(layers, list | tuple) else layers)
+
+
+def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
+    """How the tower's images are prepared: what its description says, and what its weights' tag does."""
+    tag = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained) if spec.pretrained else {}
+    return PreprocessCfg(**merge_preprocess_dict(tower.preprocess_cfg, tag))
+
+
+def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
+    transform = image_transform_v2(seen, is_train=False)
+    size = seen.input_size[1:]
+    if isinstance(tower, ModifiedResNet):
+        return Anatomy([tower.layer1, tower.layer2, tower.layer3, tower.layer4], tower, transform, size)
+    if not isinstance(tower, VisionTransformer):
+        raise ModelError(
+            f"[models.{spec.name}] {spec.checkpoint} has a {type(tower).__name__} as its image tower, whose layers are "
+            "not known here. Choose a CLIP model."
+        )
+    pooled_first = tower.attn_pool is not None or tower.final_ln_after_pool
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = tower.transformer(tower._embeds(pixels))
+        return states if pooled_first else tower.ln_post(states)
+
+    return Anatomy(
+        list(tower.transformer.resblocks),
+        forward,
+        transform,
+        size,
+        grid=tuple(tower.grid_size),
+        prefix=1,
+        cls=True,
+        normed=not pooled_first and not isinstance(tower.ln_post, nn.Identity),
+        native="cls" if tower.attn_pool is None and tower.pool_type == "tok" else "gap",
+    )

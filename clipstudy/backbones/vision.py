@@ -1,0 +1,123 @@
+"""Image models of any library behind one protocol: a library's module says how its model is built, the rest is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from clipstudy.backbones import blocks
+from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How an image model is built, in the words of this house."""
+
+    stages: Sequence[nn.Module]  #: layers 1..depth, called one after another
+    forward: Callable[[torch.Tensor], torch.Tensor]  #: stem and stages; its last states after the final norm
+    transform: Callable[[Image], Any]  #: the library's own, for evaluation
+    size: tuple[int, int]  #: height and width of what the transform gives
+    grid: tuple[int, int] | None = None  #: rows and columns of patch tokens; None: the stages give maps
+    prefix: int = 0  #: tokens before the patch tokens
+    cls: bool = False  #: is the first of them a class token?
+    normed: bool = False  #: is there a final norm over the states of the last stage?
+    native: str = "gap"  #: what the model's own head reads
+
+
+class Vision:
+    """An image model behind the :class:`~clipstudy.backbones.backbone.ImageBackbone` protocol."""
+
+    def __init__(self, spec: ModelSpec, model: Any, anatomy: Anatomy, resolved: Mapping[str, str], device: str) -> None:
+        self.name, self.depth, self.resolved = spec.name, len(anatomy.stages), resolved
+        self._anatomy, self._final_norm = anatomy, spec.final_norm
+        self._device, self._dtype = torch.device(device), DTYPES[spec.dtype]
+        if spec.final_norm and not anatomy.normed:
+            raise ModelError(
+                f"[models.{spec.name}] final_norm = true, but {type(model).__name__} has no norm after its last layer. "
+                "Remove the key."
+            )
+        self.summaries = IMAGE_SUMMARIES if anatomy.cls else ("gap",)
+        self.native = spec.view or anatomy.native
+        if self.native not in self.summaries:
+            raise ModelError(
+                f'[models.{spec.name}] view = "{self.native}", but {type(model).__name__} has no class token. '
+                'Write view = "gap".'
+            )
+        blocks.place(model, device)
+        # Convolutions are faster so; what a transformer makes of its one convolution is the same.
+        self._layout = torch.contiguous_format if anatomy.grid else torch.channels_last
+        model.to(memory_format=self._layout)
+        trial = self.states(torch.zeros(1, 3, *anatomy.size), range(self.depth + 1))
+        self.widths = tuple(trial[layer].map.shape[1] for layer in range(self.depth + 1))
+
+    def preprocess(self, image: Image) -> torch.Tensor:
+        # Libraries resize what they are given and turn it to RGB later or never; palettes do not survive resizing.
+        pixels: torch.Tensor = self._anatomy.transform(image.convert("RGB"))
+        return pixels
+
+    def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, ImageStates]:
+        pixels = pixels.to(self._device, self._dtype).contiguous(memory_format=self._layout)
+        found = blocks.run(self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), self._final_norm)
+        return {layer: self._told_apart(layer, states) for layer, states in found.items()}
+
+    def _told_apart(self, layer: int, states: torch.Tensor) -> ImageStates:
+        grid, prefix = self._anatomy.grid, self._anatomy.prefix
+        if grid is None and states.ndim == 4:
+            return ImageStates(states)
+        if grid is None or states.ndim != 3 or states.shape[1] != prefix + grid[0] * grid[1]:
+            want = f"{prefix} + {grid[0]} × {grid[1]} tokens" if grid else "maps [images, channels, rows, columns]"
+            raise ModelError(
+                f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, want {want}. Choose a "
+                "residual network or a vision transformer whose blocks keep all tokens."
+            )
+        patches = states[:, prefix:].transpose(1, 2).unflatten(2, grid)
+        return ImageStates(patches, states[:, 0] if self._anatomy.cls else None)
+
+
+def check(spec: ModelSpec) -> None:
+    """What every source of image models refuses.
+
+    Raises:
+        ModelError: a dtype or view that does not exist, or a key that only text models have.
+    """
+    here = f"[models.{spec.name}]"
+    if spec.dtype not in DTYPES:
+        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    if spec.view is not None and spec.view not in IMAGE_SUMMARIES:
+        raise ModelError(
+            f'{here} view = "{spec.view}" is none of an image. Write one of: {", ".join(IMAGE_SUMMARIES)}.'
+        )
+    if spec.max_tokens is not None:
+        raise ModelError(f"{here} max_tokens belongs to text models. Remove it.")
+
+
+def check_depth(spec: ModelSpec, depth: int) -> None:
+    """Raises ModelError where the table says another number of layers than the checkpoint has."""
+    if depth != spec.layers:
+        raise ModelError(
+            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks or stages. Write "
+            f"layers = {depth}."
+        )
+
+
+def open_branches(model: nn.Module) -> None:
+    """Let the residual branches of an untrained model through.
+
+    Libraries start the last norm of each branch at zero, which helps training; without training it would leave a twin
+    of shortcuts alone.
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.ndim == 1 and not weight.any():
+            nn.init.ones_(weight)
