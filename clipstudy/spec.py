@@ -72,6 +72,8 @@ class DatasetSpec:
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
     limit_seed: Seed = 0
     unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
+    development: float = 0.1  #: share of train that early stopping looks at, where the dev split is what is reported
+    development_seed: Seed = 0  #: which rows these are
     exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
     hint: str = ""  #: what to do where its files are missing
     base: str = ""  #: the folder that a relative path starts from

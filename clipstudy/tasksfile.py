@@ -174,6 +174,8 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
 def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     if spec.limit is not None and spec.limit < 2:
         yield f"limit: found {spec.limit}, want 2 or more rows a split"
+    if not 0 < spec.development < 1:
+        yield f"development: found {spec.development}, want a share of train, more than 0 and less than 1"
     if spec.reader not in data.READERS:
         yield f'reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}'
         return
