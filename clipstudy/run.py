@@ -11,12 +11,12 @@ from typing import Any
 from clipstudy import backbones, tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.features.cache import Store
-from clipstudy.features.extract import extract
+from clipstudy.features.extract import Features, extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
 from clipstudy.settings import locate, redact
 from clipstudy.spec import ModelSpec, decisive
-from clipstudy.tasks.task import Bench, options
+from clipstudy.tasks.task import Bench, WithReference, options
 
 log = logging.getLogger(__name__)
 
@@ -68,19 +68,29 @@ def run(
     kind = tasks.load(group.task.kind)
     opts = options(kind, group.task.options)
     data = kind.read(group.dataset, opts)
-    model = shelf.take(group.model)
     # Which weights and which rows: pinned to the group. With which libraries: recorded, may differ between batches.
-    pin({"checkpoint": model.resolved["checkpoint"], "data": data.fingerprint})
-    features = extract(
-        model,
-        data.texts,
-        layers=layers,
-        views=kind.views(opts),
-        batch_size=group.model.batch_size,
-        store=store,
-        on_progress=lambda done, of: bench.progress("encode", done, of),
-    )
-    common = {**{f"resolved.{k}": v for k, v in model.resolved.items()}, "resolved.data": data.fingerprint}
+    pinned = {"data": data.fingerprint}
+
+    def encode(spec: ModelSpec, some: Sequence[int]) -> Features:
+        return extract(
+            shelf.take(spec),
+            data.texts,
+            layers=some,
+            views=kind.views(opts),
+            batch_size=spec.batch_size,
+            store=store,
+            on_progress=lambda done, of: bench.progress("encode", done, of),
+        )
+
+    reference = group.task.reference
+    if reference:  # before the group's own model, which the shelf is to be left with
+        beside = encode(reference, range(reference.layers + 1))
+        pinned["reference"] = shelf.take(reference).resolved["checkpoint"]
+    model = shelf.take(group.model)
+    pin({"checkpoint": model.resolved["checkpoint"], **pinned})
+    own = encode(group.model, layers)
+    features = WithReference(own, beside, reference) if reference else own
+    common = {f"resolved.{k}": v for k, v in {**model.resolved, **pinned}.items()}
     common |= {"resolved.source": data.source, "device": bench.device}
 
     def measure(some: Sequence[int]) -> Iterator[tuple[int, Outcome]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
@@ -72,6 +72,8 @@ class DatasetSpec:
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
     limit_seed: Seed = 0
     unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
+    development: float = 0.1  #: share of train that early stopping looks at, where the dev split is what is reported
+    development_seed: Seed = 0  #: which rows these are
     exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
     hint: str = ""  #: what to do where its files are missing
     base: str = ""  #: the folder that a relative path starts from
@@ -94,6 +96,8 @@ class TaskSpec:
     layers: LayerChoice = "all"
     options: Mapping[str, Any] = field(default_factory=dict)  #: every option of the kind, defaults filled in
     method: int = 1  #: the kind's METHOD version: what the same options mean may change with the code
+    #: The model that the others are compared with: whole, since a worker reads nothing but its group.
+    reference: ModelSpec | None = None
     label: str | None = None
     optional: bool = False
 
@@ -133,20 +137,28 @@ def digest(model: ModelSpec, dataset: DatasetSpec, task: TaskSpec) -> str:
 
 
 def decisive(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
-    """The keys of ``spec`` that decide a result, as plain JSON values."""
-    return {k: v for k, v in plain(spec).items() if k not in spec.PRESENTATION}
+    """The keys of ``spec`` that decide a result, as plain JSON values; of a spec within it likewise."""
+    return _json(spec, decisive, without=spec.PRESENTATION)
 
 
 def _hashed(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
     # Keys at their default are left out, so that a key which a later version adds changes no digest by itself.
     defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(spec)}
-    return {k: v for k, v in decisive(spec).items() if v != defaults[k]}
+    return {k: v for k, v in _json(spec, _hashed, without=spec.PRESENTATION).items() if v != defaults[k]}
 
 
 def plain(spec: ModelSpec | DatasetSpec | TaskSpec) -> dict[str, Any]:
     """``spec`` as JSON values."""
+    return _json(spec, plain)
+
+
+def _json(
+    spec: ModelSpec | DatasetSpec | TaskSpec, within: Callable[[Any], Any], without: Collection[str] = ()
+) -> dict[str, Any]:
+    """The fields of ``spec`` as JSON values; a spec among them becomes what ``within`` makes of it."""
+    held = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in without}
     # Not asdict(): it copies deeply what JSON copies anyway, and takes nine tenths of a large enqueue.
-    result: dict[str, Any] = json.loads(json.dumps({f.name: getattr(spec, f.name) for f in fields(spec)}))
+    result: dict[str, Any] = json.loads(json.dumps(held, default=within))
     return result
 
 
@@ -161,6 +173,8 @@ def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
 def task_from(values: Mapping[str, Any]) -> TaskSpec:
     kept = _known(TaskSpec, values)
     kept["seeds"] = tuple(kept.get("seeds", TaskSpec.seeds))
+    if kept.get("reference"):
+        kept["reference"] = model_from(kept["reference"])
     return TaskSpec(**kept)
 
 

@@ -13,7 +13,7 @@ from clipstudy import backbones, data, tasks
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
 from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.spec import ANY_SEED, DatasetSpec, ModelSpec, Study, TaskSpec
-from clipstudy.tasks.task import BadOption, build, options, plain
+from clipstudy.tasks.task import BadOption, Kind, Needs, build, options, plain
 
 #: Studies that come with the package: a folder each with a file of this name, called by the folder's name.
 SHIPPED = "tasks.toml"
@@ -86,7 +86,7 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
             problems.append(f"[study] {key}: found {value!r}, want a text")
     models = _by_name(_models(_table(tables, "models", problems), base, problems), problems)
     datasets = {d.name: d for d in _datasets(_table(tables, "datasets", problems), base, problems)}
-    found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), datasets, tables, shared, problems)}
+    found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), models, datasets, tables, shared, problems)}
     for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
         if not there and not problems:
             problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
@@ -179,6 +179,8 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
 def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     if spec.limit is not None and spec.limit < 2:
         yield f"limit: found {spec.limit}, want 2 or more rows a split"
+    if not 0 < spec.development < 1:
+        yield f"development: found {spec.development}, want a share of train, more than 0 and less than 1"
     if spec.reader not in data.READERS:
         yield f'reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}'
         return
@@ -196,6 +198,7 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
 
 def _tasks(
     tables: Mapping[str, Any],
+    models: Mapping[str, ModelSpec],
     datasets: Mapping[str, DatasetSpec],
     file: Mapping[str, Any],
     shared: Any,
@@ -229,6 +232,7 @@ def _tasks(
             "method": kind.METHOD,
             "options": plain(opts),
             "name": name,
+            "reference": _reference(values, kind, models, file, where, problems),
         }
         refused = sorted(k for k in ("modality", "layers", "method", "name") if k in values)
         if refused:
@@ -252,6 +256,36 @@ def _tasks(
                 f'"{kind_name}" reads {" or ".join(kind.READERS)}'
             )
         yield spec
+
+
+def _reference(
+    values: Mapping[str, Any],
+    kind: Kind,
+    models: Mapping[str, ModelSpec],
+    file: Mapping[str, Any],
+    where: str,
+    problems: list[str],
+) -> ModelSpec | None:
+    """The model that a task's ``reference`` names; None where it may not or, then a problem, must name one."""
+    name = values.get("reference")
+    if kind.NEEDS is not Needs.REFERENCE:
+        if name is not None:
+            problems.append(f'{where} reference: kind = "{values["kind"]}" compares with no model. Remove the key')
+        return None
+    spec = models.get(name) if isinstance(name, str) else None
+    if spec is None:
+        declared = file.get("models")
+        # A table that became no model was told of already; one that init_seeds made several of was not.
+        told = isinstance(declared, dict) and name in [*declared] and all(m.family != name for m in models.values())
+        if not told:
+            found = "missing" if name is None else f'found "{name}"'
+            problems.append(
+                f'{where} reference: {found}; kind = "{values["kind"]}" wants a model of this study to compare with. '
+                + did_you_mean(str(name or ""), models)
+            )
+    elif spec.modality != kind.MODALITY:
+        problems.append(f'{where} reference: "{name}" is of modality {spec.modality}, the task of {kind.MODALITY}')
+    return spec
 
 
 def _built(cls: Any, values: Mapping[str, Any], where: str, problems: list[str]) -> Any:

@@ -31,10 +31,16 @@ UNITS: Mapping[str, tuple[str, float, int]] = {
     "nmi": ("NMI", 1, 3),
     "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
     "ami": ("AMI", 1, 3),
+    "cka": ("CKA with the nearest layer", 1, 3),
     "psnr": ("PSNR (dB)", 1, 2),
     "ssim": ("SSIM", 1, 3),
 }
-BASELINE_NAMES = {"majority": "majority class", "random": "random clusters", "span_length": "span length"}
+BASELINE_NAMES = {
+    "majority": "majority class",
+    "random": "random clusters",
+    "span_length": "span length",
+    "permuted": "unpaired texts",
+}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,16 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "path": ("splits", "exclude"),
         "hub": ("config", "revision", "splits", "columns", "exclude"),
     },
+    # Questions over passages: the released jsonl, SuperGLUE's, or a Hub table of either's columns.
+    "boolq": {
+        "path": ("splits", "limit", "limit_seed", "development", "development_seed"),
+        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "development", "development_seed"),
+    },
+    # One word in two sentences: the released data and gold, SuperGLUE's jsonl, or a Hub table of its columns.
+    "wic": {
+        "path": ("splits", "limit", "limit_seed", "development", "development_seed"),
+        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "development", "development_seed"),
+    },
     # `tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files.
     "senteval": {
         "path": ("limit", "limit_seed", "unseen_labels"),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipstudy.data import conll2000, senteval
-from clipstudy.pocket import pairs
+from clipstudy.data import boolq, conll2000, senteval, wic
+from clipstudy.data.pairs import Split
 from clipstudy.spec import DatasetSpec
 
 Features = Callable[[str], dict[str, float]]
@@ -48,10 +48,16 @@ def report(folder: Path) -> list[Floor]:
         ]
     (train, train_labels), (test, test_labels) = (list(zip(*spans[split], strict=True)) for split in ("train", "test"))
     found.append(floor("conll2000 chunks", train, train_labels, test, test_labels))
-    for name, read_pairs in (("boolq", pairs.read_questions), ("wic", pairs.read_senses)):
-        parts = [read_pairs(folder / name, split) for split in ("train", "test")]
-        found.append(floor(name, *(list(column) for part in parts for column in zip(*part, strict=True))))
+    for name, reader in (("boolq", boolq), ("wic", wic)):
+        spec = DatasetSpec(name=name, reader=name, path=str(folder / name))
+        found.append(floor(name, *_sides(reader.released(spec, "train")), *_sides(reader.released(spec, "test"))))
     return found
+
+
+def _sides(split: Split) -> tuple[list[str], list[str]]:
+    """Pairs as texts, a tab between the sides, and their labels."""
+    texts = ["\t".join((" ".join(pair.first), " ".join(pair.second))) for pair in split.pairs]
+    return texts, [pair.label for pair in split.pairs]
 
 
 def floor(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from clipstudy.pocket import vocabulary as voc
@@ -225,17 +224,3 @@ def sense_lines(found: list[SensePair]) -> tuple[list[str], list[str]]:
     """WiC's released layout: ``<split>.data.txt`` with lemma, N or V, ``i-j``, two sentences; ``<split>.gold.txt``."""
     data = [f"{p.lemma}\t{p.pos}\t{p.places[0]}-{p.places[1]}\t{p.sentences[0]}\t{p.sentences[1]}" for p in found]
     return data, ["T" if p.same else "F" for p in found]
-
-
-def read_questions(folder: Path, split: str) -> list[tuple[str, str]]:
-    """(question TAB passage, answer) of one split."""
-    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [(f"{row['question']}\t{row['passage']}", str(row["answer"])) for row in rows]
-
-
-def read_senses(folder: Path, split: str) -> list[tuple[str, str]]:
-    """(sentence TAB sentence, T or F) of one split."""
-    data, gold = (
-        (folder / split / f"{split}.{part}.txt").read_text(encoding="utf-8").splitlines() for part in ("data", "gold")
-    )
-    return [("\t".join(line.split("\t")[3:]), label) for line, label in zip(data, gold, strict=True)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.spec import DatasetSpec, LayerChoice, ModelSpec
 
 if TYPE_CHECKING:
     from clipstudy.features.extract import Features, Text
@@ -23,6 +23,7 @@ class Needs(StrEnum):
     """What a kind must be given."""
 
     VECTORS = "vectors"  #: pooled states, cached
+    REFERENCE = "reference"  #: the same, and those of the task's reference model: WithReference
 
 
 class Data(Protocol):
@@ -34,6 +35,15 @@ class Data(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def source(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class WithReference:
+    """The same texts through two models."""
+
+    own: Features  #: at the batch's layers
+    reference: Features  #: at all its layers
+    model: ModelSpec  #: the reference
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,16 @@ class Kind(Protocol):
         ...
 
     def measure(
-        self, features: Features, data: Any, layers: Sequence[int], seeds: Sequence[int], options: Any, bench: Bench
+        self,
+        features: Features | WithReference,
+        data: Any,
+        layers: Sequence[int],
+        seeds: Sequence[int],
+        options: Any,
+        bench: Bench,
     ) -> Iterator[Outcome]:
         """One Outcome a layer, all layers fitted together. Randomness comes from (layer, seed) alone, so an outcome
-        does not depend on which other layers were asked for."""
+        does not depend on which other layers were asked for. A kind that needs a reference is given WithReference."""
         ...
 
 

@@ -120,6 +120,9 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"table"\ncolumns = {text = ["a"]}', "columns.text: found ['a'], want a text"),
         ('path = "./shift.txt"', 'path = "./s"\nlimit_seed = -1', "limit_seed: found -1, want a whole number from 0"),
         ('path = "./shift.txt"', 'path = "./s"\nlimit = 1', "limit: found 1"),
+        ('"senteval"', '"wic"\ndevelopment = 1.0', "[datasets.shift] development: found 1.0, want a share of train"),
+        ('"senteval"', '"boolq"\ndevelopment = 0', "[datasets.shift] development: found 0.0, want a share of train"),
+        ('"senteval"', '"senteval"\ndevelopment = 0.2', 'development: reader = "senteval" does not use it'),
         ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". did you mean "classify"?'),
         ('kind = "classify"', "", "[tasks.shift] kind: missing"),
         ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". did you mean "shift"?'),
@@ -187,12 +190,17 @@ def test_a_metric_that_the_options_leave_out_is_refused() -> None:
 def test_every_key_that_a_reader_uses_is_good() -> None:
     values = {"limit": "9", "limit_seed": "1", "config": '"c"', "revision": '"r"', "splits": '{dev = "validation"}'}
     values |= {"columns": '{text = "t"}', "exclude": "{train = [0, 81]}", "unseen_labels": '"drop"'}
+    values |= {"development": "0.2", "development_seed": "1"}
     for reader, places in data.READERS.items():
         for place, keys_ in places.items():
             table = "".join(f"{key} = {values[key]}\n" for key in keys_)
             text = mend('path = "./shift.txt"', f'{place} = "./x"\n{table}').replace('"senteval"', f'"{reader}"')
-            kind = next(k for k in tasks.kinds() if reader in tasks.load(k).READERS)
-            parse(text.replace('"classify"', f'"{kind}"'))
+            kind = next((k for k in tasks.kinds() if reader in tasks.load(k).READERS), None)
+            if kind:
+                parse(text.replace('"classify"', f'"{kind}"'))
+            else:  # no kind reads it: that is the only problem
+                with pytest.raises(StudyError, match=rf'1 problem\n.*has reader = "{reader}", but kind = "classify"'):
+                    parse(text)
 
 
 def test_all_problems_at_once() -> None:

@@ -1,0 +1,187 @@
+"""How alike are a layer and each layer of a reference model? Linear CKA on the same texts: a row of a heat map.
+
+Kornblith et al. 2019 (ICML), from the unbiased HSIC over minibatches (Nguyen, Raghu & Kornblith 2021, ICLR), so that a
+wide layer is not alike to anything for its width. `docs/design/similarity.md` says why each choice is made.
+
+Profiles
+    ``default``    the published measure: vectors as they are, five cuts of the texts into minibatches.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import DataError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.tasks.task import BadOption, Bench, Needs, WithReference
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clipstudy.features.extract import Features, Text
+    from clipstudy.metrics import Interval
+    from clipstudy.probes.similarity import Hsic
+
+METHOD = 1
+NEEDS = Needs.REFERENCE
+MODALITY: Literal["text"] = "text"
+LAYERS: LayerChoice = "all"
+METRIC = "cka"
+SEEDS = (0, 1, 2, 3, 4)  #: each another cut of the texts into minibatches
+READERS = ("senteval", "table", "conll2000")
+PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+
+#: Minibatches that an interval asks for: resampling fewer understates it.
+MINIBATCHES = 8
+#: The unbiased HSIC divides by the texts of a minibatch minus 3.
+SMALLEST = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default"] = "default"
+    views: tuple[Literal["mean", "native", "cls", "last", "eot"], ...] = (
+        "mean",
+        "native",
+    )  #: the first is the headline
+    split: Literal["train", "dev", "test"] = "test"
+    standardise: bool = False  #: per dimension, so that no few dimensions decide
+    batch_size: int = 64  #: texts a minibatch
+    draws: int = 1000  #: bootstrap draws of the interval
+
+    def __post_init__(self) -> None:
+        if not self.views or len(set(self.views)) < len(self.views):
+            raise BadOption("views", f"found {list(self.views)}, want one or more, each once")
+        if self.batch_size < SMALLEST:
+            raise BadOption("batch_size", f"found {self.batch_size}, want {SMALLEST} or more")
+        if self.draws < 1:
+            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The different texts of one split."""
+
+    texts: tuple[Text, ...]
+    repeated: int  #: texts left out, since one before them says the same
+    fingerprint: str
+    source: str
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return options.views
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return ("cka",)
+
+
+def read(dataset: DatasetSpec, options: Options) -> Texts:
+    """The texts of ``options.split``, each once: a text is alike to itself, as no two texts are.
+
+    Raises:
+        DataError: too few texts to make minibatches of, and all that the reader refuses.
+    """
+    from clipstudy.features.extract import Text
+
+    words, fingerprint, source = _sentences(dataset, options.split)
+    texts = tuple(Text(one) for one in dict.fromkeys(words))
+    wanted = MINIBATCHES * options.batch_size
+    if len(texts) < wanted:
+        raise DataError(
+            f'[datasets.{dataset.name}] split "{options.split}" of {source} has {len(texts)} different texts; '
+            f"{MINIBATCHES} minibatches of batch_size = {options.batch_size} want {wanted}. Lower batch_size in the "
+            "task's options, or name a larger split."
+        )
+    return Texts(texts, len(words) - len(texts), fingerprint, source)
+
+
+def measure(
+    features: WithReference, data: Texts, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    from clipstudy.probes.similarity import chance, intervals, minibatches
+
+    cuts = [minibatches(len(data.texts), options.batch_size, seed) for seed in seeds]
+    found: dict[tuple[str, int], list[Hsic]] = {(view, layer): [] for view in options.views for layer in layers}
+    done, of = 0, len(cuts) * len(found)
+    for cut in cuts:
+        for view in options.views:
+            for layer, one in zip(layers, _compared(features, view, layers, cut, options), strict=True):
+                bench.progress("similarity", done, of)
+                found[view, layer].append(one)
+                done += 1
+    bench.progress("similarity", of, of)
+
+    for layer in layers:
+        metrics = {
+            "items/test": Estimate(cuts[0].size),
+            "items/repeated": Estimate(data.repeated),
+            "truncated": Estimate(int(features.own.truncated.sum())),
+            "reference/truncated": Estimate(int(features.reference.truncated.sum())),
+        }
+        rows: list[tuple[Any, ...]] = []
+        for view in options.views:
+            alike, unpaired = intervals(found[view, layer], draws=options.draws), chance(found[view, layer])
+            metrics |= _metrics("" if view == options.views[0] else f"{view}/", alike, unpaired)
+            pairs = zip(alike, unpaired.mean(axis=0).tolist(), strict=True)
+            rows += [(view, layer, j, *one, by_chance) for j, (one, by_chance) in enumerate(pairs)]
+        yield Outcome(
+            layer=layer,
+            metrics=metrics,
+            params={"reference": features.model.name},
+            artifacts=(Artifact("cka.csv", _csv(rows)),),
+        )
+
+
+def _metrics(prefix: str, alike: Sequence[Interval], unpaired: NDArray[Any]) -> dict[str, Estimate]:
+    """A layer beside each layer of the reference: the nearest one, what chance makes of the largest, and all."""
+    nearest = max(range(len(alike)), key=lambda j: alike[j].value)
+    return {
+        f"{prefix}cka": Estimate(*alike[nearest]),
+        f"{prefix}nearest": Estimate(nearest),
+        f"{prefix}baseline/permuted": Estimate(float(unpaired.max(axis=1).mean())),
+        **{f"{prefix}cka/{j}": Estimate(*one) for j, one in enumerate(alike)},
+    }
+
+
+def _compared(
+    features: WithReference, view: str, layers: Sequence[int], cut: NDArray[Any], options: Options
+) -> Iterator[Hsic]:
+    """Each of ``layers`` in turn with all layers of the reference, on one cut."""
+    import numpy as np
+
+    from clipstudy.probes.similarity import centred, grams, hsic
+
+    def matrices(of: Features, layer: int) -> NDArray[Any]:
+        return grams(centred(of.vectors(layer, view), scaled=options.standardise), cut)
+
+    others = np.stack([matrices(features.reference, j) for j in range(features.model.layers + 1)])
+    for layer in layers:
+        yield hsic(matrices(features.own, layer), others)
+
+
+def _sentences(dataset: DatasetSpec, split: str) -> tuple[list[tuple[str, ...]], str, str]:
+    """The words of each text of a split that models may be shown, the data's fingerprint, and where it lies."""
+    from clipstudy.data import conll2000, senteval, table
+
+    if dataset.reader == "conll2000":
+        corpus = conll2000.read(dataset, split)
+        shown = [s.words for row, s in enumerate(corpus.sentences) if row not in corpus.excluded]
+        return shown, corpus.fingerprint, corpus.source
+    labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
+    return list(getattr(labelled, split).texts), labelled.fingerprint, labelled.source
+
+
+def _csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["view", "layer", "reference_layer", "cka", "low", "high", "permuted"])
+    table.writerows(rows)
+    return text.getvalue().encode()
