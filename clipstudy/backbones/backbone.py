@@ -11,7 +11,7 @@ layer 0 is what its stem gives them, pooling included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,6 +109,16 @@ class ImageBackbone(Protocol):
     def preprocess(self, image: Image) -> torch.Tensor:
         """An RGB image as the model's own configuration wants it (size, resampling, crop, mean, deviation):
         ``[3, H, W]``, float32, on the CPU, the same size for every image."""
+        ...
+
+    @property
+    def uncalibrated(self) -> bool:
+        """Has it batch norms that no training gave their statistics? Then :meth:`calibrate` must come before states."""
+        ...
+
+    def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
+        """Give an untrained model's batch norms the statistics of ``batches`` of preprocessed images, and of no others
+        before. Without them signals fade from layer to layer, which says nothing of the architecture."""
         ...
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, ImageStates]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,28 @@ class Vision:
                 f'[models.{spec.name}] view = "{self.native}", but {type(model).__name__} has no class token. '
                 'Write view = "gap".'
             )
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._uncalibrated = norms if spec.init == "random" else []
         blocks.place(model, device)
         # Convolutions are faster so; what a transformer makes of its one convolution is the same.
         self._layout = torch.contiguous_format if anatomy.grid else torch.channels_last
         model.to(memory_format=self._layout)
         trial = self.states(torch.zeros(1, 3, *anatomy.size), range(self.depth + 1))
         self.widths = tuple(trial[layer].map.shape[1] for layer in range(self.depth + 1))
+
+    @property
+    def uncalibrated(self) -> bool:
+        return bool(self._uncalibrated)
+
+    def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
+        for norm in self._uncalibrated:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches, not a moving one
+            norm.train()
+        for pixels in batches:
+            self.states(pixels, [self.depth])
+        for norm in self._uncalibrated:
+            norm.eval()
 
     def preprocess(self, image: Image) -> torch.Tensor:
         # Libraries resize what they are given and turn it to RGB later or never; palettes do not survive resizing.

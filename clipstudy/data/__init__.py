@@ -11,8 +11,9 @@ from pathlib import Path
 
 from clipstudy.errors import DataError
 from clipstudy.settings import locate
-from clipstudy.spec import DatasetSpec
+from clipstudy.spec import DatasetSpec, Modality
 
+_PICKED = ("splits", "columns", "limit", "limit_seed", "development", "development_seed")
 #: reader → where it reads from (`path`: local files; `hub`: a Hub data set) → the other keys that it uses then.
 READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Chunked sentences, `word POS chunk` a line; or the Hub's table of them.
@@ -39,7 +40,17 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "path": ("config", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
         "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
     },
+    # Images: tables that hold them, as the Hub's CIFAR-100 does, or a folder of class folders a split.
+    "images": {
+        "path": (*_PICKED, "config", "unseen_labels"),
+        "hub": (*_PICKED, "config", "unseen_labels", "revision"),
+    },
 }
+
+
+def modality(reader: str) -> Modality:
+    """What a reader gives."""
+    return "image" if reader == "images" else "text"
 
 
 def files(spec: DatasetSpec) -> Path:

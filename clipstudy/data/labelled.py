@@ -1,4 +1,4 @@
-"""Labelled texts in three splits: what every reader of a classification data set gives."""
+"""Labelled texts or images in three splits: what every reader of a classification data set gives."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
 
+#: A text as its words, or an image.
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Rows:
-    """One split: texts as words, and their labels; equally long."""
+class Rows(Generic[T]):
+    """One split: texts or images, and their labels; equally long."""
 
-    texts: tuple[tuple[str, ...], ...]
+    items: tuple[T, ...]
     labels: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -23,12 +27,12 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Generic[T]):
     """A labelled data set in three splits."""
 
-    train: Rows
-    dev: Rows
-    test: Rows
+    train: Rows[T]
+    dev: Rows[T]
+    test: Rows[T]
     fingerprint: str
     source: str
     dropped: int = 0  #: rows of dev and test left out, since train lacks their label
@@ -41,12 +45,12 @@ class Labelled:
 
 def checked(
     spec: DatasetSpec,
-    train: Sequence[tuple[tuple[str, ...], str]],
-    dev: Sequence[tuple[tuple[str, ...], str]],
-    test: Sequence[tuple[tuple[str, ...], str]],
+    train: Sequence[tuple[T, str]],
+    dev: Sequence[tuple[T, str]],
+    test: Sequence[tuple[T, str]],
     print_: str,
     source: str,
-) -> Labelled:
+) -> Labelled[T]:
     """The three splits, checked and thinned to ``spec.limit``.
 
     Raises:
@@ -71,7 +75,7 @@ def checked(
                 'leave such rows out and count them: unseen_labels = "drop"'
             )
         dropped += len(rows) - len(kept)
-        splits[name] = Rows(tuple(rows.texts[i] for i in kept), tuple(rows.labels[i] for i in kept))
+        splits[name] = Rows(tuple(rows.items[i] for i in kept), tuple(rows.labels[i] for i in kept))
     if len(known) < 2:
         raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Mend the file.')
     return Labelled(splits["train"], splits["dev"], splits["test"], print_, source, dropped)

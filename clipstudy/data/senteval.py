@@ -8,7 +8,7 @@ from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
 
 
-def read(spec: DatasetSpec) -> Labelled:
+def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
     """Read one file. Sentences are whitespace-tokenised as released; quotes are text, not CSV quoting.
 
     Raises:

@@ -26,9 +26,22 @@ class Table:
     columns: Mapping[str, list[Any]]  #: by the names that the reader uses; equally long, no value missing
     fingerprint: str
     source: str  #: for messages: the folder, or ``id@commit``
+    files: tuple[tuple[Path, int], ...] = ()  #: where the rows come from, in order, and how many from each
+
+    def where(self, row: int) -> str:
+        """File and row (from 0 in it), for messages."""
+        for path, rows in self.files:
+            if row < rows:
+                return f"{path}, row {row} (from 0)"
+            row -= rows
+        raise IndexError(row)
 
 
-def read(spec: DatasetSpec) -> Labelled:
+class NoSplit(DataError):
+    """There is no such split. Name one in `splits`."""
+
+
+def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
     """A labelled text data set: ``columns`` names its ``text`` and ``label``, ``splits`` its train, dev and test.
 
     Raises:
@@ -54,13 +67,14 @@ def read(spec: DatasetSpec) -> Labelled:
 
 def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
     """Columns of one split, from the tables of a Hub repository at a commit or of a local folder. Class numbers become
-    names.
+    names; images stay encoded, and on the disk until they are looked at.
 
     Args:
         columns: names that the reader uses; ``spec.columns`` may call them otherwise.
 
     Raises:
-        DataError: no such repository, revision, config, split or column; a malformed file; a value that is missing, or
+        NoSplit: no such split or config.
+        DataError: no such repository, revision or column; a malformed file; a value that is missing, or
             a number that names no class; no network and nothing cached.
     """
     name = spec.splits.get(split, split)
@@ -68,8 +82,10 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
     found = _split_files(spec, folder, source, name)
     called = {column: spec.columns.get(column, column) for column in columns}
     values: dict[str, list[Any]] = {column: [] for column in columns}
+    lengths = []
     for path in found:
         rows = _rows(path)
+        lengths.append((path, len(rows)))
         for column, own in called.items():
             if own not in rows.column_names:
                 raise DataError(
@@ -82,7 +98,7 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
             if cell is None or (isinstance(cell, list) and None in cell):
                 what = f"{column} is absent or hidden (a number that names no class)"
                 raise _refused(spec, split, source, row, what, f"a {column}")
-    return Table(values, fingerprint(path.read_bytes() for path in found), source)
+    return Table(values, fingerprint(path.read_bytes() for path in found), source, tuple(lengths))
 
 
 def _refused(spec: DatasetSpec, split: str, source: str, row: int, what: str, want: str) -> DataError:
@@ -111,7 +127,7 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
     if not found:
         there = ["/".join(parts) for parts in tables.values()] or _published(spec, source)
         config = f' of config "{spec.config}"' if spec.config else ""
-        raise DataError(f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)}')
+        raise NoSplit(f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)}')
     if len({(home, path.suffix) for path, home in found.items()}) > 1:
         those = ", ".join("/".join(tables[path]) for path in found)
         raise DataError(
@@ -192,10 +208,34 @@ def _rows(path: Path) -> Any:
 
 def _cells(rows: Any, column: str) -> list[Any]:
     """A column's values, class numbers as their names; None: a number that names no class (a hidden label)."""
+    stored = rows.data.column(column)
+    if (encoded := _encoded(stored)) is not None:
+        return encoded
     feature = rows.features[column]
     names = getattr(getattr(feature, "feature", feature), "names", None)
     values: list[Any] = list(rows[column])
     return values if names is None else [_named(value, names) for value in values]
+
+
+def _encoded(stored: Any) -> list[Any] | None:
+    """The bytes of a column of images (the Hub's ``{bytes, path}``, or bytes alone), views of the file's memory map;
+    None: it is another column."""
+    import pyarrow
+    import pyarrow.compute
+
+    kind = stored.type
+    if pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        stored = pyarrow.compute.struct_field(stored, "bytes")
+    if not (pyarrow.types.is_binary(stored.type) or pyarrow.types.is_large_binary(stored.type)):
+        return None
+    return [cell.as_buffer() if cell.is_valid else None for cell in stored]
+
+
+def is_encoded(cell: Any) -> bool:
+    """Is a cell the bytes of something encoded, such as an image?"""
+    import pyarrow
+
+    return isinstance(cell, pyarrow.Buffer)
 
 
 def _named(cell: Any, names: Sequence[str]) -> Any:

@@ -13,17 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
-from clipstudy.errors import DeviceError, ModelError
+from clipstudy.errors import DeviceError
 from clipstudy.features import views as view_of
-from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all
+from clipstudy.features.cache import Store
+from clipstudy.features.collect import Cell, Collection, Vectors
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
 EXTRACTION = 1
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
-
-#: A file or array of features: (view, layer).
-Cell = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Coverage:
     tokens_executed: int  #: the same with padding
 
 
-class Features:
-    """Vectors of texts and spans at the layers extracted; read from the store's memory maps one layer at a time."""
+class Features(Vectors):
+    """Vectors of texts, and of spans in them."""
 
     def __init__(
         self,
@@ -61,23 +59,14 @@ class Features:
         coverage: Coverage,
         native: str,
     ) -> None:
-        self._arrays = arrays
-        self._spoiled = spoiled
+        super().__init__(arrays, spoiled, native)
         self._index = index
         self.truncated = truncated  #: ``[N]``: did the model's limit cut the text?
         self.span_seen = span_seen  #: ``[S]``: did the model see the span? Unseen spans have zeros
         self.coverage = coverage
-        self._native = native
 
     def vectors(self, layer: int, view: str) -> NDArray[np.float32]:
-        """The texts' vectors, in the texts' order: ``[N, width]``, float32.
-
-        Raises:
-            ModelError: the model gave values that are not finite at this layer.
-            KeyError: the layer or view was not extracted.
-        """
-        array = self._cell(self._native if view == "native" else view, layer)
-        return np.asarray(array[self._index], dtype=np.float32)
+        return np.asarray(self._cell(self.called(view), layer)[self._index], dtype=np.float32)
 
     def span_ends(self, layer: int) -> NDArray[np.float32]:
         """First and last piece of each span, in order of texts, then spans: ``[S, 2, width]``, float32.
@@ -85,11 +74,6 @@ class Features:
         Raises: as :meth:`vectors`.
         """
         return np.array(self._cell("span", layer), dtype=np.float32)
-
-    def _cell(self, view: str, layer: int) -> NDArray[Any]:
-        if (view, layer) in self._spoiled:
-            raise ModelError(self._spoiled[view, layer])
-        return self._arrays[view, layer]
 
 
 def extract(
@@ -127,31 +111,14 @@ def extract(
         view: (len(work.spans), 2, backbone.width) if view == "span" else (len(work.pieces), backbone.width)
         for view in views
     }
-
-    arrays: dict[Cell, NDArray[Any]] = {}
-    sheets: dict[Cell, Sheet] = {}
-    try:
-        for view in views:
-            for layer in layers:
-                held = store.read(keys[view], view, layer, shapes[view]) if store else None
-                if held is not None:
-                    arrays[view, layer] = held
-                elif store and shapes[view][0]:
-                    sheets[view, layer] = store.sheet(keys[view], view, layer, shapes[view])
-                else:
-                    sheets[view, layer] = MemorySheet(shapes[view])
-        run = _Run(backbone, work, sheets, batch_size)
+    wanted = {(view, layer): shapes[view] for view in views for layer in layers}
+    with Collection(backbone.name, store, keys, wanted) as found:
+        run = _Run(backbone, work, found, batch_size)
         run.all(on_progress)
-        for cell in list(sheets):
-            if cell not in run.spoiled:
-                arrays[cell] = sheets.pop(cell).close()
-    finally:
-        discard_all(sheets.values())
-    if store:
-        store.prune()  # what was just mapped stays readable even where the budget is too small for it
+        found.finish()
     return Features(
-        arrays,
-        run.spoiled,
+        found.arrays,
+        found.spoiled,
         work.index,
         np.array([work.pieces[i].truncated for i in work.index], dtype=bool),
         np.array([span.ends is not None for span in work.spans], dtype=bool),
@@ -201,21 +168,19 @@ class _Work:
 
 
 class _Run:
-    """One pass over the texts, longest first, pooled on the device into ``sheets``."""
+    """One pass over the texts, longest first, pooled on the device and collected in ``found``."""
 
-    def __init__(self, backbone: TextBackbone, work: _Work, sheets: Mapping[Cell, Sheet], batch_size: int) -> None:
-        self._backbone, self._work, self._sheets, self._batch_size = backbone, work, sheets, batch_size
-        self._layers = sorted({layer for _, layer in sheets})
-        self._views = sorted({view for view, _ in sheets})
+    def __init__(self, backbone: TextBackbone, work: _Work, found: Collection, batch_size: int) -> None:
+        self._backbone, self._work, self._found, self._batch_size = backbone, work, found, batch_size
+        self._layers, self._views = found.layers, found.views
         self._spans_of: dict[int, list[int]] = {}
         for row, span in enumerate(work.spans):
             if span.ends is not None:
                 self._spans_of.setdefault(span.text, []).append(row)
-        self.spoiled: dict[Cell, str] = {}
         self.useful = self.executed = 0
 
     def all(self, on_progress: Callable[[int, int], None] | None) -> None:
-        total = len(self._work.pieces) if self._sheets else 0
+        total = len(self._work.pieces) if self._layers else 0
         done = 0
         for batch in self._batches(total):
             done += len(batch)
@@ -236,7 +201,7 @@ class _Run:
             try:
                 self._encode(batch)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise DeviceError(
@@ -270,7 +235,7 @@ class _Run:
         pooled = [(view, *self._pool(view, states, batch, pieces, own)) for view in self._views]
         for view, rows, values in pooled:
             for layer, layer_values in zip(self._layers, values, strict=True):
-                self._write((view, layer), rows, layer_values)
+                self._found.write((view, layer), rows, layer_values)
 
     def _pool(
         self,
@@ -297,19 +262,6 @@ class _Run:
             len(vectors), len(rows), 2, values.shape[-1]
         )
 
-    def _write(self, cell: Cell, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        sheet = self._sheets.get(cell)
-        if sheet is None or cell in self.spoiled or not len(rows):
-            return
-        if not np.isfinite(values).all():
-            view, layer = cell
-            self.spoiled[cell] = (
-                f"[models.{self._backbone.name}] layer {layer} has values that are not finite (view {view}). Its "
-                'weights are broken or overflow; try dtype = "float32", or fetch the checkpoint again.'
-            )
-            return
-        sheet.write(rows, values)
-
 
 def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:
     """View → key of the store: everything that decides the numbers, the texts themselves included."""
@@ -324,7 +276,8 @@ def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:
     return {view: spans if view == "span" else texts for view in view_of.VIEWS}
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Is it that the device has no memory left? Each kind of device says so in its own way."""
     text = str(error).lower()
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))

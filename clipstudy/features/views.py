@@ -1,21 +1,28 @@
-"""Which states make up a vector: a text's summary or mean, a span's two ends. Pure; no torch import.
+"""Which states make up a vector: a text's summary or mean, a span's two ends, an image's mean or class token. Pure; no
+torch import.
 
 Sources: spans read the first sub-word of their first word and the last sub-word of their last word (Jawahar et al.
-2019, section 3); the mean is over the text's own pieces, special tokens left out.
+2019, section 3); the mean is over the text's own pieces, special tokens left out. An image's mean is over the places
+of a map or over patch tokens (global average pooling), as Raghu et al. 2021 probe vision transformers beside the class
+token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES, ImageStates, Pieces
+from clipstudy.spec import Modality
 
 if TYPE_CHECKING:
     import torch
 
 #: What ``extract`` can be asked for. ``native`` is the model's own among cls, last and eot.
 VIEWS = ("mean", "native", *SUMMARIES, "span")
+#: The same of images: ``native`` is the model's own among gap and cls.
+IMAGE_VIEWS = ("native", *IMAGE_SUMMARIES)
+VIEWS_OF: Mapping[Modality, tuple[str, ...]] = {"text": VIEWS, "image": IMAGE_VIEWS}
 
 
 def ends(pieces: Pieces, span: tuple[int, int]) -> tuple[int, int] | None:
@@ -58,3 +65,16 @@ def mean(states: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 def at(states: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
     """``states[rows, positions]``: ``[len(rows), d]``, float32."""
     return states[list(rows), list(positions)].float()
+
+
+def of_image(states: ImageStates, view: str) -> torch.Tensor:
+    """``gap`` or ``cls`` of each image: ``[B, C]``, float32.
+
+    Raises:
+        KeyError: the model has no class token.
+    """
+    if view == "gap":
+        return states.map.float().mean(dim=(2, 3))
+    if states.cls is None:
+        raise KeyError(view)
+    return states.cls.float()

@@ -33,9 +33,9 @@ def report(folder: Path) -> list[Floor]:
         found.append(
             floor(
                 path.stem,
-                [" ".join(text) for text in read.train.texts],
+                [" ".join(text) for text in read.train.items],
                 read.train.labels,
-                [" ".join(text) for text in read.test.texts],
+                [" ".join(text) for text in read.test.items],
                 read.test.labels,
             )
         )

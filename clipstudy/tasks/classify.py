@@ -99,7 +99,7 @@ class Options:
 class Sentences:
     """The data set, and its texts in the order train, dev, test."""
 
-    labelled: Labelled
+    labelled: Labelled[tuple[str, ...]]
     texts: tuple[Text, ...]
 
     @property
@@ -134,7 +134,7 @@ def read(dataset: DatasetSpec, options: Options) -> Sentences:
     from clipstudy.features.extract import Text
 
     labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
-    texts = tuple(Text(words) for part in (labelled.train, labelled.dev, labelled.test) for words in part.texts)
+    texts = tuple(Text(words) for part in (labelled.train, labelled.dev, labelled.test) for words in part.items)
     return Sentences(labelled, texts)
 
 
@@ -266,7 +266,7 @@ def _control(data: Sentences, truth: Any, classes: int) -> _Control:
     from clipstudy.probes.mlp import Labels
 
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
-    types = [[words[0].lower() for words in part.texts] for part in parts]
+    types = [[words[0].lower() for words in part.items] for part in parts]
     drawn = [control_labels(t, truth.train, classes) for t in types]
     return _Control(Labels(*drawn), share_seen(types[0], types[2]))
 

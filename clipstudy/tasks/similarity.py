@@ -176,7 +176,7 @@ def _sentences(dataset: DatasetSpec, split: str) -> tuple[list[tuple[str, ...]],
         shown = [s.words for row, s in enumerate(corpus.sentences) if row not in corpus.excluded]
         return shown, corpus.fingerprint, corpus.source
     labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
-    return list(getattr(labelled, split).texts), labelled.fingerprint, labelled.source
+    return list(getattr(labelled, split).items), labelled.fingerprint, labelled.source
 
 
 def _csv(rows: Sequence[tuple[Any, ...]]) -> bytes:

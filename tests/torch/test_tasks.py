@@ -50,7 +50,7 @@ def sentences(sizes: tuple[int, int, int] = (600, 200, 400), classes: int = 2) -
         texts = tuple((f"w{draw.integers(40)}", f"x{i}") for i in range(n))
         parts.append(Rows(texts, labels))
     labelled = Labelled(*parts, fingerprint="sha256:0", source="made")
-    return classify.Sentences(labelled, tuple(Text(t) for p in parts for t in p.texts))
+    return classify.Sentences(labelled, tuple(Text(t) for p in parts for t in p.items))
 
 
 def known(data: classify.Sentences, leak: dict[int, float]) -> Known:

@@ -116,13 +116,13 @@ class TestConll:
 class TestSentEval:
     def test_rows(self, tmp_path: Path) -> None:
         found = senteval.read(probing(tmp_path, ROWS))
-        assert found.train.texts == (("one", "two"), ("three",))
+        assert found.train.items == (("one", "two"), ("three",))
         assert (len(found.train), len(found.dev), len(found.test)) == (2, 1, 1)
         assert found.classes == ("A", "B")
 
     def test_quotes_and_odd_spaces_are_text(self, tmp_path: Path) -> None:
         found = senteval.read(probing(tmp_path, ROWS + 'te\tA\t" quoted\u2028line\u00a0here\n'))
-        assert found.test.texts[-1][0] == '"'
+        assert found.test.items[-1][0] == '"'
         assert len(found.test) == 2  # a line separator inside a sentence ends no row
 
     @pytest.mark.parametrize(
@@ -214,18 +214,18 @@ class TestTable:
 
     def test_named_columns(self, tmp_path: Path) -> None:
         found = table.read(self.spec(tmp_path))
-        assert found.train.texts[1] == ("a", "b", "1") and found.train.labels == ("0", "1", "0", "1")
+        assert found.train.items[1] == ("a", "b", "1") and found.train.labels == ("0", "1", "0", "1")
 
     def test_csv_cells_are_texts_as_they_stand(self, tmp_path: Path) -> None:
         rows = '\ufefftext,label\nNA,01\n"one, two",1\n'
         found = table.read(self.texts(tmp_path, "csv", rows))
-        assert found.train.texts == (("NA",), ("one,", "two")) and found.train.labels == ("01", "1")
+        assert found.train.items == (("NA",), ("one,", "two")) and found.train.labels == ("01", "1")
 
     @pytest.mark.parametrize("rows", ['{"text": "a b", "label": 1}\n\n{"label": 0, "text": "c"}\n', None])
     def test_json(self, tmp_path: Path, rows: str | None) -> None:
         array = json.dumps([{"text": "a b", "label": 1}, {"text": "c", "label": 0}], indent=1)
         found = table.read(self.texts(tmp_path, "json", rows or array))
-        assert found.train.texts == (("a", "b"), ("c",)) and found.train.labels == ("1", "0")
+        assert found.train.items == (("a", "b"), ("c",)) and found.train.labels == ("1", "0")
 
     @pytest.mark.parametrize(
         ("ending", "text", "says"),

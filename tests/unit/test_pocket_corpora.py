@@ -38,7 +38,7 @@ def test_probing_files_are_read_balanced_and_apart(folder, task):
     found = read(folder, task)
     assert len(found.classes) == CLASSES[task]
     assert [len(rows) for rows in (found.train, found.dev, found.test)] == [400, 100, 200]
-    texts = [text for rows in (found.train, found.dev, found.test) for text in rows.texts]
+    texts = [text for rows in (found.train, found.dev, found.test) for text in rows.items]
     assert len(set(texts)) == len(texts)
     assert all(5 <= len(text) <= 28 for text in texts)
     for rows in (found.train, found.test):
@@ -111,7 +111,7 @@ def test_labels_are_what_the_tree_says():
 def test_word_content_holds_its_word_once_and_no_other(folder):
     found = read(folder, "word_content")
     contents = set(found.classes)
-    for text, label in zip(found.train.texts, found.train.labels, strict=True):
+    for text, label in zip(found.train.items, found.train.labels, strict=True):
         assert text.count(label) == 1 and len(contents & set(text)) == 1
 
 
@@ -173,13 +173,13 @@ def test_inverted_clauses_can_be_told_by_whom_the_pronoun_means_and_by_nothing_n
     """A reader who resolves pronouns by number and gender does well; one who looks at each half by itself does not."""
     found = read(folder, "coordination_inversion")
     right = 0
-    for text, label in zip(found.train.texts, found.train.labels, strict=True):
+    for text, label in zip(found.train.items, found.train.labels, strict=True):
         joins = [i for i, word in enumerate(text) if word in ("and", "but", "or") and text[i + 1] in THIRD]
         at = joins[0]
         means = any(text[at + 1] in PRONOUNS.get(word, ()) for word in text[1:at])
         right += ("O" if means else "I") == label
     assert right / len(found.train) > 0.75
-    firsts = Counter((text[0], label) for text, label in zip(found.train.texts, found.train.labels, strict=True))
+    firsts = Counter((text[0], label) for text, label in zip(found.train.items, found.train.labels, strict=True))
     for word in THIRD:
         assert abs(firsts[word, "I"] - firsts[word, "O"]) < 0.25 * (firsts[word, "I"] + firsts[word, "O"]) + 10
 

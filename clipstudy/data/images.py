@@ -1,0 +1,125 @@
+"""Labelled images: a Hub or local table that holds them (CIFAR-100's layout), or a folder of class folders.
+
+What has no dev split gets one: ``development`` of train, the same share of every class. The test split is never cut.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipstudy.data import files, fingerprint, table
+from clipstudy.data.labelled import Labelled, checked, stratified
+from clipstudy.errors import DataError
+from clipstudy.spec import DatasetSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What is taken for an image in a folder, by ending.
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image, decoded when it is opened."""
+
+    content: Any  #: its file's bytes, or a path to it
+    where: str  #: file and row, for messages
+    split: str  #: ``train``, ``dev`` or ``test``
+
+    def read(self) -> bytes:
+        """The encoded image."""
+        return self.content.read_bytes() if isinstance(self.content, Path) else bytes(self.content)
+
+    def open(self) -> Image:
+        """The decoded image.
+
+        Raises:
+            DataError: it is none, or broken.
+        """
+        import PIL.Image
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+                image = PIL.Image.open(io.BytesIO(self.read()))
+                image.load()
+        except Exception as error:  # each format has its own ways to be broken
+            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise DataError(f"{self.where}: no image that can be read ({said}). Mend or remove it.") from None
+        return image
+
+
+Row = tuple[Picture, str]
+
+
+def read(spec: DatasetSpec) -> Labelled[Picture]:
+    """Read the three splits: ``columns`` names a table's ``image`` and ``label``.
+
+    Raises:
+        DataError: no such split, a row with no image or label, and all that ``table.load`` and ``labelled.checked``
+            refuse. What an image holds is looked at when it is opened.
+    """
+    train, *prints, source = _split(spec, "train")
+    try:
+        dev, print_, _ = _split(spec, "dev")
+        prints.append(print_)
+    except table.NoSplit:
+        if "dev" in spec.splits:
+            raise
+        train, dev = _cut(spec, train)
+    test, print_, _ = _split(spec, "test")
+    return checked(spec, train, dev, test, fingerprint(p.encode() for p in (*prints, print_)), source)
+
+
+def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Train as ``limit`` leaves it, and the part of it that is dev."""
+    kept = stratified([label for _, label in train], spec.limit, spec.limit_seed)
+    rows = [train[i] for i in kept]
+    taken = set(stratified([label for _, label in rows], round(spec.development * len(rows)), spec.development_seed))
+    rest, dev = ([row for i, row in enumerate(rows) if (i in taken) is inside] for inside in (False, True))
+    if not dev:
+        raise DataError(
+            f"[datasets.{spec.name}] development = {spec.development} of {len(rows)} rows of train leaves no dev "
+            "split. Raise it, raise `limit`, or name a dev split in `splits`."
+        )
+    return rest, dev
+
+
+def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
+    """The rows of one split, what they were read from as a fingerprint, and where that is."""
+    folder = None if spec.hub else files(spec) / spec.splits.get(split, split)
+    if folder is not None and folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+        return _from_folder(spec, split, folder)
+    found = table.load(spec, split, ("image", "label"))
+    rows = []
+    for row, (image, label) in enumerate(zip(found.columns["image"], found.columns["label"], strict=True)):
+        where = found.where(row)
+        if not table.is_encoded(image):
+            raise DataError(
+                f'[datasets.{spec.name}.columns] image: {where} holds "{str(image)[:40]}", want an encoded image. Name '
+                "the column that holds images."
+            )
+        if isinstance(label, list | dict) or label == "" or label != label:
+            raise DataError(f'[datasets.{spec.name}] {where}: label is "{label}", want one label. Mend the row.')
+        rows.append((Picture(image, where, split), str(label)))
+    return rows, found.fingerprint, found.source
+
+
+def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:
+    rows = []
+    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
+        images = sorted(path for path in home.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+        if not images:
+            raise DataError(f"[datasets.{spec.name}] {home}: no image in this class folder. Remove it, or fill it.")
+        rows += [(Picture(path, str(path), split), home.name) for path in images]
+    names = (picture.content.relative_to(folder).as_posix() for picture, _ in rows)
+    print_ = fingerprint(
+        part for name, (picture, _) in zip(names, rows, strict=True) for part in (name.encode(), picture.read())
+    )
+    return rows, print_, str(files(spec))

@@ -1,0 +1,147 @@
+"""Images → features: all asked layers and views in one pass, while the next images are decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from clipstudy.backbones.backbone import ImageBackbone
+from clipstudy.data.images import Picture
+from clipstudy.errors import DeviceError, ModelError
+from clipstudy.features import views as view_of
+from clipstudy.features.cache import Store
+from clipstudy.features.collect import Collection, Vectors
+from clipstudy.features.extract import out_of_memory
+
+#: Part of every key of the store: raise it when the same request would give other numbers.
+EXTRACTION = 1
+#: Training images that an untrained model's batch norms take their statistics from.
+CALIBRATION = 256
+#: Threads that decode images: the library that does it lets go of the interpreter.
+DECODERS = min(8, os.cpu_count() or 1)
+
+
+def extract(
+    backbone: ImageBackbone,
+    pictures: Sequence[Picture],
+    *,
+    layers: Sequence[int],
+    views: Sequence[str],
+    batch_size: int,
+    store: Store | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Vectors:
+    """Features of ``pictures`` at ``layers``, in as many forward passes as one layer would take.
+
+    Args:
+        layers: any of 0..depth.
+        views: any of :data:`clipstudy.features.views.IMAGE_VIEWS`.
+        batch_size: images a batch.
+        store, on_progress: as for texts.
+
+    Raises:
+        DataError: an image cannot be read.
+        DeviceError: not even one image fits in the device's memory.
+        ModelError: the model has no such view; on reading a layer that has values that are not finite (its siblings can
+            be read).
+    """
+    named = dict.fromkeys(backbone.native if view == "native" else view for view in views)
+    for view in named:
+        if view not in backbone.summaries:
+            raise ModelError(
+                f'[models.{backbone.name}] has no class token, so there is no view "{view}" of it. Write "native" in '
+                "the task's views: it reads the class token where a model has one."
+            )
+    key = _key(backbone, pictures)
+    shapes = {(view, layer): (len(pictures), backbone.widths[layer]) for view in named for layer in layers}
+    with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as found:
+        if found.layers:
+            if backbone.uncalibrated:
+                backbone.calibrate(batch for _, batch in _batches(backbone, _training(pictures), batch_size))
+            _Run(backbone, found, batch_size).all(pictures, on_progress)
+        found.finish()
+    return Vectors(found.arrays, found.spoiled, backbone.native)
+
+
+class _Run:
+    """One pass over the images, pooled on the device and collected in ``found``."""
+
+    def __init__(self, backbone: ImageBackbone, found: Collection, batch_size: int) -> None:
+        self._backbone, self._found, self._batch_size = backbone, found, batch_size
+        self._fits = batch_size  #: images that go through the model at once
+
+    def all(self, pictures: Sequence[Picture], on_progress: Callable[[int, int], None] | None) -> None:
+        for rows, pixels in _batches(self._backbone, pictures, self._batch_size):
+            start = 0
+            while start < len(rows):
+                part = slice(start, start + self._fits)
+                start += self._encode(rows[part], pixels[part])
+            if on_progress:
+                on_progress(int(rows[-1]) + 1, len(pictures))
+
+    def _encode(self, rows: np.ndarray, pixels: torch.Tensor) -> int:
+        """How many rows were done: none where they did not fit; then fewer are tried from there on."""
+        try:
+            states = self._backbone.states(pixels, self._found.layers)
+            # Everything is pooled before anything is written: what runs out of memory leaves no half behind.
+            pooled = [
+                ((view, layer), view_of.of_image(states[layer], view).cpu().numpy())
+                for view in self._found.views
+                for layer in self._found.layers
+            ]
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise DeviceError(
+                    f"one image of {pixels.shape[2]} × {pixels.shape[3]} pixels does not fit in the device's memory "
+                    f"with [models.{self._backbone.name}]. Use another device."
+                ) from error
+            self._fits = len(rows) // 2
+        else:
+            for cell, values in pooled:
+                self._found.write(cell, rows, values)
+            return len(rows)
+        if torch.cuda.is_available():  # outside the handler, whose traceback would keep the batch's tensors alive
+            torch.cuda.empty_cache()
+        return 0
+
+
+def _batches(
+    backbone: ImageBackbone, pictures: Sequence[Picture], size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Row numbers and pixels, ``size`` at a time. While a batch is in use the next one is decoded, and no more."""
+
+    def pixels(picture: Picture) -> torch.Tensor:
+        return backbone.preprocess(picture.open())
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        starts = range(0, len(pictures), size)
+        coming = None
+        for start in [*starts, len(pictures)]:
+            ready, coming = coming, [pool.submit(pixels, picture) for picture in pictures[start : start + size]]
+            if ready:
+                rows = np.arange(start - len(ready), start, dtype=np.int64)
+                yield rows, torch.stack([future.result() for future in ready])
+
+
+def _training(pictures: Sequence[Picture]) -> list[Picture]:
+    """A few training images, spread evenly over their split, which may be sorted by class."""
+    train = [picture for picture in pictures if picture.split == "train"] or list(pictures)
+    every = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
+    return [train[i] for i in every]
+
+
+def _key(backbone: ImageBackbone, pictures: Sequence[Picture]) -> str:
+    """Everything that decides the numbers, the images themselves included."""
+    settings = [EXTRACTION, dict(backbone.resolved), CALIBRATION if backbone.uncalibrated else 0]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for picture in pictures:
+        digest.update(f"{picture.split} {hashlib.sha256(picture.read()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:24]

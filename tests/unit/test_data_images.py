@@ -1,0 +1,196 @@
+"""Labelled images: tables that hold them and folders of class folders, what is cut and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from clipstudy.data import images
+from clipstudy.data.images import Picture
+from clipstudy.errors import DataError
+from clipstudy.spec import DatasetSpec
+
+NAMES = ["apple", "bear", "chair", "dolphin", "elm"]
+#: The Hub's CIFAR-100, and what its columns are called here.
+COLUMNS = {"image": "img", "label": "fine_label"}
+
+
+def encoded(number: int, kind: str = "png") -> bytes:
+    """A 4 × 4 picture whose red says which it is."""
+    held = io.BytesIO()
+    Image.new("RGB", (4, 4), (number % 256, 0, 0)).save(held, format=kind)
+    return held.getvalue()
+
+
+def number(picture: Picture) -> int:
+    return int(np.asarray(picture.open())[0, 0, 0])
+
+
+def cifar(folder: Path, rows: dict[str, list[tuple[Any, int]]], files: int = 1) -> Path:
+    """Tables in the layout of the Hub's CIFAR-100."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    features = {"img": {"_type": "Image"}, "fine_label": {"names": NAMES, "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema([("img", image), ("fine_label", pa.int64())], metadata=about)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, found in rows.items():
+        for file, part in enumerate(np.array_split(np.arange(len(found)), files)):
+            columns = {
+                "img": [{"bytes": found[i][0], "path": f"{i}.png"} for i in part],
+                "fine_label": [found[i][1] for i in part],
+            }
+            name = f"{split}-{file:05d}-of-{files:05d}.parquet"
+            pq.write_table(pa.table(columns, schema=schema), folder / name)
+    return folder
+
+
+def of(folder: Path, **more: Any) -> DatasetSpec:
+    return DatasetSpec("pictures", "images", path=str(folder), **{"columns": COLUMNS, **more})
+
+
+def made(n: int, start: int = 0) -> list[tuple[bytes, int]]:
+    return [(encoded(start + i), i % len(NAMES)) for i in range(n)]
+
+
+class TestTables:
+    def test_cifars_layout(self, tmp_path: Path) -> None:
+        found = images.read(of(cifar(tmp_path, {"train": made(50), "test": made(10, 100)}, files=3)))
+        assert found.classes == tuple(NAMES)
+        assert [number(p) for p in found.test.items] == list(range(100, 110))
+        assert found.test.labels[:2] == ("apple", "bear")
+        assert (len(found.train), len(found.dev), len(found.test)) == (45, 5, 10)
+        assert found.fingerprint.startswith("sha256:") and found.source == str(tmp_path)
+
+    def test_dev_is_cut_from_train_alike_for_every_class(self, tmp_path: Path) -> None:
+        folder = cifar(tmp_path, {"train": made(100), "test": made(10)})
+        found = images.read(of(folder, development=0.2))
+        assert Counter(found.dev.labels) == {name: 4 for name in NAMES}
+        everything = [*found.train.items, *found.dev.items]
+        assert sorted(map(number, everything)) == list(range(100))
+        assert images.read(of(folder, development=0.2)).dev.items == found.dev.items
+        assert images.read(of(folder, development=0.2, development_seed=1)).dev.items != found.dev.items
+        assert {p.split for p in found.dev.items} == {"train"} and {p.split for p in found.test.items} == {"test"}
+
+    def test_a_dev_split_that_is_there_is_taken(self, tmp_path: Path) -> None:
+        folder = cifar(tmp_path, {"train": made(20), "validation": made(10, 50), "test": made(10, 100)})
+        found = images.read(of(folder, splits={"dev": "validation"}))
+        assert len(found.train) == 20 and [number(p) for p in found.dev.items] == list(range(50, 60))
+        with pytest.raises(DataError, match='no table for "valid"'):
+            images.read(of(folder, splits={"dev": "valid"}))
+
+    def test_limit_is_stratified_and_holds_for_train_with_its_dev(self, tmp_path: Path) -> None:
+        folder = cifar(tmp_path, {"train": made(100), "test": made(50)})
+        found = images.read(of(folder, limit=20))
+        assert (len(found.train), len(found.dev), len(found.test)) == (18, 2, 20)
+        assert Counter(found.test.labels) == {name: 4 for name in NAMES}
+
+    def test_images_that_no_feature_describes(self, tmp_path: Path) -> None:
+        """Bytes alone, and class numbers without names."""
+        for split in ("train", "dev", "test"):
+            rows = {"picture": [encoded(i, "jpeg") for i in range(4)], "kind": [0, 1, 0, 1]}
+            pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
+        found = images.read(of(tmp_path, columns={"image": "picture", "label": "kind"}))
+        assert found.classes == ("0", "1") and found.dev.items[0].open().size == (4, 4)
+
+    def test_a_malformed_image_names_file_and_row(self, tmp_path: Path) -> None:
+        rows = made(20)
+        rows[13] = (encoded(13)[:40], 3)
+        folder = cifar(tmp_path, {"train": made(20), "test": rows}, files=2)
+        found = images.read(of(folder))
+        with pytest.raises(DataError, match=r"test-00001-of-00002\.parquet, row 3 \(from 0\): no image") as error:
+            [p.open() for p in found.test.items]
+        assert error.value.message.endswith("Mend or remove it.")
+
+    @pytest.mark.parametrize("content", [b"", b"not an image", encoded(1)[:45], b"\x89PNG\r\n\x1a\n" + bytes(60)])
+    def test_what_is_no_image(self, content: bytes) -> None:
+        with pytest.raises(DataError, match="here: no image that can be read"):
+            Picture(content, "here", "train").open()
+
+    def test_a_picture_too_large_to_be_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        with pytest.raises(DataError, match="here: no image that can be read"):
+            Picture(encoded(1), "here", "train").open()
+
+    def test_absent_images_and_labels(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="row 2"):
+            images.read(of(cifar(tmp_path / "a", {"train": [*made(2), (None, 1)], "test": made(5)})))
+        with pytest.raises(DataError, match="hidden"):
+            images.read(of(cifar(tmp_path / "b", {"train": made(10), "test": [(encoded(1), -1)]})))
+
+    def test_columns_that_are_not_images(self, tmp_path: Path) -> None:
+        folder = cifar(tmp_path, {"train": made(10), "test": made(5)})
+        with pytest.raises(DataError, match=r'image = "image": .* has no such column; .*fine_label, img'):
+            images.read(of(folder, columns={}))
+        with pytest.raises(DataError, match=r'row 0 .* holds "apple", want an encoded image'):
+            images.read(of(folder, columns={"image": "fine_label", "label": "fine_label"}))
+
+    def test_splits_that_do_not_exist(self, tmp_path: Path) -> None:
+        folder = cifar(tmp_path, {"train": made(10)})
+        with pytest.raises(DataError, match='no table for "test"'):
+            images.read(of(folder))
+        with pytest.raises(DataError, match="leaves no dev split"):
+            images.read(of(cifar(tmp_path, {"test": made(5)}), development=0.01))
+
+    def test_images_stay_where_they_are_until_opened(self, tmp_path: Path) -> None:
+        found = images.read(of(cifar(tmp_path, {"train": made(20), "test": made(5)})))
+        assert isinstance(found.test.items[0].content, pa.Buffer)
+
+
+class TestFolders:
+    def write(self, root: Path, splits: dict[str, int], nested: str = "") -> Path:
+        for split, n in splits.items():
+            for i in range(n):
+                home = root / split / NAMES[i % 2] / nested
+                home.mkdir(parents=True, exist_ok=True)
+                (home / f"{i:03d}.{'PNG' if i % 3 else 'jpg'}").write_bytes(encoded(i, "png" if i % 3 else "jpeg"))
+        return root
+
+    @pytest.mark.parametrize("nested", ["", "images"])
+    def test_class_folders(self, tmp_path: Path, nested: str) -> None:
+        folder = self.write(tmp_path, {"train": 20, "val": 4, "test": 6}, nested)
+        (folder / "train" / "apple" / "notes.txt").write_text("not an image")
+        found = images.read(of(folder, columns={}, splits={"dev": "val"}))
+        assert found.classes == ("apple", "bear")
+        assert (len(found.train), len(found.dev), len(found.test)) == (20, 4, 6)
+        assert all(
+            NAMES[int(Path(p.where).stem) % 2] == label
+            for p, label in zip(found.dev.items, found.dev.labels, strict=True)
+        )
+
+    def test_dev_is_cut(self, tmp_path: Path) -> None:
+        found = images.read(of(self.write(tmp_path, {"train": 20, "test": 6})))
+        assert (len(found.train), len(found.dev)) == (18, 2)
+
+    def test_the_fingerprint_follows_names_and_contents(self, tmp_path: Path) -> None:
+        prints = set()
+        folder = self.write(tmp_path / "here", {"train": 20, "test": 6})
+        prints.add(images.read(of(folder)).fingerprint)
+        moved = folder.rename(tmp_path / "there")
+        prints.add(images.read(of(moved)).fingerprint)
+        assert len(prints) == 1
+        (moved / "train" / "apple" / "002.PNG").write_bytes(encoded(77))
+        prints.add(images.read(of(moved)).fingerprint)
+        (moved / "train" / "apple" / "002.PNG").rename(moved / "train" / "bear" / "002.PNG")
+        prints.add(images.read(of(moved)).fingerprint)
+        assert len(prints) == 3
+
+    def test_a_broken_file_is_named(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path, {"train": 20, "test": 6})
+        (folder / "test" / "bear" / "001.PNG").write_bytes(b"torn")
+        with pytest.raises(DataError, match=r"test/bear/001\.PNG: no image"):
+            [p.open() for p in images.read(of(folder)).test.items]
+
+    def test_an_empty_class_folder(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path, {"train": 20, "test": 6})
+        (folder / "train" / "void").mkdir()
+        with pytest.raises(DataError, match=r"train/void: no image in this class folder"):
+            images.read(of(folder))
