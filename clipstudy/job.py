@@ -197,6 +197,8 @@ def layers_of(model: ModelSpec, task: TaskSpec) -> tuple[int, ...]:
             return tuple(range(model.layers + 1))
         case "blocks":
             return tuple(range(1, model.layers + 1))
+        case "stages":  # of a residual network its four, of a transformer of twelve blocks 3, 6, 9 and 12
+            return tuple(sorted({-(-model.layers * quarter // 4) for quarter in (1, 2, 3, 4)}))
         case "last":
             return (model.layers,)
         case "whole":

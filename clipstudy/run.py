@@ -10,8 +10,9 @@ from typing import Any
 
 from clipstudy import backbones, tasks
 from clipstudy.errors import ClipstudyError
+from clipstudy.features import pictures
 from clipstudy.features.cache import Store
-from clipstudy.features.extract import Features, extract
+from clipstudy.features.extract import extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
 from clipstudy.settings import locate, redact
@@ -71,10 +72,12 @@ def run(
     # Which weights and which rows: pinned to the group. With which libraries: recorded, may differ between batches.
     pinned = {"data": data.fingerprint}
 
-    def encode(spec: ModelSpec, some: Sequence[int]) -> Features:
-        return extract(
+    def encode(spec: ModelSpec, some: Sequence[int]) -> Any:
+        image = spec.modality == "image"
+        take: Callable[..., Any] = pictures.extract if image else extract
+        return take(
             shelf.take(spec),
-            data.texts,
+            data.pictures if image else data.texts,
             layers=some,
             views=kind.views(opts),
             batch_size=spec.batch_size,

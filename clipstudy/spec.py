@@ -18,23 +18,26 @@ Row = Annotated[int, range(2**32)]
 
 Init = Literal["pretrained", "random"]
 Modality = Literal["text", "image"]
-#: Which of a model's layers a task wants: 0..n, 1..n, n, or the model as a whole.
-LayerChoice = Literal["all", "blocks", "last", "whole"]
+#: Which of a model's layers a task wants: 0..n, 1..n, four of them a quarter of the depth apart, n, or the model as a
+#: whole.
+LayerChoice = Literal["all", "blocks", "stages", "last", "whole"]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model: one table ``[models.NAME]``. Layer k is the raw output of block k; layer 0 the embedding output."""
+    """One model: one table ``[models.NAME]``. Layer k is the raw output of block k; layer 0 the embedding or stem."""
 
     name: str
     source: str  #: which library loads it: a room under ``backbones/``
     checkpoint: str  #: a Hub id, a local folder, or the library's own name of it
-    layers: int  #: number of blocks
+    layers: int  #: number of blocks; of a residual network, of stages
     modality: Modality = "text"
     tower: str | None = None  #: which tower of a two-tower model
     revision: str | None = None  #: a commit, tag or branch on the Hub; what it resolved to is recorded
     pretrained: str | None = None  #: open_clip's weights tag or a local safetensors file
-    view: str | None = None  #: the model's own summary of a text (cls, last, eot); None: what its source says
+    view: str | None = (
+        None  #: the model's own summary of a text (cls, last, eot) or image (cls, gap); None: what its source says
+    )
     init: Init = "pretrained"
     init_seed: Seed = 0
     final_norm: bool = False  #: apply the model's final norm to the last layer
@@ -72,7 +75,7 @@ class DatasetSpec:
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
     limit_seed: Seed = 0
     unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
-    development: float = 0.1  #: share of train that early stopping looks at, where the dev split is what is reported
+    development: float = 0.1  #: share of train that early stopping looks at, where no dev split is free for that
     development_seed: Seed = 0  #: which rows these are
     exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
     hint: str = ""  #: what to do where its files are missing

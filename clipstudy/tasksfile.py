@@ -12,7 +12,8 @@ from typing import Any
 from clipstudy import backbones, data, tasks
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
 from clipstudy.errors import StudyError, did_you_mean
-from clipstudy.spec import ANY_SEED, DatasetSpec, ModelSpec, Study, TaskSpec
+from clipstudy.features.views import VIEWS_OF
+from clipstudy.spec import ANY_SEED, DatasetSpec, Modality, ModelSpec, Study, TaskSpec
 from clipstudy.tasks.task import BadOption, Kind, Needs, build, options, plain
 
 #: Studies that come with the package: a folder each with a file of this name, called by the folder's name.
@@ -217,32 +218,47 @@ def _tasks(
             problems.append(f"{where} kind: {found}. {did_you_mean(str(kind_name or ''), tasks.kinds())}")
             continue
         kind = tasks.load(kind_name)
+        reads = datasets.get(str(values.get("dataset")))
+        modality = data.modality(reads.reader) if reads else "text"
+        if modality not in kind.MODALITIES:  # told below, as a reader that the kind cannot use
+            modality = next(iter(kind.MODALITIES))
         given = values.get("options", {})
         if not isinstance(given, dict):
             problems.append(f"{where} options: found {given!r}, want a table")
             continue
         try:
-            opts = options(kind, given)
+            opts = options(kind, given, modality)
         except BadOption as bad:
             problems.append(f"[tasks.{name}.options] {bad.key}: {bad.why}")
-            opts = options(kind, {})
+            opts = options(kind, {}, modality)
+        no_views = [view for view in kind.views(opts) if view not in VIEWS_OF[modality]]
+        if no_views:
+            known = did_you_mean(no_views[0], VIEWS_OF[modality])
+            problems.append(f'[tasks.{name}.options] views: "{no_views[0]}" is none of {modality}s. {known}')
         worked_out: dict[str, Any] = {
-            "modality": kind.MODALITY,
-            "layers": kind.LAYERS,
+            "modality": modality,
             "method": kind.METHOD,
             "options": plain(opts),
             "name": name,
-            "reference": _reference(values, kind, models, file, where, problems),
+            "reference": _reference(values, kind, modality, models, file, where, problems),
         }
-        refused = sorted(k for k in ("modality", "layers", "method", "name") if k in values)
+        refused = sorted(k for k in ("modality", "method", "name") if k in values)
         if refused:
             problems.append(f"{where} {refused[0]}: unknown key. {did_you_mean(refused[0], _keys(TaskSpec))}")
             continue
+        layers = values.get("layers", kind.LAYERS)
+        if layers != kind.LAYERS and "whole" in (layers, kind.LAYERS):
+            problems.append(f'{where} layers: found {layers!r}, but kind = "{kind_name}" wants "{kind.LAYERS}"')
         # A task's own seeds, else the study's, else the kind's.
         seeds = values.get("seeds", kind.SEEDS if shared is None else shared)
         if not _good_seeds(f"{where} seeds", seeds, problems):
             seeds = kind.SEEDS
-        spec = _built(TaskSpec, {"metric": kind.METRIC, **values, **worked_out, "seeds": seeds}, where, problems)
+        spec = _built(
+            TaskSpec,
+            {"metric": kind.METRIC, "layers": kind.LAYERS, **values, **worked_out, "seeds": seeds},
+            where,
+            problems,
+        )
         if spec is None or not _good_name(where, name, problems):
             continue
         metrics = kind.metrics(opts)
@@ -261,6 +277,7 @@ def _tasks(
 def _reference(
     values: Mapping[str, Any],
     kind: Kind,
+    modality: Modality,
     models: Mapping[str, ModelSpec],
     file: Mapping[str, Any],
     where: str,
@@ -283,8 +300,8 @@ def _reference(
                 f'{where} reference: {found}; kind = "{values["kind"]}" wants a model of this study to compare with. '
                 + did_you_mean(str(name or ""), models)
             )
-    elif spec.modality != kind.MODALITY:
-        problems.append(f'{where} reference: "{name}" is of modality {spec.modality}, the task of {kind.MODALITY}')
+    elif spec.modality != modality:
+        problems.append(f'{where} reference: "{name}" is of modality {spec.modality}, the task of {modality}')
     return spec
 
 
@@ -304,7 +321,7 @@ def _built(cls: Any, values: Mapping[str, Any], where: str, problems: list[str])
 
 def _keys(cls: Any) -> list[str]:
     extra = ["init_seeds"] if cls is ModelSpec else []
-    worked_out = _WORKED_OUT | ({"modality", "layers"} if cls is TaskSpec else set())
+    worked_out = _WORKED_OUT | ({"modality"} if cls is TaskSpec else set())
     return [f.name for f in fields(cls) if f.name not in worked_out] + extra
 
 

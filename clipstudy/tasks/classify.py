@@ -1,6 +1,8 @@
-"""Can a probe read a property of a sentence off a layer's states? Accuracy by layer, on frozen features.
+"""Can a probe read a property of a sentence, or an image's class, off a layer's states? Accuracy by layer, on frozen
+features.
 
-The probing tasks of Conneau et al. 2018 (ACL), measured with a small classifier on one vector a sentence.
+The probing tasks of Conneau et al. 2018 (ACL), measured with a small classifier on one vector a sentence; images by the
+same classifier on one vector an image.
 
 Profiles
     ``default``    features standardised per dimension on the training split; MLP and linear probes; control task. Raw
@@ -9,6 +11,8 @@ Profiles
     ``senteval``   SentEval's classifier as released (Conneau & Kiela 2018): raw features, L2 grid chosen on dev, dev
                    scored every 4 passes, training stopped at the 6th evaluation that does not improve.
     ``jawahar``    the same, but one evaluation period of 4 passes: what the released code of Jawahar et al. 2019 does.
+    ``images``     of images, and their default: the mean over places (headline, the same for maps and for tokens) and
+                   the model's own summary; no control task, since an image has no word to draw a label for.
 """
 
 from __future__ import annotations
@@ -22,21 +26,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
+    from clipstudy.data.images import Picture
     from clipstudy.data.labelled import Labelled
-    from clipstudy.features.extract import Features, Text
+    from clipstudy.features.collect import Vectors
+    from clipstudy.features.extract import Text
     from clipstudy.probes.mlp import Inputs, ProbeFit, Recipe
 
 METHOD = 1
 NEEDS = Needs.VECTORS
-MODALITY: Literal["text"] = "text"
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default", "senteval", "jawahar"), "image": ("images",)}
 LAYERS: LayerChoice = "all"
 METRIC = "accuracy"
 SEEDS = (0, 1, 2, 3, 4)
-READERS = ("senteval", "table")
+READERS = ("senteval", "table", "images")
 
 _SENTEVAL = {
     "standardise": False,
@@ -50,6 +56,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "senteval": _SENTEVAL,
     "jawahar": {**_SENTEVAL, "views": ["native"], "early_stop": False},
+    "images": {"views": ["gap", "native"], "control": False},
 }
 
 #: A confusion matrix of more classes than this is written as (label, prediction, count) rows.
@@ -60,8 +67,8 @@ WIDEST = 50
 class Options:
     """Keys of ``[tasks.NAME.options]``."""
 
-    profile: Literal["default", "senteval", "jawahar"] = "default"
-    views: tuple[Literal["mean", "native", "cls", "last", "eot"], ...] = (
+    profile: Literal["default", "senteval", "jawahar", "images"] = "default"
+    views: tuple[Literal["mean", "native", "cls", "last", "eot", "gap"], ...] = (
         "mean",
         "native",
     )  #: the first is the headline
@@ -89,6 +96,8 @@ class Options:
         for key in ("hidden", "batch_size", "epoch_size", "max_epoch", "draws"):
             if getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if self.control and self.profile == "images":
+            raise BadOption("control", "found true, but an image has no word to draw a label for. Want false")
         if not 0 <= self.dropout < 1:
             raise BadOption("dropout", f"found {self.dropout}, want 0 or more and less than 1")
         if self.learning_rate <= 0 or min(self.l2) < 0 or self.tenacity < 0:
@@ -112,8 +121,27 @@ class Sentences:
 
 
 @dataclass(frozen=True)
+class Images:
+    """The data set, and its images in the order train, dev, test."""
+
+    labelled: Labelled[Picture]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return (*self.labelled.train.items, *self.labelled.dev.items, *self.labelled.test.items)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.labelled.fingerprint
+
+    @property
+    def source(self) -> str:
+        return self.labelled.source
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One way of asking: which view of the sentence, which probe."""
+    """One way of asking: which view of the sentence or image, which probe."""
 
     view: str
     probe: str
@@ -128,11 +156,13 @@ def metrics(options: Options) -> tuple[str, ...]:
     return "accuracy", "macro_f1", *(["selectivity"] if options.control else [])
 
 
-def read(dataset: DatasetSpec, options: Options) -> Sentences:
+def read(dataset: DatasetSpec, options: Options) -> Sentences | Images:
     """Read the three splits. Raises DataError as the reader does."""
-    from clipstudy.data import senteval, table
+    from clipstudy.data import images, senteval, table
     from clipstudy.features.extract import Text
 
+    if dataset.reader == "images":
+        return Images(images.read(dataset))
     labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
     texts = tuple(Text(words) for part in (labelled.train, labelled.dev, labelled.test) for words in part.items)
     return Sentences(labelled, texts)
@@ -168,23 +198,23 @@ def recipe(options: Options, probe: str) -> Recipe:
 
 
 def measure(
-    features: Features, data: Sentences, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+    features: Vectors,
+    data: Sentences | Images,
+    layers: Sequence[int],
+    seeds: Sequence[int],
+    options: Options,
+    bench: Bench,
 ) -> Iterator[Outcome]:
     import numpy as np
 
     from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
     from clipstudy.probes.mlp import Labels, fit
 
-    truncated = np.asarray(features.truncated)
-    if options.overlong == "error" and truncated.any():
-        raise DataError(
-            f"{data.source}: {int(truncated.sum())} sentences are longer than the model can read (the first begins "
-            f'"{" ".join(data.texts[int(truncated.argmax())].words)[:50]}"). Set overlong = "truncate" or shorten them.'
-        )
+    unread = _unread(features, data, options) if isinstance(data, Sentences) else {}
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
     number = {label: i for i, label in enumerate(data.labelled.classes)}
     truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
-    control = _control(data, truth, len(number)) if options.control else None
+    control = _control(data, truth, len(number)) if options.control and isinstance(data, Sentences) else None
 
     fits: dict[Arm, list[list[ProbeFit]]] = {}
     asked = arms(options)
@@ -193,6 +223,11 @@ def measure(
     members = len(layers) * len(seeds) * len(options.l2)
     in_all, done = members * sum(map(len, wanted.values())), 0
     for arm in asked:
+        same = [a for a in fits if a.probe == arm.probe and features.called(a.view) == features.called(arm.view)]
+        if same:  # the model's own summary is a view that was asked for by name too
+            fits[arm] = [found[:1] for found in fits[same[0]]]
+            done += members * len(wanted[arm])
+            continue
         fits[arm] = fit(
             [_inputs(features, layer, arm.view, parts, options.standardise) for layer in layers],
             wanted[arm],
@@ -221,7 +256,7 @@ def measure(
             "items/test": Estimate(len(truth.test)),
             "items/dropped": Estimate(data.labelled.dropped),
             "classes": Estimate(len(number)),
-            "truncated": Estimate(int(truncated.sum())),
+            **unread,
         }
         params: dict[str, str] = {}
         for arm, found in fits.items():
@@ -246,6 +281,17 @@ def measure(
                 Artifact("confusion.csv", _confusion(data, fits[asked[0]][at][0])),
             ),
         )
+
+
+def _unread(features: Any, data: Sentences, options: Options) -> dict[str, Estimate]:
+    """How many sentences the model's limit cut. Raises DataError where the options allow none."""
+    truncated = features.truncated
+    if options.overlong == "error" and truncated.any():
+        raise DataError(
+            f"{data.source}: {int(truncated.sum())} sentences are longer than the model can read (the first begins "
+            f'"{" ".join(data.texts[int(truncated.argmax())].words)[:50]}"). Set overlong = "truncate" or shorten them.'
+        )
+    return {"truncated": Estimate(int(truncated.sum()))}
 
 
 def _after(bench: Bench, done: int, of: int) -> Callable[[int, int], None]:
@@ -285,9 +331,7 @@ def _selectivity(
     }
 
 
-def _inputs(
-    features: Features, layer: int, view: str, parts: Sequence[Any], standardised: bool
-) -> Callable[[], Inputs]:
+def _inputs(features: Vectors, layer: int, view: str, parts: Sequence[Any], standardised: bool) -> Callable[[], Inputs]:
     def load() -> Inputs:
         import numpy as np
 
@@ -300,8 +344,8 @@ def _inputs(
     return load
 
 
-def _predictions(data: Sentences, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:
-    """A row a test sentence: its label and what each arm's probe of each seed said."""
+def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:
+    """A row a test item: its label and what each arm's probe of each seed said."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -317,7 +361,7 @@ def _predictions(data: Sentences, fits: Mapping[Arm, ProbeFit], seeds: Sequence[
     return buffer.getvalue()
 
 
-def _confusion(data: Sentences, found: ProbeFit) -> bytes:
+def _confusion(data: Sentences | Images, found: ProbeFit) -> bytes:
     """The headline arm's confusion matrix, counted over seeds; rows are gold labels."""
     classes = data.labelled.classes
     counts = Counter(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Seed
+from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Modality, Seed
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 METHOD = 1
 NEEDS = Needs.VECTORS
-MODALITY: Literal["text"] = "text"
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("robust", "jawahar")}
 LAYERS: LayerChoice = "all"
 METRIC = "nmi"
 SEEDS = tuple(range(10))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.task import BadOption, Bench, Needs, WithReference
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 METHOD = 1
 NEEDS = Needs.REFERENCE
-MODALITY: Literal["text"] = "text"
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default",)}
 LAYERS: LayerChoice = "all"
 METRIC = "cka"
 SEEDS = (0, 1, 2, 3, 4)  #: each another cut of the texts into minibatches

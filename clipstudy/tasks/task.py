@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice, ModelSpec
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 
 if TYPE_CHECKING:
+    from clipstudy.data.images import Picture
+    from clipstudy.features.collect import Vectors
     from clipstudy.features.extract import Features, Text
 
 
@@ -27,10 +29,12 @@ class Needs(StrEnum):
 
 
 class Data(Protocol):
-    """What a kind read from its data set: the texts to encode, and all it needs to score them."""
+    """What a kind read from its data set: what to encode, as its modality has it, and all it needs to score it."""
 
     @property
     def texts(self) -> Sequence[Text]: ...
+    @property
+    def pictures(self) -> Sequence[Picture]: ...
     @property
     def fingerprint(self) -> str: ...
     @property
@@ -60,12 +64,12 @@ class Kind(Protocol):
 
     METHOD: int  #: raised when the same options come to mean something else: new rows, no mixing
     NEEDS: Needs
-    MODALITY: typing.Literal["text", "image"]
-    LAYERS: LayerChoice
+    MODALITIES: Mapping[Modality, tuple[str, ...]]  #: what it measures: each with its profiles, the default first
+    LAYERS: LayerChoice  #: unless the table says otherwise
     METRIC: str  #: the headline metric unless the table says otherwise
     SEEDS: tuple[int, ...]  #: where neither the task nor [study] says seeds
     READERS: tuple[str, ...]  #: the dataset readers that it can use
-    PROFILES: Mapping[str, Mapping[str, Any]]  #: named option sets; the first is the default
+    PROFILES: Mapping[str, Mapping[str, Any]]  #: named option sets; each belongs to one modality
     Options: type[Any]
 
     def read(self, dataset: DatasetSpec, options: Any) -> Data:
@@ -82,7 +86,7 @@ class Kind(Protocol):
 
     def measure(
         self,
-        features: Features | WithReference,
+        features: Features | Vectors | WithReference,
         data: Any,
         layers: Sequence[int],
         seeds: Sequence[int],
@@ -105,15 +109,18 @@ class BadOption(ValueError):
 T = TypeVar("T")
 
 
-def options(kind: Kind, given: Mapping[str, Any]) -> Any:
+def options(kind: Kind, given: Mapping[str, Any], modality: Modality | None = None) -> Any:
     """``given`` as the kind's Options: its defaults, then the profile's, then what the table says.
+
+    Args:
+        modality: the data set's, which decides the default profile and the others that there are; None: any may be.
 
     Raises:
         BadOption: an unknown key or profile, a value of the wrong type, or one that the kind refuses.
     """
-    profiles = list(kind.PROFILES)
+    profiles = list(kind.MODALITIES[modality] if modality else kind.PROFILES)
     profile = given.get("profile", profiles[0])
-    if not isinstance(profile, str) or profile not in kind.PROFILES:
+    if not isinstance(profile, str) or profile not in profiles:
         raise BadOption("profile", f'found "{profile}". {did_you_mean(str(profile), profiles)}')
     return build(kind.Options, {**kind.PROFILES[profile], **given, "profile": profile})
 

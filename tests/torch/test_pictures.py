@@ -1,21 +1,28 @@
-"""Images → vectors: every layer and view in one pass, cached as texts are."""
+"""Images → vectors → accuracy: every layer and view in one pass, cached as texts are, and probed by the same kind."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from clipstudy import backbones
+from clipstudy import backbones, run, tasks
 from clipstudy.backbones.backbone import ImageStates
 from clipstudy.data.images import Picture
 from clipstudy.errors import DataError, DeviceError, ModelError
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
+from clipstudy.job import Group
+from clipstudy.outcome import Outcome
+from clipstudy.pocket import pictures as scenes
+from clipstudy.spec import DatasetSpec, TaskSpec
+from clipstudy.tasks.task import Bench, options, plain
 from tests.torch import image_checkpoints
 
 
@@ -206,3 +213,53 @@ class TestCalibration:
         torch.testing.assert_close(other.states(pixels, [4])[4].map, states[4].map)
         alone = backbone.states(pixels[:1], [4])[4].map
         torch.testing.assert_close(alone, states[4].map[:1], atol=1e-4, rtol=1e-3)  # calibrated once, then frozen
+
+
+class TestClassify:
+    """The whole way, on the pocket world's scenes and real tiny models."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("scenes")
+        scenes.write(folder, seed=5, sizes={"train": 160, "test": 40}, size=32)
+        return folder
+
+    def dataset(self, folder: Path) -> DatasetSpec:
+        columns = {"image": "img", "label": "coarse_label"}
+        return DatasetSpec("scenes", "images", path=str(folder), columns=columns, development=0.25)
+
+    def group(self, spec, folder: Path, **given: object) -> Group:
+        opts = options(tasks.load("classify"), {"max_epoch": 8, "draws": 50, **given}, "image")
+        task = TaskSpec("shape", "classify", "scenes", "accuracy", modality="image", seeds=(0, 1), options=plain(opts))
+        return Group("s", spec, self.dataset(folder), task)
+
+    def outcomes(self, group: Group, layers, store=None) -> dict[int, Outcome]:
+        found = dict(run.run(group, layers, shelf=run.Shelf("cpu"), store=store, bench=Bench()))
+        assert all(isinstance(outcome, Outcome) for outcome in found.values()), found
+        return found  # type: ignore[return-value]
+
+    @pytest.mark.parametrize("name", ["clip-resnet", "vit"])
+    def test_every_layer_of_both_builds(self, name, folder, tmp_path):
+        spec = image_checkpoints.of_pocket(name, tmp_path / name).spec
+        found = self.outcomes(self.group(spec, folder), range(5), Store(tmp_path / "cache"))
+        assert list(found) == list(range(5))
+        for outcome in found.values():
+            metrics = outcome.metrics
+            assert {"accuracy", "linear/accuracy", "native/accuracy", "native/linear/accuracy"} <= set(metrics)
+            assert not {"selectivity", "truncated"} & set(metrics)
+            assert metrics["items/train"].value == 120 and metrics["items/dev"].value == 40
+            same = metrics["accuracy"] == metrics["native/accuracy"]
+            assert same or name == "vit", "a residual network's own summary is the mean over places"
+            table = pq.read_table(io.BytesIO(outcome.artifacts[0].content))
+            assert len(table) == 40 and "gap/mlp/seed_0" in table.column_names
+            assert outcome.params["resolved.input"] and outcome.params["resolved.data"].startswith("sha256:")
+
+    def test_siblings_do_not_matter(self, folder, tmp_path):
+        group = self.group(image_checkpoints.of_pocket("resnet", tmp_path / "resnet").spec, folder)
+        together, alone = self.outcomes(group, (1, 2, 4)), self.outcomes(group, (2,))
+        assert together[2].numbers() == alone[2].numbers()
+
+    def test_an_untrained_twin(self, folder, tmp_path):
+        spec = replace(image_checkpoints.of_pocket("clip-resnet", tmp_path / "m").spec, init="random", init_seed=1)
+        first, again = (self.outcomes(self.group(spec, folder), (4,)) for _ in range(2))
+        assert first[4].numbers() == again[4].numbers()

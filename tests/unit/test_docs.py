@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipstudy import tasks, tasksfile
+from clipstudy import data, tasks, tasksfile
 from clipstudy.cli import app
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 
@@ -28,6 +28,10 @@ def test_every_command() -> None:
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])
 def test_every_key(cls: type) -> None:
     assert [k for k in tasksfile._keys(cls) if k not in WORDS] == []
+
+
+def test_every_reader() -> None:
+    assert [reader for reader in data.READERS if f"`{reader}`" not in README] == []
 
 
 @pytest.mark.parametrize("kind", tasks.kinds())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clipstudy.job import MOVES, SETTLED, Group, Selection, Status, keys, layer_label, layers_of, plan
 from clipstudy.spec import DatasetSpec, ModelSpec, Study, TaskSpec
 
@@ -36,6 +38,15 @@ def test_layers_and_labels() -> None:
     whole = TaskSpec("tune", "classify", "shift", "accuracy", layers="whole")
     assert layers_of(BERT, whole) == (-1,)
     assert [layer_label(BERT, k) for k in (-1, 0, 7)] == ["whole model", "embedding", "block 7"]
+
+
+def test_stages_are_quarters_of_the_depth() -> None:
+    """Of a residual network its four stages, of a transformer the blocks that lie where those do."""
+    stages = TaskSpec("t", "classify", "shift", "accuracy", layers="stages")
+    found = {n: layers_of(replace(BERT, layers=n), stages) for n in (1, 3, 4, 6, 12, 24)}
+    assert found == {
+        1: (1,), 3: (1, 2, 3), 4: (1, 2, 3, 4), 6: (2, 3, 5, 6), 12: (3, 6, 9, 12), 24: (6, 12, 18, 24),
+    }  # fmt: skip
 
 
 def test_a_group_survives_json() -> None:

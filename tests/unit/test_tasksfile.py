@@ -61,6 +61,69 @@ def test_a_study() -> None:
     assert len(keys(plan(study, Selection()))) == 3 * 4
 
 
+IMAGES = """
+[models.vit]
+source = "timm"
+checkpoint = "./vit"
+layers = 12
+modality = "image"
+[models.bert]
+source = "transformers"
+checkpoint = "./bert"
+layers = 3
+[datasets.scenes]
+reader = "images"
+path = "./scenes"
+columns = { image = "img", label = "fine_label" }
+[tasks.scenes]
+kind = "classify"
+dataset = "scenes"
+layers = "stages"
+"""
+
+
+def test_a_tasks_modality_is_its_readers() -> None:
+    study = parse(IMAGES)
+    task = study.tasks["scenes"]
+    assert (task.modality, task.options["profile"], task.options["views"]) == ("image", "images", ["gap", "native"])
+    assert [(k.model, k.layer) for k in keys(plan(study, Selection()))] == [("vit", k) for k in (3, 6, 9, 12)]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            'options = { profile = "senteval" }',
+            '[tasks.scenes.options] profile: found "senteval". What exists: images.',
+        ),
+        ('options = { views = ["mean"] }', '[tasks.scenes.options] views: "mean" is none of images. What exists: cls,'),
+        ("options = { control = true }", "[tasks.scenes.options] control: found true"),
+        ('metric = "selectivity"', '[tasks.scenes] metric: found "selectivity"'),
+        ('modality = "text"', "[tasks.scenes] modality: unknown key."),
+    ],
+)
+def test_what_images_have_not(line: str, says: str) -> None:
+    with pytest.raises(StudyError) as error:
+        parse(f"{IMAGES}{line}\n")
+    assert says in error.value.message
+
+
+def test_a_text_task_has_no_views_of_images() -> None:
+    with pytest.raises(StudyError, match='views: "gap" is none of texts'):
+        parse(GOOD + 'options = { views = ["gap"] }\n')
+    with pytest.raises(StudyError, match='profile: found "images"'):
+        parse(GOOD + 'options = { profile = "images" }\n')
+
+
+def test_which_layers_a_task_wants_is_no_part_of_a_result() -> None:
+    whole, some = parse(GOOD), parse(GOOD + 'layers = "blocks"\n')
+    assert of(whole) == of(some) and len(keys(plan(some, Selection()))) == 3 * 3
+    with pytest.raises(StudyError, match='layers: found \'whole\', but kind = "classify" wants "all"'):
+        parse(GOOD + 'layers = "whole"\n')
+    with pytest.raises(StudyError, match=r'\[tasks.shift\] layers: found "some"'):
+        parse(GOOD + 'layers = "some"\n')
+
+
 @pytest.mark.parametrize("file", ["tasks.toml", "tests/real/study.toml"])
 def test_shipped_studies_are_good(file: str) -> None:
     study = tasksfile.load(ROOT / file)
