@@ -102,7 +102,7 @@ def retry(
     from clipstudy.queue import jobs
 
     selection = selecting.selection(model, task, layer, True, "retry", study)
-    failed = failed or everything or not (lost or cancelled)
+    failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
     typer.echo(f"{number} cells queued again")
@@ -130,10 +130,11 @@ def prioritise(
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
+    layer: Layers = None,
 ) -> None:
-    """Change which groups run first."""
+    """Change which groups run first; a group ranks by its highest cell."""
     from clipstudy.queue import jobs
 
-    selection = selecting.selection(model, task, None, everything, "prioritise", study)
+    selection = selecting.selection(model, task, layer, everything, "prioritise", study)
     engine = stores.engine(Settings.read())
     typer.echo(f"{jobs.set_priority(engine, selecting.existing(engine, selection), priority)} cells changed")
