@@ -257,14 +257,15 @@ class _Training:
     @torch.no_grad()
     def _predict(self, items: Sequence[Item]) -> NDArray[np.int32]:
         self._model.eval()
-        found = np.empty(len(items), dtype=np.int32)
+        found = np.full(len(items), -1, dtype=np.int32)
         order = sorted(range(len(items)), key=lambda i: -items[i].length)  # neighbours need little padding
 
         def score(some: list[int]) -> None:
             found[some] = self._logits([items[i] for i in some]).argmax(1).cpu().numpy()
 
-        for at in range(0, len(order), self._scored.size):
-            self._scored.each(order[at : at + self._scored.size], score, lambda: None)
+        step = self._scored.size  # which may shrink meanwhile
+        for at in range(0, len(order), step):
+            self._scored.each(order[at : at + step], score, lambda: None)
             self._tick(self._steps)
         return found
 

@@ -211,7 +211,7 @@ class TestMemory:
 
         backbone.last = scarce  # type: ignore[method-assign]
         opts = options(tasks.load("finetune"), {**FAST, **given})
-        pairs = finetune.read(boolq(tmp_path / "d", rows("passage", (80, 30))), opts).pairs
+        pairs = finetune.read(boolq(tmp_path / "d", rows("passage", (160, 90))), opts).pairs
         some = [
             finetune.items(backbone, part, opts, False) for part in (pairs.train, pairs.development, pairs.reported)
         ]
@@ -224,7 +224,8 @@ class TestMemory:
         assert (whole.portion, halved.portion) == (16, 4)
         for one, other in zip(whole.epochs, halved.epochs, strict=True):
             assert one.loss == pytest.approx(other.loss, rel=1e-3)
-        assert (whole.predictions == halved.predictions).mean() > 0.95
+            assert one.dev_accuracy == pytest.approx(other.dev_accuracy, abs=0.03)
+        assert (whole.predictions == halved.predictions).mean() > 0.95 and halved.predictions.min() == 0
 
     def test_not_even_one(self, bert: ModelSpec, tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match=r"not even one item fits .*models\.bert.* Lower max_tokens"):
