@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow gpu real check lint types floors format bench clean
+.PHONY: help install demo test docs gpu real check lint types floors format bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,11 +22,11 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## run the real-text study where its data is at hand, and write its report
 	@tests/real/demo.sh $(BIN)
 
-test: install  ## the tests (slow ones excepted)
-	$(BIN)/pytest -m "not slow and not gpu"
+test: install  ## the tests
+	$(BIN)/pytest -m "not gpu"
 
-slow: install  ## the slow tests
-	$(BIN)/pytest -m slow
+docs: install  ## does the README name every command, key, option and variable, and does every link lead somewhere?
+	$(BIN)/pytest -q tests/unit/test_docs.py
 
 gpu: install  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu

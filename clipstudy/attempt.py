@@ -85,7 +85,10 @@ class Attempt:
                         self.progress.say(f"{name(job)}: {one.error} → {self._end(job, one, text)}")
                     else:
                         ended = started + timedelta(seconds=time.monotonic() - began)
-                        self._hand_over(self.left[layer], one, text, started=started, ended=ended)
+                        try:
+                            self._hand_over(self.left[layer], one, text, started=started, ended=ended)
+                        except ValueError as error:  # a number that is none: its siblings are none the worse for it
+                            self._end(self.left[layer], run.told(error, layer), text)
                     del self.left[layer]
                 self.progress.say(f"{self.title}: done in {duration(time.monotonic() - began)}")
             except run.Stopped:

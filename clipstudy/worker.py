@@ -173,7 +173,10 @@ class Worker:
 
     def _over(self) -> bool:
         """Whether a draining worker has nothing left to do, or nothing that it could."""
-        queued, waiting = jobs.totals(self.engine, self.habits.study)[Status.QUEUED], outbox.pending(self.engine)
+        queued, waiting = (
+            jobs.totals(self.engine, self.habits.study)[Status.QUEUED],
+            outbox.pending(self.engine, self.habits.study),
+        )
         if not waiting:
             return not queued
         only_mlflow = not queued or waiting >= self.habits.outbox_bound

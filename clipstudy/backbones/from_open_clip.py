@@ -109,11 +109,13 @@ def load(spec: ModelSpec, device: str) -> OpenClipText:
     config = _config(spec)
     weights = _weights(spec, config) if spec.init == "pretrained" else None
     described = json.dumps(config, sort_keys=True)
+    folder = _folder(spec)
+    words = checkpoint.description_in(folder) if folder else []  # how the tokenizer in it reads a text
     model = _create(spec)
     if weights is None:
-        identity = checkpoint.fingerprint([], described, f"random init, {checkpoint.weights_of(model)}")
+        identity = checkpoint.fingerprint(words, described, f"random init, {checkpoint.weights_of(model)}")
     else:
-        identity = checkpoint.fingerprint([weights], described)
+        identity = checkpoint.fingerprint([*words, weights], described)
         try:
             open_clip.load_checkpoint(model, str(weights))
         except (RuntimeError, ValueError, KeyError) as error:

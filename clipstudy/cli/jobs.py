@@ -70,8 +70,10 @@ def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status -
     engine = stores.engine(settings)
     one = jobs.get(engine, job)
     text = outbox.log_of(engine, one)
-    if text is None and one.run_id:
-        text = open_tracking(settings).artifact(one.run_id, "log.txt").decode(errors="replace")
+    if text is None and one.attempt:
+        tracking = open_tracking(settings)
+        if run := tracking.run_of(one.study, one.id, one.attempt) or one.run_id:
+            text = tracking.artifact(run, "log.txt").decode(errors="replace")
     if text is None:
         raise ClipstudyError(f"job {job} is {one.status} and has no log yet. See: clipstudy show {job}")
     typer.echo(text, nl=False)
@@ -102,7 +104,7 @@ def retry(
     from clipstudy.queue import jobs
 
     selection = selecting.selection(model, task, layer, True, "retry", study)
-    failed = failed or everything or not (lost or cancelled)
+    failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
     typer.echo(f"{number} cells queued again")
@@ -130,10 +132,11 @@ def prioritise(
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
+    layer: Layers = None,
 ) -> None:
-    """Change which groups run first."""
+    """Change which groups run first; a group ranks by its highest cell."""
     from clipstudy.queue import jobs
 
-    selection = selecting.selection(model, task, None, everything, "prioritise", study)
+    selection = selecting.selection(model, task, layer, everything, "prioritise", study)
     engine = stores.engine(Settings.read())
     typer.echo(f"{jobs.set_priority(engine, selecting.existing(engine, selection), priority)} cells changed")

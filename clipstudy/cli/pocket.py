@@ -67,24 +67,27 @@ def pretrain(
 ) -> None:
     """Train the pocket models from a seed, record their losses and figures in MLflow, write their card."""
     from clipstudy import progress as progresses
-    from clipstudy.errors import TrackingUnreachable, did_you_mean
+    from clipstudy.errors import did_you_mean
     from clipstudy.pocket import card, workshop
     from clipstudy.pocket.models import MODELS
     from clipstudy.progress import duration
     from clipstudy.tracking import entry, pretraining
+    from clipstudy.tracking import open as open_tracking
 
     asked = names or list(MODELS)
     if unknown := [name for name in asked if name not in MODELS]:
         raise ClipstudyError(f'no pocket model "{unknown[0]}". {did_you_mean(unknown[0], MODELS)}')
     settings = Settings.read()
+    open_tracking(settings).prepare()  # what is wrong with it is told before the hours of training
     progress = progresses.for_stream()
     screen.log(False, progress)
     progress.batch("pretraining")
 
     def done(model: workshop.Ready) -> None:
+        here = {} if model.seconds is None else entry.environment()  # what was there was made who knows where
         try:
-            pretraining.record(settings, model.record, seconds=model.seconds, params=entry.environment())
-        except TrackingUnreachable as error:  # the others train on; typed again, the command records what is there
+            pretraining.record(settings, model.record, seconds=model.seconds, params=here)
+        except ClipstudyError as error:  # the others train on; typed again, the command records what is there
             progress.say(f"{model.name} is not in MLflow yet: {error.message}")
         figures = ", ".join(f"{key} {value:.3g}" for key, value in model.record["figures"].items())
         took = "there already" if model.seconds is None else duration(model.seconds)
@@ -97,5 +100,8 @@ def pretrain(
     finally:
         progress.close()
     typer.echo(f"{card.write(folder)}: figures and losses; `clipstudy ui` has the curves")
-    if problems := card.problems(folder):
-        raise ClipstudyError("not to be shipped:\n  " + "\n  ".join(problems) + "\nTrain longer, then retry.")
+    problems = card.problems(folder)
+    for problem in problems:
+        typer.echo(f"  {problem}")
+    if problems and steps is None and set(asked) == set(MODELS):
+        raise ClipstudyError("These models are not what the study needs. Mend their recipes, then say --again.")

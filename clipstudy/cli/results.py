@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     study: Study = None,
+    model: Models = None,
+    task: Tasks = None,
     dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
@@ -30,7 +32,7 @@ def report(
     from clipstudy.dashboard import panels
     from clipstudy.dashboard import report as reports
 
-    found = _results(study)
+    found = _chosen(_results(study), Selection(tuple(model or ()), tuple(task or ())))
     reports.write(found, out, dashboard=panels.find(dashboard, Settings.read().home), study_note=note)
     typer.echo(f"{len(found)} results → {out.resolve()}")
 
@@ -50,13 +52,7 @@ def results(
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     if format not in (*formats, "text", "json"):
         raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
-    selection = Selection(tuple(model or ()), tuple(task or ()))
-    found = _results(study)
-    if unknown := selecting.unknown_name(selection, model={r.model for r in found}, task={r.task for r in found}):
-        raise NoResults(f"The results have {unknown}")
-    shown = tables.board(r for r in found if selection.takes(r.model, r.task))
-    if not shown.results:
-        raise NoResults("No result is of a model and a task chosen both. Mend --model or --task.")
+    shown = tables.board(_chosen(_results(study), Selection(tuple(model or ()), tuple(task or ()))))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
@@ -119,6 +115,18 @@ def _results(study: str | None) -> list[Result]:
     if not found:
         raise NoResults
     return found
+
+
+def _chosen(found: list[Result], selection: Selection) -> list[Result]:
+    """Those of ``found`` that are selected. Raises NoResults, which says what there is."""
+    from clipstudy.errors import NoResults
+
+    if unknown := selecting.unknown_name(selection, model={r.model for r in found}, task={r.task for r in found}):
+        raise NoResults(f"The results have {unknown}")
+    kept = [r for r in found if selection.takes(r.model, r.task)]
+    if not kept:
+        raise NoResults("No result is of a model and a task chosen both. Mend --model or --task.")
+    return kept
 
 
 def _keyed(result: Result) -> dict[str, Any]:

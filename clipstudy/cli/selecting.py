@@ -33,9 +33,10 @@ def layers(given: list[str] | None) -> tuple[int, ...]:
     found: set[int] = set()
     for text in given or ():
         first, dash, last = text.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        ends = (first, last) if dash else (first, first)
+        if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
             raise ClipstudyError(f'--layer "{text}": want a number or a range, as in --layer 7 or --layer 0-3')
-        found.update(range(int(first), int(last if dash else first) + 1))
+        found.update(range(int(ends[0]), int(ends[1]) + 1))
     return tuple(sorted(found))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from clipstudy.settings import Settings
@@ -13,15 +16,32 @@ if TYPE_CHECKING:
     from clipstudy.features.cache import Store
 
 
-def engine(settings: Settings, create: bool = False) -> Engine:
-    """The job table. Where it is the embedded file and not there yet, the first enqueue creates it."""
+def engine(settings: Settings) -> Engine:
+    """The job table."""
     from clipstudy.queue import dialect, migration
 
     engine = dialect.connect(settings.database)
-    if create and engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
-        migration.migrate(engine)
     migration.check(engine)
     return engine
+
+
+@contextmanager
+def table(settings: Settings, dry_run: bool) -> Iterator[Engine]:
+    """The job table, for enqueueing. Where it is the embedded file and not there yet, it is created; for a dry run an
+    empty one stands in for it, since that is what it would be."""
+    from clipstudy.queue import dialect, migration
+
+    there = dialect.connect(settings.database)
+    if there.dialect.name != "sqlite" or Path(there.url.database or "").exists():
+        migration.check(there)
+        yield there
+        return
+    with TemporaryDirectory() as folder:
+        made = dialect.connect(f"sqlite:///{folder}/empty.db") if dry_run else there
+        migration.migrate(made)
+        yield made
+        if dry_run:
+            made.dispose()
 
 
 def features(settings: Settings) -> Store:

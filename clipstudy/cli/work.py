@@ -47,7 +47,8 @@ def enqueue(
     groups = plan(found, selection)
     if wrong := selecting.wrong(found, selection, groups):
         raise StudyError(wrong)
-    told = jobs.enqueue(stores.engine(settings, create=not dry_run), groups, priority=priority, dry_run=dry_run)
+    with stores.table(settings, dry_run) as engine:
+        told = jobs.enqueue(engine, groups, priority=priority, dry_run=dry_run)
     if as_json:
         typer.echo(
             json.dumps(
@@ -108,6 +109,8 @@ def worker(
     engine = stores.engine(settings)
     only = selecting.study_name(study)
     if only and (missing := selecting.unknown_name(Selection(study=only), study={s for s, _, _ in jobs.names(engine)})):
+        if drain:
+            raise ClipstudyError(f"The job table has {missing}")
         typer.echo(f"the job table has {missing}", err=True)  # it may come while the worker waits
     place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
     _threads(threads)

@@ -7,6 +7,7 @@ hatched. A hollow bar is a cell where a probe predicts one class only.
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#C9B800")
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
+#: Characters of a line under a title: what the narrowest chart has room for.
+NOTE_WIDTH = 72
 
 
 class Ink(NamedTuple):
@@ -127,6 +130,7 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
                 align="left",
                 font_size=10,
             )
+    said = [html.escape(line, quote=False) for line in textwrap.wrap(info.note, NOTE_WIDTH)]
     widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
     figure.update_layout(
         template="none",
@@ -135,13 +139,13 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
             "x": 0,
             "pad": {"l": 10},
             "font": {"size": 15, "weight": 600},
-            "subtitle": {"text": html.escape(info.note, quote=False), "font": {"size": 11}},
+            "subtitle": {"text": "<br>".join(said), "font": {"size": 11}},
         },
         barmode="group",
         bargap=0.18,
         bargroupgap=0.04,
         height=height,
-        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 54 if info.note else 40, "b": 44},
+        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 40 + 14 * len(said), "b": 44},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.22, "title": None},
         hovermode="closest",

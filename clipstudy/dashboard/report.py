@@ -266,9 +266,10 @@ def _table(view: View) -> str:
     for name, cells in body:
         texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
         lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
+    caption = f"{view.title}, {tables.axis_title(view.metric)}" + (f". {view.note}" if view.note else "")
     return (
-        f"<details><summary>Table</summary><div class=wide><table><caption>{escape(view.title)}, "
-        f"{escape(tables.axis_title(view.metric))}</caption><thead><tr><th>Layer</th>{head}</tr></thead>"
+        f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr><th>Layer</th>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div></details><p class=downloads>{_downloads(view)}</p>"
     )
 

@@ -177,8 +177,11 @@ def view(shown: Board, task: str, metric: str | None = None) -> View | None:
 
 
 def note_of(results: Iterable[Result]) -> str:
-    """What the studies of ``results`` say of themselves."""
-    return " ".join(sorted({r.tags["note"] for r in results if r.tags.get("note")}))
+    """What the studies of ``results`` say of themselves, each what it said last."""
+    latest: dict[str, Result] = {}
+    for result in sorted(results, key=lambda r: r.tags.get("ended", "")):
+        latest[result.study] = result
+    return " ".join(dict.fromkeys(r.tags["note"] for r in latest.values() if r.tags.get("note")))
 
 
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:

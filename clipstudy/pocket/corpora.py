@@ -7,11 +7,12 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
+from clipstudy.errors import DataError
 from clipstudy.pocket import pairs, probing
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.pocket.language import Language
@@ -25,19 +26,32 @@ def prepare(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> bool:  # noq
     """Have all text data sets under ``folder``: whole, and of this very code. False: they were there.
 
     They are made beside it and moved into place, so whoever reads meanwhile finds the old ones or the new ones.
+
+    Raises:
+        DataError: something else is in ``folder``.
     """
     made_by = {"seed": seed, "sizes": asdict(sizes), "code": _code()}
+    folder = folder.resolve()
     marker = folder / MADE_BY
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == made_by:
+    if not marker.is_file() and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(
+            f"{folder} is there and has no {MADE_BY}, so it holds no pocket corpora and is left alone. Name an empty "
+            "or a new folder: clipstudy pocket data --out FOLDER"
+        )
+    if marker.is_file() and marker.read_text(encoding="utf-8") == _told(made_by):
         return False
     new, old = (folder.with_name(f"{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
     write(new, seed, sizes)
-    (new / MADE_BY).write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+    (new / MADE_BY).write_text(_told(made_by), encoding="utf-8")
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
     return True
+
+
+def _told(made_by: Mapping[str, object]) -> str:
+    return json.dumps(made_by, sort_keys=True) + "\n"
 
 
 def _code() -> str:

@@ -93,7 +93,7 @@ def pretrain_all(
     for name in names:
         record = finished(name, folder / name, seed, steps, held)
         if again or record is None:
-            _ours(folder / name)
+            _ours(folder / name, again)
             waiting.append(name)
         else:
             done(Ready(name, folder / name, record, None))
@@ -247,13 +247,21 @@ def _put_in_place(made: Path, place: Path) -> Mapping[str, Any]:
     return record
 
 
-def _ours(place: Path) -> None:
+def _ours(place: Path, again: bool) -> None:
     """
     Raises:
-        ClipstudyError: there is something at ``place`` that no pretraining has put there.
+        ClipstudyError: at ``place`` there is a checkpoint of other settings, and it was not said that it may go; or
+            something that no pretraining has put there.
     """
-    if not place.exists() or (place / RECORD).is_file() or (place.is_dir() and not any(place.iterdir())):
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return
+    if (place / RECORD).is_file():
+        if again:
+            return
+        raise ClipstudyError(
+            f"{place} holds a checkpoint of another seed, number of steps or state of the code. To train it anew in "
+            "its place, say --again; to keep it, name another folder: clipstudy pocket pretrain --folder FOLDER"
+        )
     raise ClipstudyError(
         f"{place} is there and has no {RECORD}, so it is no pocket checkpoint and is left alone. Move it away, or name "
         "another folder: clipstudy pocket pretrain --folder FOLDER"

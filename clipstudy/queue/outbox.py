@@ -288,10 +288,13 @@ def log_of(engine: Engine, job: Job) -> str | None:
     return None if content is None else content.decode("utf-8", "replace")
 
 
-def pending(engine: Engine) -> int:
-    """How many records wait."""
+def pending(engine: Engine, study: str | None = None) -> int:
+    """How many records wait, of all or of one study."""
+    query = select(func.count()).select_from(table)
+    if study is not None:
+        query = query.join(jobs, jobs.c.id == table.c.job_id).join(groups).where(groups.c.study == study)
     with reading(engine) as connection:
-        return connection.scalar(select(func.count()).select_from(table)) or 0
+        return connection.scalar(query) or 0
 
 
 def last_error(engine: Engine) -> str | None:

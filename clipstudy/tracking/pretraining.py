@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clipstudy.errors import ClipstudyError
 from clipstudy.settings import Settings
 from clipstudy.tracking import store
 from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, clip, safe_key
@@ -50,7 +49,10 @@ def record(
     with store.reaching(settings.tracking):
         from mlflow.entities import Metric, Param
 
-        run = _run(client, _experiment(client, settings, studies), done, seconds)
+        # Its files lie beside those of the studies; a server has places of its own.
+        served = urlsplit(settings.tracking).scheme in store.SERVERS
+        location = None if served else client.get_experiment(studies).artifact_location
+        run = _run(client, store.experiment(client, location, EXPERIMENT), done, seconds)
         run_id: str = run.info.run_id
         if run.info.status == "FINISHED":
             return run_id  # closing is the last step, so nothing is missing
@@ -102,26 +104,3 @@ def _points(done: Mapping[str, Any]) -> list[tuple[str, float, int]]:
 def _params(done: Mapping[str, Any]) -> dict[str, str]:
     own = {key: str(value) for key, value in done.items() if isinstance(value, str | int | float)}
     return own | {f"recipe.{key}": str(value) for key, value in done["recipe"].items()}
-
-
-def _experiment(client: MlflowClient, settings: Settings, studies: str) -> str:
-    """The id of the experiment, made where it is not there yet; its files lie beside those of the studies."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        served = urlsplit(settings.tracking).scheme in store.SERVERS  # a server has places of its own
-        location = None if served else client.get_experiment(studies).artifact_location
-        try:
-            return str(client.create_experiment(EXPERIMENT, location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(EXPERIMENT)  # another process was quicker
-            assert found is not None
-    if found.lifecycle_stage != "active":
-        raise ClipstudyError(
-            f"The experiment {EXPERIMENT!r} was deleted in MLflow. "
-            f"Type: mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
-    return str(found.experiment_id)

@@ -87,7 +87,7 @@ def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
         location = None if urlsplit(uri).scheme in SERVERS else artifacts
         if location and "://" not in location:
             location = Path(location).resolve().as_uri()
-        return client, _experiment(client, location)
+        return client, experiment(client, location)
 
 
 @contextlib.contextmanager
@@ -152,21 +152,26 @@ def _lost_connection(error: BaseException | None) -> bool:
     return False
 
 
-def _experiment(client: MlflowClient, location: str | None) -> str:
+def experiment(client: MlflowClient, location: str | None, name: str = EXPERIMENT) -> str:
+    """The id of the experiment, made where it is not there yet.
+
+    Args:
+        location: where its runs' files go; None: where the server says.
+    """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(EXPERIMENT, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(EXPERIMENT)  # another process was quicker
+            found = client.get_experiment_by_name(name)  # another process was quicker
             assert found is not None
     if found.lifecycle_stage != "active":
         raise ClipstudyError(
-            f"The experiment {EXPERIMENT!r} was deleted in MLflow. "
+            f"The experiment {name!r} was deleted in MLflow. "
             f"Type: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return found.experiment_id

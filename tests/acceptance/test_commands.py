@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,8 +224,34 @@ def test_ui(place: Place) -> None:
 
 def test_a_worker_of_one_study(place: Place, typed: Typed) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
-    told = typed("worker", "--drain", "--device", "cpu", "--study", "another").err
-    assert "0 cells computed" in told and 'no study "another"' in told and totals(typed) == {"queued": 3}
+    assert 'no study "smal". did you mean "small"?' in typed("worker", "--drain", "--study", "smal", code=2).err
+    assert totals(typed) == {"queued": 3}
+
+
+def test_a_range_of_layers_that_is_none_selects_nothing(typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    for wrong in ("2-1", "²", "1-", "-1", "1-2-3"):
+        assert "want a number or a range" in typed("cancel", f"--layer={wrong}", code=2).err
+    assert totals(typed) == {"queued": 3}
+    assert typed("prioritise", "3", "--layer", "1-2").out == "2 cells changed\n"
+
+
+def test_a_dry_run_needs_no_table_and_leaves_none(place: Place, typed: Typed) -> None:
+    told = json.loads(typed("enqueue", "--all", "--dry-run", "--json").out)
+    assert told["new"] == told["cells"] > 0
+    assert not (place.folder / "mlruns" / "clipstudy.db").exists()
+
+
+def test_lost_means_lost_with_all_too(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    engine = dialect.connect(Settings.read().database)
+    batch = jobs.claim(engine, "ann", lease=timedelta(minutes=5))
+    assert batch is not None
+    for job in batch.jobs:
+        jobs.fail(engine, job, Failure(FailureKind.CODE, "broke", "", retry=False))
+    engine.dispose()
+    assert typed("retry", "--lost", "--all").out == "0 cells queued again\n"
+    assert typed("retry", "--all").out == "3 cells queued again\n"
 
 
 def test_the_pocket_world(typed: Typed) -> None:

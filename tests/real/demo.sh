@@ -10,7 +10,7 @@ if [ ! -d "$CLIPSTUDY_REAL_DATA/conll2000" ] || [ ! -d "$CLIPSTUDY_REAL_DATA/xpr
 fi
 "$bin/clipstudy" init
 "$bin/clipstudy" enqueue --all --study tests/real/study.toml
-"$bin/clipstudy" worker --drain
+"$bin/clipstudy" worker --drain --study real
 "$bin/clipstudy" report --study tests/real/study.toml
 "$bin/clipstudy" results --study tests/real/study.toml
 echo "next: open report.html; clipstudy ui; clipstudy enqueue --all (the paper's study)"

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import run, tasks
+from clipstudy.data import boolq, wic
 from clipstudy.data.pairs import Pair, Pairs
 from clipstudy.features.extract import Text
 from clipstudy.job import Group
@@ -184,3 +186,25 @@ def test_through_the_hallway(kind: str, tmp_path: Path) -> None:
         if kind == "wic":
             unseen = [outcome.metrics[f"{arm}words_unseen"].value for arm in ("", "windows/", "budget/")]
             assert unseen == [1, 0, 1]
+
+
+@pytest.mark.real
+def test_what_the_design_page_says_of_the_real_rows(real: Path) -> None:
+    """Of BoolQ's dev passages three in four are too long for CLIP; of their windows of 40 words one in a hundred is.
+    Of WiC's dev pairs two in five are about a word of train."""
+    encode = open_clip.SimpleTokenizer().encode
+    passages = [
+        pair.second for pair in boolq.released(DatasetSpec("b", "boolq", path=str(real / "boolq")), "dev").pairs
+    ]
+    size = options(tasks.load("classify_pairs"), {}).window
+
+    def too_long(texts: list[tuple[str, ...]]) -> float:
+        return float(np.mean([len(encode(" ".join(words))) + 2 > 77 for words in texts]))
+
+    assert 0.72 < too_long(passages[:1000]) < 0.80
+    assert too_long([one for words in passages[:1000] for one in classify_pairs.windows(words, size)]) < 0.02
+    train, dev = (
+        wic.released(DatasetSpec("w", "wic", path=str(real / "wic")), split).pairs for split in ("train", "dev")
+    )
+    known = {pair.word for pair in train}
+    assert 0.38 < np.mean([pair.word in known for pair in dev]) < 0.42

@@ -114,6 +114,17 @@ def test_one_bad_layer_does_not_sink_its_siblings(
     assert statuses(engine) == {0: Status.DONE, 1: Status.DONE, 2: Status.FAILED, 3: Status.DONE}
 
 
+def test_a_number_that_is_none_does_not_sink_its_siblings(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Outcome(1, {"accuracy": Estimate(float("nan"))})
+    measuring(monkeypatch, lambda bench, layer: none if layer == 1 else outcome(bench, layer))
+    jobs.enqueue(engine, cells(group()))
+    assert worker.step()
+    assert statuses(engine) == {0: Status.DONE, 1: Status.QUEUED, 2: Status.DONE, 3: Status.DONE}
+    assert "not finite: accuracy" in str(jobs.rows(engine)[1].error)
+
+
 def test_what_a_user_must_mend_is_not_tried_again(
     engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

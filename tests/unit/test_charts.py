@@ -184,3 +184,9 @@ def test_names_are_text() -> None:
 def test_what_a_study_says_of_itself_stands_under_the_title() -> None:
     figure = bars(_view(note="<made up>"), {"bert": BLUE, "b0": Ink("#0072B2", True)})
     assert figure.layout.title.subtitle.text == "&lt;made up&gt;"
+
+
+def test_a_long_word_on_the_study_is_broken_into_lines() -> None:
+    said = "These are stand-ins, and their figures say nothing of what they stand in for, " * 3
+    lines = bars(_view(note=said), {"bert": BLUE, "b0": Ink("#0072B2", True)}).layout.title.subtitle.text.split("<br>")
+    assert " ".join(lines) == said.strip() and max(map(len, lines)) <= 72

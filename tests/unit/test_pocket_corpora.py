@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipstudy.data import conll2000, senteval
+from clipstudy.errors import DataError
 from clipstudy.pocket import baselines, corpora, labels, pairs, probing, vocabulary
 from clipstudy.pocket.baskets import Basket, Row, Sizes
 from clipstudy.pocket.language import Language
@@ -328,3 +329,12 @@ def test_corpora_are_prepared_once_and_anew_where_anything_differs(
     monkeypatch.setattr(corpora, "_code", lambda: "another grammar")
     assert corpora.prepare(folder, seed=1, sizes=Sizes(10, 10, 10))
     assert len(made) == 4 and [p.name for p in tmp_path.iterdir()] == ["pocket"]
+    monkeypatch.chdir(folder)
+    assert not corpora.prepare(Path(), seed=1, sizes=Sizes(10, 10, 10))
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "chapter1.txt").write_text("Once")
+    with pytest.raises(DataError, match=r"has no made_by\.json, .* left alone"):
+        corpora.prepare(tmp_path)
+    assert (tmp_path / "chapter1.txt").read_text() == "Once"

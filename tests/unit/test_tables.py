@@ -367,3 +367,12 @@ def test_what_a_study_says_of_itself_is_on_every_table() -> None:
     assert r"interval. Pocket models: 100\% made up.}" in writers.to_latex(found)
     assert {row["note"] for row in json.loads(writers.to_json(found))} == {said}
     assert view(board([result()]), "bigram_shift").note == ""  # type: ignore[union-attr]
+
+
+def test_of_a_study_that_says_something_else_now_the_last_word_counts() -> None:
+    old, new = result(note="Old.", ended="2026-11-01"), result(layer=1, note="New.", ended="2026-11-02")
+    assert tables.note_of([new, old]) == "New."
+    assert tables.note_of([new, result(study="other", note="Other.", ended="2026-10-01")]) in (
+        "New. Other.",
+        "Other. New.",
+    )
