@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
+from clipstudy.device import out_of_memory
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all
@@ -236,7 +237,7 @@ class _Run:
             try:
                 self._encode(batch)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise DeviceError(
@@ -322,12 +323,3 @@ def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:
         start.update(f"{span.text} {given}".encode())
     spans = start.hexdigest()[:24]
     return {view: spans if view == "span" else texts for view in view_of.VIEWS}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )

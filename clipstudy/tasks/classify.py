@@ -18,7 +18,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
@@ -26,8 +26,10 @@ from clipstudy.spec import DatasetSpec, LayerChoice
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from clipstudy.data.labelled import Labelled
-    from clipstudy.features.extract import Features, Text
+    from clipstudy.features.extract import Text
     from clipstudy.probes.mlp import Inputs, ProbeFit, Recipe
 
 METHOD = 1
@@ -93,6 +95,14 @@ class Options:
             raise BadOption("dropout", f"found {self.dropout}, want 0 or more and less than 1")
         if self.learning_rate <= 0 or min(self.l2) < 0 or self.tenacity < 0:
             raise BadOption("learning_rate, l2 or tenacity", "is negative")
+
+
+class Vectors(Protocol):
+    """One vector a row of the data, at any asked layer and view: ``Features``, or what a kind makes of them."""
+
+    @property
+    def truncated(self) -> NDArray[Any]: ...
+    def vectors(self, layer: int, view: str) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ def recipe(options: Options, probe: str) -> Recipe:
 
 
 def measure(
-    features: Features, data: Sentences, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+    features: Vectors, data: Sentences, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
     import numpy as np
 
@@ -285,9 +295,7 @@ def _selectivity(
     }
 
 
-def _inputs(
-    features: Features, layer: int, view: str, parts: Sequence[Any], standardised: bool
-) -> Callable[[], Inputs]:
+def _inputs(features: Vectors, layer: int, view: str, parts: Sequence[Any], standardised: bool) -> Callable[[], Inputs]:
     def load() -> Inputs:
         import numpy as np
 
