@@ -35,3 +35,15 @@ def described(device: str) -> str:
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Did the device or the machine run out of memory? Libraries say so in their own ways."""
+    import torch
+
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

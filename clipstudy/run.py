@@ -12,12 +12,13 @@ from clipstudy import backbones, tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
+from clipstudy.features.collect import Vectors
 from clipstudy.features.extract import extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
 from clipstudy.settings import locate, redact
 from clipstudy.spec import ModelSpec, decisive
-from clipstudy.tasks.task import Bench, WithReference, options
+from clipstudy.tasks.task import Bench, Live, Needs, WithReference, options
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +38,29 @@ class Shelf:
 
     def take(self, spec: ModelSpec) -> Any:
         """The loaded backbone of ``spec``; the one before it is let go first."""
-        path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
-        here = replace(
-            spec,
-            checkpoint=str(path) if path else spec.checkpoint,
-            pretrained=str(weights) if weights else spec.pretrained,
-        )
+        here = _located(spec)
         # Where the files lie is no part of a digest, but "./bert" of two studies are two models.
         key = (decisive(here), spec.layers)
         if self._model is None or self._key != key:
-            self._model = self._key = self.name = None
-            log.info("loading %s (%s) on %s", spec.name, here.checkpoint, self.device)
-            self._model, self._key, self.name = backbones.load(here, self.device), key, spec.name
+            self._model, self._key, self.name = self.fresh(spec), key, spec.name
         return self._model
+
+    def fresh(self, spec: ModelSpec) -> Any:
+        """A backbone of ``spec`` that the shelf does not keep, so that it may be changed; the shelf is left empty."""
+        self._model = self._key = self.name = None
+        here = _located(spec)
+        log.info("loading %s (%s) on %s", spec.name, here.checkpoint, self.device)
+        return backbones.load(here, self.device)
+
+
+def _located(spec: ModelSpec) -> ModelSpec:
+    """``spec`` with its paths as this machine has them."""
+    path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
+    return replace(
+        spec,
+        checkpoint=str(path) if path else spec.checkpoint,
+        pretrained=str(weights) if weights else spec.pretrained,
+    )
 
 
 def run(
@@ -89,15 +100,19 @@ def run(
     if reference:  # before the group's own model, which the shelf is to be left with
         beside = encode(reference, range(reference.layers + 1))
         pinned["reference"] = shelf.take(reference).resolved["checkpoint"]
-    model = shelf.take(group.model)
-    pin({"checkpoint": model.resolved["checkpoint"], **pinned})
-    own = encode(group.model, layers)
-    features = WithReference(own, beside, reference) if reference else own
-    common = {f"resolved.{k}": v for k, v in {**model.resolved, **pinned}.items()}
+    resolved = dict(shelf.take(group.model).resolved)
+    pin({"checkpoint": resolved["checkpoint"], **pinned})
+    given: Vectors | WithReference | Live
+    if kind.NEEDS is Needs.MODEL:
+        given = Live(group.model, shelf.fresh)
+    else:
+        own = encode(group.model, layers)
+        given = WithReference(own, beside, reference) if reference else own
+    common = {f"resolved.{k}": v for k, v in {**resolved, **pinned}.items()}
     common |= {"resolved.source": data.source, "device": bench.device}
 
     def measure(some: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        for outcome in kind.measure(features, data, some, group.task.seeds, opts, bench):
+        for outcome in kind.measure(given, data, some, group.task.seeds, opts, bench):
             yield outcome.layer, replace(outcome, params=common | dict(outcome.params))
 
     left = list(layers)

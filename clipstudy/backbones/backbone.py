@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from torch import nn
 
 #: The tokens that can stand for a whole text: the one put in front, the last piece of its last word, the one that
 #: closes it. A model's ``native`` is one of them.
@@ -33,6 +34,7 @@ class Pieces:
     ids: tuple[int, ...]  #: token ids, special tokens included; never empty
     words: tuple[int | None, ...]  #: for each id the index of the word it is a piece of; None: a special token
     cut: int | None = None  #: index of the first word that the model's limit let in only in part, or not at all
+    second: int | None = None  #: position at which the second of two joined texts begins; None: one text
 
     @property
     def truncated(self) -> bool:
@@ -62,6 +64,7 @@ class TextBackbone(Protocol):
     width: int  #: size of a state
     native: str  #: the model's own summary of a text: ``cls``, ``last`` or ``eot``
     limit: int  #: most ids a text may have, special tokens included
+    module: nn.Module  #: its weights, frozen and in evaluation mode; whoever trains a model of their own thaws them
     #: What decides the states: commit or sha256 of the files, library versions, dtype, final norm. Equal for two
     #: workers whose features may be mixed.
     resolved: Mapping[str, str]
@@ -84,6 +87,26 @@ class TextBackbone(Protocol):
 
         Returns:
             layer → ``[B, T, width]`` on the model's device, in its dtype. Values on padding are undefined.
+        """
+        ...
+
+    def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
+        """Tokenize pairs of texts, each pair as one text: as the library joins them where a summary token stands in
+        front (BERT: its separator, a token type for each), else one after the other, since a model that reads in one
+        direction knows no separator. Words are numbered on through the second text.
+
+        Args:
+            whole: 0 or 1, the text that is kept whole where the limit cuts; the other one's end is left out.
+        """
+        ...
+
+    def last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The model's last states, after its own final norm: ``[B, T, width]``, with gradients for weights that want
+        them.
+
+        Args:
+            ids, mask: as :meth:`states` has them.
+            second: True on the second of two joined texts, ``[B, T]`` (bool).
         """
         ...
 

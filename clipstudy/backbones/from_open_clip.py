@@ -38,7 +38,7 @@ class OpenClipText:
 
     def __init__(self, spec: ModelSpec, tower: Any, tokenizer: Any, resolved: Mapping[str, str], device: str):
         self.name = spec.name
-        self._tower = tower
+        self.module = self._tower = tower
         self._final_norm = spec.final_norm
         blocks.place(tower, device)
         self._device = torch.device(device)
@@ -70,6 +70,12 @@ class OpenClipText:
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         found = blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
         return {layer: states[:, : ids.shape[1]] for layer, states in found.items()}
+
+    def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
+        return self._words.joined(pairs, whole)
+
+    def last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self._forward(ids, mask)[:, : ids.shape[1]]
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         ids = ids.to(self._device).masked_fill(~mask.to(self._device), self._pad)

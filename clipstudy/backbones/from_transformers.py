@@ -29,7 +29,8 @@ class TransformersText:
     def __init__(self, spec: ModelSpec, model: nn.Module, tokenizer: Any, resolved: Mapping[str, str], device: str):
         self.name = spec.name
         self.width: int = _text_config(model.config).hidden_size
-        self._model, self._final_norm = model, spec.final_norm
+        self.module: Any = model
+        self._final_norm = spec.final_norm
         blocks.place(model, device)
         self._device = torch.device(device)
         pad = _text_config(model.config).pad_token_id
@@ -42,10 +43,17 @@ class TransformersText:
         self.limit = _limit(model, tokenizer, spec)
         encode = plain_encoder(tokenizer)
         front, back = special_tokens(tokenizer, encode)
-        self.native = spec.view or self._native(front)
+        own = self._native(front)
+        self.native = spec.view or own
         if not front and spec.bos and tokenizer.bos_token_id is not None:
             front = (tokenizer.bos_token_id,)
-        self._words = WordPieces(encode, front, back, self.limit, empty=self._pad, lead=lead_of(encode))
+        # Only where both have types: GPT-2 takes them as well, and adds words' embeddings for them.
+        types = getattr(_text_config(model.config), "type_vocab_size", 0)
+        self._typed = types > 1 and "token_type_ids" in tokenizer.model_input_names
+        between = separator(tokenizer, encode, front, back) if own == "cls" else ()
+        self._words = WordPieces(
+            encode, front, back, self.limit, empty=self._pad, lead=lead_of(encode), between=between
+        )
         self.resolved = {**resolved, "front": " ".join(map(str, front)), "limit": str(self.limit)}
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
@@ -54,11 +62,16 @@ class TransformersText:
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
+        return self._words.joined(pairs, whole)
+
+    def last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self._forward(ids, mask, **({"token_type_ids": second.long().to(self._device)} if self._typed else {}))
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
         mask = mask.to(self._device)
         ids = ids.to(self._device).masked_fill(~mask, self._pad)
-        with torch.no_grad():
-            last: torch.Tensor = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        last: torch.Tensor = self.module(input_ids=ids, attention_mask=mask.long(), **more).last_hidden_state
         return last
 
     def _check_shape(self) -> None:
@@ -67,12 +80,12 @@ class TransformersText:
         for layer, states in self.states(ids, mask, range(self.depth + 1)).items():
             if states.shape != expected:
                 raise ModelError(
-                    f"[models.{self.name}] layer {layer} of {type(self._model).__name__} has states of shape "
+                    f"[models.{self.name}] layer {layer} of {type(self.module).__name__} has states of shape "
                     f"{tuple(states.shape)} where [texts, tokens, width] would be {expected}. Choose another model."
                 )
 
     def _native(self, front: tuple[int, ...]) -> str:
-        if isinstance(self._model, CLIPTextModel):
+        if isinstance(self.module, CLIPTextModel):
             return "eot"
         return "cls" if front and not self._causal() else "last"
 
@@ -83,7 +96,7 @@ class TransformersText:
 
     def _trial(self, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A text of four tokens; ``offset`` changes all but the first."""
-        usable = [i for i in range(min(_rows(self._model), 9)) if i != self._pad]
+        usable = [i for i in range(min(_rows(self.module), 9)) if i != self._pad]
         ids = [usable[0], *(usable[(2 * i + offset) % len(usable)] for i in (1, 2, 3))]
         return torch.tensor([ids]), torch.ones(1, 4, dtype=torch.bool)
 
@@ -149,6 +162,14 @@ def special_tokens(tokenizer: Any, encode: Any) -> tuple[tuple[int, ...], tuple[
             "cannot be followed through it. Choose another checkpoint, or its fast tokenizer."
         )
     return tuple(whole[:at]), tuple(whole[at + len(own) :])
+
+
+def separator(tokenizer: Any, encode: Any, front: tuple[int, ...], back: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids that ``tokenizer`` puts between two texts; ``back`` where its own layout cannot be told apart."""
+    one, two = (list(ids) for ids in encode(["a", "b"]))
+    whole = list(tokenizer(["a"], ["b"], padding=False, truncation=False)["input_ids"][0])
+    middle = whole[len(front) + len(one) : len(whole) - len(two) - len(back)]
+    return tuple(middle) if whole == [*front, *one, *middle, *two, *back] else back
 
 
 def _check(spec: ModelSpec) -> None:

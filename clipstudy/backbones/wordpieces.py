@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipstudy.backbones.backbone import Pieces
@@ -22,34 +22,76 @@ class WordPieces:
     limit: int  #: most ids a text may have, special tokens included
     empty: int  #: what stands for a text that has no token at all
     lead: str = ""  #: what precedes a word inside a text, where it changes the word's pieces (byte-level BPE)
+    between: tuple[int, ...] = ()  #: special tokens between two texts that are read as one
     fill: int | None = None  #: pad to ``limit`` with this id: for models whose tokens attend to padding
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        spelled = [[word if i == 0 else self.lead + word for i, word in enumerate(words)] for words in texts]
-        new = sorted({word for words in spelled for word in words} - self._known.keys())
+        spelled = [self._spelled(words) for words in texts]
+        self._learn(word for words in spelled for word in words)
+        room = self.limit - len(self.front) - len(self.back)
+        return [self._framed(self._fill(words, room)) for words in spelled]
+
+    def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
+        spelled = [(self._spelled(one), self._spelled(two, inside=not self.between)) for one, two in pairs]
+        self._learn(word for pair in spelled for words in pair for word in words)
+        room = self.limit - len(self.front) - len(self.between) - len(self.back)
+        found = []
+        for pair in spelled:
+            kept = self._fill(pair[whole], room)
+            rest = self._fill(pair[1 - whole], room - len(kept.ids))
+            one, two = (rest, kept) if whole else (kept, rest)
+            found.append(self._framed(one, two.after(len(pair[0]))))
+        return found
+
+    def _spelled(self, words: Sequence[str], inside: bool = False) -> list[str]:
+        return [self.lead + word if i or inside else word for i, word in enumerate(words)]
+
+    def _learn(self, words: Iterable[str]) -> None:
+        new = sorted(set(words) - self._known.keys())
         for word, ids in zip(new, self.encode(new) if new else (), strict=True):
             self._known[word] = tuple(ids)
-        return [self._assemble(words) for words in spelled]
 
-    def _assemble(self, words: Sequence[str]) -> Pieces:
-        room = self.limit - len(self.front) - len(self.back)
+    def _fill(self, words: Sequence[str], room: int) -> _Filled:
+        """As many pieces of ``words`` as there is room for."""
         ids: list[int] = []
         owners: list[int] = []
-        cut = None
         for index, word in enumerate(words):
             pieces = self._known[word]
-            if len(ids) + len(pieces) > room:
-                cut, pieces = index, pieces[: room - len(ids)]
-            ids.extend(pieces)
-            owners.extend([index] * len(pieces))
-            if cut is not None:
-                break
-        text = (*self.front, *ids, *self.back) or (self.empty,)
+            left = room - len(ids)
+            ids.extend(pieces[:left])
+            owners.extend([index] * len(pieces[:left]))
+            if len(pieces) > left:
+                return _Filled(ids, owners, index)
+        return _Filled(ids, owners, None)
+
+    def _framed(self, one: _Filled, two: _Filled | None = None) -> Pieces:
+        ids, owners = [*self.front, *one.ids], [*(None for _ in self.front), *one.owners]
+        second, cuts = None, [one.cut]
+        if two is not None:
+            second = len(ids) + len(self.between)
+            ids += [*self.between, *two.ids]
+            owners += [*(None for _ in self.between), *two.owners]
+            cuts.append(two.cut)
+        text = (*ids, *self.back) or (self.empty,)
         padding = () if self.fill is None else (self.fill,) * (self.limit - len(text))
-        before = (None,) * len(self.front)
-        after = (None,) * (len(text) + len(padding) - len(before) - len(owners))
-        return Pieces(text + padding, (*before, *owners, *after), cut)
+        whole = text + padding
+        after = (None,) * (len(whole) - len(owners))
+        return Pieces(whole, (*owners, *after), min((cut for cut in cuts if cut is not None), default=None), second)
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """The pieces of one text that fitted, the word that each belongs to, and the first word that did not fit whole."""
+
+    ids: Sequence[int]
+    owners: Sequence[int]
+    cut: int | None
+
+    def after(self, words: int) -> _Filled:
+        """The same behind a text of so many words."""
+        cut = None if self.cut is None else self.cut + words
+        return _Filled(self.ids, [owner + words for owner in self.owners], cut)
 
 
 def lead_of(encode: Callable[[Sequence[str]], Sequence[Sequence[int]]]) -> str:

@@ -27,6 +27,7 @@ app = typer.Typer(
 
 #: In the order in which `clipstudy --help` lists them.
 COMMANDS = (
+    pocket.demo,
     work.init,
     work.enqueue,
     work.worker,

@@ -70,8 +70,10 @@ def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status -
     engine = stores.engine(settings)
     one = jobs.get(engine, job)
     text = outbox.log_of(engine, one)
-    if text is None and one.run_id:
-        text = open_tracking(settings).artifact(one.run_id, "log.txt").decode(errors="replace")
+    if text is None and one.attempt:
+        tracking = open_tracking(settings)
+        if run := tracking.run_of(one.study, one.id, one.attempt) or one.run_id:
+            text = tracking.artifact(run, "log.txt").decode(errors="replace")
     if text is None:
         raise ClipstudyError(f"job {job} is {one.status} and has no log yet. See: clipstudy show {job}")
     typer.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""The group `clipstudy pocket`: what the miniature world is made of."""
+"""The command `clipstudy demo`, and the group `clipstudy pocket` that makes what it needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,49 @@ from clipstudy.settings import Settings
 
 group = typer.Typer(
     name="pocket",
-    help="The miniature world that needs no network: its text, its models.",
+    help="The miniature world behind `clipstudy demo`: its text, its models.",
     no_args_is_help=True,
 )
+
+
+def demo(
+    full: Annotated[bool, typer.Option("--full", help="The whole pocket study, without a budget of time.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:N or mps.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """The whole study in minutes, with no network, on miniature models: see what you will get."""
+    from clipstudy import demo as demonstration
+    from clipstudy import device as devices
+    from clipstudy import progress as progresses
+    from clipstudy.dashboard import panels, report, tables, writers
+    from clipstudy.progress import duration
+    from clipstudy.tracking import open as open_tracking
+
+    settings = Settings.read()
+    progress = progresses.for_stream()
+    screen.log(False, progress)
+    place = devices.find(device or settings.device)
+    told = demonstration.run(settings, full=full, device=place, progress=progress)
+    found = open_tracking(settings).results(demonstration.STUDY)
+    if not found:
+        raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
+    dashboard = panels.find("layers", settings.home)
+    report.write(found, out, dashboard=dashboard)
+    shown = tables.board(found, dashboard.order)
+    screen.table(*writers.summary(shown))
+    typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")
+    typer.echo(f"{tables.note_of(shown.results)}\n")
+    if told.computed:
+        typer.echo(f"{told.computed:,} cells computed in {duration(told.seconds)}; {told.done:,} are done.")
+    else:
+        typer.echo(f"Nothing to do: {told.done:,} cells are done already.")
+    if told.left_out:
+        typer.echo(f"{told.left_out:,} cells found no room in the budget of time. To run them: clipstudy demo --full")
+    typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
+    typer.echo("       clipstudy ui                       every run in MLflow")
+    typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
+    if told.failed:
+        raise ClipstudyError(f"{told.failed} cells failed. See: clipstudy status --study {demonstration.STUDY}")
 
 
 @group.command()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
+from clipstudy.device import out_of_memory
 from clipstudy.errors import DeviceError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
@@ -274,13 +275,3 @@ def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:
         start.update(f"{span.text} {given}".encode())
     spans = start.hexdigest()[:24]
     return {view: spans if view == "span" else texts for view in view_of.VIEWS}
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Is it that the device has no memory left? Each kind of device says so in its own way."""
-    text = str(error).lower()
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )

@@ -13,11 +13,11 @@ import torch
 
 from clipstudy.backbones.backbone import ImageBackbone
 from clipstudy.data.images import Picture
+from clipstudy.device import out_of_memory
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Collection, Vectors
-from clipstudy.features.extract import out_of_memory
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
 EXTRACTION = 1

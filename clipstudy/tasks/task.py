@@ -16,6 +16,7 @@ from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 
 if TYPE_CHECKING:
+    from clipstudy.backbones.backbone import TextBackbone
     from clipstudy.data.images import Picture
     from clipstudy.features.collect import Vectors
     from clipstudy.features.extract import Features, Text
@@ -25,6 +26,7 @@ class Needs(StrEnum):
     """What a kind must be given."""
 
     VECTORS = "vectors"  #: pooled states, cached
+    MODEL = "model"  #: the model itself, to train it: Live
     REFERENCE = "reference"  #: the same, and those of the task's reference model: WithReference
 
 
@@ -48,6 +50,16 @@ class WithReference:
     own: Features  #: at the batch's layers
     reference: Features  #: at all its layers
     model: ModelSpec  #: the reference
+
+
+@dataclass(frozen=True)
+class Live:
+    """The group's model for a kind that changes it."""
+
+    spec: ModelSpec
+    #: A model as a spec describes it, loaded anew each time and given to nobody else. The one before it must be let go
+    #: by then: two may not fit.
+    load: Callable[[ModelSpec], TextBackbone]
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Kind(Protocol):
 
     def measure(
         self,
-        features: Features | Vectors | WithReference,
+        features: Features | Vectors | WithReference | Live,
         data: Any,
         layers: Sequence[int],
         seeds: Sequence[int],
@@ -94,7 +106,8 @@ class Kind(Protocol):
         bench: Bench,
     ) -> Iterator[Outcome]:
         """One Outcome a layer, all layers fitted together. Randomness comes from (layer, seed) alone, so an outcome
-        does not depend on which other layers were asked for. A kind that needs a reference is given WithReference."""
+        does not depend on which other layers were asked for. A kind that needs a reference is given WithReference, one
+        that trains the model Live."""
         ...
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from clipstudy import cli
 from tests.queue.conftest import new_database, postgres  # noqa: F401 (fixtures)
 
 WORDS = [f"w{i}" for i in range(30)]
@@ -165,3 +167,43 @@ def placed(request: pytest.FixtureRequest, place: Place) -> Place:
     if request.param == "postgres":
         place.environment["CLIPSTUDY_DATABASE"] = request.getfixturevalue("new_database")()
     return place
+
+
+class Said(NamedTuple):
+    code: Any
+    out: str
+    err: str
+
+
+Typed = Callable[..., Said]
+
+
+@pytest.fixture
+def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+    """``clipstudy WORDS`` in the place's folder: exit code and what was printed."""
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(place.folder)
+
+    def type_in(*words: str, code: int = 0) -> Said:
+        monkeypatch.setattr(sys, "argv", ["clipstudy", *words])
+        capfd.readouterr()
+        found: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            found = stop.code or 0
+        said = Said(found, *capfd.readouterr())
+        assert found == code, said
+        assert "Traceback" not in said.err
+        return said
+
+    logger = logging.getLogger("clipstudy")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield type_in
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def totals(typed: Typed, *words: str) -> Any:
+    return json.loads(typed("status", "--json", *words).out)["totals"]

@@ -5,65 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import socket
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from clipstudy import cli
 from clipstudy import run as hallway
 from clipstudy.job import Failure, FailureKind, Status
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.queue import dialect, jobs
 from clipstudy.settings import Settings
-from tests.acceptance.conftest import STUDY, Place
-
-
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Typed = Callable[..., Said]
-
-
-@pytest.fixture
-def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
-    """``clipstudy WORDS`` in the place's folder: exit code and what was printed."""
-    for name, value in place.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(place.folder)
-
-    def type_in(*words: str, code: int = 0) -> Said:
-        monkeypatch.setattr(sys, "argv", ["clipstudy", *words])
-        capfd.readouterr()
-        found: Any = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            found = stop.code or 0
-        said = Said(found, *capfd.readouterr())
-        assert found == code, said
-        assert "Traceback" not in said.err
-        return said
-
-    logger = logging.getLogger("clipstudy")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield type_in
-    logger.handlers[:], logger.level, logger.propagate = before
-
-
-def totals(typed: Typed, *words: str) -> Any:
-    return json.loads(typed("status", "--json", *words).out)["totals"]
+from tests.acceptance.conftest import STUDY, Place, Typed, totals
 
 
 def test_results_in_every_format(place: Place, typed: Typed) -> None:

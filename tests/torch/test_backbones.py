@@ -215,6 +215,71 @@ def test_no_gradients(loaded, name):
     assert not any(s.requires_grad or s.is_inference() for s in states.values())
 
 
+def segments(pieces):
+    second = torch.zeros(len(pieces), max(len(p.ids) for p in pieces), dtype=torch.bool)
+    for row, p in enumerate(pieces):
+        if p.second is not None:
+            second[row, p.second : len(p.ids)] = True
+    return second
+
+
+def test_the_last_states_are_the_librarys_after_its_norm(samples, loaded, name):
+    backbone = loaded[name]
+    (pieces,) = backbone.pieces([TEXTS[2]])
+    last = backbone.last(*padded([pieces]), segments([pieces]))
+    torch.testing.assert_close(last, library(samples[name], torch.tensor([pieces.ids]))[-1], atol=1e-5, rtol=1e-4)
+    assert not last.requires_grad
+
+
+def test_a_thawed_model_has_gradients_in_every_block(samples, name):
+    backbone = backbones.load(samples[name].spec, "cpu")
+    backbone.module.requires_grad_(True)
+    pieces = backbone.joined([(TEXTS[0], TEXTS[2])], 0)
+    last = backbone.last(*padded(pieces), segments(pieces))
+    position = pieces[0].summary(backbone.native)
+    last[0, position].square().sum().backward()
+    for block in backbone._blocks:
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
+    states = backbone.states(*padded(pieces), [backbone.depth])
+    assert not states[backbone.depth].requires_grad
+
+
+def test_joined_texts_are_laid_out_as_the_library_does(samples, loaded, name):
+    sample, (one, two) = samples[name], (TEXTS[0][:2], TEXTS[1])
+    (joined,) = loaded[name].joined([(one, two)], 0)
+    assert [w for w in dict.fromkeys(joined.words) if w is not None] == list(range(len(one) + len(two)))
+    assert joined.words[joined.second] == len(one) and joined.cut is None
+    if sample.native == "cls":
+        tokenizer = AutoTokenizer.from_pretrained(sample.spec.checkpoint)
+        theirs = tokenizer(" ".join(one), " ".join(two), padding=False)
+        assert list(joined.ids) == theirs["input_ids"]
+        types = theirs.get("token_type_ids", [])
+        if any(types):
+            assert segments([joined])[0].long().tolist() == types
+    else:  # a causal model reads on
+        (whole,) = loaded[name].pieces([[*one, *two]])
+        assert joined.ids == whole.ids and joined.words == whole.words
+
+
+def test_token_types_reach_the_models_that_have_them(loaded, name):
+    pieces = loaded[name].joined([(TEXTS[0][:2], TEXTS[1])], 0)
+    typed = loaded[name].last(*padded(pieces), segments(pieces))
+    plain = loaded[name].last(*padded(pieces), torch.zeros_like(segments(pieces)))
+    assert torch.equal(typed, plain) == (name not in ("bert", "minilm"))
+
+
+def test_the_limit_cuts_the_other_text(samples, name):
+    backbone = backbones.load(replace(samples[name].spec, max_tokens=14), "cpu")
+    short, long = ["the", "cat"], ["the"] * 30
+    (after,), (before,) = backbone.joined([(short, long)], 0), backbone.joined([(long, short)], 1)
+    for joined, kept, cut in ((after, {0, 1}, range(2, 32)), (before, {30, 31}, range(30))):
+        assert len(joined.ids) == 14 and kept < set(joined.words) and joined.cut in cut
+        assert joined.cut == min(set(cut) - set(joined.words))
+    assert before.words[before.second] == 30
+    (alone,) = backbone.joined([(long, short)], 0)
+    assert alone.cut is not None and alone.cut < 30 and 30 not in alone.words
+
+
 def test_gpt2_puts_bos_first_unless_told_not_to(samples, loaded):
     bare = backbones.load(replace(samples["gpt2"].spec, bos=False), "cpu")
     (with_bos,), (without,) = loaded["gpt2"].pieces([TEXTS[0]]), bare.pieces([TEXTS[0]])

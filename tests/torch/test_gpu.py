@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from clipstudy import backbones
+from clipstudy import backbones, run
 from clipstudy.features.extract import Text, extract
 from clipstudy.probes.mlp import Inputs, Labels, Recipe, fit
 from tests.torch import checkpoints
+from tests.torch.test_finetune import boolq, group, rows, tuned
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,3 +47,13 @@ def test_probes_learn_as_on_the_cpu() -> None:
         for device in ("cpu", "cuda:0")
     }
     assert abs(accuracy["cpu"] - accuracy["cuda:0"]) < 0.02
+
+
+def test_a_model_is_trained_as_on_the_cpu(tmp_path: Path) -> None:
+    data, model = boolq(tmp_path / "d", rows("passage")), checkpoints.bert(tmp_path / "bert").spec
+    torch.cuda.manual_seed(7)
+    expected = torch.rand(3, device="cuda:0")
+    torch.cuda.manual_seed(7)
+    outcome = tuned(group(model, data, (0, 1), epochs=16), shelf=run.Shelf("cuda:0"))
+    assert outcome.metrics["accuracy"].value == outcome.metrics["dev_accuracy"].value == 1.0
+    assert torch.equal(torch.rand(3, device="cuda:0"), expected), "training must not draw from the global generator"

@@ -17,7 +17,7 @@ from clipstudy.features.extract import Text
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks.task import Bench
+from clipstudy.tasks.task import Bench, Needs
 from tests.torch import checkpoints
 
 
@@ -36,7 +36,7 @@ class Data:
 def kind(measure: Any) -> Any:
     return SimpleNamespace(
         Options=Options, PROFILES={"plain": {}}, read=lambda dataset, options: Data(), views=lambda options: ("mean",),
-        measure=measure,
+        measure=measure, NEEDS=Needs.VECTORS,
     )  # fmt: skip
 
 

@@ -284,6 +284,15 @@ def test_no_such_file(tmp_path: Path) -> None:
         tasksfile.find("min.toml", tmp_path)
 
 
+def test_a_study_that_comes_with_the_package_has_a_name(tmp_path: Path) -> None:
+    shipped = tasksfile.find("pocket", tmp_path)
+    assert tasksfile.load(shipped).name == "pocket"
+    with pytest.raises(StudyError, match=r"did you mean \"pocket\"\?"):
+        tasksfile.find("pockt", tmp_path)
+    (tmp_path / "pocket").write_text(GOOD)
+    assert tasksfile.find("pocket", tmp_path) == tmp_path / "pocket"
+
+
 class TestDigest:
     def digest(self, text: str) -> str:
         return of(parse(text))

@@ -1,0 +1,209 @@
+"""`clipstudy demo`: the pocket study from nothing to a page, in minutes and with no network.
+
+It does what a user would type: prepare the data, create the stores, enqueue every cell, let workers run, write the
+report. Unless it is asked for the whole study, the study is thinned, and each task kind has a budget of time: cells
+that are still queued when their kind's is spent are cancelled, and ``--full`` runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from clipstudy import tasksfile
+from clipstudy.errors import ClipstudyError
+from clipstudy.job import SETTLED, Job, Selection, Status, plan
+from clipstudy.pocket import corpora
+from clipstudy.pocket.baskets import Sizes
+from clipstudy.progress import Progress
+from clipstudy.queue import dialect, jobs, migration
+from clipstudy.settings import Settings, locate
+from clipstudy.spec import DatasetSpec, Study, TaskSpec
+from clipstudy.tracking import open as open_tracking
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+STUDY = "pocket"
+#: Task kind → seconds that all workers together may spend on it.
+BUDGETS: Mapping[str, float] = MappingProxyType({"classify": 400.0, "phrase_clusters": 60.0})
+#: Task kind → options of the thinned study. Of views and probes the first, the headline arm, stays besides.
+THINNED: Mapping[str, Mapping[str, Any]] = MappingProxyType({
+    "classify": {"max_epoch": 60},
+    "phrase_clusters": {"samples": 1, "restarts": 1, "arms": []},
+})  # fmt: skip
+ARMS = ("views", "probes")
+#: Rows a split of the thinned study: a test split of so many has a standard error of 1.1 points at most.
+ROWS = 2000
+#: Of the corpora, whole and thinned study alike.
+SIZES = Sizes()
+#: What counts as done while it runs: an outcome that only waits for MLflow is computed.
+DONE = (Status.COMPUTED, Status.DONE)
+#: Seconds between two looks at the table.
+LOOK = 1.0
+#: Processes on a machine without an accelerator. Each holds its own libraries in memory, so not one a core.
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Told:
+    """How it went."""
+
+    statuses: Mapping[Status, int]  #: cells of the study in each
+    computed: int  #: cells that this call computed
+    seconds: float
+
+    @property
+    def done(self) -> int:
+        return self.statuses.get(Status.DONE, 0)
+
+    @property
+    def failed(self) -> int:
+        return self.statuses.get(Status.FAILED, 0)
+
+    @property
+    def left_out(self) -> int:
+        """Cells that the budgets had no room for."""
+        return self.statuses.get(Status.CANCELLED, 0)
+
+
+def thinned(study: Study) -> Study:
+    """``study`` small enough for minutes: fewer rows and arms, one initialisation of each untrained twin."""
+    models = {name: model for name, model in study.models.items() if not model.init_seed}
+    datasets = {name: _fewer_rows(dataset) for name, dataset in study.datasets.items()}
+    tasks = {name: _fewer_arms(task) for name, task in study.tasks.items()}
+    return replace(study, models=models, datasets=datasets, tasks=tasks)
+
+
+def _fewer_rows(dataset: DatasetSpec) -> DatasetSpec:
+    return replace(dataset, limit=ROWS) if dataset.reader == "senteval" else dataset
+
+
+def _fewer_arms(task: TaskSpec) -> TaskSpec:
+    first = {key: value[:1] for key, value in task.options.items() if key in ARMS}
+    return replace(task, seeds=task.seeds[:3], options={**task.options, **first, **THINNED.get(task.kind, {})})
+
+
+def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> Told:
+    """Bring the pocket study to its end on ``device``. What is done already is not done again.
+
+    Raises:
+        ClipstudyError: its models are not here.
+    """
+    began = time.monotonic()
+    engine = dialect.connect(settings.database)
+    migration.migrate(engine)
+    open_tracking(settings).prepare()
+    whole = tasksfile.load(tasksfile.find(STUDY, settings.home))
+    _there(whole)
+    groups = plan(whole if full else thinned(whole), Selection())
+    before = jobs.enqueue(engine, groups, dry_run=True)
+    unfinished = sum(number for status, number in before.present.items() if status not in SETTLED)
+    done = before.present.get(Status.DONE, 0)
+    if before.new or unfinished or (full and before.revived):
+        progress.say("making the pocket corpora from their seed, once")
+        corpora.prepare(settings.cache / STUDY, sizes=SIZES)
+        jobs.enqueue(engine, groups)
+        with _workers(settings, device) as workers:
+            _watch(engine, whole, workers, {} if full else BUDGETS, progress)
+    counts = jobs.counts(engine, Selection(study=STUDY))
+    statuses = {status: sum(cell.get(status, 0) for cell in counts.values()) for status in Status}
+    return Told(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
+
+
+def _there(study: Study) -> None:
+    """
+    Raises:
+        ClipstudyError: checkpoints of the study are not here.
+    """
+    places = {name: locate(model.checkpoint, model.base) for name, model in study.models.items()}
+    missing = [place for place in places.values() if place is not None and not place.is_dir()]
+    if missing:
+        raise ClipstudyError(
+            f"The pocket models are not here: {missing[0]} is no folder. They do not come with the package yet; train "
+            f"them (an hour or two): clipstudy pocket pretrain --folder {missing[0].parent}"
+        )
+
+
+@contextmanager
+def _workers(settings: Settings, device: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Workers of this study alone, that end when nothing of it is queued; told to stop where the block is left early.
+
+    Without an accelerator one a core is as fast as it gets, with one thread each: so small products gain nothing from
+    two threads.
+    """
+    number = min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
+    words = ["worker", "--drain", "--study", STUDY, "--device", device]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if device == "cpu" else dict(os.environ)
+    workers = []
+    try:
+        for k in range(number):
+            with log_file(settings, k).open("w") as log:
+                workers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "clipstudy", *words], env=environment, stdout=log, stderr=log
+                    )
+                )
+        yield workers
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+
+
+def log_file(settings: Settings, number: int) -> Path:
+    return settings.home / "mlruns" / f"demo-worker-{number + 1}.log"
+
+
+def _watch(
+    engine: Engine,
+    study: Study,
+    workers: list[subprocess.Popen[bytes]],
+    budgets: Mapping[str, float],
+    progress: Progress,
+) -> None:
+    """Tell how far the study is, and keep to the budgets, until all workers have ended."""
+    tasks_of: dict[str, list[str]] = defaultdict(list)
+    for task in study.tasks.values():
+        tasks_of[task.kind].append(task.name)
+    progress.batch(study.name)
+    spent: set[str] = set()
+    while True:
+        ended = [worker.poll() for worker in workers]
+        rows = jobs.rows(engine, Selection(study=study.name))
+        now = dialect.now(engine)
+        live = [row for row in rows if row.status not in (Status.CANCELLED, Status.SUPERSEDED)]
+        progress("cells", sum(row.status in DONE for row in live), len(live))
+        for kind, tasks in tasks_of.items():
+            cells = [row for row in live if row.task in tasks]
+            if kind not in spent and seconds(cells, now) > budgets.get(kind, float("inf")):
+                spent.add(kind)
+                left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
+                if left:
+                    progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {left} cells are left out")
+        if None not in ended:
+            break
+        time.sleep(LOOK)
+    progress.close()
+
+
+def seconds(cells: Iterable[Job], now: datetime) -> float:
+    """What workers spent on ``cells`` so far: from the claim of each batch to its last outcome, or until now."""
+    batches: dict[tuple[int, datetime], datetime] = {}
+    for cell in cells:
+        if cell.started_at is not None:
+            batch = cell.group_id, cell.started_at
+            end = now if cell.status is Status.RUNNING else cell.ended_at or cell.started_at
+            batches[batch] = max(end, batches.get(batch, end))
+    return sum((end - started).total_seconds() for (_, started), end in batches.items())

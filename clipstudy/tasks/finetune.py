@@ -1,0 +1,359 @@
+"""What does a model reach on pairs of texts when all of it is trained for them? BoolQ and WiC, by fine-tuning.
+
+One cell a model, not a layer. Each seed starts from the model as it was loaded; after every epoch the development part
+is scored, and what was best there is reported, on a split that training never looks at. `docs/design/finetune.md` says
+why so.
+
+Profiles
+    ``superglue``  the pair as one text, a linear layer on the summary token and on the marked words (Wang et al. 2019,
+                   SuperGLUE): Adam at 1e-5, batches of 4, ten epochs, passage first, 256 tokens as jiant released it.
+    ``pair``       each text by itself, [u; v; |u − v|; u ∘ v]: the only way in which CLIP can be asked, so the one that
+                   all models can. Batches of 32 at 2e-5, 128 tokens, at most twelve epochs (Chen et al. 2023); warm-up,
+                   linear decay and weight decay as BERT's (Devlin et al. 2019).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import ModelError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks.classify_pairs import ALONE, Long, pairs_of, windows
+from clipstudy.tasks.task import BadOption, Bench, Live, Needs
+
+if TYPE_CHECKING:
+    from clipstudy.backbones.backbone import TextBackbone
+    from clipstudy.data.pairs import Pair, Pairs
+    from clipstudy.features.extract import Text
+    from clipstudy.probes.tuning import Item, Recipe, Tuned
+
+METHOD = 1
+NEEDS = Needs.MODEL
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("superglue", "pair")}
+LAYERS: LayerChoice = "whole"
+METRIC = "accuracy"
+SEEDS = (0, 1, 2)
+READERS = ("boolq", "wic")
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "superglue": {},
+    "pair": {
+        "sides": "apart",
+        "max_tokens": 128,
+        "learning_rate": 2e-5,
+        "batch_size": 32,
+        "epochs": 12,
+        "patience": 3,
+        "warmup": 0.1,
+        "schedule": "linear",
+        "weight_decay": 0.01,
+    },
+}
+
+BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["superglue", "pair"] = "superglue"
+    sides: Literal["joined", "apart"] = "joined"  #: both texts as one, or each by itself
+    order: Literal["passage_first", "question_first"] = "passage_first"  #: joined; of a pair about a word: as they are
+    long: Long = "truncate"  #: a passage longer than the model reads; as `classify_pairs` has it
+    window: int = 40  #: words a window
+    max_tokens: int = 256  #: tokens that a model may read at once, where it could read more
+    marked: bool = True  #: put the marked words' states beside the summary token's, where pairs have them
+    question_only: bool = True  #: train on the question (the first text) alone as well
+    learning_rate: float = 1e-5
+    batch_size: int = 4
+    epochs: int = 10
+    patience: int = 10  #: epochs without a better score on the development part that end it
+    warmup: float = 0.0  #: share of the steps
+    schedule: Literal["constant", "linear"] = "constant"  #: of the learning rate, after the warm-up
+    weight_decay: float = 0.0
+    dropout: float = 0.1  #: before the head
+    draws: int = 1000  #: bootstrap draws of the interval
+
+    def __post_init__(self) -> None:
+        for key in ("window", "batch_size", "epochs", "patience", "draws"):
+            if getattr(self, key) < 1:
+                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if self.max_tokens < 8:
+            raise BadOption("max_tokens", f"found {self.max_tokens}, want 8 or more")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise BadOption("learning_rate or weight_decay", "is negative or 0")
+        for key in ("warmup", "dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise BadOption(key, f"found {getattr(self, key)}, want 0 or more and less than 1")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The data set. Nothing of it is encoded beforehand."""
+
+    pairs: Pairs
+    texts: tuple[Text, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        return self.pairs.fingerprint
+
+    @property
+    def source(self) -> str:
+        return self.pairs.source
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ()
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return "accuracy", "macro_f1"
+
+
+def read(dataset: DatasetSpec, options: Options) -> Asked:
+    """Read train, its development part and the reported split. Raises DataError as the reader does."""
+    return Asked(pairs_of(dataset))
+
+
+def recipe(options: Options) -> Recipe:
+    from clipstudy.probes.tuning import Recipe
+
+    return Recipe(
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        patience=options.patience,
+        warmup=options.warmup,
+        linear=options.schedule == "linear",
+        weight_decay=options.weight_decay,
+        dropout=options.dropout,
+    )
+
+
+def measure(
+    live: Live, data: Asked, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    from clipstudy.probes.tuning import steps
+
+    if live.spec.dtype != "float32":
+        raise ModelError(
+            f'[models.{live.spec.name}] dtype = "{live.spec.dtype}": steps as small as fine-tuning\'s are lost in it. '
+            'Write dtype = "float32", or a table of its own for this model.'
+        )
+    most = min(options.max_tokens, live.spec.max_tokens or options.max_tokens)
+    live = replace(live, spec=replace(live.spec, max_tokens=most))
+    arms = (BOTH, ALONE) if options.question_only else (BOTH,)
+    found: dict[str, list[Fit]] = {arm: [] for arm in arms}
+    each = steps(recipe(options), len(data.pairs.train))
+    for arm in arms:
+        for seed in seeds:
+            before = sum(map(len, found.values())) * each
+            tick = _after(bench, before, len(arms) * len(seeds) * each)
+            found[arm].append(_trained(live, data.pairs, arm == ALONE, seed, options, tick))
+    [layer] = layers
+    yield _outcome(layer, data.pairs, found, seeds, options)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One seed's training, and what the model was shown."""
+
+    tuned: Tuned
+    limit: int  #: tokens that the model reads at once
+    truncated: float  #: share of pairs of which a text was cut
+    words_unseen: float | None  #: share of pairs of which a marked word was past the end; None: none is marked
+
+
+def _trained(live: Live, pairs: Pairs, alone: bool, seed: int, options: Options, tick: Callable[[int], None]) -> Fit:
+    """One training, of a model that is loaded for it and let go with it."""
+    import numpy as np
+
+    from clipstudy.probes.tuning import Parts, tune
+
+    backbone = live.load(live.spec)
+    rows = pairs.train, pairs.development, pairs.reported
+    train, development, reported = (items(backbone, part, options, alone) for part in rows)
+    number = {label: i for i, label in enumerate(pairs.classes)}
+    fitted, chosen_on = (np.array([number[pair.label] for pair in part]) for part in rows[:2])
+    parts = Parts(train, fitted, development, chosen_on, reported, len(number))
+    everything = [*train, *development, *reported]
+    over = [options.long == "budget" and _longest(pair, alone) > options.window for part in rows for pair in part]
+    cut = [short or _cut(item) for short, item in zip(over, everything, strict=True)]
+    unseen = [_unseen(item) for item in everything] if everything[0].sides[0][0].marks else None
+    return Fit(
+        tune(backbone, parts, recipe(options), seed, tick),
+        backbone.limit,
+        float(np.mean(cut)),
+        None if unseen is None else float(np.mean(unseen)),
+    )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One text, or two to be joined, and each marked word's number in it (None: not in this window)."""
+
+    texts: tuple[tuple[str, ...], ...]
+    marks: tuple[int | None, ...]
+
+
+def readings(pair: Pair, options: Options, alone: bool) -> list[list[Reading]]:
+    """What is shown of a pair, side by side, window by window."""
+    texts, marked = (pair.first, pair.second), pair.marked if options.marked else None
+    if alone or options.sides == "apart":
+        return [
+            [
+                Reading((words,), () if marked is None else (_within(marked[side], begin, words),))
+                for begin, words in cut
+            ]
+            for side, cut in enumerate(_stretches(text, options) for text in (texts[:1] if alone else texts))
+        ]
+    # The question is with each window of its passage; only the budget shortens it.
+    [question, *_] = _stretches(pair.first, options) if options.long == "budget" else [(0, pair.first)]
+    found = []
+    for begin, words in _stretches(pair.second, options):
+        one, two = (words, question[1]) if _turned(pair, options) else (question[1], words)
+        marks: tuple[int | None, ...] = ()
+        if marked is not None:  # pairs about a word are never turned
+            second = _within(marked[1], begin, words)
+            marks = (_within(marked[0], 0, one), None if second is None else len(one) + second)
+        found.append(Reading((one, two), marks))
+    return [found]
+
+
+def items(backbone: TextBackbone, pairs: Sequence[Pair], options: Options, alone: bool) -> list[Item]:
+    """The pairs as ``backbone`` reads them. Where two joined texts are too long, the passage is cut."""
+    from clipstudy.probes.tuning import Item, Shown
+
+    wanted = [readings(pair, options, alone) for pair in pairs]
+    flat = [one for sides in wanted for side in sides for one in side]
+    if len(flat[0].texts) == 1:
+        pieces = backbone.pieces([one.texts[0] for one in flat])
+    else:
+        pieces = backbone.joined([(one.texts[0], one.texts[1]) for one in flat], int(_turned(pairs[0], options)))
+    read = iter(
+        Shown(seen, tuple(tuple(i for i, w in enumerate(seen.words) if w is not None and w == m) for m in one.marks))
+        for one, seen in zip(flat, pieces, strict=True)
+    )
+    return [Item(tuple(tuple(next(read) for _ in side) for side in sides)) for sides in wanted]
+
+
+def _turned(pair: Pair, options: Options) -> bool:
+    return options.order == "passage_first" and pair.marked is None
+
+
+def _stretches(words: Sequence[str], options: Options) -> list[tuple[int, tuple[str, ...]]]:
+    """What ``long`` makes of a text: stretches of its words, and where each begins."""
+    if options.long == "truncate":
+        return [(0, tuple(words))]
+    cut = [(at * options.window, part) for at, part in enumerate(windows(words, options.window))]
+    return cut if options.long == "windows" else cut[:1]
+
+
+def _within(mark: int, begin: int, words: Sequence[str]) -> int | None:
+    return mark - begin if begin <= mark < begin + len(words) else None
+
+
+def _longest(pair: Pair, alone: bool) -> int:
+    return len(pair.first) if alone else max(len(pair.first), len(pair.second))
+
+
+def _cut(item: Item) -> bool:
+    return any(shown.pieces.truncated for side in item.sides for shown in side)
+
+
+def _unseen(item: Item) -> bool:
+    """Is there a side none of whose windows shows one of its marked words?"""
+    return any(not any(marks) for side in item.sides for marks in zip(*(shown.marks for shown in side), strict=True))
+
+
+def _after(bench: Bench, before: int, of: int) -> Callable[[int], None]:
+    """Progress of one training after ``before`` steps of others, ``of`` in all."""
+    return lambda done: bench.progress("fine-tune", before + done, of)
+
+
+def _outcome(
+    layer: int, pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequence[int], options: Options
+) -> Outcome:
+    import numpy as np
+
+    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
+
+    number = {label: i for i, label in enumerate(pairs.classes)}
+    train, truth = (np.array([number[pair.label] for pair in part]) for part in (pairs.train, pairs.reported))
+    metrics: dict[str, Estimate] = {
+        "baseline/majority": Estimate(majority(train, truth)),
+        "items/train": Estimate(len(train)),
+        "items/dev": Estimate(len(pairs.development)),
+        "items/test": Estimate(len(truth)),
+        "items/doubtful": Estimate(pairs.doubtful),
+        "classes": Estimate(len(number)),
+    }
+    params = {"limit": str(found[BOTH][0].limit)}
+    for arm, fits in found.items():
+        prefix = "" if arm == BOTH else f"{arm}/"
+        tuned = [fit.tuned for fit in fits]
+        said = np.stack([one.predictions for one in tuned])
+        numbers = {
+            "macro_f1": np.mean([macro_f1(truth, row) for row in said]),
+            "dev_accuracy": np.mean([one.best.dev_accuracy for one in tuned]),
+            "train_accuracy": np.mean([one.best.train_accuracy for one in tuned]),
+            "epochs": np.mean([one.chosen + 1 for one in tuned]),
+            "one_class": np.mean([(row == row[0]).all() for row in said]),
+            "truncated_share": fits[0].truncated,
+        }
+        if fits[0].words_unseen is not None:
+            numbers["words_unseen"] = fits[0].words_unseen
+        # The same draws for every arm, so that what is compared was drawn alike.
+        metrics[f"{prefix}accuracy"] = Estimate(
+            *bootstrap_accuracy((said == truth)[None], draws=options.draws, rng=0)[0]
+        )
+        metrics |= {f"{prefix}{name}": Estimate(float(value)) for name, value in numbers.items()}
+        params[f"{prefix}epochs_chosen"] = ", ".join(str(one.chosen + 1) for one in tuned)
+        params[f"{prefix}portion"] = ", ".join(str(one.portion) for one in tuned)
+    return Outcome(
+        layer=layer,
+        metrics=metrics,
+        params=params,
+        artifacts=(
+            Artifact("predictions.parquet", _predictions(pairs, found, seeds)),
+            Artifact("epochs.csv", _epochs(found, seeds)),
+        ),
+    )
+
+
+def _predictions(pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
+    """A row a reported pair: its id, its label and what the model of each arm and seed said."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(pairs.classes)
+    columns: dict[str, Any] = {
+        "id": pa.array([pair.id for pair in pairs.reported]),
+        "label": pa.array([pair.label for pair in pairs.reported]).dictionary_encode(),
+    }
+    for arm, fits in found.items():
+        for seed, fit in zip(seeds, fits, strict=True):
+            said = pa.array(fit.tuned.predictions)
+            columns[f"{arm}/seed_{seed}"] = pa.DictionaryArray.from_arrays(said, names)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def _epochs(found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
+    """How each training went, epoch by epoch."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["arm", "seed", "epoch", "loss", "train_accuracy", "dev_accuracy", "chosen"])
+    for arm, fits in found.items():
+        for seed, fit in zip(seeds, fits, strict=True):
+            for at, epoch in enumerate(fit.tuned.epochs):
+                numbers = epoch.loss, epoch.train_accuracy, epoch.dev_accuracy
+                table.writerow([arm, seed, at + 1, *numbers, at == fit.tuned.chosen])
+    return text.getvalue().encode()

@@ -1,0 +1,107 @@
+"""The pocket study, from nothing to a page, by the command that a newcomer types first. Nothing is trained, nothing
+fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clipstudy import demo, tasksfile
+from clipstudy.job import Selection, Status, plan
+from clipstudy.pocket.baskets import Sizes
+from clipstudy.spec import Study
+from tests.acceptance.conftest import Typed, totals
+
+TASKS = ("phrases", "bigram_shift")
+MODELS = ("bert", "clip-resnet", "bert-untrained-0")
+CELLS = len(MODELS) * len(TASKS) * 7  # models × tasks × layers
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four models that read, as they are before training: the road is the same."""
+    from clipstudy.pocket import models
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, model in models.MODELS.items():
+        if model.reads:
+            models.save(name, models.build(name), folder / name)
+    return folder
+
+
+@pytest.fixture
+def small(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Three models, two tasks, few rows, few passes: every path of the demonstration in seconds."""
+    thinned, load = demo.thinned, tasksfile.load
+
+    def smaller(study: Study) -> Study:
+        thin = thinned(study)
+        tasks = {name: _quick(thin.tasks[name]) for name in TASKS}
+        return replace(thin, models={name: thin.models[name] for name in MODELS}, tasks=tasks)
+
+    def untrained(path: Path) -> Study:
+        study = load(path)
+        here = {n: replace(m, checkpoint=str(models / Path(m.checkpoint).name)) for n, m in study.models.items()}
+        return replace(study, models=here)
+
+    monkeypatch.setattr(demo, "thinned", smaller)
+    monkeypatch.setattr(tasksfile, "load", untrained)
+    monkeypatch.setattr(demo, "SIZES", Sizes(200, 100, 200))
+    yield
+
+
+def _quick(task):  # type: ignore[no-untyped-def]
+    quick = {"max_epoch": 4, "draws": 100} if task.kind == "classify" else {"labelled": 200, "outside": 40, "fit": 150}
+    return replace(task, seeds=task.seeds[:2], options={**task.options, **quick})
+
+
+def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> None:
+    first = typed("demo", "--device", "cpu")
+    assert f"{CELLS} cells computed" in first.out and "says nothing" not in first.err
+    assert totals(typed, "--study", "pocket") == {"done": CELLS}
+    assert "CLIP text (residual)" in first.out and "say nothing about the real CLIP" in first.out
+    assert "clipstudy ui" in first.out and "clipstudy enqueue --all" in first.out
+    page = (tmp_path / "here" / "report.html").read_text(encoding="utf-8")
+    # At the head of the page, and under the title of each figure.
+    assert page.count("these figures say nothing about the real CLIP") > len(TASKS)
+
+    again = typed("demo", "--device", "cpu")
+    assert f"Nothing to do: {CELLS} cells are done already." in again.out
+    assert totals(typed, "--study", "pocket") == {"done": CELLS}
+
+
+def test_a_budget_that_is_spent_leaves_cells_out_and_says_so(
+    small: None,
+    typed: Typed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "BUDGETS", {"classify": 0.0, "phrase_clusters": 600.0})
+    said = typed("demo", "--device", "cpu")
+    found = totals(typed, "--study", "pocket")
+    assert found["cancelled"] > 0 and found["done"] + found["cancelled"] == CELLS
+    assert f"{found['cancelled']} cells found no room" in said.out and "demo --full" in said.out
+    assert totals(typed, "--study", "pocket", "--task", "phrases") == {"done": CELLS // len(TASKS)}
+    again = typed("demo", "--device", "cpu")
+    assert "Nothing to do" in again.out and totals(typed, "--study", "pocket") == found
+
+
+def test_models_that_are_not_here_are_asked_for(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = tasksfile.load
+    study = load(tasksfile.find("pocket", tmp_path))
+    gone = {n: replace(m, checkpoint=str(tmp_path / "gone" / n)) for n, m in study.models.items()}
+    monkeypatch.setattr(tasksfile, "load", lambda path: replace(study, models=gone))
+    said = typed("demo", "--device", "cpu", code=2).err
+    assert f"clipstudy pocket pretrain --folder {tmp_path / 'gone'}" in said and totals(typed) == {}
+
+
+def test_what_is_thinned_and_what_is_not() -> None:
+    whole = tasksfile.load(tasksfile.find("pocket", Path("/nowhere")))
+    thin = demo.thinned(whole)
+    assert set(thin.tasks) == set(whole.tasks) and set(thin.datasets) == set(whole.datasets)
+    assert {m.family for m in thin.models.values()} == {m.family for m in whole.models.values()}
+    assert all(d.limit == demo.ROWS for d in thin.datasets.values() if d.reader == "senteval")
+    assert len(plan(thin, Selection())) < len(plan(whole, Selection()))
+    assert {Status.DONE, Status.COMPUTED} == set(demo.DONE)
