@@ -84,7 +84,8 @@ class TrackingUnreachable(ClipstudyError):
 
 
 class NoResults(ClipstudyError):
-    """Nothing is recorded yet. Type: clipstudy enqueue --all && clipstudy worker --drain"""
+    """Nothing is recorded yet. `clipstudy status` says what is queued, running or failed. To begin with nothing:
+    clipstudy init, clipstudy enqueue --all, clipstudy worker --drain"""
 
 
 class GroupChanged(ClipstudyError):

@@ -136,6 +136,9 @@ def _failures(failed: list[Job]) -> list[Any]:
     if len(alike) > MOST_FAILURES:
         lines.append(Text(f"  … and {len(alike) - MOST_FAILURES} more kinds"))
     lines.append(Text(f"  see: clipstudy logs {failed[0].id}; mend it, then: clipstudy retry --failed"))
+    lines.append(
+        Text("  (where the study file was mended: clipstudy enqueue; a queued cell keeps the settings it came with)")
+    )
     return lines
 
 

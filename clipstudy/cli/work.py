@@ -11,7 +11,7 @@ import typer
 from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import All, Json, Layers, Models, Study, StudyOption, Tasks
 from clipstudy.errors import ClipstudyError, StudyError
-from clipstudy.job import Selection
+from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
 
 
@@ -75,6 +75,8 @@ def enqueue(
     for name, kind, differences in told.changed:
         for key, (old, new) in differences.items():
             typer.echo(f"  {name} · {kind}: {key} was {old}, is {new}")
+    if told.present.get(Status.FAILED):
+        typer.echo("what failed is queued again by: clipstudy retry --failed")
     if told.new and not dry_run:
         typer.echo("next: clipstudy worker --drain")
 
@@ -125,6 +127,10 @@ def worker(
     again = f", {did.again} attempts failed and are tried again" if did.again else ""
     failed = f"{did.failed} failed (see: clipstudy status)" if did.failed else "0 failed"
     typer.echo(f"{did.computed} cells computed, {failed}{again}, {did.recorded} recorded{share}", err=True)
+    if one.stop.is_set():
+        typer.echo("what was not done is queued again; to go on: clipstudy worker", err=True)
+    elif not jobs.names(engine):
+        typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
     if drain and (did.failed or did.waiting):
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ if [ ! -d "$CLIPSTUDY_REAL_DATA/conll2000" ] || [ ! -d "$CLIPSTUDY_REAL_DATA/xpr
   echo "The tests need none of it: make test"
   exit 1
 fi
+echo "This takes about an hour on two cores. Ctrl-C gives back what is not done; make demo again goes on from there."
 "$bin/clipstudy" init
 "$bin/clipstudy" enqueue --all --study tests/real/study.toml
 "$bin/clipstudy" worker --drain --study real
