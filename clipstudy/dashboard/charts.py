@@ -145,7 +145,7 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
         bargap=0.18,
         bargroupgap=0.04,
         height=height,
-        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 40 + 14 * len(said), "b": 44},
+        margin={"l": 56, "r": 12 + 5.5 * widest, "t": 40 + 17 * len(said), "b": 44},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.22, "title": None},
         hovermode="closest",
