@@ -12,7 +12,7 @@ import pytest
 from clipstudy import demo, tasksfile
 from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
-from clipstudy.spec import Study
+from clipstudy.spec import Study, TaskSpec
 from tests.acceptance.conftest import Typed, totals
 
 TASKS = ("phrases", "bigram_shift")
@@ -53,7 +53,7 @@ def small(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def _quick(task):  # type: ignore[no-untyped-def]
+def _quick(task: TaskSpec) -> TaskSpec:
     quick = {"max_epoch": 4, "draws": 100} if task.kind == "classify" else {"labelled": 200, "outside": 40, "fit": 150}
     return replace(task, seeds=task.seeds[:2], options={**task.options, **quick})
 
