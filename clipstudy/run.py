@@ -18,7 +18,7 @@ from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
 from clipstudy.settings import locate, redact
 from clipstudy.spec import ModelSpec, decisive
-from clipstudy.tasks.task import Bench, Live, Needs, WithReference, options
+from clipstudy.tasks.task import Bench, Frozen, Live, Needs, WithReference, options
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +102,13 @@ def run(
         pinned["reference"] = shelf.take(reference).resolved["checkpoint"]
     resolved = dict(shelf.take(group.model).resolved)
     pin({"checkpoint": resolved["checkpoint"], **pinned})
-    given: Vectors | WithReference | Live
+    given: Vectors | WithReference | Frozen | Live
     if kind.NEEDS is Needs.MODEL:
         given = Live(group.model, shelf.fresh)
+    elif kind.NEEDS is Needs.FROZEN:
+        backbone = shelf.take(group.model)
+        pictures.calibrate(backbone, data.pictures, group.model.batch_size)
+        given = Frozen(group.model, backbone)
     else:
         own = encode(group.model, layers)
         given = WithReference(own, beside, reference) if reference else own

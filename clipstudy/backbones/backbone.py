@@ -127,6 +127,11 @@ class ImageBackbone(Protocol):
     widths: tuple[int, ...]  #: size of a state at each layer, 0..depth
     summaries: tuple[str, ...]  #: which of :data:`IMAGE_SUMMARIES` it has
     native: str  #: the model's own summary of an image: the one that its head reads
+    size: tuple[int, int]  #: height and width of what :meth:`preprocess` gives
+    #: Each channel's, of pixels in [0, 1]: what :meth:`preprocess` takes off and divides by.
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    module: nn.Module  #: its weights, frozen and in evaluation mode
     resolved: Mapping[str, str]  #: what decides the states, preprocessing included; as :class:`TextBackbone` has it
 
     def preprocess(self, image: Image) -> torch.Tensor:
@@ -144,12 +149,13 @@ class ImageBackbone(Protocol):
         before. Without them signals fade from layer to layer, which says nothing of the architecture."""
         ...
 
-    def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, ImageStates]:
-        """States of ``layers`` in one pass, without gradients.
+    def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:
+        """States of ``layers`` in one pass.
 
         Args:
             pixels: preprocessed images ``[B, 3, H, W]``, on any device.
             layers: any of 0..depth.
+            gradients: let them flow from the states to ``pixels`` (the weights stay frozen).
 
         Returns:
             layer → states on the model's device, in its dtype.

@@ -42,14 +42,19 @@ def find(model: nn.Module, depth: int, trial: Callable[[], object], name: str) -
 
 
 def run(
-    blocks: Sequence[nn.Module], layers: Iterable[int], forward: Callable[[], torch.Tensor], final_norm: bool
+    blocks: Sequence[nn.Module],
+    layers: Iterable[int],
+    forward: Callable[[], torch.Tensor],
+    final_norm: bool,
+    gradients: bool = False,
 ) -> dict[int, torch.Tensor]:
-    """States of ``layers`` from one call of ``forward``, without gradients.
+    """States of ``layers`` from one call of ``forward``.
 
     Args:
         layers: 0 is what enters block 0; k is the raw output of block k.
         forward: runs the model and returns its last states *after* the final norm.
         final_norm: give layer ``len(blocks)`` as ``forward`` returns it, not raw.
+        gradients: keep what flows back from the states.
     """
     states: dict[int, torch.Tensor] = {}
 
@@ -69,7 +74,7 @@ def run(
         else:
             hooks.append(blocks[layer - 1].register_forward_hook(leave(layer)))
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             last = forward()
     finally:
         remove(hooks)

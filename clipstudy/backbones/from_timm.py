@@ -162,6 +162,8 @@ def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
         model.forward_features,
         create_transform(**seen, is_training=False),
         size=tuple(seen["input_size"][1:]),
+        mean=seen["mean"],
+        deviation=seen["std"],
         grid=tuple(model.patch_embed.grid_size) if tokens else None,
         prefix=getattr(model, "num_prefix_tokens", 0),
         cls=cls,

@@ -38,10 +38,14 @@ def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
 
 
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
-    transform = image_transform_v2(seen, is_train=False)
-    size = seen.input_size[1:]
+    prepared: dict[str, Any] = {
+        "transform": image_transform_v2(seen, is_train=False),
+        "size": seen.input_size[1:],
+        "mean": seen.mean,
+        "deviation": seen.std,
+    }
     if isinstance(tower, ModifiedResNet):
-        return Anatomy([tower.layer1, tower.layer2, tower.layer3, tower.layer4], tower, transform, size)
+        return Anatomy([tower.layer1, tower.layer2, tower.layer3, tower.layer4], tower, **prepared)
     if not isinstance(tower, VisionTransformer):
         raise ModelError(
             f"[models.{spec.name}] {spec.checkpoint} has a {type(tower).__name__} as its image tower, whose layers are "
@@ -56,8 +60,7 @@ def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
     return Anatomy(
         list(tower.transformer.resblocks),
         forward,
-        transform,
-        size,
+        **prepared,
         grid=tuple(tower.grid_size),
         prefix=1,
         cls=True,

@@ -28,6 +28,8 @@ class Anatomy:
     forward: Callable[[torch.Tensor], torch.Tensor]  #: stem and stages; its last states after the final norm
     transform: Callable[[Image], Any]  #: the library's own, for evaluation
     size: tuple[int, int]  #: height and width of what the transform gives
+    mean: Sequence[float]  #: each channel's, that the transform takes off pixels in [0, 1]
+    deviation: Sequence[float]  #: each channel's, that it divides by then
     grid: tuple[int, int] | None = None  #: rows and columns of patch tokens; None: the stages give maps
     prefix: int = 0  #: tokens before the patch tokens
     cls: bool = False  #: is the first of them a class token?
@@ -47,6 +49,8 @@ class Vision:
                 f"[models.{spec.name}] final_norm = true, but {type(model).__name__} has no norm after its last layer. "
                 "Remove the key."
             )
+        self.module, self.size = model, anatomy.size
+        self.mean, self.deviation = _channels(anatomy.mean), _channels(anatomy.deviation)
         self.summaries = IMAGE_SUMMARIES if anatomy.cls else ("gap",)
         self.native = spec.view or anatomy.native
         if self.native not in self.summaries:
@@ -82,9 +86,11 @@ class Vision:
         pixels: torch.Tensor = self._anatomy.transform(image.convert("RGB"))
         return pixels
 
-    def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, ImageStates]:
+    def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:
         pixels = pixels.to(self._device, self._dtype).contiguous(memory_format=self._layout)
-        found = blocks.run(self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), self._final_norm)
+        found = blocks.run(
+            self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), self._final_norm, gradients
+        )
         return {layer: self._told_apart(layer, states) for layer, states in found.items()}
 
     def _told_apart(self, layer: int, states: torch.Tensor) -> ImageStates:
@@ -99,6 +105,11 @@ class Vision:
             )
         patches = states[:, prefix:].transpose(1, 2).unflatten(2, grid)
         return ImageStates(patches, states[:, 0] if self._anatomy.cls else None)
+
+
+def _channels(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def check(spec: ModelSpec) -> None:

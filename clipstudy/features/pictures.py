@@ -62,8 +62,7 @@ def extract(
     shapes = {(view, layer): (len(pictures), backbone.widths[layer]) for view in named for layer in layers}
     with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as found:
         if found.layers:
-            if backbone.uncalibrated:
-                backbone.calibrate(batch for _, batch in _batches(backbone, _training(pictures), batch_size))
+            calibrate(backbone, pictures, batch_size)
             _Run(backbone, found, batch_size).all(pictures, on_progress)
         found.finish()
     return Vectors(found.arrays, found.spoiled, backbone.native)
@@ -77,7 +76,7 @@ class _Run:
         self._fits = batch_size  #: images that go through the model at once
 
     def all(self, pictures: Sequence[Picture], on_progress: Callable[[int, int], None] | None) -> None:
-        for rows, pixels in _batches(self._backbone, pictures, self._batch_size):
+        for rows, pixels in batches(self._backbone, pictures, self._batch_size):
             start = 0
             while start < len(rows):
                 part = slice(start, start + self._fits)
@@ -113,10 +112,19 @@ class _Run:
         return 0
 
 
-def _batches(
+def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture], batch_size: int) -> None:
+    """Give an untrained model's batch norms the statistics of a few training images; leave any other as it is."""
+    if backbone.uncalibrated:
+        backbone.calibrate(pixels for _, pixels in batches(backbone, _training(pictures), batch_size))
+
+
+def batches(
     backbone: ImageBackbone, pictures: Sequence[Picture], size: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Row numbers and pixels, ``size`` at a time. While a batch is in use the next one is decoded, and no more."""
+    """Row numbers and preprocessed pixels ``[B, 3, H, W]``, ``size`` at a time, in order.
+
+    While a batch is in use the next one is decoded, and no more.
+    """
 
     def pixels(picture: Picture) -> torch.Tensor:
         return backbone.preprocess(picture.open())

@@ -16,7 +16,7 @@ from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 
 if TYPE_CHECKING:
-    from clipstudy.backbones.backbone import TextBackbone
+    from clipstudy.backbones.backbone import ImageBackbone, TextBackbone
     from clipstudy.data.images import Picture
     from clipstudy.features.collect import Vectors
     from clipstudy.features.extract import Features, Text
@@ -26,6 +26,7 @@ class Needs(StrEnum):
     """What a kind must be given."""
 
     VECTORS = "vectors"  #: pooled states, cached
+    FROZEN = "frozen"  #: the image model itself, to look into it: Frozen
     MODEL = "model"  #: the model itself, to train it: Live
     REFERENCE = "reference"  #: the same, and those of the task's reference model: WithReference
 
@@ -50,6 +51,14 @@ class WithReference:
     own: Features  #: at the batch's layers
     reference: Features  #: at all its layers
     model: ModelSpec  #: the reference
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The group's image model for a kind that looks into it and leaves it as it is."""
+
+    spec: ModelSpec
+    backbone: ImageBackbone  #: an untrained one has its batch norms calibrated on the task's training images
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Kind(Protocol):
 
     def measure(
         self,
-        features: Features | Vectors | WithReference | Live,
+        given: Features | Vectors | WithReference | Frozen | Live,
         data: Any,
         layers: Sequence[int],
         seeds: Sequence[int],
@@ -106,8 +115,7 @@ class Kind(Protocol):
         bench: Bench,
     ) -> Iterator[Outcome]:
         """One Outcome a layer, all layers fitted together. Randomness comes from (layer, seed) alone, so an outcome
-        does not depend on which other layers were asked for. A kind that needs a reference is given WithReference, one
-        that trains the model Live."""
+        does not depend on which other layers were asked for. What is ``given``, ``NEEDS`` says."""
         ...
 
 

@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 
@@ -68,6 +69,22 @@ def test_shapes_are_what_the_model_says(samples, loaded, name):
         assert (found.cls is None) is not sample.cls
         assert found.cls is None or found.cls.shape == (2, width)
         assert not found.map.requires_grad and not found.map.is_inference()
+
+
+def test_gradients_flow_to_the_pixels_where_they_are_asked_for(loaded, name):
+    backbone = loaded[name]
+    pixels = batch(backbone, 1).requires_grad_()
+    backbone.states(pixels, [backbone.depth], gradients=True)[backbone.depth].map.square().mean().backward()
+    assert pixels.grad is not None and pixels.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in backbone.module.parameters())
+
+
+def test_the_normalisation_is_what_preprocessing_does(loaded, name):
+    backbone = loaded[name]
+    grey = backbone.preprocess(Image.new("RGB", (backbone.size[1], backbone.size[0]), (51, 102, 204)))
+    back = grey * torch.tensor(backbone.deviation).view(3, 1, 1) + torch.tensor(backbone.mean).view(3, 1, 1)
+    assert grey.shape == (3, *backbone.size)
+    close(back, torch.tensor([0.2, 0.4, 0.8]).view(3, 1, 1).expand(3, *backbone.size))
 
 
 def test_layers_are_what_the_library_says(samples, loaded, name):

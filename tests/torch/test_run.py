@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from clipstudy import run, tasks
+from clipstudy.data.images import Picture
 from clipstudy.errors import DatabaseUnreachable, DataError, ModelError
 from clipstudy.features.extract import Text
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks.task import Bench, Needs
-from tests.torch import checkpoints
+from clipstudy.tasks.task import Bench, Frozen, Needs
+from tests.torch import checkpoints, image_checkpoints
 
 
 @dataclass(frozen=True)
@@ -156,3 +158,26 @@ def test_whose_fault_it_is(error: Exception, kind: FailureKind, retry: bool) -> 
 
 def test_secrets_stay_out_of_failures() -> None:
     assert "s3cret" not in run.failure(ConnectionError("cannot reach http://me:s3cret@host/x")).error
+
+
+def test_a_kind_that_looks_into_a_model_is_given_it_calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = replace(image_checkpoints.BUILDERS["resnet"](tmp_path).spec, init="random")
+    picture = tmp_path / "one.png"
+    image_checkpoints.picture().save(picture)
+    rows = [Picture(picture, "one.png", "train")] * 3
+    seen: list[Any] = []
+
+    def measure(given: Any, *rest: Any) -> Iterator[Outcome]:
+        norms = [m for m in given.backbone.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        seen.append((type(given), given.spec, {bool(norm.running_mean.any()) for norm in norms}))
+        yield Outcome(1, {"norm": Estimate(0.0)})
+
+    made = kind(measure)
+    made.NEEDS, made.read = (
+        Needs.FROZEN,
+        lambda dataset, options: SimpleNamespace(pictures=rows, fingerprint="sha256:1", source="made"),
+    )
+    monkeypatch.setattr(tasks, "load", lambda name: made)
+    group = Group("s", spec, DatasetSpec("d", "images", path="./d"), TaskSpec("t", "made", "d", "norm"))
+    assert dict(run.run(group, [1], shelf=run.Shelf("cpu"), store=None, bench=Bench()))
+    assert seen == [(Frozen, spec, {True})]
