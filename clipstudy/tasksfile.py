@@ -101,7 +101,8 @@ def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterat
         if values is None or not _good_name(where, name, problems):
             continue
         seeds = values.pop("init_seeds", None)
-        spec = _built(ModelSpec, {**values, "name": name, "family": name, "base": base}, where, problems)
+        values = {"modality": _modality(values), **values, "name": name, "family": name, "base": base}
+        spec = _built(ModelSpec, values, where, problems)
         if spec is None:
             continue
         problems.extend(f"{where} {p}" for p in _model_problems(spec))
@@ -112,6 +113,12 @@ def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterat
         elif _good_seeds(f"{where} init_seeds", seeds, problems):
             # One model an initialisation: each is a cell of its own, and the report pools the family.
             yield from (replace(spec, name=f"{name}-{seed}", init_seed=seed) for seed in seeds)
+
+
+def _modality(values: Mapping[str, Any]) -> Modality:
+    """What a model takes in whose table does not say so: its tower's, or all that its source has."""
+    there = backbones.MODALITIES.get(str(values.get("source")), ())
+    return "image" if values.get("tower") == "image" or there == ("image",) else "text"
 
 
 def _by_name(models: Iterator[ModelSpec], problems: list[str]) -> dict[str, ModelSpec]:

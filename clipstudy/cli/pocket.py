@@ -63,7 +63,7 @@ def data(
     out: Annotated[Path | None, typer.Option(help="A folder of your own. [default: in the cache]")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Make the pocket study's text data sets, in the layouts of the real ones."""
+    """Make the pocket study's texts and pictures, in the layouts of the real data sets."""
     from clipstudy.pocket import corpora
 
     folder = out or Settings.read().cache / "pocket"

@@ -251,7 +251,8 @@ def timm_config(model: PocketModel) -> dict[str, Any]:
     else:
         architecture = "vit_base_patch16_clip_224"
         args = {"img_size": SIDE, "patch_size": TRANSFORMER["patch"], "embed_dim": TRANSFORMER["width"]}
-        args |= {"depth": IMAGE_STAGES, "num_heads": TRANSFORMER["heads"]}
+        # timm's own start leaves so small a transformer on the plateau of guessing; Google's scaled one does not.
+        args |= {"depth": IMAGE_STAGES, "num_heads": TRANSFORMER["heads"], "weight_init": "jax"}
     classes = len(FINE) if model.objective == "classes" else 0
     pretrained = {"input_size": [3, SIDE, SIDE], "crop_pct": 1.0, "interpolation": "bicubic", "custom_load": False}
     pretrained |= {"mean": list(MEAN), "std": list(DEVIATION), "num_classes": classes, "tag": "pocket"}

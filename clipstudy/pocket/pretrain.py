@@ -48,7 +48,7 @@ class Recipe:
 
 #: Twins have one recipe: the two language models, and all five that see. Both read or see 576,000.
 TEXT = Recipe(steps=9_000, batch=64)
-PICTURES = Recipe(steps=4_500, batch=128)
+PICTURES = Recipe(steps=4_500, batch=128, rate=2e-3)
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {name: PICTURES if model.sees else TEXT for name, model in models.MODELS.items()}
 )

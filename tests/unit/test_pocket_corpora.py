@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipstudy.data import conll2000, senteval
+from clipstudy.data import conll2000, images, senteval
 from clipstudy.errors import DataError
 from clipstudy.pocket import baselines, corpora, labels, pairs, probing, vocabulary
 from clipstudy.pocket.baskets import Basket, Row, Sizes
@@ -56,10 +56,18 @@ def test_chunk_files_are_read_and_apart(folder):
     assert {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "O"} <= set(found)
 
 
+def test_pictures_are_read_and_apart(folder):
+    columns = {"image": "img", "label": "coarse_label"}
+    found = images.read(DatasetSpec("shapes", "images", str(folder / "pictures"), columns=columns))
+    assert [len(rows) for rows in (found.train, found.dev, found.test)] == [450, 50, 200] and len(found.classes) == 20
+    seen = [picture.read() for rows in (found.train, found.dev, found.test) for picture in rows.items]
+    assert len(set(seen)) == len(seen)
+
+
 def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
     corpora.write(tmp_path / "again", seed=5, sizes=SIZES)
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    assert len(files) == 2 + 10 + 3 + 6
+    assert len(files) == 2 + 10 + 3 + 6 + 3
     for name in files:
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 

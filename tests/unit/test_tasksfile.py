@@ -108,6 +108,14 @@ def test_what_images_have_not(line: str, says: str) -> None:
     assert says in error.value.message
 
 
+def test_a_model_takes_in_what_its_source_or_tower_does() -> None:
+    tower = '[models.tower]\nsource = "open_clip"\ncheckpoint = "x"\ntower = "image"\nlayers = 4\n'
+    study = parse(mend('"transformers"', '"timm"') + tower)
+    assert {name: model.modality for name, model in study.models.items()} == {
+        "bert": "image", "bert-untrained-0": "image", "bert-untrained-1": "image", "tower": "image",
+    }  # fmt: skip
+
+
 def test_a_text_task_has_no_views_of_images() -> None:
     with pytest.raises(StudyError, match='views: "gap" is none of texts'):
         parse(GOOD + 'options = { views = ["gap"] }\n')
@@ -141,7 +149,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ("layers = 3", "layers = true", "[models.bert] layers: found True, want a whole number"),
         ("layers = 3", "layers = 0", "want 1 or more"),
         ("layers = 3", 'layers = 3\nmodality = "image"', 'found "image", but source = "transformers" has text models'),
-        ('"transformers"', '"timm"', 'modality: found "text", but source = "timm" has image models'),
+        ('"transformers"', '"timm"\nmodality = "text"', 'modality: found "text", but source = "timm" has image models'),
         ('"transformers"', '"timm"\nmodality = "image"\nview = "eot"', 'view: found "eot". What exists: cls, gap.'),
         ("layers = 3", 'layers = 3\ndtype = "float16"', "[models.bert] dtype"),
         ("layers = 3", 'layers = 3\nview = "mean"', "[models.bert] view"),
