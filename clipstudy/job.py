@@ -171,12 +171,15 @@ class Selection:
 def plan(study: Study, selection: Selection) -> list[tuple[Group, tuple[int, ...]]]:
     """The study's groups, each with the layers asked for, in the study's order.
 
-    A model or task marked optional takes part only where a pattern of the selection names it.
+    A model or task marked optional takes part only where a pattern of the selection names it; a model that lacks what
+    a task looks at takes no part in it, as one of another modality.
     """
     groups = []
     for model in study.models.values():
         for task in study.tasks.values():
             if model.modality != task.modality or not selection.takes(model.name, task.name):
+                continue
+            if model.name in study.unable.get(task.name, ()):
                 continue
             if (model.optional and not selection.models) or (task.optional and not selection.tasks):
                 continue

@@ -105,7 +105,7 @@ def run(
     given: Vectors | WithReference | Frozen | Live
     if kind.NEEDS is Needs.MODEL:
         given = Live(group.model, shelf.fresh)
-    elif kind.NEEDS is Needs.FROZEN:
+    elif kind.NEEDS in (Needs.FROZEN, Needs.ATTENTION):
         backbone = shelf.take(group.model)
         pictures.calibrate(backbone, data.pictures, group.model.batch_size)
         given = Frozen(group.model, backbone)

@@ -131,6 +131,7 @@ class Study:
     description: str = ""
     note: str = ""  #: a sentence that every figure of its results bears: what they are not to be taken for
     path: str = ""
+    unable: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: task → models that lack what it looks at
 
 
 def digest(model: ModelSpec, dataset: DatasetSpec, task: TaskSpec) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from clipstudy import backbones, data, tasks
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
+from clipstudy.backbones.described import has_attention
 from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.features.views import VIEWS_OF
 from clipstudy.spec import ANY_SEED, DatasetSpec, Modality, ModelSpec, Study, TaskSpec
@@ -91,7 +92,16 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
         if not there and not problems:
             problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
-    return Study(str(name), models, datasets, found, str(description), str(note), str(path))
+    unable = {name: lacking for name, task in found.items() if (lacking := _unable(task, models))}
+    return Study(str(name), models, datasets, found, str(description), str(note), str(path), unable)
+
+
+def _unable(task: TaskSpec, models: Mapping[str, ModelSpec]) -> frozenset[str]:
+    """The models of the task's modality that lack what its kind looks at, as far as that shows before loading."""
+    if tasks.load(task.kind).NEEDS is not Needs.ATTENTION:
+        return frozenset()
+    alike = [model for model in models.values() if model.modality == task.modality]
+    return frozenset(model.name for model in alike if has_attention(model) is False)
 
 
 def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterator[ModelSpec]:
@@ -256,6 +266,8 @@ def _tasks(
         layers = values.get("layers", kind.LAYERS)
         if layers != kind.LAYERS and "whole" in (layers, kind.LAYERS):
             problems.append(f'{where} layers: found {layers!r}, but kind = "{kind_name}" wants "{kind.LAYERS}"')
+        elif layers == "all" and kind.NEEDS is Needs.ATTENTION:
+            problems.append(f'{where} layers: found "all", but layer 0 has no attention. Write "{kind.LAYERS}"')
         # A task's own seeds, else the study's, else the kind's.
         seeds = values.get("seeds", kind.SEEDS if shared is None else shared)
         if not _good_seeds(f"{where} seeds", seeds, problems):

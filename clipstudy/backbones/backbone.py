@@ -11,7 +11,7 @@ layer 0 is what its stem gives them, pooling included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -119,6 +119,22 @@ class ImageStates:
     cls: torch.Tensor | None = None  #: ``[B, C]``: the class token; None where the model has none
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """How a vision transformer's tokens lie: some in front, then one for each patch, row by row."""
+
+    grid: tuple[int, int]  #: rows and columns of patches
+    prefix: int = 0  #: tokens in front: the class token, registers
+    cls: bool = False  #: is the first of them a class token?
+
+    @property
+    def patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def __len__(self) -> int:
+        return self.prefix + self.patches
+
+
 class ImageBackbone(Protocol):
     """A frozen image encoder that gives the states of any of its layers in one pass."""
 
@@ -131,6 +147,7 @@ class ImageBackbone(Protocol):
     #: Each channel's, of pixels in [0, 1]: what :meth:`preprocess` takes off and divides by.
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
+    tokens: Tokens | None  #: None: its layers give maps
     module: nn.Module  #: its weights, frozen and in evaluation mode
     resolved: Mapping[str, str]  #: what decides the states, preprocessing included; as :class:`TextBackbone` has it
 
@@ -159,5 +176,19 @@ class ImageBackbone(Protocol):
 
         Returns:
             layer → states on the model's device, in its dtype.
+        """
+        ...
+
+    def attention(
+        self, pixels: torch.Tensor, layers: Collection[int], take: Callable[[int, torch.Tensor], None]
+    ) -> None:
+        """Tell ``take`` the attention weights of blocks ``layers`` (any of 1..depth), lowest first, in one pass: layer,
+        ``[B, heads, T, T]`` (float32, on the model's device; T tokens as :attr:`tokens` has them, a row a query).
+
+        Args:
+            pixels: preprocessed images ``[B, 3, H, W]``, on any device.
+
+        Raises:
+            ModelError: the model has no attention, or one that cannot be seen.
         """
         ...

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from clipstudy.backbones import blocks
-from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates
+from clipstudy.backbones import attention, blocks
+from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
@@ -36,6 +36,10 @@ class Anatomy:
     normed: bool = False  #: is there a final norm over the states of the last stage?
     native: str = "gap"  #: what the model's own head reads
 
+    @property
+    def tokens(self) -> Tokens | None:
+        return None if self.grid is None else Tokens(self.grid, self.prefix, self.cls)
+
 
 class Vision:
     """An image model behind the :class:`~clipstudy.backbones.backbone.ImageBackbone` protocol."""
@@ -51,7 +55,8 @@ class Vision:
             )
         self.module, self.size = model, anatomy.size
         self.mean, self.deviation = _channels(anatomy.mean), _channels(anatomy.deviation)
-        self.summaries = IMAGE_SUMMARIES if anatomy.cls else ("gap",)
+        self.tokens = anatomy.tokens
+        self.summaries = IMAGE_SUMMARIES if self.tokens and self.tokens.cls else ("gap",)
         self.native = spec.view or anatomy.native
         if self.native not in self.summaries:
             raise ModelError(
@@ -62,7 +67,7 @@ class Vision:
         self._uncalibrated = norms if spec.init == "random" else []
         blocks.place(model, device)
         # Convolutions are faster so; what a transformer makes of its one convolution is the same.
-        self._layout = torch.contiguous_format if anatomy.grid else torch.channels_last
+        self._layout = torch.contiguous_format if self.tokens else torch.channels_last
         model.to(memory_format=self._layout)
         trial = self.states(torch.zeros(1, 3, *anatomy.size), range(self.depth + 1))
         self.widths = tuple(trial[layer].map.shape[1] for layer in range(self.depth + 1))
@@ -87,24 +92,55 @@ class Vision:
         return pixels
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:
-        pixels = pixels.to(self._device, self._dtype).contiguous(memory_format=self._layout)
+        pixels = self._placed(pixels)
         found = blocks.run(
             self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), self._final_norm, gradients
         )
         return {layer: self._told_apart(layer, states) for layer, states in found.items()}
 
+    def attention(self, pixels: torch.Tensor, layers: Collection[int], take: attention.Take) -> None:
+        tokens = self.tokens
+        if tokens is None:
+            raise ModelError(
+                f"[models.{self.name}] is a {type(self.module).__name__}, whose layers give maps: it has no attention "
+                "to look at. Choose a vision transformer."
+            )
+        if wrong := [layer for layer in layers if not 1 <= layer <= self.depth]:
+            raise ModelError(
+                f"[models.{self.name}] layer {wrong[0]} has no attention; its blocks are layers 1 to {self.depth}. "
+                'Write layers = "blocks" in the task.'
+            )
+
+        def checked(layer: int, weights: torch.Tensor) -> None:
+            if weights.ndim != 4 or weights.shape[2:] != (len(tokens), len(tokens)):
+                raise ModelError(
+                    f"[models.{self.name}] layer {layer} has attention of shape {tuple(weights.shape)}, want "
+                    f"[images, heads, {len(tokens)}, {len(tokens)}]. Choose a vision transformer whose blocks look at "
+                    "all tokens."
+                )
+            take(layer, weights)
+
+        pixels = self._placed(pixels)
+        attention.run(
+            self.module, self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), checked, self.name
+        )
+
+    def _placed(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.to(self._device, self._dtype).contiguous(memory_format=self._layout)
+
     def _told_apart(self, layer: int, states: torch.Tensor) -> ImageStates:
-        grid, prefix = self._anatomy.grid, self._anatomy.prefix
-        if grid is None and states.ndim == 4:
+        tokens = self.tokens
+        if tokens is None and states.ndim == 4:
             return ImageStates(states)
-        if grid is None or states.ndim != 3 or states.shape[1] != prefix + grid[0] * grid[1]:
-            want = f"{prefix} + {grid[0]} × {grid[1]} tokens" if grid else "maps [images, channels, rows, columns]"
+        if tokens is None or states.ndim != 3 or states.shape[1] != len(tokens):
+            maps = "maps [images, channels, rows, columns]"
+            want = f"{tokens.prefix} + {tokens.grid[0]} × {tokens.grid[1]} tokens" if tokens else maps
             raise ModelError(
                 f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, want {want}. Choose a "
                 "residual network or a vision transformer whose blocks keep all tokens."
             )
-        patches = states[:, prefix:].transpose(1, 2).unflatten(2, grid)
-        return ImageStates(patches, states[:, 0] if self._anatomy.cls else None)
+        patches = states[:, tokens.prefix :].transpose(1, 2).unflatten(2, tokens.grid)
+        return ImageStates(patches, states[:, 0] if tokens.cls else None)
 
 
 def _channels(values: Sequence[float]) -> tuple[float, float, float]:

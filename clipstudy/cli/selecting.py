@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from clipstudy.spec import Study
+
 
 def selection(
     model: list[str] | None,
@@ -90,6 +92,8 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
     """What is wrong with a selection of the study's cells that came to ``groups``."""
     if unknown := unknown_name(selection, model=study.models, task=study.tasks):
         return f"{study.path}: {unknown}"
+    if unable := _unable(study, selection, bool(groups)):
+        return f"{study.path}: {unable}"
     if groups:
         return None
     if selection.layers:
@@ -99,3 +103,19 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
     return (
         f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Mend --model or --task."
     )
+
+
+def _unable(study: Study, selection: Selection, others: bool) -> str | None:
+    """What is wrong where a model is asked by name what it cannot be; or by a pattern, and there are no ``others``."""
+    for task, models in study.unable.items():
+        alike = [m.name for m in study.models.values() if m.modality == study.tasks[task].modality]
+        asked = [m for m in alike if selection.takes(m, task)]
+        refused = [m for m in asked if m in models]
+        named = [m for m in refused if m in selection.models and task in selection.tasks]
+        if wrong := named or (refused if refused == asked and not others else []):
+            able = ", ".join(m for m in alike if m not in models) or "none"
+            return (
+                f"[models.{wrong[0]}] has no attention, which [tasks.{task}] looks at. Models of this study that may "
+                f"be asked: {able}. Mend --model or --task."
+            )
+    return None

@@ -32,6 +32,11 @@ UNITS: Mapping[str, tuple[str, float, int]] = {
     "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
     "ami": ("AMI", 1, 3),
     "cka": ("CKA with the nearest layer", 1, 3),
+    "jaccard": ("Jaccard index", 1, 3),
+    "diversity": ("divergence of heads (bits)", 1, 3),
+    "entropy": ("entropy (bits)", 1, 2),
+    "distance": ("attention distance (pixels)", 1, 1),
+    "edges": ("correlation with edges", 1, 3),
     "psnr": ("PSNR (dB)", 1, 2),
     "ssim": ("SSIM", 1, 3),
 }

@@ -1,4 +1,5 @@
-"""Labelled images: a Hub or local table that holds them (CIFAR-100's layout), or a folder of class folders.
+"""Labelled images: a Hub or local table that holds them (CIFAR-100's layout), or a folder of class folders; where a
+table has them, the masks of what is to be seen in them too.
 
 What has no dev split gets one: ``development`` of train, the same share of every class. The test split is never cut.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ class Picture:
     content: Any  #: its file's bytes, or a path to it
     where: str  #: file and row, for messages
     split: str  #: ``train``, ``dev`` or ``test``
+    mask: Any = None  #: the bytes of an image of the same size: a number a pixel, 0 the background; None: none is known
 
     def read(self) -> bytes:
         """The encoded image."""
@@ -42,24 +44,59 @@ class Picture:
         Raises:
             DataError: it is none, or broken.
         """
+        return _decoded(self.read(), self.where)
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Where a picture's objects are, as a picture itself: white on black, so that it can go the same way to a model."""
+
+    picture: Picture  #: has a mask
+    numbers: Collection[int] = ()  #: of its mask, that count; none: all but 0
+
+    def open(self) -> Image:
+        """White where the objects are.
+
+        Raises:
+            DataError: the mask is no image, is broken, has not one number a pixel, or another size than its picture.
+        """
+        import numpy as np
         import PIL.Image
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-                image = PIL.Image.open(io.BytesIO(self.read()))
-                image.load()
-        except Exception as error:  # each format has its own ways to be broken
-            said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise DataError(f"{self.where}: no image that can be read ({said}). Mend or remove it.") from None
-        return image
+        mask = _decoded(bytes(self.picture.mask), f"{self.picture.where}, mask")
+        if len(mask.getbands()) > 1:
+            raise DataError(
+                f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, want one number a "
+                "pixel (0: background). Mend the mask."
+            )
+        size = self.picture.open().size
+        if mask.size != size:
+            found, want = (f"{width} × {height}" for width, height in (mask.size, size))
+            raise DataError(f"{self.picture.where}, mask: {found} pixels, but its picture has {want}. Mend the mask.")
+        numbers = np.asarray(mask)
+        inside = np.isin(numbers, list(self.numbers)) if self.numbers else numbers != 0
+        return PIL.Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+
+
+def _decoded(content: bytes, where: str) -> Image:
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            image = PIL.Image.open(io.BytesIO(content))
+            image.load()
+    except Exception as error:  # each format has its own ways to be broken
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{where}: no image that can be read ({said}). Mend or remove it.") from None
+    return image
 
 
 Row = tuple[Picture, str]
 
 
 def read(spec: DatasetSpec) -> Labelled[Picture]:
-    """Read the three splits: ``columns`` names a table's ``image`` and ``label``.
+    """Read the three splits: ``columns`` names a table's ``image`` and ``label``, and its ``mask`` where it has one.
 
     Raises:
         DataError: no such split, a row with no image or label, and all that ``table.load`` and ``labelled.checked``
@@ -96,18 +133,22 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
     folder = None if spec.hub else files(spec) / spec.splits.get(split, split)
     if folder is not None and folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
         return _from_folder(spec, split, folder)
-    found = table.load(spec, split, ("image", "label"))
+    # Masks are read where the table says that there are some: a column that happens to be called so may hold others.
+    of_images = ("image", "mask") if "mask" in spec.columns else ("image",)
+    found = table.load(spec, split, (*of_images, "label"))
     rows = []
-    for row, (image, label) in enumerate(zip(found.columns["image"], found.columns["label"], strict=True)):
+    for row, label in enumerate(found.columns["label"]):
         where = found.where(row)
-        if not table.is_encoded(image):
-            raise DataError(
-                f'[datasets.{spec.name}.columns] image: {where} holds "{str(image)[:40]}", want an encoded image. Name '
-                "the column that holds images."
-            )
+        images = {column: found.columns[column][row] for column in of_images}
+        for column, held in images.items():
+            if not table.is_encoded(held):
+                raise DataError(
+                    f'[datasets.{spec.name}.columns] {column}: {where} holds "{str(held)[:40]}", want an encoded '
+                    "image. Name the column that holds images."
+                )
         if isinstance(label, list | dict) or label == "" or label != label:
             raise DataError(f'[datasets.{spec.name}] {where}: label is "{label}", want one label. Mend the row.')
-        rows.append((Picture(image, where, split), str(label)))
+        rows.append((Picture(images["image"], where, split, images.get("mask")), str(label)))
     return rows, found.fingerprint, found.source
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Collection, Vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
 EXTRACTION = 1
@@ -118,15 +122,19 @@ def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture], batch_size: 
         backbone.calibrate(pixels for _, pixels in batches(backbone, _training(pictures), batch_size))
 
 
-def batches(
-    backbone: ImageBackbone, pictures: Sequence[Picture], size: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+class Opens(Protocol):
+    """What gives an image when it is opened: a picture, or what is known of its pixels as a picture."""
+
+    def open(self) -> Image: ...
+
+
+def batches(backbone: ImageBackbone, pictures: Sequence[Opens], size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Row numbers and preprocessed pixels ``[B, 3, H, W]``, ``size`` at a time, in order.
 
     While a batch is in use the next one is decoded, and no more.
     """
 
-    def pixels(picture: Picture) -> torch.Tensor:
+    def pixels(picture: Opens) -> torch.Tensor:
         return backbone.preprocess(picture.open())
 
     with ThreadPoolExecutor(DECODERS) as pool:

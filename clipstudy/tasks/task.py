@@ -27,6 +27,7 @@ class Needs(StrEnum):
 
     VECTORS = "vectors"  #: pooled states, cached
     FROZEN = "frozen"  #: the image model itself, to look into it: Frozen
+    ATTENTION = "attention"  #: the same, of a model that has attention: Frozen
     MODEL = "model"  #: the model itself, to train it: Live
     REFERENCE = "reference"  #: the same, and those of the task's reference model: WithReference
 

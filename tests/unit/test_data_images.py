@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from clipstudy.data import images
-from clipstudy.data.images import Picture
+from clipstudy.data.images import Foreground, Picture
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
 
@@ -194,3 +194,71 @@ class TestFolders:
         (folder / "train" / "void").mkdir()
         with pytest.raises(DataError, match=r"train/void: no image in this class folder"):
             images.read(of(folder))
+
+
+def mask(pixels: Any, mode: str | None = None) -> bytes:
+    held = io.BytesIO()
+    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
+    (image if mode is None else image.convert(mode)).save(held, format="png")
+    return held.getvalue()
+
+
+def masked(folder: Path, masks: list[bytes | None], **more: Any) -> DatasetSpec:
+    """A table of pictures of 4 × 4 pixels with a column of masks, the same for every split."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = [{"bytes": encoded(i), "path": None} for i in range(len(masks))]
+    columns = {
+        "image": pa.array(images, kind),
+        "label": [f"class {i % 2}" for i in range(len(masks))],
+        "where": pa.array([None if m is None else {"bytes": m, "path": None} for m in masks], kind),
+    }
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+    return DatasetSpec("pictures", "images", path=str(folder), **{"columns": {"mask": "where"}, **more})
+
+
+NUMBERS = np.arange(16).reshape(4, 4) % 4
+
+
+def test_masks_are_read_where_the_table_names_them(tmp_path: Path) -> None:
+    spec = masked(tmp_path / "t", [mask(NUMBERS), mask(np.eye(4) * 255)])
+    first, second = images.read(spec).test.items
+    assert np.array_equal(np.asarray(Foreground(first).open()), np.where(NUMBERS != 0, 255, 0))
+    assert np.array_equal(np.asarray(Foreground(first, (1, 3)).open()), np.where(NUMBERS % 2, 255, 0))
+    assert np.array_equal(np.asarray(Foreground(second).open()), np.eye(4) * 255)
+    unnamed = images.read(DatasetSpec("pictures", "images", path=str(tmp_path / "t"))).test.items
+    assert [picture.mask for picture in unnamed] == [None, None]
+
+
+def test_a_mask_with_a_palette_is_read_by_its_numbers(tmp_path: Path) -> None:
+    held = io.BytesIO()
+    image = Image.fromarray(NUMBERS.astype(np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 9, 9, 9, 0, 0, 0, 255, 0, 0])  # number 2 is as black as the background
+    image.save(held, format="png")
+    picture = images.read(masked(tmp_path / "t", [held.getvalue()] * 2)).test.items[0]
+    assert np.array_equal(np.asarray(Foreground(picture, [2]).open()), np.where(NUMBERS == 2, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (mask(np.zeros((4, 4, 3))), "mask: found RGB of 3 channels, want one number a pixel"),
+        (mask(np.zeros((2, 4))), "mask: 4 × 2 pixels, but its picture has 4 × 4"),
+        (b"no mask", "mask: no image that can be read"),
+    ],
+)
+def test_masks_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
+    picture = images.read(masked(tmp_path / "t", [content] * 2)).test.items[1]
+    with pytest.raises(DataError) as error:
+        Foreground(picture).open()
+    assert says in error.value.message and "test.parquet, row 1" in error.value.message
+
+
+def test_a_missing_mask_and_a_column_of_others(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 1 \(from 0\): mask is absent"):
+        images.read(masked(tmp_path / "t", [mask(NUMBERS), None]))
+    with pytest.raises(DataError, match=r'mask: .*row 0.* holds "class 0", want an encoded image'):
+        images.read(masked(tmp_path / "u", [mask(NUMBERS)] * 2, columns={"mask": "label"}))
+    with pytest.raises(DataError, match=r'mask = "masks": .* has no such column'):
+        images.read(masked(tmp_path / "v", [mask(NUMBERS)] * 2, columns={"mask": "masks"}))

@@ -34,6 +34,11 @@ def test_other_modality_is_left_out() -> None:
     assert not plan(Study("s", {"vit": image}, {"shift": DATA}, {"shift": TASK}), Selection())
 
 
+def test_a_model_that_lacks_what_a_task_looks_at_is_left_out() -> None:
+    study = replace(STUDY, unable={"shift": frozenset({"bert"})})
+    assert {k.model for k in keys(plan(study, Selection(models=("*",))))} == {"tiny"}
+
+
 def test_layers_and_labels() -> None:
     whole = TaskSpec("tune", "classify", "shift", "accuracy", layers="whole")
     assert layers_of(BERT, whole) == (-1,)

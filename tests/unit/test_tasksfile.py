@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from clipstudy import data, tasks, tasksfile
+from clipstudy.backbones.described import has_attention
+from clipstudy.cli import selecting
 from clipstudy.errors import StudyError
 from clipstudy.job import Selection, keys, plan
-from clipstudy.spec import Study, digest
+from clipstudy.spec import ModelSpec, Study, digest
 from clipstudy.tasks.task import options
 
 ROOT = Path(__file__).parents[2]
@@ -341,3 +343,98 @@ class TestDigest:
     def test_the_folder_does_not(self) -> None:
         there = tasksfile.parse(GOOD, Path("/elsewhere/small.toml"))
         assert of(there) == self.digest(GOOD)
+
+
+ATTENTION = """
+[study]
+name = "sights"
+[models.vit]
+source = "timm"
+checkpoint = "vit_base_patch16_224.dino"
+modality = "image"
+layers = 12
+[models.rn50]
+source = "timm"
+checkpoint = "resnet50.tv_in1k"
+modality = "image"
+layers = 4
+[datasets.scenes]
+reader = "images"
+path = "./scenes"
+columns = { image = "img", label = "fine_label", mask = "mask" }
+[tasks.scenes]
+kind = "classify"
+dataset = "scenes"
+[tasks.sights]
+kind = "attend"
+dataset = "scenes"
+"""
+
+
+def test_models_without_attention_are_not_asked_for_it() -> None:
+    study = parse(ATTENTION)
+    assert study.unable == {"sights": frozenset({"rn50"})}
+    asked = [(k.model, k.layer) for k in keys(plan(study, Selection(tasks=("sights",))))]
+    assert asked == [("vit", k) for k in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("models", "tasks"),
+    [(("rn50",), ("sights",)), (("rn*",), ("sights",)), (("rn50", "vit"), ("sights",)), (("rn50",), ("si*",))],
+)
+def test_who_asks_them_by_name_is_told(models: tuple[str, ...], tasks: tuple[str, ...]) -> None:
+    study, chosen = parse(ATTENTION), Selection(models, tasks)
+    said = selecting.wrong(study, chosen, plan(study, chosen))
+    assert said and "[models.rn50] has no attention, which [tasks.sights] looks at" in said and "asked: vit." in said
+
+
+@pytest.mark.parametrize(
+    ("models", "tasks"),
+    [((), ()), (("rn50",), ()), (("*",), ("sights",)), (("rn50", "vit"), ("*",)), ((), ("sights",))],
+)
+def test_who_asks_for_all_is_not(models: tuple[str, ...], tasks: tuple[str, ...]) -> None:
+    study, chosen = parse(ATTENTION), Selection(models, tasks)
+    assert selecting.wrong(study, chosen, plan(study, chosen)) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('layers = "all"', '[tasks.sights] layers: found "all", but layer 0 has no attention. Write "blocks"'),
+        ("options = { masks = false }", '[tasks.sights] metric: found "jaccard". What exists: distance, diversity'),
+        ("options = { mass = 1.0 }", "[tasks.sights.options] mass: found 1.0, want more than 0 and less than 1"),
+        ("options = { pictures = 1 }", "[tasks.sights.options] pictures: found 1, want 2 or more"),
+        ('metric = "edges"', '[tasks.sights] metric: found "edges". What exists: jaccard'),
+        ("options = { foreground = [1], masks = false }", "[tasks.sights.options] foreground: found numbers of masks"),
+    ],
+)
+def test_what_looking_at_attention_refuses(line: str, says: str) -> None:
+    with pytest.raises(StudyError) as error:
+        parse(f"{ATTENTION}{line}\n")
+    assert says in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("source", "checkpoint", "attends"),
+    [
+        ("timm", "vit_base_patch16_224.dino", True),
+        ("timm", "hf-hub:timm/resnet50.a1_in1k", False),
+        ("timm", "me/resnet50", None),
+        ("timm", "./own", True),
+        ("timm", "./none", None),
+        ("open_clip", "RN50-quickgelu", False),
+        ("open_clip", "ViT-B-16-quickgelu", True),
+        ("open_clip", "convnext_base_w", None),
+        ("open_clip", "./own", False),
+        ("open_clip", "ViT-B-61", None),
+    ],
+)
+def test_what_shows_of_attention_before_loading(
+    source: str, checkpoint: str, attends: bool | None, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.json").write_text('{"architecture": "vit_small_patch16_224"}')
+    (own / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"layers": [1, 1, 1, 1]}}}')
+    spec = ModelSpec("m", source, checkpoint, 4, modality="image", base=str(tmp_path))
+    assert has_attention(spec) is attends

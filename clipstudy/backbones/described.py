@@ -1,0 +1,56 @@
+"""What shows of a model before it is loaded, by its name and the description beside its weights. Light: JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from clipstudy.settings import locate
+from clipstudy.spec import ModelSpec
+
+#: How the names of timm's architectures begin that have no attention, and of those that are vision transformers.
+CONVOLUTIONAL = ("resnet", "resnext", "wide_resnet", "seresne", "convnext", "regnet", "efficientnet", "vgg")
+TRANSFORMERS = ("vit_", "deit_", "deit3_", "beit", "eva")
+
+
+def has_attention(spec: ModelSpec) -> bool | None:
+    """Has an image model attention from patch to patch? None: that shows only when it is loaded."""
+    if spec.source == "open_clip":
+        tower = _open_clip(spec).get("vision_cfg", {})
+        if "layers" not in tower or tower.get("timm_model_name"):
+            return None
+        return not isinstance(tower["layers"], list)  # a residual tower's says how many in each stage
+    if spec.source == "timm":
+        name = _timm(spec)
+        return False if name.startswith(CONVOLUTIONAL) else True if name.startswith(TRANSFORMERS) else None
+    return None
+
+
+def _open_clip(spec: ModelSpec) -> dict[str, Any]:
+    folder = locate(spec.checkpoint, spec.base)
+    if folder is not None:
+        described: dict[str, Any] = _json(folder / "open_clip_config.json").get("model_cfg", {})
+        return described
+    package = importlib.util.find_spec("open_clip")
+    places = (package and package.submodule_search_locations) or []
+    return next((_json(Path(place) / "model_configs" / f"{spec.checkpoint}.json") for place in places), {})
+
+
+def _timm(spec: ModelSpec) -> str:
+    """The architecture's name, or nothing."""
+    folder = locate(spec.checkpoint.removeprefix("local-dir:"), spec.base)
+    if folder is not None:
+        return str(_json(folder / "config.json").get("architecture", ""))
+    name = spec.checkpoint.removeprefix("hf-hub:")
+    return name.removeprefix("timm/") if name.count("/") <= name.startswith("timm/") else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object from a file; an empty one where there is none: loading the model says what is wrong with it."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}

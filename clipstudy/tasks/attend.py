@@ -1,0 +1,472 @@
+"""What does a vision transformer look at? The class token's attention to the patches, block by block and head by head,
+drawn over the images and measured.
+
+Three maps an image: each head's, their mean (what metrics without a prefix are of), and attention rollout (Abnar &
+Zuidema 2020, ACL), which follows attention through all blocks from the first. A map becomes a mask of the fewest
+patches that hold 60% of it (Caron et al. 2021, DINO), and the mask is compared with the foreground that the data set
+marks. The rest needs no marks: how much heads differ, how widely they spread and how far they reach (Dosovitskiy et al.
+2021, appendix D.7), whether they follow edges.
+
+Profiles
+    ``default``    the only one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import DataError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from clipstudy.backbones.backbone import Tokens
+    from clipstudy.data.images import Picture
+    from clipstudy.data.labelled import Labelled
+    from clipstudy.features.attention import Attended
+
+METHOD = 1
+NEEDS = Needs.ATTENTION
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
+LAYERS: LayerChoice = "blocks"
+METRIC = "jaccard"
+SEEDS = (0, 1, 2, 3, 4)  #: each another draw of the random masks
+READERS = ("images",)
+PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+
+#: Side of a picture on the sheet of overlays, in pixels.
+TILE = 112
+#: Two halves to choose and to score the best head on.
+FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default"] = "default"
+    split: Literal["train", "dev", "test"] = "test"
+    pictures: int = 500  #: of the split, drawn stratified by label
+    sample_seed: int = 0  #: which these are
+    masks: bool = True  #: compare with the data set's masks; false: it has none
+    foreground: tuple[int, ...] = ()  #: the masks' numbers that are foreground; none: all but 0
+    mass: float = 0.6  #: share of a map that its mask holds
+    rollout: bool = True
+    draws: int = 1000  #: bootstrap draws of the intervals
+    shown: int = 6  #: pictures on the sheet of overlays
+
+    def __post_init__(self) -> None:
+        if self.pictures < FEWEST:
+            raise BadOption("pictures", f"found {self.pictures}, want {FEWEST} or more")
+        if not 0 < self.mass < 1:
+            raise BadOption("mass", f"found {self.mass}, want more than 0 and less than 1")
+        if self.draws < 1:
+            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+        for key in ("shown", "sample_seed"):
+            if getattr(self, key) < 0:
+                raise BadOption(key, f"found {getattr(self, key)}, want 0 or more")
+        if self.foreground and not self.masks:
+            raise BadOption("foreground", "found numbers of masks beside masks = false. Remove one of the two")
+
+
+@dataclass(frozen=True)
+class Images:
+    """The data set, and the pictures of it that are looked at."""
+
+    labelled: Labelled[Picture]
+    chosen: tuple[Picture, ...]
+    labels: tuple[str, ...]  #: of those that are chosen
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return (*self.labelled.train.items, *self.labelled.dev.items, *self.labelled.test.items)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.labelled.fingerprint
+
+    @property
+    def source(self) -> str:
+        return self.labelled.source
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ()
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    # Floors are floors of the Jaccard index, and a figure draws them beside the headline.
+    return ("jaccard",) if options.masks else ("diversity", "entropy", "distance", "edges")
+
+
+def read(dataset: DatasetSpec, options: Options) -> Images:
+    """The pictures to look at.
+
+    Raises:
+        DataError: too few pictures; no masks where they are wanted; and all that the reader refuses.
+    """
+    from clipstudy.data import images
+    from clipstudy.data.labelled import stratified
+
+    labelled = images.read(dataset)
+    rows = getattr(labelled, options.split)
+    kept = stratified(rows.labels, options.pictures, options.sample_seed)
+    chosen = tuple(rows.items[i] for i in kept)
+    if len(chosen) < FEWEST:
+        raise DataError(
+            f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has {len(chosen)} picture, want '
+            f"{FEWEST} or more. Name another split in the task's options."
+        )
+    if options.masks and any(picture.mask is None for picture in chosen):
+        raise DataError(
+            f"[datasets.{dataset.name}.columns] mask: missing, so nothing says where the objects of {labelled.source} "
+            "are. Name the table's column of masks, or write masks = false in the task's options (and another metric)."
+        )
+    return Images(labelled, chosen, tuple(rows.labels[i] for i in kept))
+
+
+@dataclass
+class _Seen:
+    """What was seen at one layer, by picture."""
+
+    scores: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
+    masks: list[NDArray[Any]] = field(default_factory=list)  #: of the mean map, ``[B, P]``
+    maps: list[_Maps] = field(default_factory=list)  #: of the pictures to be shown
+
+    def score(self, name: str) -> NDArray[Any]:
+        """``[N]``, or ``[N, H]`` where every head has its own."""
+        import numpy as np
+
+        return np.concatenate(self.scores[name])
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """One picture's."""
+
+    heads: NDArray[Any]  #: ``[H, P]``
+    rollout: NDArray[Any] | None  #: ``[P]``
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A picture on the sheet, as the model sees it."""
+
+    picture: NDArray[Any]  #: ``[h, w, 3]``, in [0, 1]
+    foreground: NDArray[Any] | None  #: ``[h, w]``
+
+
+def measure(
+    given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    import numpy as np
+
+    from clipstudy.features.attention import attended
+    from clipstudy.probes.attention import by_patch, sobel
+
+    backbone = given.backbone
+    seen = {layer: _Seen() for layer in layers}
+    shown: list[_Shown] = []
+    on_sheet = {*np.linspace(0, len(data.chosen) - 1, min(options.shown, len(data.chosen))).astype(int).tolist()}
+    shares: list[NDArray[Any]] = []
+    for rows, pixels, objects in _batches(given, data, options):
+        found = attended(backbone, pixels, layers, options.rollout)
+        tokens = backbone.tokens
+        assert tokens is not None  # or it could not have been attended to
+        pictures = _denormalised(given, pixels)
+        edges = by_patch(sobel(pictures), tokens.grid)
+        share = None if objects is None else by_patch(objects, tokens.grid)
+        if share is not None:
+            shares.append(share)
+        drawn = [i for i, row in enumerate(rows) if row in on_sheet]
+        shown += [_Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
+        for layer, one in found.items():
+            _note(seen[layer], one, edges, share, options)
+            rolled = None if one.rollout is None else one.rollout.numpy()
+            heads = one.heads.numpy()
+            seen[layer].maps += [_Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
+        bench.progress("attention", int(rows[-1]) + 1, len(data.chosen))
+    foreground = np.concatenate(shares) if shares else None
+    if foreground is not None and (foreground.sum(axis=1) > 0).sum() < FEWEST:
+        raise DataError(
+            f"{data.source}: of {len(foreground)} pictures fewer than {FEWEST} have any foreground where the model "
+            f"looks (mask numbers: {', '.join(map(str, options.foreground)) or 'all but 0'}). Mend `foreground` in the "
+            "task's options, or the masks."
+        )
+    for layer in layers:
+        yield _outcome(layer, seen[layer], shown, foreground, given, data, seeds, options)
+
+
+def _batches(
+    given: Frozen, data: Images, options: Options
+) -> Iterator[tuple[NDArray[Any], torch.Tensor, NDArray[Any] | None]]:
+    """Row numbers, pixels as the model is given them, and the share of each that is foreground (None: not known)."""
+    from clipstudy.data.images import Foreground
+    from clipstudy.features.pictures import batches
+
+    size = given.spec.batch_size
+    objects: Iterable[NDArray[Any] | None] = repeat(None)
+    if options.masks:
+        masks = [Foreground(picture, options.foreground) for picture in data.chosen]
+        # A mask goes the way of its picture: resized and cropped alike, whatever the model's own way is.
+        objects = (
+            (_denormalised(given, pixels).mean(axis=1) >= 0.5).astype("float32")
+            for _, pixels in batches(given.backbone, masks, size)
+        )
+    for (rows, pixels), inside in zip(batches(given.backbone, data.chosen, size), objects, strict=False):
+        yield rows, pixels, inside
+
+
+def _denormalised(given: Frozen, pixels: torch.Tensor) -> NDArray[Any]:
+    """Preprocessed images as pixels in [0, 1] again: ``[B, 3, h, w]``."""
+    import numpy as np
+
+    mean, deviation = (np.reshape(v, (3, 1, 1)) for v in (given.backbone.mean, given.backbone.deviation))
+    restored: NDArray[Any] = np.clip(pixels.numpy() * deviation + mean, 0, 1)
+    return restored
+
+
+def _note(seen: _Seen, found: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options) -> None:
+    """Add one batch's numbers. The mean map's have no prefix, the heads' ``heads/``, rollout's ``rollout/``."""
+    from clipstudy.probes.attention import correlation, divergence, entropy, jaccard, kept
+
+    heads = found.heads.numpy()
+    maps = {"": heads.mean(axis=1), "heads/": heads}
+    if found.rollout is not None:
+        maps["rollout/"] = found.rollout.numpy()
+    scores = {"diversity": divergence(heads), "distance": found.distance.numpy(), "patch_mass": heads.sum(axis=-1)}
+    for prefix, some in maps.items():
+        beside = edges[:, None] if some.ndim == 3 else edges
+        scores[f"{prefix}entropy"] = entropy(some)
+        scores[f"{prefix}edges"] = correlation(some, beside)
+        if foreground is None:
+            continue
+        masks, inside = kept(some, options.mass), foreground[:, None] if some.ndim == 3 else foreground
+        scores[f"{prefix}jaccard"] = jaccard(masks, inside)
+        scores[f"{prefix}area"] = masks.sum(axis=-1)
+        if not prefix:
+            seen.masks.append(masks)
+            scores["pointing"] = inside[range(len(some)), some.argmax(axis=-1)] >= 0.5
+    for name, values in scores.items():
+        seen.scores[name].append(values)
+
+
+def _outcome(
+    layer: int,
+    seen: _Seen,
+    shown: Sequence[_Shown],
+    foreground: NDArray[Any] | None,
+    given: Frozen,
+    data: Images,
+    seeds: Sequence[int],
+    options: Options,
+) -> Outcome:
+    tokens = given.backbone.tokens
+    assert tokens is not None
+    patch = given.backbone.size[0] / tokens.grid[0]
+    series = _everywhere(seen, patch)
+    metrics = {name: Estimate(*interval) for name, interval in _intervals(series, options).items()}
+    metrics |= {
+        "heads": Estimate(seen.score("heads/entropy").shape[1]),
+        "patches": Estimate(tokens.patches),
+        "distance_uniform": Estimate(_uniform_distance(tokens) * patch),
+        "items/test": Estimate(len(data.chosen)),
+    }
+    params = {"query": "class token" if tokens.cls else "mean over patch tokens"}
+    if foreground is not None:
+        marked = foreground.sum(axis=1) > 0
+        found = _against_masks(seen, foreground, marked, tokens, seeds, options)
+        metrics |= {name: Estimate(*interval) for name, interval in _intervals(found, options).items()}
+        metrics["items/unmarked"] = Estimate(int((~marked).sum()))
+        params["best_head"] = str(int(seen.score("heads/jaccard")[marked].mean(axis=0).argmax()))
+        series |= {name: _spread(values, marked) for name, values in found.items()}
+    artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(seen, foreground))]
+    if shown:
+        title = f"{given.spec.title}, block {layer}: attention of the {params['query']}"
+        artifacts.append(Artifact("overlays.png", _overlays(shown, seen.maps, tokens, title, options)))
+    return Outcome(layer, metrics, params, artifacts=tuple(artifacts))
+
+
+def _everywhere(seen: _Seen, patch: float) -> dict[str, NDArray[Any]]:
+    """What needs no masks, a number a picture; ``patch`` is the side of one in pixels."""
+    from clipstudy.probes.attention import best_head
+
+    found = {name: seen.score(name) for name in ("diversity", "entropy", "edges")}
+    found |= {f"heads/{name}": seen.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
+    found["best/edges"] = best_head(seen.score("heads/edges"))
+    found["distance"] = seen.score("distance").mean(axis=1) * patch
+    found["distance_patches"] = seen.score("distance").mean(axis=1)
+    found["patch_mass"] = seen.score("patch_mass").mean(axis=1)
+    if "rollout/entropy" in seen.scores:
+        found |= {name: seen.score(name) for name in ("rollout/entropy", "rollout/edges")}
+    return found
+
+
+def _against_masks(
+    seen: _Seen,
+    foreground: NDArray[Any],
+    marked: NDArray[Any],
+    tokens: Tokens,
+    seeds: Sequence[int],
+    options: Options,
+) -> dict[str, NDArray[Any]]:
+    """What the masks say, a number for each ``marked`` picture, with what no attention would reach."""
+    import numpy as np
+
+    from clipstudy.probes.attention import best_head, centre, jaccard, kept, scattered
+
+    foreground = foreground[marked]
+    heads, masks = seen.score("heads/jaccard")[marked], np.concatenate(seen.masks)[marked]
+    found = {
+        "jaccard": seen.score("jaccard")[marked],
+        "heads/jaccard": heads.mean(axis=1),
+        "best/jaccard": best_head(heads),
+        "oracle/jaccard": heads.max(axis=1),  # the head is chosen for each picture by its mask
+        "pointing": seen.score("pointing")[marked].astype(float),
+        "area": seen.score("area")[marked] / tokens.patches,
+    }
+    if "rollout/jaccard" in seen.scores:
+        found["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
+
+    def by_chance(areas: NDArray[Any]) -> NDArray[Any]:
+        """The best of a random mask for each column of ``areas`` ``[N, H]``, the mean over seeds."""
+        draws = []
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            each = [jaccard(scattered(column, tokens.patches, rng), foreground) for column in areas.T]
+            draws.append(np.max(each, axis=0))
+        return np.mean(draws, axis=0)
+
+    return found | {
+        "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]),
+        "baseline/swapped_masks": jaccard(masks, np.roll(foreground, 1, axis=0)),
+        "baseline/centre": jaccard(kept(centre(tokens.grid), options.mass), foreground),
+        "oracle/baseline/random_mask": by_chance(seen.score("heads/area")[marked]),
+    }
+
+
+def _uniform_distance(tokens: Tokens) -> float:
+    """How far patches would look that look everywhere alike, in patches."""
+    from clipstudy.features.attention import spacing
+
+    return float(spacing(tokens.grid).mean())
+
+
+def _intervals(series: Mapping[str, NDArray[Any]], options: Options) -> dict[str, Any]:
+    """Means and their intervals over pictures, all from the same draws."""
+    import numpy as np
+
+    from clipstudy.metrics import bootstrap_accuracy
+
+    stacked = np.stack([np.asarray(values, dtype=np.float64) for values in series.values()])[:, None]
+    return dict(zip(series, bootstrap_accuracy(stacked, draws=options.draws, rng=0), strict=True))
+
+
+def _spread(values: NDArray[Any], marked: NDArray[Any]) -> NDArray[Any]:
+    """Numbers of the marked pictures in their places among all; the others have none (NaN)."""
+    import numpy as np
+
+    whole = np.full(len(marked), np.nan)
+    whole[marked] = values
+    return whole
+
+
+def _scores(data: Images, series: Mapping[str, NDArray[Any]]) -> bytes:
+    """A row a picture: its label and every number, null where it has no foreground to be compared with."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {"label": pa.array(data.labels)}
+    columns |= {name: pa.array(values, pa.float32(), from_pandas=True) for name, values in series.items()}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def _heads(seen: _Seen, foreground: NDArray[Any] | None) -> bytes:
+    """A row a head: the mean of each of its numbers over pictures."""
+    columns = {
+        "entropy": seen.score("heads/entropy"),
+        "distance_patches": seen.score("distance"),
+        "patch_mass": seen.score("patch_mass"),
+        "edges": seen.score("heads/edges"),
+    }
+    if foreground is not None:
+        columns["jaccard"] = seen.score("heads/jaccard")[foreground.sum(axis=1) > 0]
+    means = [values.mean(axis=0) for values in columns.values()]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["head", *columns])
+    table.writerows([head, *(f"{value:.6g}" for value in row)] for head, row in enumerate(zip(*means, strict=True)))
+    return text.getvalue().encode()
+
+
+def _overlays(shown: Sequence[_Shown], maps: Sequence[_Maps], tokens: Tokens, title: str, options: Options) -> bytes:
+    """Each picture with its maps over it: foreground, mean over heads and the mask made of it, rollout, each head."""
+    import numpy as np
+
+    from clipstudy.probes.attention import kept
+    from clipstudy.tasks.sheet import contact_sheet
+
+    tiles: list[NDArray[Any]] = []
+    captions: list[str] = []
+    for one, found in zip(shown, maps, strict=True):
+        mean = found.heads.mean(axis=0)
+        picture = _sized(one.picture, smooth=True)
+        row: dict[str, NDArray[Any]] = {"picture": picture}
+        if one.foreground is not None:
+            row["foreground"] = _dimmed(picture, _sized(one.foreground))
+        row["mean of heads"] = _heated(picture, mean, tokens)
+        row[f"{options.mass:.0%} of it"] = _dimmed(picture, _placed(kept(mean, options.mass), tokens))
+        if found.rollout is not None:
+            row["rollout"] = _heated(picture, found.rollout, tokens)
+        row |= {f"head {number}": _heated(picture, head, tokens) for number, head in enumerate(found.heads)}
+        tiles += row.values()
+        captions += row
+    return contact_sheet(np.stack(tiles), captions, title, columns=len(tiles) // len(shown))
+
+
+def _sized(values: NDArray[Any], smooth: bool = False) -> NDArray[Any]:
+    """``[h, w]`` or ``[h, w, 3]`` in [0, 1] at the size of a tile."""
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    sized: NDArray[Any] = np.asarray(image.resize((TILE, TILE), way), dtype=np.float32) / 255
+    return sized
+
+
+def _placed(values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+    """Values of patches in [0, 1] as an image of the size of a tile."""
+    return _sized(values.reshape(tokens.grid).astype("float32"))
+
+
+def _dimmed(picture: NDArray[Any], inside: NDArray[Any]) -> NDArray[Any]:
+    """The picture, dark where it is not ``inside``."""
+    return picture * (0.2 + 0.8 * inside[..., None])
+
+
+#: Black, violet, orange, light yellow: ever brighter, so that a print in grey says the same.
+HEAT = ((0.0, 0.0, 0.05), (0.45, 0.1, 0.45), (0.95, 0.5, 0.15), (1.0, 1.0, 0.75))
+
+
+def _heated(picture: NDArray[Any], values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+    """A map over its picture in grey, each map on a scale of its own from nothing to its largest value."""
+    import numpy as np
+
+    strength = _placed(values / max(float(values.max()), 1e-12), tokens)
+    stops = np.linspace(0, 1, len(HEAT))
+    colour = np.stack([np.interp(strength, stops, channel) for channel in zip(*HEAT, strict=True)], axis=-1)
+    heated: NDArray[Any] = 0.35 * picture.mean(axis=-1, keepdims=True) + 0.65 * colour
+    return heated
