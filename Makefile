@@ -53,6 +53,7 @@ format: install  ## format and mend what can be mended by itself
 bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.probes
+	$(BIN)/python -m benchmarks.visualise
 
 clean:  ## remove what was computed (mlruns/), not what was installed
 	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ def find(model: nn.Module, depth: int, trial: Callable[[], object], name: str) -
     return max(in_order, key=lambda blocks: sum(p.numel() for block in blocks for p in block.parameters()))
 
 
+class _Enough(Exception):
+    """Raised inside a forward pass when the highest layer asked for is known: what would follow is read by nobody."""
+
+
 def run(
     blocks: Sequence[nn.Module],
     layers: Iterable[int],
@@ -48,7 +53,7 @@ def run(
     final_norm: bool,
     gradients: bool = False,
 ) -> dict[int, torch.Tensor]:
-    """States of ``layers`` from one call of ``forward``.
+    """States of ``layers`` from one call of ``forward``, which ends at the highest of them.
 
     Args:
         layers: 0 is what enters block 0; k is the raw output of block k.
@@ -56,30 +61,38 @@ def run(
         final_norm: give layer ``len(blocks)`` as ``forward`` returns it, not raw.
         gradients: keep what flows back from the states.
     """
+    asked = set(layers)
+    top = max(asked)
+    normed = final_norm and top == len(blocks)
     states: dict[int, torch.Tensor] = {}
 
+    def keep(layer: int, values: Iterable[Any]) -> None:
+        states[layer] = _tensor(values)
+        if layer == top and not normed:
+            raise _Enough
+
     def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states[0] = _tensor((*args, *kwargs.values()))
+        keep(0, (*args, *kwargs.values()))
 
     def leave(layer: int) -> Callable[..., None]:
         def note(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            states[layer] = _tensor(output if isinstance(output, tuple) else (output,))
+            keep(layer, output if isinstance(output, tuple) else (output,))
 
         return note
 
     hooks = []
-    for layer in set(layers):
+    for layer in asked:
         if layer == 0:
             hooks.append(blocks[0].register_forward_pre_hook(enter, with_kwargs=True))
         else:
             hooks.append(blocks[layer - 1].register_forward_hook(leave(layer)))
     try:
-        with torch.set_grad_enabled(gradients):
+        with torch.set_grad_enabled(gradients), suppress(_Enough):
             last = forward()
+            if normed:
+                states[top] = last
     finally:
         remove(hooks)
-    if final_norm and len(blocks) in states:
-        states[len(blocks)] = last
     return states
 
 

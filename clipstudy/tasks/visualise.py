@@ -1,0 +1,254 @@
+"""What does a unit look for? Images that excite it, and what they look like in numbers.
+
+Activation maximisation as lucid does it (Olah, Mordvintsev & Schubert 2017, Distill); ``probes/activation.py`` says
+how. Which channels are drawn, and the noise that each image begins as, follow from layer, channel and seed, so that
+models of one shape are shown side by side. ``probes/appearance.py`` puts numbers to the words with which such images
+are described; beside them the same of the data set's images, and of noise that has the spectra of the fitted ones.
+
+Profiles
+    ``default``    lucid's settings: 128 pixels, 512 steps of Adam, through a moving window; 64 channels of a layer.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import ModelError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks.classify import Images
+from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clipstudy.data.images import Picture
+    from clipstudy.probes.activation import Fitted, Target
+
+METHOD = 1
+NEEDS = Needs.FROZEN
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
+LAYERS: LayerChoice = "stages"
+METRIC = "high_frequency"
+SEEDS = (0, 1, 2)
+READERS = ("images",)
+PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+
+#: The narrowest image: fewer frequencies make no slope.
+SMALLEST = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default"] = "default"
+    objective: Literal["channel", "neuron", "neurons"] = "channel"  #: as probes/activation.py defines them
+    channels: int = 64  #: channels of a layer, or sets of neurons; all of a layer that has fewer
+    neurons: int = 16  #: neurons of a set, where objective = "neurons"
+    size: int = 128  #: side of an image, in pixels
+    steps: int = 512
+    learning_rate: float = 0.05
+    robust: bool = True  #: through a window that shifts, turns and zooms
+    chunk: int = 16  #: images that are fitted at once
+    natural: int = 256  #: images of the test split to compare with; all of one that has fewer
+    draws: int = 1000  #: bootstrap draws of the interval
+
+    def __post_init__(self) -> None:
+        least = {"channels": 1, "neurons": 1, "steps": 1, "chunk": 1, "draws": 1, "natural": 2, "size": SMALLEST}
+        for key, few in least.items():
+            if getattr(self, key) < few:
+                raise BadOption(key, f"found {getattr(self, key)}, want {few} or more")
+        if self.learning_rate <= 0:
+            raise BadOption("learning_rate", f"found {self.learning_rate:g}, want more than 0")
+
+
+@dataclass(frozen=True)
+class Natural:
+    """What the data set's own images do and look like."""
+
+    activation: Mapping[int, NDArray[Any]]  #: layer → ``[images, targets]``
+    measures: Mapping[str, NDArray[Any]]  #: measure → ``[images]``, at the side that images are fitted at
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ()
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return "high_frequency", "spectral_slope", "total_variation", "edge_density", "colour_entropy"
+
+
+def read(dataset: DatasetSpec, options: Options) -> Images:
+    """Read the three splits. Raises DataError as the reader does."""
+    from clipstudy.data import images
+
+    return Images(images.read(dataset))
+
+
+def measure(
+    given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    import numpy as np
+
+    from clipstudy.probes import activation
+
+    backbone = given.backbone
+    if options.size > min(backbone.size):
+        rows, columns = backbone.size
+        raise ModelError(
+            f"[models.{backbone.name}] sees {rows} × {columns} pixels, but the options of the task say size = "
+            f"{options.size}: no unit asks for detail that it cannot see. Write size = {min(rows, columns)} or less."
+        )
+    recipe = activation.Recipe(options.objective, options.size, options.steps, options.learning_rate, options.robust)
+    targets = _targets(given, layers, options)
+    natural = _natural(given, data.labelled.test.items, targets, options, bench)
+    before, of = 0, len(seeds) * options.steps * sum(map(len, targets.values()))
+    for layer in layers:
+        asked = [(target, seed) for seed in seeds for target in targets[layer]]
+        fitted = activation.maximise(
+            backbone,
+            layer,
+            asked,
+            recipe,
+            chunk=options.chunk,
+            device=bench.device,
+            on_progress=lambda done, _, before=before: bench.progress("visualise", before + done, of),  # type: ignore[misc]
+        )
+        before += len(asked) * options.steps
+        looks, noise = _appearance(fitted.images), _appearance(fitted.scrambled)
+        shape = (len(seeds), len(targets[layer]))
+        found = {name: _estimate(values.reshape(shape), options) for name, values in looks.items()}
+        found |= {f"noise/{name}": _estimate(values.reshape(shape), options) for name, values in noise.items()}
+        found |= {f"natural/{name}": _estimate(values[None], options) for name, values in natural.measures.items()}
+        found |= _reached(fitted, natural.activation[layer], shape, options)
+        found |= {
+            "items/images": Estimate(len(asked)),
+            "items/targets": Estimate(shape[1]),
+            "items/natural": Estimate(len(natural.activation[layer])),
+            # Their images show the prior alone.
+            "items/silent": Estimate(int((fitted.activation.reshape(shape) == 0).all(0).sum())),
+        }
+        word = "set" if options.objective == "neurons" else "channel"
+        sheets = [
+            Artifact(
+                f"images_seed_{seed}.png",
+                contact_sheet(
+                    fitted.images[rows],
+                    [
+                        f"{word} {target.number}: {value:.3g}"
+                        for target, value in zip(targets[layer], fitted.activation[rows], strict=True)
+                    ],
+                    f"{given.spec.title}, layer {layer}: what excites a {word}, and how much ({options.objective} "
+                    f"objective, {options.steps} steps, seed {seed})",
+                ),
+            )
+            for seed, rows in zip(seeds, np.arange(len(asked)).reshape(shape), strict=True)
+        ]
+        table = Artifact("images.csv", _csv(word, asked, fitted, natural.activation[layer], looks))
+        yield Outcome(layer=layer, metrics=found, artifacts=(table, *sheets))
+
+
+def _targets(given: Frozen, layers: Sequence[int], options: Options) -> dict[int, list[Target]]:
+    """What images of each layer are to excite."""
+    import torch
+
+    from clipstudy.probes import activation
+
+    blank = given.backbone.states(torch.zeros(1, 3, *given.backbone.size), layers)
+    return {
+        layer: activation.targets(
+            layer, blank[layer].map.shape[1:], options.objective, options.channels, options.neurons
+        )
+        for layer in layers
+    }
+
+
+def _natural(
+    given: Frozen,
+    pictures: Sequence[Picture],
+    targets: Mapping[int, Sequence[Target]],
+    options: Options,
+    bench: Bench,
+) -> Natural:
+    """All layers in one pass over some of the test split's images, spread evenly over it."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    from clipstudy.features.pictures import batches
+    from clipstudy.probes import activation
+
+    every = np.linspace(0, len(pictures) - 1, min(options.natural, len(pictures))).astype(int)
+    some = [pictures[i] for i in every]
+    mean, deviation = (torch.tensor(c).view(3, 1, 1) for c in (given.backbone.mean, given.backbone.deviation))
+    units = {layer: torch.tensor([target.units for target in own]) for layer, own in targets.items()}
+    reached: dict[int, list[Any]] = {layer: [] for layer in targets}
+    looks: list[dict[str, Any]] = []
+    for rows, pixels in batches(given.backbone, some, given.spec.batch_size):
+        states = given.backbone.states(pixels, list(targets))
+        for layer, own in units.items():
+            values = activation.responses(states[layer].map, options.objective).cpu()[:, own]
+            reached[layer].append(values.mean(-1).double().numpy())
+        shown = F.interpolate(
+            (pixels * deviation + mean).clamp(0, 1), (options.size,) * 2, mode="bilinear", antialias=True
+        )
+        looks.append(_appearance(shown.permute(0, 2, 3, 1).numpy()))
+        bench.progress("encode", int(rows[-1]) + 1, len(some))
+    return Natural(
+        {layer: np.concatenate(values) for layer, values in reached.items()},
+        {name: np.concatenate([look[name] for look in looks]) for name in looks[0]},
+    )
+
+
+def _appearance(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every measure of every image: ``[N]`` each."""
+    import numpy as np
+
+    from clipstudy.probes.appearance import MEASURES
+
+    return {name: np.array([look(image) for image in images]) for name, look in MEASURES.items()}
+
+
+def _estimate(values: NDArray[Any], options: Options) -> Estimate:
+    """The mean of ``[seeds, targets]``, and its interval over both."""
+    from clipstudy.metrics import bootstrap_accuracy
+
+    return Estimate(*bootstrap_accuracy(values[None], draws=options.draws, rng=0)[0])
+
+
+def _reached(fitted: Fitted, natural: NDArray[Any], shape: tuple[int, int], options: Options) -> dict[str, Estimate]:
+    """How far the objective was raised: against noise of the same spectra, and against the data set's images."""
+    value, noise, strongest = fitted.activation.reshape(shape), fitted.noise.reshape(shape), natural.max(0)
+    return {
+        "activation": _estimate(value, options),
+        "noise/activation": _estimate(noise, options),
+        "natural/activation": Estimate(float(natural.mean())),
+        "natural/activation_highest": Estimate(float(strongest.mean())),
+        "above_noise": _estimate((value > noise).astype(float), options),
+        "above_natural": _estimate((value > strongest).astype(float), options),
+    }
+
+
+def _csv(
+    word: str,
+    asked: Sequence[tuple[Target, int]],
+    fitted: Fitted,
+    natural: NDArray[Any],
+    looks: Mapping[str, NDArray[Any]],
+) -> bytes:
+    """A row an image."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([word, "seed", "activation", "noise", "natural_mean", "natural_highest", *looks])
+    for row, (target, seed) in enumerate(asked):
+        column = row % natural.shape[1]
+        known = (fitted.activation[row], fitted.noise[row], natural[:, column].mean(), natural[:, column].max())
+        values = (float(v) for v in (*known, *(look[row] for look in looks.values())))
+        table.writerow([target.number, seed, *(f"{v:.6g}" for v in values)])
+    return text.getvalue().encode()
