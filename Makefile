@@ -54,6 +54,7 @@ bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.extraction
 	$(BIN)/python -m benchmarks.probes
 	$(BIN)/python -m benchmarks.visualise
+	$(BIN)/python -m benchmarks.reconstruction
 
 clean:  ## remove what was computed (mlruns/), not what was installed
 	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

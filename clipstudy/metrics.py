@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _LEVEL = 0.95
+#: Mean squared error that rounding to 8 bits makes by itself, of pixels in [0, 1].
+ROUNDING = 1 / (12 * 255**2)
+#: The window of SSIM: Gaussian weights of this deviation on so many pixels a side (Wang et al. 2004, section III.C).
+_WINDOW, _DEVIATION = 11, 1.5
 
 
 class Interval(NamedTuple):
@@ -69,6 +73,44 @@ def ami(labels: ArrayLike, clusters: ArrayLike) -> float:
     from sklearn.metrics import adjusted_mutual_info_score
 
     return float(adjusted_mutual_info_score(*_pair(labels, clusters)))
+
+
+def squared_error(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
+    """Mean squared error of each pair of images ``[N, C, H, W]``: ``[N]``."""
+    a, b = _images(images, others)
+    error: NDArray[np.float64] = ((a - b) ** 2).mean(axis=(1, 2, 3), dtype=np.float64)
+    return error
+
+
+def psnr(error: ArrayLike) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio in dB, of squared errors of pixels in [0, 1].
+
+    What is less than rounding to 8 bits makes counts as that: 58.9 dB at most, where no error would be infinite.
+    """
+    return -10 * np.log10(np.maximum(np.asarray(error, dtype=np.float64), ROUNDING))
+
+
+def ssim(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
+    """Structural similarity of each pair of images (Wang, Bovik, Sheikh & Simoncelli 2004, equation 13), ``[N]``.
+
+    The paper's Gaussian window of 11 × 11 pixels and its constants (0.01², 0.03²); the mean over all places where the
+    window lies within the image, and over channels.
+
+    Args:
+        images, others: ``[N, C, H, W]`` in [0, 1], 11 or more pixels a side.
+    """
+    a, b = _images(images, others)
+    rows, columns = (_smoothing(side) for side in a.shape[2:])
+
+    def smooth(x: NDArray[Any]) -> NDArray[Any]:
+        smoothed: NDArray[Any] = rows @ x @ columns.T
+        return smoothed
+
+    mean_a, mean_b = smooth(a), smooth(b)
+    both, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance, variances = smooth(a * b) - both, smooth(a**2 + b**2) - squares
+    alike = (2 * both + 0.01**2) * (2 * covariance + 0.03**2) / ((squares + 0.01**2) * (variances + 0.03**2))
+    return np.asarray(alike.mean(axis=(1, 2, 3)))
 
 
 def bootstrap_accuracy(
@@ -192,6 +234,24 @@ def _counts(draws: int, size: int, rng: np.random.Generator) -> NDArray[np.int64
 def _interval(value: float, replicates: NDArray[np.float64]) -> Interval:
     low, high = np.quantile(replicates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def _smoothing(side: int) -> NDArray[np.float64]:
+    """The matrix that takes ``side`` pixels to their weighted means under every place of the window."""
+    if side < _WINDOW:
+        raise ValueError(f"SSIM's window of {_WINDOW} pixels does not lie within {side}")
+    weights = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / _DEVIATION) ** 2)
+    matrix = np.zeros((side - _WINDOW + 1, side))
+    for place, row in enumerate(matrix):
+        row[place : place + _WINDOW] = weights / weights.sum()
+    return matrix
+
+
+def _images(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 4 or not a.size:
+        raise ValueError(f"two batches of images [N, C, H, W], of one shape and not empty: {a.shape} and {b.shape}")
+    return a, b
 
 
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

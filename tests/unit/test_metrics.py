@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 from sklearn import metrics as sk
 
 from clipstudy.metrics import (
@@ -19,7 +19,10 @@ from clipstudy.metrics import (
     mcnemar,
     nmi,
     paired_difference,
+    psnr,
     quantile_interval,
+    squared_error,
+    ssim,
     tost,
 )
 
@@ -174,3 +177,51 @@ def test_tost_in_closed_form() -> None:
     assert (tost(0.01, 0, 0.05), tost(0.05, 0, 0.05)) == (0.0, 1.0)
     with pytest.raises(ValueError, match="positive"):
         tost(0, 1, 0)
+
+
+class TestImages:
+    """Squared error, PSNR and SSIM of images ``[N, C, H, W]``."""
+
+    @pytest.fixture(scope="class")
+    def images(self) -> np.ndarray:
+        return ndimage.gaussian_filter(np.random.default_rng(0).random((4, 3, 20, 26)), (0, 0, 1, 1)).clip(0, 1)
+
+    def test_squared_error_and_psnr_in_closed_form(self, images: np.ndarray) -> None:
+        other = images + np.array([0.0, 0.001, 0.1, 0.5])[:, None, None, None]
+        error = squared_error(images, other)
+        assert error == pytest.approx([0, 1e-6, 0.01, 0.25])
+        assert psnr(error) == pytest.approx([58.92, 58.92, 20, 6.02], abs=0.005), "rounding to 8 bits is a bound"
+
+    def test_ssim_by_another_way(self, images: np.ndarray) -> None:
+        """Equation 13 place by place, with SciPy's own Gaussian window of 11 pixels and its edges cut off."""
+        other = np.clip(images + np.random.default_rng(1).normal(0, 0.1, images.shape), 0, 1)
+
+        def smooth(plane: np.ndarray) -> np.ndarray:
+            return ndimage.gaussian_filter(plane, 1.5, truncate=3.5)[5:-5, 5:-5]
+
+        def by_hand(x: np.ndarray, y: np.ndarray) -> float:
+            mx, my = smooth(x), smooth(y)
+            vx, vy, vxy = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+            c1, c2 = 1e-4, 9e-4
+            each = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+            return float(each.mean())
+
+        expected = [
+            np.mean([by_hand(x, y) for x, y in zip(a, b, strict=True)]) for a, b in zip(images, other, strict=True)
+        ]
+        found = ssim(images, other)
+        assert found == pytest.approx(expected, abs=1e-9)
+        assert (found > 0.2).all() and (found < 0.95).all()
+        assert ssim(other, images) == pytest.approx(found)
+
+    def test_ssim_at_its_ends(self, images: np.ndarray) -> None:
+        assert ssim(images, images) == pytest.approx(1)
+        assert (ssim(images, 1 - images) < 0).all(), "structure turned round"
+        grey = np.full_like(images, 0.5)
+        assert ssim(grey, grey + 0.25) == pytest.approx((2 * 0.375 + 1e-4) / (0.25 + 0.5625 + 1e-4)), "luminance alone"
+
+    def test_what_is_no_pair_of_images(self, images: np.ndarray) -> None:
+        with pytest.raises(ValueError, match="of one shape"):
+            squared_error(images, images[:, :1])
+        with pytest.raises(ValueError, match="window of 11 pixels does not lie within 10"):
+            ssim(images[..., :10], images[..., :10])

@@ -1,0 +1,391 @@
+"""What of an image can be drawn from a layer's map? A decoder of equal capacity for each layer, and how far it is off.
+
+After Dosovitskiy & Brox 2016 (CVPR): an up-convolutional network is trained on frozen maps to the least squared error
+in pixels. All maps pass one bottleneck, since a larger one would win by its size alone; one pass of the encoder trains
+the decoders of all layers and seeds, and no map outlives its batch. `docs/design/measuring.md` says why so.
+
+Profiles
+    ``default``    for models that see 112 × 112 pixels or more (the usual 224): a bottleneck of 256 × 7 × 7, images of
+                   112 × 112.
+    ``small``      for models that see 32 × 32 or more: a bottleneck of 32 × 4 × 4, images of 32 × 32, a short training.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.errors import DeviceError, ModelError
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import classify
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from clipstudy.data.images import Picture
+    from clipstudy.metrics import Interval
+    from clipstudy.probes.decoder import Decoders
+
+METHOD = 1
+NEEDS = Needs.FROZEN
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default", "small")}
+LAYERS: LayerChoice = "stages"
+METRIC = "mse"
+SEEDS = (0, 1, 2)
+READERS = ("images",)
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "small": {
+        "size": 32,
+        "grid": 4,
+        "width": 32,
+        "hidden": 32,
+        "steps": 1500,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+    },
+}
+
+#: The least side of an image: SSIM's window lies within it.
+SMALLEST = 16
+#: Images of a figure.
+SHOWN = 8
+#: Seed of the order in which training images come: the same for all decoders, which share their batches.
+ORDER = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default", "small"] = "default"
+    split: Literal["dev", "test"] = "test"  #: what is reconstructed; dev is free to choose options on
+    size: int = 112  #: side of the images that are drawn, in pixels: ``grid`` times 2, 4, 8, …
+    grid: int = 7  #: side of the bottleneck that every map passes
+    width: int = 256  #: channels of the bottleneck
+    hidden: int = 128  #: channels behind the first up-convolution; each further one halves them
+    steps: int = 5000  #: batches that the decoders are trained on
+    batch_size: int = 64  #: images a step
+    learning_rate: float = 1e-3
+    draws: int = 1000  #: bootstrap draws of the interval
+
+    def __post_init__(self) -> None:
+        for key in ("grid", "width", "hidden", "steps", "draws"):
+            if getattr(self, key) < 1:
+                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if self.batch_size < 2:
+            raise BadOption("batch_size", f"found {self.batch_size}, want 2 or more")
+        if self.learning_rate <= 0:
+            raise BadOption("learning_rate", f"found {self.learning_rate}, want more than 0")
+        fit = [self.grid * 2**k for k in range(1, 10) if SMALLEST <= self.grid * 2**k <= 512]
+        if self.size not in fit:
+            known = " or ".join(map(str, fit)) if fit else f"a smaller grid than {self.grid}"
+            raise BadOption("size", f"found {self.size}, want grid = {self.grid} doubled once or more: {known}")
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ()
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    # The others have their own names, but the lines that figures draw beside the headline are squared errors.
+    return ("mse",)
+
+
+def read(dataset: DatasetSpec, options: Options) -> classify.Images:
+    """Read the three splits; labels are not looked at. Raises DataError as the reader does."""
+    from clipstudy.data import images
+
+    return classify.Images(images.read(dataset))
+
+
+def measure(
+    given: Frozen,
+    data: classify.Images,
+    layers: Sequence[int],
+    seeds: Sequence[int],
+    options: Options,
+    bench: Bench,
+) -> Iterator[Outcome]:
+    from clipstudy.probes.decoder import PIXELS
+
+    _check(given, layers, options)
+    training = _order(data.labelled.train.items, options)
+    distinct = training[: len(data.labelled.train)]
+    held_out = getattr(data.labelled, options.split).items
+    studio = _Studio(given, layers, seeds, options, bench)
+    with _told_of_memory(given, options):
+        mean = studio.mean_image(distinct)
+        trained = studio.train(training, mean)
+        gallery = studio.reconstruct(held_out, mean, trained.decoders)
+
+    floor = gallery.floor.metrics(options.draws)
+    pixels = gallery.of[PIXELS].metrics(options.draws)
+    shared = {
+        "items/train": Estimate(len(distinct)),
+        f"items/{options.split}": Estimate(len(held_out)),
+        "baseline/mean_image": Estimate(*floor["mse"]),
+        "baseline/raw_pixels": Estimate(*pixels["mse"]),
+        **{f"mean_image/{name}": Estimate(*floor[name]) for name in ("psnr", "ssim")},
+        **{f"raw_pixels/{name}": Estimate(*pixels[name]) for name in ("psnr", "ssim")},
+    }
+    broken = [layer for layer in layers if not gallery.of[layer].finite]
+    whole = [layer for layer in layers if layer not in broken]
+    for layer in whole:
+        scores = gallery.of[layer]
+        found = scores.metrics(options.draws)
+        sheets = {"reconstructions.png": [layer, PIXELS]}
+        if len(whole) > 1 and layer == max(whole):
+            sheets["stages.png"] = [*sorted(whole), PIXELS]
+        decoder = trained.decoders.each[layer, seeds[0]]
+        yield Outcome(
+            layer=layer,
+            metrics={
+                **{name: Estimate(*interval) for name, interval in found.items()},
+                "explained": _explained(found["mse"], floor["mse"].value),
+                "train_mse": Estimate(trained.error[layer]),
+                **shared,
+            },
+            params={
+                "map": " × ".join(map(str, trained.shapes[layer])),
+                "bottleneck": f"{options.width} × {options.grid} × {options.grid}",
+                "decoder.weights": str(sum(w.numel() for w in decoder.parameters())),
+                "decoder.weights_behind_bottleneck": str(sum(w.numel() for w in decoder.trunk.parameters())),
+            },
+            artifacts=(
+                Artifact("images.parquet", _per_image(scores, gallery, seeds)),
+                *(Artifact(name, gallery.sheet(given, rows, seeds[0])) for name, rows in sheets.items()),
+            ),
+        )
+    if broken:
+        raise ModelError(
+            f"[models.{given.spec.name}] layer {broken[0]} has values that are not finite, or its decoder came to have "
+            "some. Check the checkpoint, or lower learning_rate in the task's options."
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How far reconstructions of one layer, or the mean image, are off: ``[seeds, images]`` each."""
+
+    mse: NDArray[Any]
+    ssim: NDArray[Any]
+
+    @property
+    def finite(self) -> bool:
+        import numpy as np
+
+        return bool(np.isfinite(self.mse).all())
+
+    def metrics(self, draws: int) -> dict[str, Interval]:
+        """``mse``, ``psnr`` and ``ssim``, with intervals over seeds and images from the same draws for all three."""
+        import numpy as np
+
+        from clipstudy.metrics import bootstrap_accuracy, psnr
+
+        found = bootstrap_accuracy(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
+        return dict(zip(("mse", "psnr", "ssim"), found, strict=True))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The decoders of all layers and seeds, and how training went."""
+
+    decoders: Decoders
+    shapes: Mapping[int, tuple[int, ...]]  #: layer → channels, rows and columns of its map
+    error: Mapping[int, float]  #: layer → squared error on training images over the last tenth of the steps
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The held-out images and what became of them."""
+
+    of: Mapping[int, Scores]  #: of each layer, and of the raw pixels
+    floor: Scores  #: of the mean image, one row
+    originals: NDArray[Any]  #: those that figures show: ``[SHOWN, 3, size, size]`` in [0, 1]
+    drawn: Mapping[int, NDArray[Any]]  #: the same, drawn from each layer by the first seed's decoder
+
+    def sheet(self, given: Frozen, rows: Sequence[int], seed: int) -> bytes:
+        """The originals, and below them what was drawn of them from each of ``rows``, as a PNG."""
+        import numpy as np
+
+        from clipstudy.metrics import psnr, squared_error
+        from clipstudy.probes.decoder import PIXELS
+        from clipstudy.tasks.sheet import contact_sheet
+
+        captions = ["original"] * len(self.originals)
+        for row in rows:
+            name = "raw pixels" if row == PIXELS else f"layer {row}"
+            captions += [f"{name}: {v:.1f} dB" for v in psnr(squared_error(self.originals, self.drawn[row]))]
+        images = np.concatenate([self.originals, *(self.drawn[row] for row in rows)]).transpose(0, 2, 3, 1)
+        title = f"{given.spec.title}: what decoders draw of each layer through one bottleneck (seed {seed})"
+        return contact_sheet(images, captions, title, columns=len(self.originals))
+
+
+def _check(given: Frozen, layers: Sequence[int], options: Options) -> None:
+    """Raises ModelError where the model lacks a layer, or sees fewer pixels than are to be drawn."""
+    here, backbone = f"[models.{given.spec.name}]", given.backbone
+    for layer in layers:
+        if not 0 <= layer <= backbone.depth:
+            raise ModelError(f"{here} has no layer {layer}. What exists: 0–{backbone.depth}.")
+    height, width = backbone.size
+    if min(height, width) < options.size:
+        raise ModelError(
+            f"{here} sees {height} × {width} pixels, fewer than the {options.size} × {options.size} to be drawn. "
+            'Lower size and grid in the task\'s options; profile = "small" draws 32 × 32.'
+        )
+
+
+@contextmanager
+def _told_of_memory(given: Frozen, options: Options) -> Iterator[None]:
+    """Raises DeviceError where the device's memory is out."""
+    from clipstudy.device import out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{options.batch_size} images' maps and a decoder do not fit in the device's memory with "
+            f"[models.{given.spec.name}]. Lower batch_size in the task's options, or the model's own."
+        ) from error
+
+
+def _order(train: Sequence[Picture], options: Options) -> list[Picture]:
+    """Training images as the decoders are shown them: all in a random order, again in another, to the last step."""
+    import numpy as np
+
+    draw, wanted = np.random.default_rng(ORDER), options.steps * options.batch_size
+    rows = np.concatenate([draw.permutation(len(train)) for _ in range(-(-wanted // len(train)))])
+    return [train[row] for row in rows[:wanted]]
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """Where images stream through the model to its decoders: nothing of a batch is left when the next one comes."""
+
+    given: Frozen
+    layers: Sequence[int]
+    seeds: Sequence[int]
+    options: Options
+    bench: Bench
+
+    def seen(self, pictures: Sequence[Picture], doing: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of preprocessed pixels ``[B, 3, H, W]``, and what is to be drawn of them, ``[B, 3, size, size]``: the
+        crop that the model sees in [0, 1], without its normalisation, so that errors mean the same for every model."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        from clipstudy.features.pictures import batches
+
+        backbone, size = self.given.backbone, (self.options.size, self.options.size)
+        mean, deviation = (
+            torch.tensor(channels, device=self.bench.device)[:, None, None]
+            for channels in (backbone.mean, backbone.deviation)
+        )
+        for rows, decoded in batches(backbone, pictures, self.options.batch_size):
+            self.bench.progress(doing, int(rows[0]), len(pictures))
+            pixels = decoded.to(self.bench.device)
+            images = interpolate(pixels * deviation + mean, size=size, mode="bilinear", antialias=True)
+            yield pixels, images.clamp(0, 1)
+        self.bench.progress(doing, len(pictures), len(pictures))
+
+    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
+        """Maps of all layers in one pass, as many images at once as the model's table says; the pixels among them."""
+        import torch
+
+        from clipstudy.probes.decoder import PIXELS
+
+        backbone, portion = self.given.backbone, self.given.spec.batch_size
+        parts = [backbone.states(part, self.layers) for part in pixels.split(portion)]
+        return {PIXELS: pixels, **{layer: torch.cat([part[layer].map for part in parts]) for layer in self.layers}}
+
+    def mean_image(self, pictures: Sequence[Picture]) -> Tensor:
+        """The mean of ``pictures``, ``[3, size, size]``: what to draw where a map tells nothing."""
+        import torch
+
+        total = torch.zeros(3, self.options.size, self.options.size, dtype=torch.float64)
+        for _, images in self.seen(pictures, "mean image"):
+            total += images.sum(0).cpu()
+        return (total / len(pictures)).float()
+
+    def train(self, pictures: Sequence[Picture], mean: Tensor) -> Trained:
+        """A decoder for each layer and seed, all from one pass of the model over each batch."""
+        import torch
+
+        from clipstudy.probes.decoder import Decoders, Recipe
+
+        steps = self.options.steps
+        blank = self.maps(torch.zeros(1, 3, *self.given.backbone.size, device=self.bench.device))
+        shapes = {layer: tuple(states.shape[1:]) for layer, states in blank.items()}
+        recipe = Recipe(**{field.name: getattr(self.options, field.name) for field in fields(Recipe)})
+        decoders = Decoders(shapes, mean, recipe, self.seeds, self.bench.device)
+        errors: dict[int, list[Tensor]] = {layer: [] for layer in shapes}
+        for step, (pixels, images) in enumerate(self.seen(pictures, "train")):
+            found = decoders.step(self.maps(pixels), images)
+            if step >= steps - max(1, steps // 10):
+                for (layer, _), error in found.items():
+                    errors[layer].append(error)
+        return Trained(decoders, shapes, {layer: float(torch.stack(late).mean()) for layer, late in errors.items()})
+
+    def reconstruct(self, pictures: Sequence[Picture], mean: Tensor, decoders: Decoders) -> Gallery:
+        """Every one of ``pictures`` drawn by every decoder; scored batch by batch, and but a few kept."""
+        import numpy as np
+
+        from clipstudy.metrics import squared_error, ssim
+
+        def blank(rows: int) -> Scores:
+            return Scores(np.empty((rows, len(pictures))), np.empty((rows, len(pictures))))
+
+        def score(scores: Scores, row: int, at: slice, truth: NDArray[Any], made: NDArray[Any]) -> None:
+            scores.mse[row, at], scores.ssim[row, at] = squared_error(truth, made), ssim(truth, made)
+
+        floor, of = blank(1), {layer: blank(len(self.seeds)) for layer, _ in decoders.each}
+        # Spread over the split, which may be sorted by class.
+        shown = np.unique(np.linspace(0, len(pictures) - 1, SHOWN).astype(int))
+        originals: list[NDArray[Any]] = []
+        drawn: dict[int, list[NDArray[Any]]] = {layer: [] for layer in of}
+        start = 0
+        for pixels, images in self.seen(pictures, "reconstruct"):
+            at = slice(start, start + len(images))
+            kept = shown[(at.start <= shown) & (shown < at.stop)] - start
+            truth, maps = images.cpu().numpy(), self.maps(pixels)
+            originals.append(truth[kept])
+            score(floor, 0, at, truth, np.broadcast_to(mean.numpy(), truth.shape))
+            for layer, seed in decoders.each:
+                made = decoders.draw(maps, (layer, seed)).cpu().numpy()
+                score(of[layer], self.seeds.index(seed), at, truth, made)
+                if seed == self.seeds[0]:
+                    drawn[layer].append(made[kept])
+            start = at.stop
+        figures = {layer: np.concatenate(parts) for layer, parts in drawn.items()}
+        return Gallery(of, floor, np.concatenate(originals), figures)
+
+
+def _explained(error: Interval, floor: float) -> Estimate:
+    """The share of the mean image's squared error that is gone: 0 at the floor, 1 where nothing is missing."""
+    from clipstudy.metrics import ROUNDING
+
+    value, low, high = (1 - e / max(floor, ROUNDING) for e in (error.value, error.high, error.low))
+    return Estimate(value, low, high)
+
+
+def _per_image(scores: Scores, gallery: Gallery, seeds: Sequence[int]) -> bytes:
+    """A row a held-out image: how far each seed's reconstruction and the mean image are off."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, NDArray[Any]] = {}
+    for name in ("mse", "ssim"):
+        columns |= {f"{name}/seed_{seed}": row for seed, row in zip(seeds, getattr(scores, name), strict=True)}
+        columns[f"{name}/mean_image"] = getattr(gallery.floor, name)[0]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
