@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real check lint types floors format bench clean
+.PHONY: help install demo test docs gpu real paper check lint types floors format bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ gpu: install  ## the tests that need a CUDA device
 
 real: install  ## the study of tests/real on SQLite and on Postgres, two workers each; its table goes into the README
 	$(BIN)/python tests/real/real.py
+
+paper: install  ## the paper's text study on full-size random weights, from a stand-in of the Hub; one batch a model
+	$(BIN)/python tests/real/paper.py
 
 check: lint types floors  ## everything but the tests
 

@@ -14,6 +14,7 @@
     │   └── NoSuchJob
     ├── TrackingUnreachable  MLflow does not answer
     ├── NoResults            nothing recorded yet that could be drawn
+    ├── NotFetched           what a study reads of the network is not here, or not whole
     └── GroupChanged         a checkpoint or data file changed between two batches of one group
 
 Anything else that is raised is a bug, and keeps its traceback.
@@ -86,6 +87,10 @@ class TrackingUnreachable(ClipstudyError):
 class NoResults(ClipstudyError):
     """Nothing is recorded yet. `clipstudy status` says what is queued, running or failed. To begin with nothing:
     clipstudy init, clipstudy enqueue --all, clipstudy worker --drain"""
+
+
+class NotFetched(ClipstudyError):
+    """What the study reads is not here whole. Type, on a machine with network: clipstudy fetch --study FILE"""
 
 
 class GroupChanged(ClipstudyError):

@@ -179,7 +179,7 @@ def plan(study: Study, selection: Selection) -> list[tuple[Group, tuple[int, ...
         for task in study.tasks.values():
             if model.modality != task.modality or not selection.takes(model.name, task.name):
                 continue
-            if model.name in study.unable.get(task.name, ()):
+            if not _any(model.name, task.models) or model.name in study.unable.get(task.name, ()):
                 continue
             if (model.optional and not selection.models) or (task.optional and not selection.tasks):
                 continue
@@ -209,11 +209,13 @@ def layers_of(model: ModelSpec, task: TaskSpec) -> tuple[int, ...]:
 
 
 def layer_label(model: ModelSpec, layer: int) -> str:
-    """How a person calls the layer: ``embedding``, ``block 7``, ``whole model``."""
+    """How a person calls the layer: ``embedding``, ``block 7``, its module's own name, ``whole model``."""
     if layer == WHOLE_MODEL:
         return "whole model"
     if layer == 0:
         return "embedding" if model.modality == "text" else "stem"
+    if model.modules:
+        return model.modules[layer - 1]
     return f"block {layer}"
 
 

@@ -22,6 +22,10 @@ SHIPPED = Path(__file__).with_suffix(".toml")
 
 Unit = Literal["percent", "share"]
 Read = Literal["source", "figure", "memory"]
+#: What turns a value into a share, and how far a rerun may land where nothing better is known.
+_SHARE = {"percent": 0.01, "share": 1.0}
+TOLERANCE = {"percent": 0.02, "share": 0.05}
+
 SameData = Literal["same", "split", "unknown"]
 SameMethod = Literal["same", "near", "other", "unknown", "none"]
 
@@ -50,7 +54,18 @@ class Published:
     @property
     def share(self) -> float:
         """The value from 0 to 1, as the study's own metrics are."""
-        return self.value / 100 if self.unit == "percent" else self.value
+        return self.value * _SHARE[self.unit]
+
+    @property
+    def tolerance(self) -> float:
+        """How far, as a share, a rerun may land: two standard deviations of the paper's own runs where they are known,
+        else two points of accuracy (the report's numbers fit means of several runs) or 0.05 of NMI."""
+        return TOLERANCE[self.unit] if self.spread is None else 2 * self.spread * _SHARE[self.unit]
+
+    @property
+    def place(self) -> str:
+        """As cited, with the table where that is known."""
+        return f"{self.paper}, {self.where}" if self.where else self.paper
 
     @property
     def comparable(self) -> bool:
@@ -112,17 +127,18 @@ def parse(text: str, path: Path) -> tuple[Published, ...]:
     return tuple(found)
 
 
+def curves(numbers: Iterable[Published]) -> tuple[tuple[Published, ...], ...]:
+    """Numbers of one model, task and table together, in their order: one, or one for each layer."""
+    found: dict[tuple[str, ...], list[Published]] = {}
+    for n in numbers:
+        found.setdefault((n.paper, n.where, n.model, n.split, n.metric, n.task), []).append(n)
+    return tuple(map(tuple, found.values()))
+
+
 def best(numbers: Iterable[Published]) -> tuple[Published, ...]:
     """The best layer of each curve (the lowest of equals), in the order of the curves."""
-    curves: dict[tuple[str, ...], Published] = {}
-    for number in numbers:
-        if number.layer == WHOLE_MODEL:
-            continue
-        key = (number.paper, number.where, number.model, number.split, number.metric, number.task)
-        known = curves.setdefault(key, number)
-        if (number.value, -number.layer) > (known.value, -known.layer):
-            curves[key] = number
-    return tuple(curves.values())
+    layered = [n for n in numbers if n.layer != WHOLE_MODEL]
+    return tuple(max(curve, key=lambda n: (n.value, -n.layer)) for curve in curves(layered))
 
 
 def _rows(tables: Any, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

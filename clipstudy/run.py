@@ -16,7 +16,7 @@ from clipstudy.features.collect import Vectors
 from clipstudy.features.extract import extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
-from clipstudy.settings import locate, redact
+from clipstudy.settings import redact
 from clipstudy.spec import ModelSpec, decisive
 from clipstudy.tasks.task import Bench, Frozen, Live, Needs, WithReference, options
 
@@ -38,7 +38,7 @@ class Shelf:
 
     def take(self, spec: ModelSpec) -> Any:
         """The loaded backbone of ``spec``; the one before it is let go first."""
-        here = _located(spec)
+        here = backbones.located(spec)
         # Where the files lie is no part of a digest, but "./bert" of two studies are two models.
         key = (decisive(here), spec.layers)
         if self._model is None or self._key != key:
@@ -48,19 +48,9 @@ class Shelf:
     def fresh(self, spec: ModelSpec) -> Any:
         """A backbone of ``spec`` that the shelf does not keep, so that it may be changed; the shelf is left empty."""
         self._model = self._key = self.name = None
-        here = _located(spec)
+        here = backbones.located(spec)
         log.info("loading %s (%s) on %s", spec.name, here.checkpoint, self.device)
         return backbones.load(here, self.device)
-
-
-def _located(spec: ModelSpec) -> ModelSpec:
-    """``spec`` with its paths as this machine has them."""
-    path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
-    return replace(
-        spec,
-        checkpoint=str(path) if path else spec.checkpoint,
-        pretrained=str(weights) if weights else spec.pretrained,
-    )
 
 
 def run(

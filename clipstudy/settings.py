@@ -23,6 +23,9 @@ class Settings:
     cache: Path  #: CLIPSTUDY_CACHE: extracted features (~/.cache/clipstudy)
     cache_gb: float  #: CLIPSTUDY_CACHE_GB: what the cache may hold; least recently used goes first (20)
     device: str  #: CLIPSTUDY_DEVICE: auto, cpu, cuda:N or mps
+    #: CLIPSTUDY_TORCH_PACKAGES: whose code a model of source "torch" may be, by commas (none). A study file can name
+    #: any code; only the machine that would run it says what it trusts.
+    torch_packages: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -40,6 +43,7 @@ class Settings:
             cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser().absolute(),
             cache_gb=_number(env, "CLIPSTUDY_CACHE_GB", 20.0),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
+            torch_packages=tuple(filter(None, re.split(r"[,\s]+", env.get("CLIPSTUDY_TORCH_PACKAGES", "")))),
         )
 
 

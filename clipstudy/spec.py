@@ -34,7 +34,7 @@ class ModelSpec:
     modality: Modality = "text"
     tower: str | None = None  #: which tower of a two-tower model
     revision: str | None = None  #: a commit, tag or branch on the Hub; what it resolved to is recorded
-    pretrained: str | None = None  #: open_clip's weights tag or a local safetensors file
+    pretrained: str | None = None  #: open_clip's weights tag, or (torch too) a local safetensors file
     view: str | None = (
         None  #: the model's own summary of a text (cls, last, eot) or image (cls, gap); None: what its source says
     )
@@ -44,6 +44,10 @@ class ModelSpec:
     bos: bool = True  #: put a BOS token first where the tokenizer adds nothing in front
     dtype: str = "float32"
     max_tokens: int | None = None  #: a lower limit than the model's own, specials included
+    modules: tuple[str, ...] | None = None  #: source torch: the modules whose outputs are layers 1, 2, …, by name
+    size: int | None = None  #: source torch: side of the square that it is shown, in pixels
+    mean: tuple[float, ...] | None = None  #: source torch: what is taken off red, green and blue in [0, 1]; None: 0
+    std: tuple[float, ...] | None = None  #: source torch: what they are divided by then; None: 1
     batch_size: int = 32
     role: str | None = None  #: the part it plays in the claims
     family: str = ""  #: the table's name; initialisations of one untrained twin share it
@@ -68,6 +72,8 @@ class DatasetSpec:
     reader: str  #: a room under ``data/``
     path: str | None = None  #: a local file or folder
     hub: str | None = None  #: a Hub dataset id
+    url: str | None = None  #: where the file ``path`` was released: `clipstudy fetch` takes it from there
+    checksum: str | None = None  #: of that file, ``sha256:…`` or ``git:…`` (a Git blob's id)
     config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +81,7 @@ class DatasetSpec:
     limit: int | None = None  #: rows a split, drawn stratified by label with ``limit_seed``; never the file's head
     limit_seed: Seed = 0
     unseen_labels: Literal["error", "drop"] = "error"  #: rows of dev and test with a label that train lacks
+    unreadable: float = 0.0  #: share of a split's images that may be broken: left out and counted; 0: one is an error
     development: float = 0.1  #: share of train that early stopping looks at, where no dev split is free for that
     development_seed: Seed = 0  #: which rows these are
     exclude: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  #: split → row numbers that no model is shown
@@ -82,7 +89,7 @@ class DatasetSpec:
     base: str = ""  #: the folder that a relative path starts from
 
     #: Where a file lies does not change what is in it: workers compare its content's fingerprint instead.
-    PRESENTATION = frozenset({"name", "hint", "base"})
+    PRESENTATION = frozenset({"name", "hint", "base", "url"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class TaskSpec:
     category: str = ""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     layers: LayerChoice = "all"
+    models: tuple[str, ...] = ()  #: whom it is put to, by patterns of names; empty: every model of its modality
     options: Mapping[str, Any] = field(default_factory=dict)  #: every option of the kind, defaults filled in
     method: int = 1  #: the kind's METHOD version: what the same options mean may change with the code
     #: The model that the others are compared with: whole, since a worker reads nothing but its group.
@@ -104,7 +112,7 @@ class TaskSpec:
     label: str | None = None
     optional: bool = False
 
-    PRESENTATION = frozenset({"name", "dataset", "metric", "category", "layers", "label", "optional"})
+    PRESENTATION = frozenset({"name", "dataset", "metric", "category", "layers", "models", "label", "optional"})
 
     @property
     def title(self) -> str:
@@ -167,7 +175,9 @@ def _json(
 
 
 def model_from(values: Mapping[str, Any]) -> ModelSpec:
-    return ModelSpec(**_known(ModelSpec, values))
+    kept = _known(ModelSpec, values)
+    kept |= {k: tuple(v) for k, v in kept.items() if isinstance(v, list)}
+    return ModelSpec(**kept)
 
 
 def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
@@ -177,6 +187,7 @@ def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
 def task_from(values: Mapping[str, Any]) -> TaskSpec:
     kept = _known(TaskSpec, values)
     kept["seeds"] = tuple(kept.get("seeds", TaskSpec.seeds))
+    kept["models"] = tuple(kept.get("models", TaskSpec.models))
     if kept.get("reference"):
         kept["reference"] = model_from(kept["reference"])
     return TaskSpec(**kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -9,7 +11,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from clipstudy import backbones, data, tasks
+from clipstudy import backbones, checksum, data, tasks
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
 from clipstudy.backbones.described import has_attention
 from clipstudy.errors import StudyError, did_you_mean
@@ -21,7 +23,7 @@ from clipstudy.tasks.task import BadOption, Kind, Needs, build, options, plain
 SHIPPED = "tasks.toml"
 
 #: Keys of a model's table that are expanded or worked out here, not written by the user.
-_WORKED_OUT = {"name", "family", "base", "method"}
+_WORKED_OUT = {"name", "family", "base", "method", "modules"}
 
 
 def find(name: str | None, home: Path) -> Path:
@@ -111,6 +113,9 @@ def _models(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterat
         if values is None or not _good_name(where, name, problems):
             continue
         seeds = values.pop("init_seeds", None)
+        named = values.get("layers")
+        if isinstance(named, list) and all(isinstance(module, str) for module in named):
+            values |= {"layers": len(named), "modules": named}
         values = {"modality": _modality(values), **values, "name": name, "family": name, "base": base}
         spec = _built(ModelSpec, values, where, problems)
         if spec is None:
@@ -177,6 +182,33 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
         yield f'dtype: found "{spec.dtype}". {did_you_mean(spec.dtype, dtypes)}'
     if spec.max_tokens is not None and spec.max_tokens < 3:
         yield f"max_tokens: found {spec.max_tokens}, want 3 or more"
+    if spec.source in backbones.SOURCES:
+        yield from _own_code(spec) if spec.source == "torch" else _no_own_code(spec)
+
+
+def _own_code(spec: ModelSpec) -> Iterator[str]:
+    """What a module of the user's own must say, since no library knows it."""
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", spec.checkpoint):
+        yield f'checkpoint: found "{spec.checkpoint}", want "package.module:factory", what builds the model'
+    if spec.init == "pretrained" and spec.pretrained is None:
+        yield 'pretrained: missing. Name a safetensors file of its weights, or write init = "random"'
+    if spec.modules is None:
+        yield f'layers: found {spec.layers}, want the names of its modules, as in ["layer1", "layer2"]'
+    elif len(set(spec.modules)) < len(spec.modules):
+        yield f"layers: found {list(spec.modules)}, want each name once"
+    if spec.size is None or spec.size < 1:
+        yield f"size: found {spec.size}, want the side of its pictures in pixels"
+    for key, values in (("mean", spec.mean), ("std", spec.std)):
+        if values is not None and (len(values) != 3 or (key == "std" and min(values) <= 0)):
+            yield f"{key}: found {list(values)}, want three numbers{', more than 0' if key == 'std' else ''}"
+
+
+def _no_own_code(spec: ModelSpec) -> Iterator[str]:
+    if spec.modules is not None:
+        yield f'layers: found {list(spec.modules)}, but source = "{spec.source}" numbers its layers. Write how many'
+    for key in ("size", "mean", "std"):
+        if getattr(spec, key) is not None:
+            yield f'{key}: source = "{spec.source}" takes it from the checkpoint\'s configuration. Remove the key'
 
 
 def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iterator[DatasetSpec]:
@@ -197,6 +229,8 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
 def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     if spec.limit is not None and spec.limit < 2:
         yield f"limit: found {spec.limit}, want 2 or more rows a split"
+    if not 0 <= spec.unreadable < 1:
+        yield f"unreadable: found {spec.unreadable}, want a share of a split's images, 0 or more and less than 1"
     if not 0 < spec.development < 1:
         yield f"development: found {spec.development}, want a share of train, more than 0 and less than 1"
     if spec.reader not in data.READERS:
@@ -208,6 +242,12 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
         found, want = " and ".join(named) or "neither", " or ".join(places)
         yield f'path or hub: found {found}. reader = "{spec.reader}" wants one: {want}'
         return
+    if spec.checksum is not None and not checksum.well_formed(spec.checksum):
+        yield f'checksum: found "{spec.checksum}", want "sha256:" and 64 or "git:" and 40 hexadecimal digits'
+    if spec.url is not None and not spec.url.startswith(("https://", "http://")):
+        yield f'url: found "{spec.url}", want an address that begins with https:// or http://'
+    if spec.url is not None and spec.checksum is None:
+        yield "url: found without a checksum. Write one, so that a file that changed there is told from the one meant"
     used = ("reader", "hint", named[0], *places[named[0]])
     for key in given:
         if key not in used:
@@ -280,6 +320,11 @@ def _tasks(
         )
         if spec is None or not _good_name(where, name, problems):
             continue
+        for pattern in spec.models:
+            if not fnmatch.filter(models, pattern):
+                problems.append(
+                    f'{where} models: "{pattern}" is no model of this study. {did_you_mean(pattern, models)}'
+                )
         metrics = kind.metrics(opts)
         if spec.metric not in metrics:
             problems.append(f'{where} metric: found "{spec.metric}". {did_you_mean(spec.metric, metrics)}')

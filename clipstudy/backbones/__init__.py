@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.settings import locate
 from clipstudy.spec import Modality, ModelSpec
 
 if TYPE_CHECKING:
     from clipstudy.backbones.backbone import ImageBackbone, TextBackbone
+    from clipstudy.hub import Repository
 
-#: The ``source`` of a model's table → the module that loads it, by its ``load(spec, device)``.
+#: The ``source`` of a model's table → the module that loads it (``load(spec, device)``) and says what of the Hub that
+#: reads (``wanted(spec)``).
 MODULES = {
     "transformers": "clipstudy.backbones.from_transformers",
     "open_clip": "clipstudy.backbones.from_open_clip",
     "timm": "clipstudy.backbones.from_timm",
+    "torch": "clipstudy.backbones.from_torch",
 }
 SOURCES = tuple(MODULES)
 #: What each source's models take in.
@@ -24,6 +29,7 @@ MODALITIES: Mapping[str, tuple[Modality, ...]] = {
     "transformers": ("text",),
     "open_clip": ("text", "image"),
     "timm": ("image",),
+    "torch": ("image",),
 }
 
 
@@ -36,6 +42,32 @@ def load(spec: ModelSpec, device: str) -> TextBackbone | ImageBackbone:
             not what the table says.
         DeviceError: there is no such device here.
     """
+    backbone: TextBackbone | ImageBackbone = _module(spec).load(spec, device)
+    return backbone
+
+
+def wanted(spec: ModelSpec) -> list[Repository]:
+    """What :func:`load` reads of the Hub: nothing where all of it is on this machine by itself.
+
+    Raises:
+        ModelError: as :func:`load`, as far as the table alone tells.
+    """
+    repositories: list[Repository] = _module(spec).wanted(located(spec))
+    return repositories
+
+
+def located(spec: ModelSpec) -> ModelSpec:
+    """``spec`` with its paths as this machine has them."""
+    path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
+    return replace(
+        spec,
+        checkpoint=str(path) if path else spec.checkpoint,
+        pretrained=str(weights) if weights else spec.pretrained,
+    )
+
+
+def _module(spec: ModelSpec) -> Any:
+    """The room of ``spec.source``, imported."""
     if spec.source not in MODULES:
         raise ModelError(
             f'[models.{spec.name}] source = "{spec.source}" is unknown: {did_you_mean(spec.source, SOURCES)} '
@@ -47,5 +79,4 @@ def load(spec: ModelSpec, device: str) -> TextBackbone | ImageBackbone:
             f'[models.{spec.name}] modality = "{spec.modality}", but source = "{spec.source}" has {other} models. '
             f'Write modality = "{other}", or take another source.'
         )
-    backbone: TextBackbone | ImageBackbone = importlib.import_module(MODULES[spec.source]).load(spec, device)
-    return backbone
+    return importlib.import_module(MODULES[spec.source])

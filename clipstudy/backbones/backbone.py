@@ -192,3 +192,21 @@ class ImageBackbone(Protocol):
             ModelError: the model has no attention, or one that cannot be seen.
         """
         ...
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images in the space that a contrastive model shares with texts.
+
+        Args:
+            pixels: preprocessed images ``[B, 3, H, W]``, on any device.
+
+        Returns:
+            ``[B, E]``, float32, of unit length, on the model's device.
+
+        Raises:
+            ModelError: it has no text tower.
+        """
+        ...
+
+    def captions(self, texts: Sequence[str]) -> torch.Tensor:
+        """The same of texts: ``[N, E]``. The text tower is loaded for this call alone."""
+        ...

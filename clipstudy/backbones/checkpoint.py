@@ -8,19 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from clipstudy import hub
 from clipstudy.errors import ModelError
+from clipstudy.hub import PICKLES, Part, Repository
 from clipstudy.spec import ModelSpec
 
 #: What decides a tokenizer and a model's shape, in the Hub's file layout.
@@ -35,7 +28,6 @@ DESCRIPTION = (
     "*.tiktoken",
 )
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 def folder_of(spec: ModelSpec, weights: bool) -> Path:
@@ -46,44 +38,29 @@ def folder_of(spec: ModelSpec, weights: bool) -> Path:
     Raises:
         ModelError: neither a folder nor in the cache nor on the Hub; no such revision; no access.
     """
+    repository = repository_of(spec, weights)
+    return Path(spec.checkpoint).expanduser() if repository is None else hub.snapshot(repository)
+
+
+def repository_of(spec: ModelSpec, weights: bool) -> Repository | None:
+    """What :func:`folder_of` reads of the Hub; None where the checkpoint is a folder here.
+
+    Raises:
+        ModelError: it is written as a path, and there is no such folder.
+    """
     path = Path(spec.checkpoint).expanduser()
     if path.is_dir():
-        return path
-    here = f"[models.{spec.name}] checkpoint"
+        return None
     if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
-        raise ModelError(f'{here}: there is no folder "{path}". Mend the path, or give a Hub id (owner/name).')
-    try:
-        return Path(
-            snapshot_download(
-                spec.checkpoint,
-                revision=spec.revision,
-                allow_patterns=[*DESCRIPTION, *(WEIGHTS if weights else ())],
-                ignore_patterns=["*/*", *PICKLES],
-            )
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint: there is no folder "{path}". Mend the path, or give a Hub id '
+            "(owner/name)."
         )
-    except HFValidationError as error:
-        raise ModelError(
-            f'{here} = "{spec.checkpoint}" is neither a folder here nor a Hub id (owner/name). Mend the key.'
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
-            f'{here} = "{spec.checkpoint}" has no revision "{spec.revision}". Mend the revision key: a commit, tag '
-            "or branch of that repository."
-        ) from error
-    except GatedRepoError as error:
-        raise ModelError(
-            f'{here} = "{spec.checkpoint}" asks for consent first. Accept its terms on the Hub, then `hf auth login`.'
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f'{here} = "{spec.checkpoint}" is not on the Hub (or is private). Mend the key, or `hf auth login`.'
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        at = f' at revision "{spec.revision}"' if spec.revision else ""
-        raise ModelError(
-            f'{here} = "{spec.checkpoint}"{at} is not in the local cache, and the Hub does not answer. Fetch it on a '
-            f"machine with network (hf download {spec.checkpoint}), or give a local folder."
-        ) from error
+    parts = (
+        Part("configuration or tokenizer", DESCRIPTION),
+        *((Part("safetensors weights", WEIGHTS),) if weights else ()),
+    )
+    return Repository(f"models.{spec.name}", "checkpoint", spec.checkpoint, parts, revision=spec.revision)
 
 
 def weights_in(folder: Path, spec: ModelSpec) -> list[Path]:

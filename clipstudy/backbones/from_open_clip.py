@@ -6,19 +6,23 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.transformer import TextTransformer
 from torch import nn
 
+from clipstudy import hub
 from clipstudy.backbones import blocks, checkpoint, open_clip_image, vision
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
 from clipstudy.backbones.vision import DTYPES, Vision
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.hub import Part, Repository
 from clipstudy.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -112,20 +116,11 @@ def load(spec: ModelSpec, device: str) -> OpenClipText | Vision:
     folder = _folder(spec)
     reads = folder if spec.modality == "text" else None
     words = checkpoint.description_in(reads) if reads else []  # how the tokenizer in it reads a text
-    model = _create(spec)
+    model = _filled(spec, weights)
     if weights is None:
-        if spec.modality == "image":
-            vision.open_branches(model)
         identity = checkpoint.fingerprint(words, described, f"random init, {checkpoint.weights_of(model)}")
     else:
         identity = checkpoint.fingerprint([*words, weights], described)
-        try:
-            open_clip.load_checkpoint(model, str(weights))
-        except (RuntimeError, ValueError, KeyError, AssertionError) as error:
-            raise ModelError(
-                f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
-                f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
-            ) from error
     resolved = {
         "checkpoint": identity,
         "open_clip": checkpoint.release(open_clip.__version__),
@@ -133,13 +128,34 @@ def load(spec: ModelSpec, device: str) -> OpenClipText | Vision:
         "dtype": spec.dtype,
         "final_norm": str(spec.final_norm).lower(),
     }
+    if weights and (commit := checkpoint.commit_of(weights.parent)):
+        resolved["revision"] = commit  # the weights' repository; what identifies them is their content
     if spec.modality == "image":
         seen = open_clip_image.preprocessing(spec, model.visual)
         anatomy = open_clip_image.anatomy(spec, model.visual, seen)
         resolved["input"] = json.dumps(asdict(seen), sort_keys=True)
-        return Vision(spec, model.visual.to(DTYPES[spec.dtype]), anatomy, resolved, device)
+        tower = model.visual.to(DTYPES[spec.dtype])
+        return Vision(spec, tower, anatomy, resolved, device, partial(_captions, spec, weights, device))
     tower = _tower(model, spec).to(DTYPES[spec.dtype])
     return OpenClipText(spec, tower, _tokenizer(spec), resolved, device)
+
+
+def wanted(spec: ModelSpec) -> list[Repository]:
+    """What :func:`load` reads of the Hub. To know that of ``hf-hub:OWNER/NAME``, its configuration is downloaded."""
+    _check(spec)
+    if spec.checkpoint.startswith((".", "/", "~", LOCAL)):
+        return []
+    config, found = _config(spec), []
+    if spec.checkpoint.startswith(HUB):
+        found.append(_configuration(spec))
+    if spec.init == "pretrained" and (weights := _published(spec, config)):
+        found.append(weights)
+    words = config.get("text_cfg", {}).get("hf_tokenizer_name")
+    if spec.modality == "text" and words:
+        found.append(
+            Repository(f"models.{spec.name}", "tokenizer", words, (Part("tokenizer", checkpoint.DESCRIPTION),))
+        )
+    return found
 
 
 def _check(spec: ModelSpec) -> None:
@@ -166,12 +182,13 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
     folder = _folder(spec)
     if folder is not None and not (folder / "open_clip_config.json").is_file():
         raise ModelError(f"{here}: there is no {folder / 'open_clip_config.json'}. Mend the path.")
+    if spec.checkpoint.startswith(HUB):
+        hub.snapshot(_configuration(spec))  # says what is wrong; open_clip then finds it in the cache
     try:
         config = open_clip.get_model_config(spec.checkpoint)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{here} has no configuration that can be read ({error}). Mend the key, or fetch it on a machine with "
-            "network and give local-dir:FOLDER."
+            f"{here} has no configuration that can be read ({error}). Mend the key, or give a folder that has one."
         ) from error
     if config is None:
         raise ModelError(
@@ -218,17 +235,33 @@ def _weights(spec: ModelSpec, config: Mapping[str, Any]) -> Path:
                 "or name it: checkpoint = open_clip's model name, pretrained = the file."
             )
         return files[0]
+    repository = _published(spec, config)
+    if repository is None:
+        file = Path(str(spec.pretrained)).expanduser()
+    else:
+        (name,) = repository.allow
+        file = hub.snapshot(repository) / name
+        if not file.is_file():
+            raise ModelError(
+                f"{repository.where}: {name} is not in the local cache. Fetch it on a machine with network "
+                f"({repository.remedy})."
+            )
+    checkpoint.verify(file, spec)
+    return file
+
+
+def _published(spec: ModelSpec, config: Mapping[str, Any]) -> Repository | None:
+    """The one file of a Hub repository that holds the weights; None: ``pretrained`` names a file here."""
+    here = f"[models.{spec.name}]"
     if spec.checkpoint.startswith(HUB):
-        return _fetched(spec, lambda: open_clip.download_pretrained_from_hf(spec.checkpoint.removeprefix(HUB)))
+        return _weights_file(spec, spec.checkpoint.removeprefix(HUB), HF_SAFE_WEIGHTS_NAME)
     if spec.pretrained is None:
         raise ModelError(
             f'{here} has no pretrained key. Name the weights (pretrained = "openai", or a safetensors file), or write '
             'init = "random".'
         )
-    file = Path(spec.pretrained).expanduser()
-    if file.is_file():
-        checkpoint.verify(file, spec)
-        return file
+    if Path(spec.pretrained).expanduser().is_file():
+        return None
     tags = open_clip.list_pretrained_tags_by_model(spec.checkpoint)
     if spec.pretrained not in tags:
         raise ModelError(
@@ -244,19 +277,51 @@ def _weights(spec: ModelSpec, config: Mapping[str, Any]) -> Path:
             spec.pretrained,
             f"{spec.checkpoint}-quickgelu" if tagged.get("quick_gelu") else spec.checkpoint.removesuffix("-quickgelu"),
         )
-    return _fetched(spec, lambda: open_clip.download_pretrained(tagged))
-
-
-def _fetched(spec: ModelSpec, fetch: Callable[[], str]) -> Path:
-    try:
-        file = Path(fetch())
-    except Exception as error:  # network, hub and cache fail in many ways, and open_clip wraps none of them
+    # "owner/name/" or "owner/name/file"; open_clip looks for the safetensors of a pickled file's name as well.
+    home, _, name = str(tagged.get("hf_hub") or "").rpartition("/")
+    if not home:
         raise ModelError(
-            f'[models.{spec.name}] the weights of "{spec.checkpoint}" are not in the local cache, and could not be '
-            f"fetched ({error}). Fetch them on a machine with network, or give pretrained = a safetensors file."
+            f'{here} the weights "{spec.pretrained}" of {spec.checkpoint} are not on the Hub as safetensors, and other '
+            f"formats can run code. {did_you_mean('', tags)} Choose another tag."
+        )
+    return _weights_file(spec, home, str(Path(name).with_suffix(".safetensors")) if name else HF_SAFE_WEIGHTS_NAME)
+
+
+def _weights_file(spec: ModelSpec, home: str, name: str) -> Repository:
+    key = "checkpoint" if spec.checkpoint.startswith(HUB) else "pretrained"
+    return Repository(f"models.{spec.name}", key, home, (Part(f"safetensors weights ({name})", (name,)),))
+
+
+def _configuration(spec: ModelSpec) -> Repository:
+    home = spec.checkpoint.removeprefix(HUB)
+    return Repository(f"models.{spec.name}", "checkpoint", home, (Part("configuration", ("open_clip_config.json",)),))
+
+
+def _filled(spec: ModelSpec, weights: Path | None) -> Any:
+    """Both towers, on the CPU, with the weights that the file holds; None: random ones."""
+    model = _create(spec)
+    if weights is None:
+        if spec.modality == "image":
+            vision.open_branches(model)
+        return model
+    try:
+        open_clip.load_checkpoint(model, str(weights))
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+        raise ModelError(
+            f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
+            f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
         ) from error
-    checkpoint.verify(file, spec)
-    return file
+    return model
+
+
+@torch.no_grad()
+def _captions(spec: ModelSpec, weights: Path | None, device: str, texts: Sequence[str]) -> torch.Tensor:
+    """Texts in the space that the image tower of ``spec`` puts images into: ``[N, E]``."""
+    model = _filled(spec, weights)
+    del model.visual  # it is on the device already
+    blocks.place(model.to(DTYPES[spec.dtype]), device)
+    ids = _tokenizer(spec)(list(texts)).to(device)
+    return torch.cat([model.encode_text(some) for some in ids.split(spec.batch_size)])
 
 
 def _create(spec: ModelSpec) -> Any:
@@ -292,9 +357,10 @@ def _tokenizer(spec: ModelSpec) -> Any:
     try:
         return open_clip.get_tokenizer(spec.checkpoint)
     except Exception as error:  # a tokenizer from the Hub fails in as many ways as it has formats
+        remedy = hub.remedy(f"models.{spec.name}")
         raise ModelError(
             f'[models.{spec.name}] the tokenizer of "{spec.checkpoint}" cannot be read ({error}). Put its files beside '
-            "open_clip_config.json, or fetch it on a machine with network."
+            f"open_clip_config.json, or fetch it on a machine with network ({remedy})."
         ) from error
 
 

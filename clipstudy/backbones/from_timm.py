@@ -18,6 +18,7 @@ from torch import nn
 from clipstudy.backbones import checkpoint, vision
 from clipstudy.backbones.vision import Anatomy, Vision
 from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -60,6 +61,14 @@ def load(spec: ModelSpec, device: str) -> Vision:
     return Vision(spec, model.to(vision.DTYPES[spec.dtype]), anatomy, resolved, device)
 
 
+def wanted(spec: ModelSpec) -> list[Repository]:
+    """What :func:`load` reads of the Hub."""
+    _check(spec)
+    home = _home(spec)
+    repository = checkpoint.repository_of(home, weights=spec.init == "pretrained") if home else None
+    return [] if repository is None else [repository]
+
+
 def _check(spec: ModelSpec) -> None:
     vision.check(spec)
     here = f"[models.{spec.name}]"
@@ -74,14 +83,11 @@ def _check(spec: ModelSpec) -> None:
 
 def _found(spec: ModelSpec) -> tuple[str, Path | None]:
     """What timm calls the model, and the folder of its files; None: an untrained model by its name needs none."""
-    reference = spec.checkpoint.removeprefix(HUB)
-    is_path = reference.startswith((LOCAL, ".", "/", "~"))
-    if not is_path and "/" not in reference:
-        return reference, _named(spec)
-    path = reference.removeprefix(LOCAL)
-    # folder_of takes a path and a Hub id; what timm marks as a path must not be looked up on the Hub.
-    plain = str(Path(path).expanduser().absolute()) if is_path else path
-    folder = checkpoint.folder_of(replace(spec, checkpoint=plain), weights=spec.init == "pretrained")
+    home = _home(spec)
+    folder = checkpoint.folder_of(home, weights=spec.init == "pretrained") if home else None
+    if _is_name(spec):
+        return spec.checkpoint.removeprefix(HUB), folder
+    assert folder is not None
     config = folder / "config.json"
     try:
         known = json.loads(config.read_text(encoding="utf-8"))
@@ -99,8 +105,26 @@ def _found(spec: ModelSpec) -> tuple[str, Path | None]:
     return f"{LOCAL}{folder}", folder
 
 
-def _named(spec: ModelSpec) -> Path | None:
-    """The folder of the weights that one of timm's names stands for."""
+def _is_name(spec: ModelSpec) -> bool:
+    """Is the checkpoint one of timm's names, not a path or a Hub id?"""
+    reference = spec.checkpoint.removeprefix(HUB)
+    return "/" not in reference and not reference.startswith((LOCAL, ".", "~"))
+
+
+def _home(spec: ModelSpec) -> ModelSpec | None:
+    """``spec`` with the path or Hub id of its files as its checkpoint; None: an untrained model by name has none."""
+    if _is_name(spec):
+        named = _named(spec)
+        return replace(spec, checkpoint=named) if named else None
+    reference = spec.checkpoint.removeprefix(HUB)
+    # What timm marks as a path must not be looked up on the Hub.
+    if reference.startswith((LOCAL, ".", "/", "~")):
+        reference = str(Path(reference.removeprefix(LOCAL)).expanduser().absolute())
+    return replace(spec, checkpoint=reference)
+
+
+def _named(spec: ModelSpec) -> str | None:
+    """The Hub id of the weights that one of timm's names stands for; None: an untrained model needs none."""
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     architecture, tag = split_model_name_tag(spec.checkpoint)
     if not is_model(architecture):
@@ -116,10 +140,10 @@ def _named(spec: ModelSpec) -> Path | None:
             f"{here} names no weights, and what timm takes then changes from version to version. Write the tag too, "
             f'as in "{first}". {did_you_mean("", tags)}'
         )
-    home = getattr(get_pretrained_cfg(spec.checkpoint), "hf_hub_id", None)
+    home: str | None = getattr(get_pretrained_cfg(spec.checkpoint), "hf_hub_id", None)
     if not home:
         raise ModelError(f"{here} has no weights on the Hub. {did_you_mean(tag, tags)} Choose another tag.")
-    return checkpoint.folder_of(replace(spec, checkpoint=home), weights=True)
+    return home
 
 
 def _weights(spec: ModelSpec, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,17 @@ from clipstudy.backbones import blocks, checkpoint
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.errors import ModelError
+from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 #: Most tokens of a model that has no positions of its own and whose table sets no ``max_tokens``.
 UNBOUNDED = 2048
+#: Share of a model's embedded tokens that its own tokenizer knows at least: embeddings are padded to round numbers.
+KNOWN_LEAST = 0.97
+
+log = logging.getLogger(__name__)
 
 
 class TransformersText:
@@ -130,6 +136,12 @@ def load(spec: ModelSpec, device: str) -> TransformersText:
         "final_norm": str(spec.final_norm).lower(),
     }
     return TransformersText(spec, model, tokenizer, resolved, device)
+
+
+def wanted(spec: ModelSpec) -> list[Repository]:
+    """What :func:`load` reads of the Hub."""
+    repository = checkpoint.repository_of(spec, weights=spec.init == "pretrained")
+    return [] if repository is None else [repository]
 
 
 def plain_encoder(tokenizer: Any) -> Any:
@@ -275,13 +287,28 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
 
 
 def _check_vocabulary(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> None:
-    vocabulary = tokenizer.get_vocab().values()
-    if not vocabulary or max(vocabulary) >= _rows(model):
+    """A tokenizer of another model: surely, where ids do not fit; likely, where it leaves much of the model unused."""
+    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
+    vocabulary, rows = set(tokenizer.get_vocab().values()), _rows(model)
+    if not vocabulary or max(vocabulary) >= rows:
         raise ModelError(
-            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}": its tokenizer has ids up to '
-            f"{max(vocabulary, default='none')}, but the model embeds {_rows(model)} tokens. They do not belong "
-            "together; put the model's own tokenizer files beside it."
+            f"{here}: its tokenizer has ids up to {max(vocabulary, default='none')}, but the model embeds {rows} "
+            "tokens. They do not belong together; put the model's own tokenizer files beside it."
         )
+    config = _text_config(model.config)
+    for name in ("bos_token_id", "eos_token_id"):
+        special = getattr(config, name, None)
+        # Past the embeddings it is a default that nobody looked at, as small ModernBERTs have it.
+        if isinstance(special, int) and special < rows and special not in vocabulary:
+            raise ModelError(
+                f"{here}: the model's {name} is {special}, which its tokenizer does not know. They do not belong "
+                "together; put the model's own tokenizer files beside it."
+            )
+    if len(vocabulary) < KNOWN_LEAST * rows:
+        log.warning(
+            "%s: its tokenizer knows %d of the %d tokens that the model embeds; is it the model's own?",
+            here, len(vocabulary), rows,
+        )  # fmt: skip
 
 
 def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:

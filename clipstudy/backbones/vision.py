@@ -35,6 +35,8 @@ class Anatomy:
     cls: bool = False  #: is the first of them a class token?
     normed: bool = False  #: is there a final norm over the states of the last stage?
     native: str = "gap"  #: what the model's own head reads
+    #: May its maps lie channels last in memory? Convolutions are faster so, but code that calls ``view`` on them fails.
+    channels_last: bool = True
 
     @property
     def tokens(self) -> Tokens | None:
@@ -44,7 +46,17 @@ class Anatomy:
 class Vision:
     """An image model behind the :class:`~clipstudy.backbones.backbone.ImageBackbone` protocol."""
 
-    def __init__(self, spec: ModelSpec, model: Any, anatomy: Anatomy, resolved: Mapping[str, str], device: str) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: Any,
+        anatomy: Anatomy,
+        resolved: Mapping[str, str],
+        device: str,
+        captions: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    ) -> None:
+        """``captions`` gives texts in the space that ``model`` puts images into; None: it shares none."""
+        self._captions = captions
         self.name, self.depth, self.resolved = spec.name, len(anatomy.stages), resolved
         self._anatomy, self._final_norm = anatomy, spec.final_norm
         self._device, self._dtype = torch.device(device), DTYPES[spec.dtype]
@@ -67,7 +79,8 @@ class Vision:
         self._uncalibrated = norms if spec.init == "random" else []
         blocks.place(model, device)
         # Convolutions are faster so; what a transformer makes of its one convolution is the same.
-        self._layout = torch.contiguous_format if self.tokens else torch.channels_last
+        last = anatomy.channels_last and not self.tokens
+        self._layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=self._layout)
         trial = self.states(torch.zeros(1, 3, *anatomy.size), range(self.depth + 1))
         self.widths = tuple(trial[layer].map.shape[1] for layer in range(self.depth + 1))
@@ -128,10 +141,30 @@ class Vision:
     def _placed(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.to(self._device, self._dtype).contiguous(memory_format=self._layout)
 
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        self._contrastive()
+        with torch.no_grad():
+            shared = self.module(self._placed(pixels))
+        return nn.functional.normalize(shared.float(), dim=1)
+
+    def captions(self, texts: Sequence[str]) -> torch.Tensor:
+        shared = self._contrastive()(texts).to(self._device, torch.float32)
+        return nn.functional.normalize(shared, dim=1)
+
+    def _contrastive(self) -> Callable[[Sequence[str]], torch.Tensor]:
+        if self._captions is None:
+            raise ModelError(
+                f"[models.{self.name}] has no text tower, so it knows no class by its name. Name the models that have "
+                'one in the task\'s table, as in models = ["clip-*"].'
+            )
+        return self._captions
+
     def _told_apart(self, layer: int, states: torch.Tensor) -> ImageStates:
         tokens = self.tokens
         if tokens is None and states.ndim == 4:
             return ImageStates(states)
+        if tokens is None and states.ndim == 2:  # of a layer behind the pooling: a map of one place
+            return ImageStates(states[:, :, None, None])
         if tokens is None or states.ndim != 3 or states.shape[1] != len(tokens):
             maps = "maps [images, channels, rows, columns]"
             want = f"{tokens.prefix} + {tokens.grid[0]} × {tokens.grid[1]} tokens" if tokens else maps

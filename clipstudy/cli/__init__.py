@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
 
-``work``, ``jobs``, ``results`` and ``pocket`` hold the commands. What they share: ``options`` (the types of their
-options), ``selecting`` (words → the cells meant), ``stores`` (what settings point to), ``screen`` (tables, the log).
+``work``, ``fetching``, ``jobs``, ``results``, ``judging`` and ``pocket`` hold the commands. What they share:
+``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings point to),
+``screen`` (tables, the log).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 
 import typer
 
-from clipstudy.cli import jobs, pocket, results, work
+from clipstudy.cli import fetching, jobs, judging, pocket, results, work
 from clipstudy.errors import ClipstudyError
 from clipstudy.settings import redact
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 COMMANDS = (
     pocket.demo,
     work.init,
+    fetching.fetch,
     work.enqueue,
     work.worker,
     work.run,
@@ -41,6 +43,8 @@ COMMANDS = (
     jobs.prioritise,
     results.report,
     results.results,
+    judging.claims,
+    judging.published,
     results.ui,
 )
 for command in COMMANDS:

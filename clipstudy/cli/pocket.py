@@ -27,7 +27,7 @@ def demo(
     from clipstudy import demo as demonstration
     from clipstudy import device as devices
     from clipstudy import progress as progresses
-    from clipstudy.dashboard import panels, report, tables, writers
+    from clipstudy.dashboard import evidence, panels, report, tables, writers
     from clipstudy.progress import duration
     from clipstudy.tracking import open as open_tracking
 
@@ -36,11 +36,12 @@ def demo(
     screen.log(False, progress)
     place = devices.find(device or settings.device)
     told = demonstration.run(settings, full=full, device=place, progress=progress)
-    found = open_tracking(settings).results(demonstration.STUDY)
+    tracking = open_tracking(settings)
+    found = tracking.results(demonstration.STUDY)
     if not found:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
     dashboard = panels.find("layers", settings.home)
-    report.write(found, out, dashboard=dashboard)
+    report.write(found, out, dashboard=dashboard, judged=evidence.judged(found, tracking.artifact))
     shown = tables.board(found, dashboard.order)
     screen.table(*writers.summary(shown))
     typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")

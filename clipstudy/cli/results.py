@@ -28,12 +28,16 @@ def report(
     dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
-    """Write one self-contained HTML page: per-layer charts, averages by category, result tables."""
-    from clipstudy.dashboard import panels
+    """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
+    from clipstudy.dashboard import evidence, panels
     from clipstudy.dashboard import report as reports
+    from clipstudy.tracking import open as open_tracking
 
-    found = _chosen(_results(study), Selection(tuple(model or ()), tuple(task or ())))
-    reports.write(found, out, dashboard=panels.find(dashboard, Settings.read().home), study_note=note)
+    settings = Settings.read()
+    found = _chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ())))
+    panel = panels.find(dashboard, settings.home)
+    judged = evidence.judged(found, open_tracking(settings).artifact)
+    reports.write(found, out, dashboard=panel, study_note=note, judged=judged)
     typer.echo(f"{len(found)} results → {out.resolve()}")
 
 
@@ -52,7 +56,7 @@ def results(
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     if format not in (*formats, "text", "json"):
         raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
-    shown = tables.board(_chosen(_results(study), Selection(tuple(model or ()), tuple(task or ()))))
+    shown = tables.board(_chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ()))))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
@@ -103,7 +107,7 @@ def ui(
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)])
 
 
-def _results(study: str | None) -> list[Result]:
+def recorded(study: str | None) -> list[Result]:
     """What MLflow has of the study named (or of all)."""
     from clipstudy.errors import NoResults
     from clipstudy.tracking import open as open_tracking

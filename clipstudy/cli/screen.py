@@ -31,6 +31,16 @@ def number(estimate: Any) -> str:
     return f"{estimate.value:.3f}{interval}"
 
 
+def size(number: int) -> str:
+    """Bytes as ``440.4 MB``; a dash for none."""
+    amount, unit = float(number), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return "–" if not number else f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
 def log(verbose: bool, progress: Any) -> None:
     """clipstudy's own log, above the bars of a terminal or as plain lines."""
 

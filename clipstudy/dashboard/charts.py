@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clipstudy.dashboard.tables import Board, Cell, View, axis_title, family_of, shown_value, unit
+from clipstudy.dashboard.tables import Board, Cell, Mark, View, axis_title, family_of, shown_value, unit
+from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Okabe–Ito, the readable ones on white and on black first; grey in the place of black.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#C9B800")
+_INK, _PAPER = "#1B1F24", "#FFFFFF"
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
 #: Characters of a line under a title: what the narrowest chart has room for.
@@ -45,6 +47,16 @@ class SeriesInfo(NamedTuple):
     texts: list[str]  #: what hovering says
 
 
+class MarksInfo(NamedTuple):
+    """Published numbers of one model, as diamonds; hollow where they are from memory."""
+
+    of: int  #: which of the series
+    x: list[float]
+    y: list[float]
+    hollow: list[bool]
+    texts: list[str]
+
+
 class LineInfo(NamedTuple):
     """One dashed baseline; ``label`` is empty where a neighbour's label names it too."""
 
@@ -62,6 +74,7 @@ class BarsInfo(NamedTuple):
     top: float  #: upper end of the y axis
     joined: bool = False  #: lines over depth instead of bars over layers
     note: str = ""  #: under the title: what the numbers are not to be taken for
+    marks: tuple[MarksInfo, ...] = ()
 
 
 def inks(shown: Board) -> dict[str, Ink]:
@@ -96,7 +109,8 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
                 texts=[_hover(curve.title, cell, shown.metric) for cell in cells],
             )
         )
-    ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)]
+    marks = _marks(shown, joined, factor)
+    ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
     top = max([*ends, *(value * factor for _, value in shown.baselines), 0.0]) * 1.06 or 1.0
     if shown.layers == (WHOLE_MODEL,):
         x_title, ticks = "", [(float(WHOLE_MODEL), "whole model")]
@@ -106,7 +120,9 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
         x_title = f"layer (0 = {'embedding' if shown.modality == 'text' else 'stem'})"
         ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
     lines = _lines([(name, value * factor) for name, value in shown.baselines], top)
-    return BarsInfo(shown.title, x_title, axis_title(shown.metric), ticks, series, lines, top, joined, shown.note)
+    return BarsInfo(
+        shown.title, x_title, axis_title(shown.metric), ticks, series, lines, top, joined, shown.note, marks
+    )
 
 
 def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Figure:
@@ -116,6 +132,8 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
     figure = go.Figure()
     for number, series in enumerate(info.series):
         figure.add_traces([_line(series)] if info.joined else _bars(series, str(number)))
+    for mark in info.marks:
+        figure.add_trace(_diamonds(mark))
     for line in info.lines:
         figure.add_hline(y=line.y, line_width=1.2, line_dash="dash", line_color="#888", layer="above")
         if line.label:
@@ -144,6 +162,8 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
         barmode="group",
         bargap=0.18,
         bargroupgap=0.04,
+        scattermode="overlay" if info.joined else "group",  # a mark stands over its own model's bar
+        scattergap=0.18,
         height=height,
         margin={"l": 56, "r": 12 + 5.5 * widest, "t": 40 + 17 * len(said), "b": 44},
         showlegend=legend,
@@ -229,6 +249,52 @@ def _line(series: SeriesInfo) -> Any:
             "size": 7,
         },
         hovertext=[html.escape(text, quote=False) for text in series.texts],
+        hoverinfo="text",
+    )
+
+
+def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
+    """Those of each curve; a mark where no layer was measured has no place in a chart of depths."""
+    found = []
+    for number, curve in enumerate(shown.curves):
+        depths = {cell.layer: _place(cell, joined) for cell in curve.cells}
+        marks = [m for m in shown.marks if m.family == curve.family and m.layer in depths]
+        if marks and not curve.stands_in:
+            found.append(
+                MarksInfo(
+                    of=number,
+                    x=[depths[m.layer] for m in marks],
+                    y=[m.value * factor for m in marks],
+                    hollow=[m.from_memory for m in marks],
+                    texts=[_published(m, shown.metric) for m in marks],
+                )
+            )
+    return tuple(found)
+
+
+def _published(mark: Mark, metric: str) -> str:
+    memory = " (from memory)" if mark.from_memory else ""
+    return f"published{memory}: {shown_value(Estimate(mark.value), metric)}, {mark.source}"
+
+
+def _diamonds(marks: MarksInfo) -> Any:
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        name="published",
+        x=marks.x,
+        y=marks.y,
+        mode="markers",
+        marker={
+            # Dark on white or white on dark: seen on the bar and off it, on a light page and a dark one.
+            "symbol": "diamond",
+            "size": 8,
+            "color": [_PAPER if hollow else _INK for hollow in marks.hollow],
+            "line": {"width": 1.4, "color": [_INK if hollow else _PAPER for hollow in marks.hollow]},
+        },
+        offsetgroup=str(marks.of),
+        showlegend=False,
+        hovertext=[html.escape(text, quote=False) for text in marks.texts],
         hoverinfo="text",
     )
 

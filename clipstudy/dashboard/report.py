@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from clipstudy.dashboard import charts, panels, tables, writers
+from clipstudy.claims import Judgement
+from clipstudy.dashboard import beside, charts, panels, tables, verdicts, writers
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.tables import Board, Curve, View
@@ -64,16 +65,24 @@ DOWNLOADS = (
 )
 
 
-def write(results: Iterable[Result], path: Path, *, dashboard: Dashboard, study_note: str = "") -> None:
+def write(
+    results: Iterable[Result],
+    path: Path,
+    *,
+    dashboard: Dashboard,
+    study_note: str = "",
+    judged: Mapping[str, Sequence[Judgement]] | None = None,
+) -> None:
     """Writes the report of ``results`` to ``path``, whole or not at all.
 
     Args:
         study_note: a sentence that stands out at the head of the page.
+        judged: study → the verdicts of its claims; None: a page without them.
 
     Raises:
         ClipstudyError: the file cannot be written.
     """
-    text = page(results, dashboard, study_note)
+    text = page(results, dashboard, study_note, judged or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -83,7 +92,12 @@ def write(results: Iterable[Result], path: Path, *, dashboard: Dashboard, study_
         raise ClipstudyError(f"{path}: the report cannot be written ({error.strerror}). Name another file.") from error
 
 
-def page(results: Iterable[Result], dashboard: Dashboard, study_note: str = "") -> str:
+def page(
+    results: Iterable[Result],
+    dashboard: Dashboard,
+    study_note: str = "",
+    judged: Mapping[str, Sequence[Judgement]] | None = None,
+) -> str:
     """The page's HTML: one study after another, as a task's name may mean something else in each."""
     from plotly.offline import get_plotlyjs
 
@@ -95,6 +109,9 @@ def page(results: Iterable[Result], dashboard: Dashboard, study_note: str = "") 
         shown = tables.board([r for r in found if r.study == study], dashboard.order)
         anchor, name = (f"study-{number}-", f"{study}: ") if len(studies) > 1 else ("", "")
         sections += _study(shown, dashboard, colors, anchor, name)
+        if judgements := (judged or {}).get(study):
+            at, title = f"{anchor}claims", f"{name}Claims"
+            sections.append(Section(at, title, _claims(judgements, shown, at, title)))
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
     body = "".join(section.html for section in sections) or _nothing()
     script = f"<script>{get_plotlyjs()}</script>" if sections else ""
@@ -118,7 +135,7 @@ def _study(shown: Board, dashboard: Dashboard, colors: Mapping[str, Ink], anchor
     """What one study holds, then its panels; ``anchor`` and ``name`` tell its sections from another study's."""
     parts, unseen = [], set(shown.tasks)
     for number, panel in enumerate(dashboard.panels, 1):
-        found = panels.views(panel, shown)
+        found = [beside.marked(view) for view in panels.views(panel, shown)]
         unseen -= {view.task for view in found}
         if found:
             titled = replace(panel, title=f"{name}{panel.title}")
@@ -198,6 +215,40 @@ def _datasets(shown: Board) -> str:
     return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
+def _claims(judgements: Sequence[Judgement], shown: Board, anchor: str, title: str) -> str:
+    """What was judged as one table; what was not, folded up, with what it lacks."""
+    told, silent = [], []
+    for judgement, row in zip(judgements, verdicts.rows(judgements), strict=True):
+        said = f"<th scope=row class=quote><b>{row.claim}</b> “{escape(row.quote)}”"
+        if judgement.deciding is None:
+            todo = f" <code>{escape(row.todo)}</code>" if row.todo else ""
+            silent.append(f"<tr>{said}</th><td>{escape(row.verdict)}</td><td>{escape(row.why)}{todo}</td></tr>")
+            continue
+        remark = f"<br><small>{escape(row.why)}</small>" if row.why else ""
+        told.append(
+            f"<tr>{said}<br><small>{escape(row.models)}: {escape(row.compared)}</small></th>"
+            f'<td class="verdict {row.verdict}">{escape(row.verdict)}</td><td>{escape(row.statistic)}{remark}</td>'
+            f"<td class=number>{escape(row.value)}</td><td class=number>{escape(row.p)}</td>"
+            f"<td class=number>{escape(row.n)}</td></tr>"
+        )
+    head = (
+        "<tr><th>Claim, and what was compared</th><th>Verdict</th><th>Decided by</th>"
+        "<th class=number>Value [95%]</th><th class=number>p</th><th class=number>n</th></tr>"
+    )
+    table = (
+        f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(told)}</tbody></table></div>' if told else ""
+    )
+    rest = (
+        f"<details><summary>{_count(len(silent), 'claim')} not run or not testable here</summary>"
+        '<div class="wide"><table><thead><tr><th>Claim</th><th>Verdict</th><th>Why</th></tr></thead>'
+        f"<tbody>{''.join(silent)}</tbody></table></div></details>"
+    ) * bool(silent)
+    return (
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{_callout(verdicts.subject(shown.results))}'
+        f"<p>{escape(verdicts.counted(judgements))}.</p>{_paragraph(verdicts.METHOD)}{table}{rest}</section>"
+    )
+
+
 def _panel(panel: Panel, found: Sequence[View], colors: Mapping[str, Ink], anchor: str) -> str:
     mean, notes = panels.averaged(panel, list(found))
     everything = ([mean] if mean else []) + list(found)
@@ -205,6 +256,8 @@ def _panel(panel: Panel, found: Sequence[View], colors: Mapping[str, Ink], ancho
     legend = "".join(f"<li>{_swatch(colors[f])}{escape(c.title)}</li>" for f, c in families.items())
     if any(cell.one_class for view in found for curve in view.curves for cell in curve.cells):
         legend += '<li><span class="swatch hollow"></span>a probe predicts one class only</li>'
+    if any(view.marks for view in found):
+        legend += "<li>◆ published elsewhere (◇ from memory)</li>"
     # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
     wide = len(everything) % 2 == 1 and (mean is not None or len(everything) == 1)
     figures = "".join(
@@ -250,7 +303,8 @@ def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, fu
     data = _inert(figure.to_json() or "")
     missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
     note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
-    caption = _paragraph(note + view.caption)
+    sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
+    caption = _paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
     label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
     return (
         f'<figure id="{anchor}"{" class=full" if full else ""}>'

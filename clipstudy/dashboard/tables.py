@@ -21,6 +21,8 @@ from clipstudy.spec import WHOLE_MODEL
 
 Z = 1.959964
 BASELINE = "baseline/"
+#: Where the pocket models' checkpoints lie.
+POCKET = "package:clipstudy/pocket/"
 LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
 #: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
 UNITS: Mapping[str, tuple[str, float, int]] = {
@@ -73,6 +75,18 @@ class Curve:
     missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result yet
     role: str = ""
     study: str = ""
+    stands_in: bool = False  #: not the model that its role is named after
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A number that others published, beside a cell of the same role, task, metric and layer."""
+
+    family: str  #: whose cell
+    layer: int
+    value: float
+    source: str
+    from_memory: bool = False  #: not read again since: no bar that a result must pass
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,7 @@ class View:
     modality: str
     curves: tuple[Curve, ...]
     baselines: tuple[tuple[str, float], ...] = ()
+    marks: tuple[Mark, ...] = ()
     caption: str = ""
     note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
 
@@ -187,6 +202,16 @@ def note_of(results: Iterable[Result]) -> str:
     for result in sorted(results, key=lambda r: r.tags.get("ended", "")):
         latest[result.study] = result
     return " ".join(dict.fromkeys(r.tags["note"] for r in latest.values() if r.tags.get("note")))
+
+
+def stands_in(result: Result) -> bool:
+    """Is the model not the one that its role is named after: a pocket model, or one of a study that says of itself
+    what it is not to be taken for? Then no number that others published is a number of it."""
+    return is_pocket(result) or bool(result.tags.get("note"))
+
+
+def is_pocket(result: Result) -> bool:
+    return result.params.get("model.checkpoint", "").startswith(POCKET)
 
 
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
@@ -304,6 +329,7 @@ def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
         missing=tuple(sorted(expected - set(by_layer))),
         role=tags.get("role", ""),
         study=study,
+        stands_in=any(stands_in(r) for r in members),
     )
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from clipstudy import checksum
 from clipstudy.errors import DataError
+from clipstudy.hub import Repository, remedy
 from clipstudy.settings import locate
 from clipstudy.spec import DatasetSpec, Modality
 
@@ -33,7 +36,7 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     # `tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files.
     "senteval": {
-        "path": ("limit", "limit_seed", "unseen_labels"),
+        "path": ("url", "checksum", "limit", "limit_seed", "unseen_labels"),
     },
     # Any table (parquet, csv, jsonl) with named text and label columns.
     "table": {
@@ -42,10 +45,43 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     # Images: tables that hold them, as the Hub's CIFAR-100 does, or a folder of class folders a split.
     "images": {
-        "path": (*_PICKED, "config", "unseen_labels"),
-        "hub": (*_PICKED, "config", "unseen_labels", "revision"),
+        "path": (*_PICKED, "config", "unseen_labels", "unreadable"),
+        "hub": (*_PICKED, "config", "unseen_labels", "unreadable", "revision"),
     },
 }
+#: reader → the splits that it reads of a Hub data set, and whether each must be there.
+SPLITS: Mapping[str, Mapping[str, bool]] = {
+    "conll2000": {"train": True, "test": False},
+    "boolq": {"train": True, "dev": True},
+    "wic": {"train": True, "dev": True},
+    "table": {"train": True, "dev": True, "test": True},
+    "images": {"train": True, "dev": False, "test": True},
+}
+
+
+@dataclass(frozen=True)
+class Released:
+    """A file as its authors released it, at an address of theirs."""
+
+    table: str  #: ``datasets.sentence_length``
+    url: str
+    checksum: str
+    path: Path  #: where the reader looks for it
+
+
+def wanted(spec: DatasetSpec) -> Repository | Released | None:
+    """What the reader takes from elsewhere: of the Hub, or a released file; None: its files are here by themselves.
+
+    Raises:
+        DataError: ``path`` is no place that a file can be put.
+    """
+    from clipstudy.data import table  # a reader, which this module cannot import at the top
+
+    if spec.hub:
+        return table.wanted(spec, SPLITS[spec.reader])
+    if spec.url is None or spec.checksum is None:
+        return None
+    return Released(f"datasets.{spec.name}", spec.url, spec.checksum, _place(spec))
 
 
 def modality(reader: str) -> Modality:
@@ -54,11 +90,32 @@ def modality(reader: str) -> Modality:
 
 
 def files(spec: DatasetSpec) -> Path:
-    """The local file or folder of ``spec``, which must exist.
+    """The local file or folder of ``spec``, which must exist and, where the table says a checksum, have that.
 
     Raises:
         DataError: it does not, with what is there instead.
     """
+    path = _place(spec)
+    if not path.exists():
+        parent = path.parent
+        there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
+        fetch = (
+            f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})." if spec.url else "Mend the path."
+        )
+        raise DataError(
+            f"[datasets.{spec.name}] path: {path} does not exist. In {parent}: {there or 'nothing'}. "
+            f"{spec.hint or fetch}"
+        )
+    if spec.checksum and (found := checksum.like(spec.checksum, path)) != spec.checksum:
+        raise DataError(
+            f"[datasets.{spec.name}] checksum: {path} is {found}, want {spec.checksum}: it is not the file that the "
+            "study was declared on. Delete it and fetch it again, or, if you mean this one, write its checksum."
+        )
+    return path
+
+
+def _place(spec: DatasetSpec) -> Path:
+    """Where ``spec.path`` is on this machine, existing or not."""
     where = f"[datasets.{spec.name}] path"
     path = locate(spec.path or "", spec.base)
     if path is None:
@@ -68,11 +125,6 @@ def files(spec: DatasetSpec) -> Path:
     if "${" in str(path):
         variable = str(path).partition("${")[2].partition("}")[0]
         raise DataError(f'{where} = "{spec.path}": {variable} is not set here. Set it, then: clipstudy retry --failed')
-    if not path.exists():
-        parent = path.parent
-        there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
-        hint = spec.hint or "Mend the path."
-        raise DataError(f"{where}: {path} does not exist. In {parent}: {there or 'nothing'}. {hint}")
     return path
 
 

@@ -7,9 +7,10 @@ What has no dev split gets one: ``development`` of train, the same share of ever
 from __future__ import annotations
 
 import io
-import warnings
+import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from clipstudy.spec import DatasetSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+log = logging.getLogger(__name__)
 
 #: What is taken for an image in a folder, by ending.
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -39,10 +42,11 @@ class Picture:
         return self.content.read_bytes() if isinstance(self.content, Path) else bytes(self.content)
 
     def open(self) -> Image:
-        """The decoded image.
+        """The decoded image, of at most 8 bits a channel.
 
         Raises:
-            DataError: it is none, or broken.
+            DataError: it is none, broken, of so many pixels that it may be meant to fill the memory, or of 32 bits a
+                channel.
         """
         return _decoded(self.read(), self.where)
 
@@ -82,14 +86,29 @@ def _decoded(content: bytes, where: str) -> Image:
     import PIL.Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            image = PIL.Image.open(io.BytesIO(content))
-            image.load()
+        image: Image = PIL.Image.open(io.BytesIO(content))
+        # Asked here, since the library only warns, and a filter of warnings is not one thread's own.
+        most = PIL.Image.MAX_IMAGE_PIXELS
+        if most and image.width * image.height > most:
+            raise ValueError(f"{image.width} × {image.height} pixels, more than the {most} that are safe to decode")
+        image.load()
+        image = _eight_bits(image)
     except Exception as error:  # each format has its own ways to be broken
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{where}: no image that can be read ({said}). Mend or remove it.") from None
     return image
+
+
+def _eight_bits(image: Image) -> Image:
+    """A grey image of 16 bits in 8, which its library would cut at 255: nearly all of it white."""
+    import numpy as np
+    import PIL.Image
+
+    if image.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a channel, of which nothing says what is white: save it with 8 or 16")
+    if not image.mode.startswith("I;16"):
+        return image
+    return PIL.Image.fromarray((np.asarray(image, dtype=np.float32) / 257 + 0.5).astype(np.uint8))
 
 
 Row = tuple[Picture, str]
@@ -99,10 +118,12 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
     """Read the three splits: ``columns`` names a table's ``image`` and ``label``, and its ``mask`` where it has one.
 
     Raises:
-        DataError: no such split, a row with no image or label, and all that ``table.load`` and ``labelled.checked``
-            refuse. What an image holds is looked at when it is opened.
+        DataError: no such split, a row with no image or label, more images that cannot be read than ``unreadable``
+            allows, and all that ``table.load`` and ``labelled.checked`` refuse. Where it allows none, what an image
+            holds is looked at when it is opened.
     """
     train, *prints, source = _split(spec, "train")
+    train, broken = _whole(spec, "train", train)
     try:
         dev, print_, _ = _split(spec, "dev")
         prints.append(print_)
@@ -110,8 +131,38 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
         if "dev" in spec.splits:
             raise
         train, dev = _cut(spec, train)
+    else:
+        dev, more = _whole(spec, "dev", dev)
+        broken += more
     test, print_, _ = _split(spec, "test")
-    return checked(spec, train, dev, test, fingerprint(p.encode() for p in (*prints, print_)), source)
+    test, more = _whole(spec, "test", test)
+    found = checked(spec, train, dev, test, fingerprint(p.encode() for p in (*prints, print_)), source)
+    return replace(found, unreadable=broken + more)
+
+
+def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], int]:
+    """The rows whose image can be read, and how many others there are; not looked for where none is allowed."""
+    if not spec.unreadable:
+        return rows, 0
+
+    def broken(row: Row) -> str | None:
+        try:
+            row[0].open()
+        except DataError as error:
+            return error.message
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        told = list(pool.map(broken, rows))
+    bad = [message for message in told if message]
+    if len(bad) > spec.unreadable * len(rows):
+        raise DataError(
+            f"[datasets.{spec.name}] {len(bad)} of {len(rows)} images of {split} cannot be read, more than the share "
+            f"that unreadable = {spec.unreadable:g} allows. The first: {bad[0]}"
+        )
+    if bad:
+        log.warning("[datasets.%s] %d of %d images of %s left out: %s", spec.name, len(bad), len(rows), split, bad[0])
+    return [row for row, message in zip(rows, told, strict=True) if not message], len(bad)
 
 
 def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]:

@@ -36,6 +36,7 @@ class Labelled(Generic[T]):
     fingerprint: str
     source: str
     dropped: int = 0  #: rows of dev and test left out, since train lacks their label
+    unreadable: int = 0  #: rows of any split left out, since nothing can read them
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipstudy import hub
 from clipstudy.data import files, fingerprint
 from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError, did_you_mean
+from clipstudy.hub import Part, Repository
 from clipstudy.spec import DatasetSpec
 
 #: What a table may be, by ending, and how `datasets` calls it.
@@ -78,7 +80,7 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
             a number that names no class; no network and nothing cached.
     """
     name = spec.splits.get(split, split)
-    folder, source = _snapshot(spec, name) if spec.hub else (files(spec), str(files(spec)))
+    folder, source = _snapshot(spec, split) if spec.hub else (files(spec), str(files(spec)))
     found = _split_files(spec, folder, source, name)
     called = {column: spec.columns.get(column, column) for column in columns}
     values: dict[str, list[Any]] = {column: [] for column in columns}
@@ -137,23 +139,19 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
     return list(found)
 
 
-def _snapshot(spec: DatasetSpec, name: str) -> tuple[Path, str]:
-    # snapshot_download reads the cache when offline; its folder is the commit.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def wanted(spec: DatasetSpec, splits: Mapping[str, bool]) -> Repository:
+    """What :func:`load` reads of the Hub for ``splits``: each with whether it must be there."""
+    parts = tuple(
+        Part(f'table for "{name}"', tuple(_patterns(spec.config, name)), required)
+        for name, required in {spec.splits.get(split, split): must for split, must in splits.items()}.items()
+    )
+    return Repository(f"datasets.{spec.name}", "hub", str(spec.hub), parts, "dataset", spec.revision)
 
-    where = f'[datasets.{spec.name}] hub = "{spec.hub}"'
-    wanted = list(_patterns(spec.config, name))
-    try:
-        folder = snapshot_download(str(spec.hub), repo_type="dataset", revision=spec.revision, allow_patterns=wanted)
-    except (LocalEntryNotFoundError, ConnectionError) as error:
-        raise DataError(
-            f"{where} is not in the Hub cache and the Hub does not answer ({type(error).__name__}). "
-            "Connect once, or name a local folder in `path`."
-        ) from None
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise DataError(f"{where}: {str(error).splitlines()[0]} Check the id, `revision` and your access.") from None
-    return Path(folder), f"{spec.hub}@{Path(folder).name}"
+
+def _snapshot(spec: DatasetSpec, split: str) -> tuple[Path, str]:
+    # Not by the name that `datasets` takes: offline it does not read the Hub's cache.
+    folder = hub.snapshot(wanted(spec, {split: True}))
+    return folder, f"{spec.hub}@{folder.name}"
 
 
 def _patterns(config: str | None, name: str) -> Iterator[str]:

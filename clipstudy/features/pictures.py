@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from clipstudy.backbones.backbone import ImageBackbone
+from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageBackbone
 from clipstudy.data.images import Picture
 from clipstudy.device import out_of_memory
 from clipstudy.errors import DeviceError, ModelError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 1
+EXTRACTION = 2
 #: Training images that an untrained model's batch norms take their statistics from.
 CALIBRATION = 256
 #: Threads that decode images: the library that does it lets go of the interpreter.
@@ -57,13 +57,17 @@ def extract(
     """
     named = dict.fromkeys(backbone.native if view == "native" else view for view in views)
     for view in named:
-        if view not in backbone.summaries:
+        if view in IMAGE_SUMMARIES and view not in backbone.summaries:
             raise ModelError(
                 f'[models.{backbone.name}] has no class token, so there is no view "{view}" of it. Write "native" in '
                 "the task's views: it reads the class token where a model has one."
             )
     key = _key(backbone, pictures)
-    shapes = {(view, layer): (len(pictures), backbone.widths[layer]) for view in named for layer in layers}
+    shapes = {
+        (view, layer): (len(pictures), view_of.image_width(view, backbone.widths[layer]))
+        for view in named
+        for layer in layers
+    }
     with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as found:
         if found.layers:
             calibrate(backbone, pictures, batch_size)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 #: What ``extract`` can be asked for. ``native`` is the model's own among cls, last and eot.
 VIEWS = ("mean", "native", *SUMMARIES, "span")
+#: A view that keeps some of an image's layout: the means over its four quarters, one after another.
+QUARTERS = "2x2"
 #: The same of images: ``native`` is the model's own among gap and cls.
-IMAGE_VIEWS = ("native", *IMAGE_SUMMARIES)
+IMAGE_VIEWS = ("native", *IMAGE_SUMMARIES, QUARTERS)
 VIEWS_OF: Mapping[Modality, tuple[str, ...]] = {"text": VIEWS, "image": IMAGE_VIEWS}
 
 
@@ -67,14 +69,23 @@ def at(states: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> t
     return states[list(rows), list(positions)].float()
 
 
+def image_width(view: str, channels: int) -> int:
+    """Size of an image's vector where its states have ``channels``."""
+    return 4 * channels if view == QUARTERS else channels
+
+
 def of_image(states: ImageStates, view: str) -> torch.Tensor:
-    """``gap`` or ``cls`` of each image: ``[B, C]``, float32.
+    """``gap`` or ``cls`` of each image: ``[B, C]``, float32; of ``2x2`` ``[B, 4 C]``, channel by channel.
 
     Raises:
         KeyError: the model has no class token.
     """
     if view == "gap":
         return states.map.float().mean(dim=(2, 3))
+    if view == QUARTERS:
+        from torch.nn.functional import adaptive_avg_pool2d
+
+        return adaptive_avg_pool2d(states.map.float(), 2).flatten(1)
     if states.cls is None:
         raise KeyError(view)
     return states.cls.float()

@@ -77,6 +77,45 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [_scaled(np.asarray(x), mean, scale) for x in (train, *others)]
 
 
+@dataclass(frozen=True)
+class Principal:
+    """The leading principal components of a training split (Pearson 1901; Hotelling 1933)."""
+
+    mean: np.ndarray  #: of the training split, float64 ``[d]``
+    components: np.ndarray  #: orthonormal columns, the one with most variance first, float64 ``[d, k]``
+    explained: float  #: share of the training split's variance that they hold
+
+    def project(self, x: np.ndarray) -> np.ndarray:
+        """``[n, d]`` → its coordinates, float32 ``[n, k]``."""
+        out = np.empty((len(x), self.components.shape[1]), dtype=np.float32)
+        for start in range(0, len(x), _ROWS):
+            out[start : start + _ROWS] = (x[start : start + _ROWS] - self.mean) @ self.components
+        return out
+
+
+def principal(train: np.ndarray, width: int) -> Principal:
+    """The ``width`` leading principal components of ``train`` ``[n, d]``; fewer where it varies in fewer directions.
+
+    By the covariance's eigenvectors, in float64 and a block of rows at a time: a library's PCA would hold copies of a
+    split that may be larger than memory has room for twice.
+    """
+    from scipy.linalg import eigh
+
+    rows, d = train.shape
+    mean = sum((block.sum(axis=0) for block in _blocks(train)), np.zeros(d)) / rows
+    scatter = sum(((block - mean).T @ (block - mean) for block in _blocks(train)), np.zeros((d, d)))
+    values, vectors = eigh(scatter, subset_by_index=[max(0, d - width), d - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
+    # What is left over in float64 is no direction; standardised afterwards it would become one.
+    kept = max(1, int((values > values[0] * d * np.finfo(np.float64).eps).sum()))
+    vectors = vectors[:, :kept]
+    # An eigenvector's sign is anybody's choice, and a probe's start depends on it: its largest entry is positive.
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)]
+    total = float(np.trace(scatter))
+    explained = float(values[:kept].sum()) / total if total > 0 else 1.0
+    return Principal(mean, vectors * np.where(largest < 0, -1.0, 1.0), min(explained, 1.0))
+
+
 def _scaled(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     out = np.empty(x.shape, dtype=np.float32)
     for start in range(0, len(x), _ROWS):

@@ -19,22 +19,25 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks.task import BadOption, Bench, Needs
+from clipstudy.tasks.task import LATER, BadOption, Bench, Needs
 
 if TYPE_CHECKING:
     from clipstudy.data.images import Picture
     from clipstudy.data.labelled import Labelled
     from clipstudy.features.collect import Vectors
     from clipstudy.features.extract import Text
-    from clipstudy.probes.mlp import Inputs, ProbeFit, Recipe
+    from clipstudy.probes.inputs import Inputs, Principal
+    from clipstudy.probes.mlp import ProbeFit, Recipe
 
 METHOD = 1
 NEEDS = Needs.VECTORS
@@ -68,12 +71,15 @@ class Options:
     """Keys of ``[tasks.NAME.options]``."""
 
     profile: Literal["default", "senteval", "jawahar", "images"] = "default"
-    views: tuple[Literal["mean", "native", "cls", "last", "eot", "gap"], ...] = (
+    views: tuple[Literal["mean", "native", "cls", "last", "eot", "gap", "2x2"], ...] = (
         "mean",
         "native",
     )  #: the first is the headline
     probes: tuple[Literal["mlp", "linear"], ...] = ("mlp", "linear")  #: the first is the headline
     standardise: bool = True  #: per dimension, on the training split
+    #: Most dimensions that a probe is shown: wider features are reduced to their principal components on the training
+    #: split and standardised again, so that neither layer nor model has more of them. None: all.
+    width: int | None = field(default=None, metadata=LATER)
     control: bool = True  #: measure selectivity with a control task (Hewitt & Liang 2019)
     hidden: int = 50  #: hidden units of the MLP
     dropout: float = 0.0
@@ -96,6 +102,9 @@ class Options:
         for key in ("hidden", "batch_size", "epoch_size", "max_epoch", "draws"):
             if getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+        if self.width is not None and (self.width < 1 or not self.standardise):
+            want = "1 or more" if self.standardise else "none, or standardise = true"
+            raise BadOption("width", f"found {self.width}, want {want}")
         if self.control and self.profile == "images":
             raise BadOption("control", "found true, but an image has no word to draw a label for. Want false")
         if not 0 <= self.dropout < 1:
@@ -216,6 +225,10 @@ def measure(
     truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
     control = _control(data, truth, len(number)) if options.control and isinstance(data, Sentences) else None
 
+    # By what a view is called: the model's own summary is a view that may be asked for by name too.
+    shown: dict[str, _Shown] = {}
+    for view in options.views:
+        shown.setdefault(features.called(view), _Shown(features, view, parts, options))
     fits: dict[Arm, list[list[ProbeFit]]] = {}
     asked = arms(options)
     # Each probe has its own capacity to learn by heart, so each has its own control; the headline view stands for all.
@@ -224,12 +237,12 @@ def measure(
     in_all, done = members * sum(map(len, wanted.values())), 0
     for arm in asked:
         same = [a for a in fits if a.probe == arm.probe and features.called(a.view) == features.called(arm.view)]
-        if same:  # the model's own summary is a view that was asked for by name too
+        if same:
             fits[arm] = [found[:1] for found in fits[same[0]]]
             done += members * len(wanted[arm])
             continue
         fits[arm] = fit(
-            [_inputs(features, layer, arm.view, parts, options.standardise) for layer in layers],
+            [partial(shown[features.called(arm.view)].inputs, layer) for layer in layers],
             wanted[arm],
             len(number),
             recipe(options, arm.probe),
@@ -257,6 +270,7 @@ def measure(
             "items/dropped": Estimate(data.labelled.dropped),
             "classes": Estimate(len(number)),
             **unread,
+            **({"items/unreadable": Estimate(data.labelled.unreadable)} if isinstance(data, Images) else {}),
         }
         params: dict[str, str] = {}
         for arm, found in fits.items():
@@ -267,6 +281,9 @@ def measure(
             )
             metrics[f"{arm.prefix}dev_accuracy"] = Estimate(float(np.mean(task.dev_accuracy)))
             metrics[f"{arm.prefix}one_class"] = Estimate(float(task.one_class.mean()))
+            if options.width is not None and arm.probe == options.probes[0]:
+                explained = shown[features.called(arm.view)].explained(layer)
+                metrics[f"{arm.prefix}explained_variance"] = Estimate(explained)
             metrics[f"{arm.prefix}epochs"] = Estimate(float(np.mean(task.epochs)))
             if len(options.l2) > 1:
                 params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{v:g}" for v in task.l2)
@@ -331,17 +348,33 @@ def _selectivity(
     }
 
 
-def _inputs(features: Vectors, layer: int, view: str, parts: Sequence[Any], standardised: bool) -> Callable[[], Inputs]:
-    def load() -> Inputs:
+class _Shown:
+    """What probes are shown of one view, layer by layer."""
+
+    def __init__(self, features: Vectors, view: str, parts: Sequence[Any], options: Options) -> None:
+        self._features, self.view, self._options = features, view, options
+        self._ends = list(itertools.accumulate(len(part) for part in parts))[:-1]
+        self._principal: dict[int, Principal] = {}  #: layer → its components: each probe reads them again
+
+    def inputs(self, layer: int) -> Inputs:
+        """Features of ``layer`` in three splits. Each call reads them anew: they may not fit in memory together."""
         import numpy as np
 
-        from clipstudy.probes.mlp import Inputs, standardise
+        from clipstudy.probes.inputs import Inputs, principal, standardise
 
-        vectors = features.vectors(layer, view)
-        split = np.split(vectors, np.cumsum([len(part) for part in parts])[:-1])
-        return Inputs(*(standardise(*split) if standardised else split))
+        split = np.split(self._features.vectors(layer, self.view), self._ends)
+        if self._options.standardise:
+            split = standardise(*split)
+        width = self._options.width
+        if width is not None and split[0].shape[1] > width:
+            if layer not in self._principal:
+                self._principal[layer] = principal(split[0], width)
+            split = standardise(*map(self._principal[layer].project, split))
+        return Inputs(*split)
 
-    return load
+    def explained(self, layer: int) -> float:
+        """Share of the training split's variance that probes were shown."""
+        return self._principal[layer].explained if layer in self._principal else 1.0
 
 
 def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:

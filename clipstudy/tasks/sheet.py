@@ -43,5 +43,5 @@ def contact_sheet(images: Any, captions: Sequence[str], title: str, columns: int
             caption = caption[:-1]
         draw.text((x, y + height * times + 1), caption, fill=INK, font=font)
     held = io.BytesIO()
-    sheet.save(held, format="png", optimize=True)
+    sheet.save(held, format="png")
     return held.getvalue()

@@ -165,9 +165,15 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         raise BadOption("options", str(error)) from None
 
 
+#: Metadata of an option that a later version added. At its default it is left out of :func:`plain`, so that it changes
+#: no digest by itself: what was measured before stays what it was.
+LATER = {"later": True}
+
+
 def plain(opts: Any) -> dict[str, Any]:
-    """Options as JSON values, defaults included: what enters the digest and the run's parameters."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(opts).items()}
+    """Options as JSON values, defaults included (but :data:`LATER` ones): what enters the digest and the parameters."""
+    unsaid = {f.name for f in fields(opts) if f.metadata.get("later") and getattr(opts, f.name) == f.default}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(opts).items() if k not in unsaid}
 
 
 def _fitted(key: str, value: Any, hint: Any) -> Any:

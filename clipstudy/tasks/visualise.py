@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 from clipstudy.tasks.classify import Images
 from clipstudy.tasks.sheet import contact_sheet
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
@@ -94,7 +94,6 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
-    import numpy as np
 
     from clipstudy.probes import activation
 
@@ -134,24 +133,10 @@ def measure(
             # Their images show the prior alone.
             "items/silent": Estimate(int((fitted.activation.reshape(shape) == 0).all(0).sum())),
         }
-        word = "set" if options.objective == "neurons" else "channel"
-        sheets = [
-            Artifact(
-                f"images_seed_{seed}.png",
-                contact_sheet(
-                    fitted.images[rows],
-                    [
-                        f"{word} {target.number}: {value:.3g}"
-                        for target, value in zip(targets[layer], fitted.activation[rows], strict=True)
-                    ],
-                    f"{given.spec.title}, layer {layer}: what excites a {word}, and how much ({options.objective} "
-                    f"objective, {options.steps} steps, seed {seed})",
-                ),
-            )
-            for seed, rows in zip(seeds, np.arange(len(asked)).reshape(shape), strict=True)
-        ]
-        table = Artifact("images.csv", _csv(word, asked, fitted, natural.activation[layer], looks))
-        yield Outcome(layer=layer, metrics=found, artifacts=(table, *sheets))
+        table = Artifact("images.csv", _csv(asked, fitted, natural.activation[layer], looks, options))
+        yield Outcome(
+            layer=layer, metrics=found, artifacts=(table, *_sheets(given.spec, layer, seeds, asked, fitted, options))
+        )
 
 
 def _targets(given: Frozen, layers: Sequence[int], options: Options) -> dict[int, list[Target]]:
@@ -193,8 +178,8 @@ def _natural(
     for rows, pixels in batches(given.backbone, some, given.spec.batch_size):
         states = given.backbone.states(pixels, list(targets))
         for layer, own in units.items():
-            values = activation.responses(states[layer].map, options.objective).cpu()[:, own]
-            reached[layer].append(values.mean(-1).double().numpy())
+            values = activation.responses(states[layer].map, options.objective)
+            reached[layer].append(values[:, own.to(values.device)].mean(-1).double().cpu().numpy())
         shown = F.interpolate(
             (pixels * deviation + mean).clamp(0, 1), (options.size,) * 2, mode="bilinear", antialias=True
         )
@@ -235,17 +220,41 @@ def _reached(fitted: Fitted, natural: NDArray[Any], shape: tuple[int, int], opti
     }
 
 
+def _sheets(
+    model: ModelSpec,
+    layer: int,
+    seeds: Sequence[int],
+    asked: Sequence[tuple[Target, int]],
+    fitted: Fitted,
+    options: Options,
+) -> Iterator[Artifact]:
+    """A contact sheet of each seed's images."""
+    for seed in seeds:
+        rows = [row for row, (_, own) in enumerate(asked) if own == seed]
+        captions = [f"{_word(options)} {asked[row][0].number}: {fitted.activation[row]:.3g}" for row in rows]
+        title = (
+            f"{model.title}, layer {layer}: what excites a {_word(options)}, and how much ({options.objective} "
+            f"objective, {options.steps} steps, seed {seed})"
+        )
+        yield Artifact(f"images_seed_{seed}.png", contact_sheet(fitted.images[rows], captions, title))
+
+
+def _word(options: Options) -> str:
+    """What a target's number counts."""
+    return "set" if options.objective == "neurons" else "channel"
+
+
 def _csv(
-    word: str,
     asked: Sequence[tuple[Target, int]],
     fitted: Fitted,
     natural: NDArray[Any],
     looks: Mapping[str, NDArray[Any]],
+    options: Options,
 ) -> bytes:
     """A row an image."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([word, "seed", "activation", "noise", "natural_mean", "natural_highest", *looks])
+    table.writerow([_word(options), "seed", "activation", "noise", "natural_mean", "natural_highest", *looks])
     for row, (target, seed) in enumerate(asked):
         column = row % natural.shape[1]
         known = (fitted.activation[row], fitted.noise[row], natural[:, column].mean(), natural[:, column].max())

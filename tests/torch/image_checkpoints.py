@@ -12,11 +12,12 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from clipstudy.pocket import models as pocket
 from clipstudy.spec import ModelSpec
+from tests.torch import own_models
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,30 @@ def of_timm(architecture: str, args: dict[str, Any], native: str, sides: tuple[i
     return Sample(spec, native, "patch_size" not in args, cls, sides)
 
 
+def of_own(factory: str, modules: tuple[str, ...], sides: tuple[int, ...], folder: Path) -> Sample:
+    """A model that no library knows; :data:`OWN` must be trusted to load it."""
+    torch.manual_seed(9)
+    folder.mkdir(parents=True)
+    save_model(unsettle(getattr(own_models, factory)()), str(folder / "weights.safetensors"))
+    cls = factory == "Patches"
+    spec = ModelSpec(
+        folder.name,
+        "torch",
+        f"{own_models.__name__}:{factory}",
+        len(modules),
+        modality="image",
+        pretrained=str(folder / "weights.safetensors"),
+        view="cls" if cls else None,
+        modules=modules,
+        size=32,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.3, 0.2, 0.1),
+    )
+    return Sample(spec, "cls" if cls else "gap", not cls, cls, sides)
+
+
+#: The package of the models that no library knows.
+OWN = own_models.__name__.rpartition(".")[0]
 SMALL_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "num_heads": 2}
 BUILDERS = {
     **{name: partial(of_pocket, name) for name in ("clip-resnet", "clip-vit", "resnet", "vit", "vit-pairs")},
@@ -91,6 +116,8 @@ BUILDERS = {
     "convnext": partial(
         of_timm, "convnext_tiny", {"depths": [1, 1, 2, 1], "dims": [4, 8, 12, 16]}, "gap", (8, 8, 4, 2, 1), False
     ),
+    "own-stages": partial(of_own, "Convolutions", ("stages.0", "stages.1", "stages.2"), (16, 8, 4, 2)),
+    "own-patches": partial(of_own, "Patches", ("blocks.0", "blocks.1", "blocks.2"), (4,) * 4),
 }
 
 

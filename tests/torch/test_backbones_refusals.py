@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks, checkpoint
+from clipstudy.backbones import blocks
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
@@ -79,7 +79,7 @@ def test_what_the_hub_cache_holds_is_taken(cached, bert):
 
 
 def test_what_the_hub_cache_lacks_is_said(cached):
-    refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "hf download owner/other")
+    refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "clipstudy fetch --study FILE --model")
     refused(replace(cached, revision="v9"), 'at revision "v9"', "not in the local cache")
 
 
@@ -91,7 +91,7 @@ def test_what_the_hub_says_is_passed_on(bert, monkeypatch, error, words):
     def answer(*_args, **_kwargs):
         raise error("404", response=SimpleNamespace(headers={}, request=None))
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", answer)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
     refused(replace(bert, checkpoint="owner/tiny", revision="v9"), words)
 
 
@@ -163,6 +163,23 @@ def test_tokenizers_that_are_absent_or_too_large(bert):
     refused(replace(bert, init="random"), "ids up to 66, but the model embeds 20 tokens")
 
 
+def test_another_models_tokenizer(bert, tmp_path, caplog):
+    gpt2 = checkpoints.gpt2(tmp_path / "gpt2").spec
+    folder = Path(gpt2.checkpoint)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    for file in Path(bert.checkpoint).glob("*token*"):
+        shutil.copy(file, folder)
+    refused(gpt2, "bos_token_id is 261, which its tokenizer does not know", "put the model's own tokenizer files")
+
+    config = Path(bert.checkpoint) / "config.json"
+    backbones.load(bert, "cpu")
+    assert "is it the model's own?" not in caplog.text
+    config.write_text(config.read_text().replace('"vocab_size": 67', '"vocab_size": 80'))
+    backbones.load(replace(bert, init="random"), "cpu")
+    assert "its tokenizer knows 67 of the 80 tokens that the model embeds; is it the model's own?" in caplog.text
+
+
 def test_models_that_are_not_one_stack_of_text(bert):
     folder = Path(bert.checkpoint)
     for config, words in (
@@ -200,10 +217,9 @@ def test_weights_given_as_a_file(tower, tmp_path):
     refused(replace(named, pretrained=str(file)), "not safetensors", "can run code")
 
 
-def test_another_gelu_than_the_weights_is_warned_of(tower, monkeypatch, caplog):
-    from clipstudy.backbones import from_open_clip
-
-    monkeypatch.setattr(from_open_clip.open_clip, "download_pretrained", lambda _tag: "/nowhere/x.safetensors")
+def test_another_gelu_than_the_weights_is_warned_of(tower, monkeypatch, caplog, tmp_path):
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_args, **_more: str(tmp_path))
     spec = replace(tower, checkpoint="ViT-B-32", layers=12, pretrained="openai")
     with caplog.at_level(logging.WARNING):
         refused(spec, "corrupt or was cut short")

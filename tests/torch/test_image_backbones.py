@@ -12,16 +12,22 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file
 from timm.data import create_transform, resolve_data_config
+from torchvision.transforms.functional import normalize, to_tensor
 
-from clipstudy import backbones
+from clipstudy import backbones, tasksfile
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
-from tests.torch import image_checkpoints
-from tests.torch.image_checkpoints import BUILDERS, Sample, picture
+from tests.torch import image_checkpoints, own_models
+from tests.torch.image_checkpoints import BUILDERS, OWN, Sample, picture
 
 COMMIT = "c0ffee" + "0" * 34
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch):
+    monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,9 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(samples):
-    return {name: backbones.load(sample.spec, "cpu") for name, sample in samples.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
+        return {name: backbones.load(sample.spec, "cpu") for name, sample in samples.items()}
 
 
 @pytest.fixture(params=list(BUILDERS))
@@ -50,8 +58,23 @@ def library(sample: Sample):
     if sample.spec.source == "open_clip":
         model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         return model.eval(), transform
+    if sample.spec.source == "torch":
+        return own_model(sample.spec)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     return model, create_transform(**resolve_data_config({}, model=model), is_training=False)
+
+
+def own_model(spec: ModelSpec):
+    """The model of ``tests.torch.own_models``, and what its table says of its pictures."""
+    model = getattr(own_models, spec.checkpoint.partition(":")[2])().eval()
+    load_model(model, spec.pretrained)
+
+    def transform(image):
+        side, left, top = min(image.size), *((n - min(image.size)) // 2 for n in image.size)
+        small = image.resize((32, 32), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        return normalize(to_tensor(small), spec.mean, spec.std)
+
+    return model, transform
 
 
 def close(mine, theirs):
@@ -135,7 +158,7 @@ def test_the_last_layer_is_what_the_librarys_head_reads(samples, loaded, name):
     pixels = batch(backbone)
     last = backbone.states(pixels, [backbone.depth])[backbone.depth]
     with torch.no_grad():
-        if sample.spec.source == "timm":
+        if sample.spec.source != "open_clip":
             tokens = last.map if sample.maps else last.map.flatten(2).transpose(1, 2)
             theirs = model.forward_features(pixels)
             if sample.maps:
@@ -183,6 +206,21 @@ def test_every_kind_of_image_is_turned_to_rgb(loaded, mode):
     for name in ("clip-vit", "vit"):
         pixels = loaded[name].preprocess(image)
         assert pixels.shape == (3, 64, 64) and pixels.dtype == torch.float32 and pixels.isfinite().all()
+
+
+def test_a_pass_ends_at_the_highest_layer_asked_for(loaded, name):
+    backbone, reached = loaded[name], []
+    stages = backbone._anatomy.stages
+    hooks = [stage.register_forward_pre_hook(lambda *_, k=k: reached.append(k)) for k, stage in enumerate(stages, 1)]
+    try:
+        for layers in ([0], [1], [2, 0]):
+            reached.clear()
+            backbone.states(batch(backbone, 1), layers)
+            # What enters stage 1 is known only as it is called.
+            assert reached == list(range(1, max(1, *layers) + 1))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def test_final_norm_is_applied_to_the_last_layer_alone(samples, loaded):
@@ -286,6 +324,21 @@ def test_untrained_models_by_their_librarys_names_need_no_file(source, checkpoin
     assert backbone.preprocess(picture()).shape == (3, 224, 224)
 
 
+def test_the_papers_names_are_the_libraries():
+    """Every image model of the study is published under its name, and computes the GELU that its weights learnt."""
+    study = tasksfile.load(Path(__file__).parents[2] / "tasks.toml")
+    models = [model for model in study.models.values() if model.modality == "image"]
+    for model in (m for m in models if m.init == "pretrained"):
+        if model.source == "timm":
+            assert model.checkpoint in timm.list_pretrained()
+        else:
+            tag = open_clip.get_pretrained_cfg(model.checkpoint, model.pretrained)
+            assert tag["quick_gelu"] and open_clip.get_model_config(model.checkpoint)["quick_gelu"]
+        twins = [m for m in models if m.twin_of == model.name]
+        assert len(twins) == 3 and {m.init for m in twins} == {"random"}, model.name
+    assert len({m.role for m in models if m.role}) == 6
+
+
 def test_weights_by_timms_names_come_from_the_hub_as_safetensors(tmp_path, monkeypatch):
     model = timm.create_model("resnet18.tv_in1k", pretrained=False)
     folder = tmp_path / "hub" / "models--timm--resnet18.tv_in1k"
@@ -305,7 +358,7 @@ def test_weights_by_timms_names_come_from_the_hub_as_safetensors(tmp_path, monke
         close(backbone.states(batch(backbone), [4])[4].map, model.eval().forward_features(batch(backbone)))
     for reference in ("timm/resnet18.tv_in1k", "hf-hub:timm/resnet18.tv_in1k"):
         assert backbones.load(replace(spec, checkpoint=reference), "cpu").resolved["checkpoint"] == COMMIT
-    refused(replace(spec, checkpoint="resnet18.a1_in1k"), "not in the local cache", "hf download timm/resnet18.a1_in1k")
+    refused(replace(spec, checkpoint="resnet18.a1_in1k"), "not in the local cache", "clipstudy fetch")
 
 
 # --- refusals

@@ -86,6 +86,14 @@ def test_every_view_by_hand():
     assert found.called("native") == "cls" and found.called("gap") == "gap"
 
 
+def test_quarters_keep_the_layout():
+    """On a map of 2 × 2 each quarter is a place; its four values stand together, channel by channel."""
+    found = extract(Counting(), views=("gap", "2x2"))
+    assert found.vectors(0, "2x2")[0].tolist() == [9, 11, 8, 12]
+    assert found.vectors(1, "2x2")[4].tolist() == [50, 52, 49, 53] * 2
+    assert np.array_equal(found.vectors(2, "2x2").reshape(5, 3, 4).mean(axis=2), found.vectors(2, "gap"))
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 100])
 def test_the_batch_changes_nothing(batch_size):
     backbone = Counting()
@@ -254,10 +262,21 @@ class TestClassify:
             assert len(table) == 40 and "gap/mlp/seed_0" in table.column_names
             assert outcome.params["resolved.input"] and outcome.params["resolved.data"].startswith("sha256:")
 
-    def test_siblings_do_not_matter(self, folder, tmp_path):
-        group = self.group(image_checkpoints.of_pocket("resnet", tmp_path / "resnet").spec, folder)
+    @pytest.mark.parametrize("given", [{}, {"width": 40, "views": ["gap", "native", "2x2"], "probes": ["linear"]}])
+    def test_siblings_do_not_matter(self, given, folder, tmp_path):
+        group = self.group(image_checkpoints.of_pocket("resnet", tmp_path / "resnet").spec, folder, **given)
         together, alone = self.outcomes(group, (1, 2, 4)), self.outcomes(group, (2,))
         assert together[2].numbers() == alone[2].numbers()
+
+    def test_equal_width_says_what_it_leaves_out(self, folder, tmp_path):
+        spec = image_checkpoints.of_pocket("resnet", tmp_path / "resnet").spec
+        given = {"width": 40, "views": ["gap", "native", "2x2"], "max_epoch": 1}
+        for layer, outcome in self.outcomes(self.group(spec, folder, **given), (1, 4)).items():
+            wide = backbones.load(spec, "cpu").widths[layer]
+            held = {v: outcome.metrics[f"{v}explained_variance"].value for v in ("", "native/", "2x2/")}
+            assert held[""] == held["native/"], "its own summary is the mean over places, reduced once for both"
+            assert (held[""] < 1) is (wide > 40) and (held["2x2/"] < 1) is (4 * wide > 40)
+            assert "linear/explained_variance" not in outcome.metrics
 
     def test_an_untrained_twin(self, folder, tmp_path):
         spec = replace(image_checkpoints.of_pocket("clip-resnet", tmp_path / "m").spec, init="random", init_seed=1)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from benchmarks.plain import fit_grid, fit_one
 from clipstudy.errors import DataError
 from clipstudy.probes import mlp
+from clipstudy.probes.inputs import principal
 from clipstudy.probes.mlp import JAWAHAR, LINEAR, SENTEVAL, Inputs, Labels, ProbeFit, Recipe, fit, standardise
 from clipstudy.probes.stack import Member, Shape, Stream
 
@@ -222,6 +224,40 @@ def test_standardised_on_train_alone() -> None:
     assert np.allclose(a[:, :2].mean(0), 0, atol=1e-4) and np.allclose(a[:, :2].std(0), 1, atol=1e-3)
     assert not a[:, 2:].any() and not b[:, 2:].any()  # constant on train: nothing to learn from, never NaN
     assert not np.allclose(b[:, :2].mean(0), 0, atol=1e-6)  # test by train's mean, not its own
+
+
+class TestPrincipal:
+    def made(self, n: int = 300) -> np.ndarray:
+        draw = np.random.default_rng(3)
+        return draw.standard_normal((n, 12)) @ draw.standard_normal((12, 12)) + 5
+
+    def test_they_are_the_librarys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("clipstudy.probes.inputs._ROWS", 64)
+        train, test = np.split(self.made(), [200])
+        found, theirs = principal(train, 5), PCA(5).fit(train)
+        assert found.explained == pytest.approx(theirs.explained_variance_ratio_.sum())
+        mine, other = found.project(test), theirs.transform(test)
+        np.testing.assert_allclose(mine, other * np.sign((mine * other).sum(axis=0)), rtol=1e-4, atol=1e-4)
+        assert mine.dtype == np.float32 and mine.shape == (100, 5)
+        assert (found.components.max(axis=0) >= -found.components.min(axis=0)).all(), "the sign is settled"
+
+    def test_all_of_them_keep_every_distance(self) -> None:
+        x = self.made()
+        found = principal(x, 12)
+        assert found.explained == pytest.approx(1)
+        mine = found.project(x)
+        np.testing.assert_allclose(np.linalg.norm(mine[0] - mine, axis=1), np.linalg.norm(x[0] - x, axis=1), rtol=1e-4)
+
+    @pytest.mark.parametrize("rank", [0, 1, 4])
+    def test_no_direction_that_is_rounding_alone(self, rank: int) -> None:
+        """Standardised afterwards, what is left of a direction without variance would be noise of variance 1."""
+        draw = np.random.default_rng(0)
+        x = draw.standard_normal((50, rank)) @ draw.standard_normal((rank, 12)) + 3
+        found = principal(x, 8)
+        assert found.components.shape == (12, max(rank, 1)) and found.explained == pytest.approx(1)
+        assert principal(self.made(5), 8).components.shape == (12, 4), "five rows span four directions"
+        (projected,) = standardise(found.project(x))
+        assert np.isfinite(projected).all()
 
 
 def test_a_wide_input_is_standardised_in_blocks_as_at_once() -> None:

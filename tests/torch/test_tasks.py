@@ -18,7 +18,7 @@ from clipstudy.errors import DataError
 from clipstudy.features.extract import Coverage, Text
 from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec
-from clipstudy.tasks import classify, phrase_clusters
+from clipstudy.tasks import classify, phrase_clusters, task
 from clipstudy.tasks.task import BadOption, Bench, options
 
 WIDTH = 16
@@ -109,6 +109,34 @@ class TestClassify:
         assert outcome.metrics["accuracy"].value > 0.95
         assert ("l2_chosen" in outcome.params) == (profile != "default")
         assert ("selectivity" in outcome.metrics) == (profile == "default")
+
+    def test_equal_width_shows_the_main_directions_alone(self) -> None:
+        """A label that half of the dimensions share survives on one; a label in one dimension of sixteen does not."""
+        data = sentences()
+        features = known(data, {1: 6.0, 2: 0.0})
+        labels = np.array(
+            [int(v) for p in (data.labelled.train, data.labelled.dev, data.labelled.test) for v in p.labels]
+        )
+        features.table[2, "mean"][:, :8] += 2 * labels[:, None]
+        opts = options(tasks.load("classify"), {"views": ["mean"], "control": False, "max_epoch": 40, "width": 1})
+        found = {o.layer: o.metrics for o in classify.measure(features, data, [1, 2], (0, 1), opts, Bench())}
+        assert found[1]["accuracy"].value < 0.8 < 0.95 < found[2]["accuracy"].value
+        assert 1 / WIDTH < found[1]["explained_variance"].value < 0.2 < found[2]["explained_variance"].value < 0.5
+
+    def test_a_width_that_nothing_exceeds_changes_nothing(self) -> None:
+        plain, wide = classified({1: 1.0}), classified({1: 1.0}, width=WIDTH)
+        more = {"explained_variance": 1.0, "native/explained_variance": 1.0}
+        assert wide[1].numbers() == plain[1].numbers() | more
+
+    def test_width_changes_digests_where_it_is_said_alone(self) -> None:
+        kind = tasks.load("classify")
+        assert "width" not in task.plain(options(kind, {}))
+        assert task.plain(options(kind, {"width": 8}))["width"] == 8
+        assert "decimals" in task.plain(options(tasks.load("phrase_clusters"), {})), "an old one stays in, said or not"
+        assert "width" not in task.plain(options(tasks.load("classify_pairs"), {}))
+        for given in ({"width": 0}, {"width": 8, "standardise": False}, {"width": 8, "profile": "senteval"}):
+            with pytest.raises(BadOption, match="width"):
+                options(kind, given)
 
     def test_one_class_is_flagged(self) -> None:
         """Features so small that no probe leaves its start: it says one class only, and the run says so."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,65 @@ class TestTables:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
         with pytest.raises(DataError, match="here: no image that can be read"):
             Picture(encoded(1), "here", "train").open()
+
+    def test_a_picture_that_claims_to_be_huge(self) -> None:
+        """Refused by its header, whatever the thread and its filter of warnings; nothing of it is decoded."""
+
+        def chunk(kind: bytes, held: bytes) -> bytes:
+            return len(held).to_bytes(4) + kind + held + zlib.crc32(kind + held).to_bytes(4)
+
+        for side in (12_000, 50_000):
+            head = side.to_bytes(4) * 2 + bytes([8, 2, 0, 0, 0])
+            bomb = (
+                b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with pytest.raises(DataError, match=r"here: no image that can be read .*pixels"):
+                    Picture(bomb, "here", "train").open()
+
+    def test_sixteen_bits_are_not_cut_at_255(self) -> None:
+        held = io.BytesIO()
+        Image.fromarray(np.array([[0, 257, 32_768, 65_535]], dtype=np.uint16)).save(held, format="png")
+        found = Picture(held.getvalue(), "here", "train").open()
+        assert np.asarray(found.convert("RGB"))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+    def test_a_range_that_nothing_says(self) -> None:
+        held = io.BytesIO()
+        Image.fromarray(np.array([[0.0, 0.5]], dtype=np.float32)).save(held, format="tiff")
+        with pytest.raises(DataError, match="32 bits a channel"):
+            Picture(held.getvalue(), "here", "train").open()
+
+    @pytest.mark.parametrize(
+        ("mode", "kind"), [("L", "png"), ("CMYK", "jpeg"), ("LA", "png"), ("P", "gif"), ("1", "png")]
+    )
+    def test_every_kind_of_image_is_read(self, mode: str, kind: str) -> None:
+        held = io.BytesIO()
+        Image.new("RGB", (4, 4), (250, 250, 250)).convert(mode).save(held, format=kind)
+        found = Picture(held.getvalue(), "here", "train").open().convert("RGB")
+        assert np.asarray(found).min() > 230
+
+    def test_a_few_broken_images_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        rows = made(50)
+        rows[7], rows[31] = (b"torn", 2), (encoded(31)[:40], 1)
+        folder = cifar(tmp_path, {"train": rows, "dev": made(10), "test": [*made(19), (b"torn", 4)]})
+        found = images.read(of(folder, unreadable=0.05))
+        assert [number(p) for p in found.train.items] == [i for i in range(50) if i not in (7, 31)]
+        assert found.train.labels[7] == NAMES[8 % 5] and len(found.test) == 19 and found.unreadable == 3
+        assert images.read(of(folder)).unreadable == 0, "nothing is looked at where nothing is allowed"
+        with pytest.raises(DataError, match=r"2 of 50 images of train cannot be read.*0\.03 allows.*row 7"):
+            images.read(of(folder, unreadable=0.03))
+
+    def test_classes_missing_from_a_split(self, tmp_path: Path) -> None:
+        """One that test lacks is no harm; one that train lacks cannot be learnt."""
+        some = [row for row in made(30) if row[1] != 3]
+        found = images.read(of(cifar(tmp_path / "a", {"train": made(50), "dev": made(10), "test": some})))
+        assert found.classes == tuple(NAMES) and "dolphin" not in found.test.labels
+        folder = cifar(tmp_path / "b", {"train": some, "dev": some, "test": made(30)})
+        with pytest.raises(DataError, match='label "dolphin" is in test but not in train'):
+            images.read(of(folder))
+        found = images.read(of(folder, unseen_labels="drop"))
+        assert found.dropped == 6 and len(found.test) == 24
 
     def test_absent_images_and_labels(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="row 2"):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clipstudy import data, tasks, tasksfile
+from clipstudy import data, spec, tasks, tasksfile
 from clipstudy.backbones.described import has_attention
 from clipstudy.cli import selecting
 from clipstudy.errors import StudyError
-from clipstudy.job import Selection, keys, plan
-from clipstudy.spec import ModelSpec, Study, digest
+from clipstudy.job import Selection, keys, layer_label, plan
+from clipstudy.spec import ModelSpec, Study, digest, model_from, task_from
 from clipstudy.tasks.task import options
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,10 @@ def test_a_tasks_modality_is_its_readers() -> None:
             'options = { profile = "senteval" }',
             '[tasks.scenes.options] profile: found "senteval". What exists: images.',
         ),
-        ('options = { views = ["mean"] }', '[tasks.scenes.options] views: "mean" is none of images. What exists: cls,'),
+        (
+            'options = { views = ["mean"] }',
+            '[tasks.scenes.options] views: "mean" is none of images. What exists: 2x2, cls,',
+        ),
         ("options = { control = true }", "[tasks.scenes.options] control: found true"),
         ('metric = "selectivity"', '[tasks.scenes] metric: found "selectivity"'),
         ('modality = "text"', "[tasks.scenes] modality: unknown key."),
@@ -116,6 +119,74 @@ def test_a_model_takes_in_what_its_source_or_tower_does() -> None:
     assert {name: model.modality for name, model in study.models.items()} == {
         "bert": "image", "bert-untrained-0": "image", "bert-untrained-1": "image", "tower": "image",
     }  # fmt: skip
+
+
+VIT = IMAGES.partition("[models.vit]")[2].partition("[models.bert]")[0]
+OWN = """
+[models.vit]
+source = "torch"
+checkpoint = "lab.nets:vit"
+pretrained = "./vit.safetensors"
+modality = "image"
+layers = ["stem", "blocks.0", "blocks.1"]
+size = 32
+std = [0.2, 0.2, 0.2]
+[models.vit-untrained]
+twin_of = "vit"
+init = "random"
+[models.bert]"""
+OWN = OWN + IMAGES.partition("[models.bert]")[2]
+
+
+def test_layers_may_be_named_where_the_model_is_the_users_own() -> None:
+    study = parse(OWN.replace('"stages"', '"all"'))
+    for model in (study.models["vit"], study.models["vit-untrained"]):
+        assert (model.layers, model.modules, model.std) == (3, ("stem", "blocks.0", "blocks.1"), (0.2,) * 3)
+        assert [layer_label(model, k) for k in range(4)] == ["stem", "stem", "blocks.0", "blocks.1"]
+        assert model_from(spec.plain(model)) == model
+    others = [parse(OWN.replace(*change)) for change in (('"blocks.1"', '"norm"'), ("size = 32", "size = 64"))]
+    assert len({digest_of(study), *map(digest_of, others)}) == 3
+
+
+def digest_of(study: Study) -> str:
+    return digest(study.models["vit"], study.datasets["scenes"], study.tasks["scenes"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("lab.nets:vit", "lab.nets", '[models.vit] checkpoint: found "lab.nets", want "package.module:factory"'),
+        ('pretrained = "./vit.safetensors"', "", '[models.vit] pretrained: missing. Name a safetensors file'),
+        ('layers = ["stem", "blocks.0", "blocks.1"]', "layers = 3", "[models.vit] layers: found 3, want the names"),
+        ('"blocks.1"]', '"stem"]', "want each name once"),
+        ('"blocks.1"]', "1]", "[models.vit] layers: found ['stem', 'blocks.0', 1], want a whole number"),
+        ('["stem", "blocks.0", "blocks.1"]', "[]", "want 1 or more"),
+        ("size = 32", "", "[models.vit] size: found None"),
+        ("std = [0.2, 0.2, 0.2]", "std = [0.2, 0, 0.2]", "[models.vit] std: found [0.2, 0.0, 0.2], want three numbers"),
+        ("std = ", "mean = [1.0] # ", "[models.vit] mean: found [1.0], want three numbers"),
+        ('"torch"', '"timm"', "[models.vit] layers: found ['stem', 'blocks.0', 'blocks.1'], but source = \"timm\""),
+        ('"torch"', '"timm"', '[models.vit] size: source = "timm" takes it from'),
+        ('modality = "image"', 'modality = "text"', 'modality: found "text", but source = "torch" has image models'),
+        ("size = 32", 'modules = ["stem"]', "[models.vit] modules: unknown key"),
+    ],
+)  # fmt: skip
+def test_what_a_model_of_the_users_own_must_say(old: str, new: str, says: str) -> None:
+    assert old in OWN
+    with pytest.raises(StudyError) as error:
+        parse(OWN.replace(old, new, 1))
+    assert says in error.value.message
+
+
+def test_a_task_may_name_its_models() -> None:
+    study = parse(IMAGES.replace("[models.bert]", "[models.vit-b]\n" + VIT + "[models.bert]") + 'models = ["vit-*"]\n')
+    assert {key.model for key in keys(plan(study, Selection()))} == {"vit-b"}
+    whole = parse(IMAGES)
+    assert digest_of(study) == digest_of(whole), "whom it is put to changes no result"
+    assert task_from(spec.plain(study.tasks["scenes"])) == study.tasks["scenes"]
+    with pytest.raises(
+        StudyError, match=r'\[tasks.scenes\] models: "vitt" is no model of this study. did you mean "vit"'
+    ):
+        parse(IMAGES + 'models = ["vitt"]\n')
 
 
 def test_a_text_task_has_no_views_of_images() -> None:
@@ -177,8 +248,15 @@ def test_shipped_studies_are_good(file: str) -> None:
         (
             'path = "./shift.txt"',
             'path = "./s"\nrevision = "x"',
-            "What exists: hint, limit, limit_seed, path, reader, unseen_labels.",
+            "What exists: checksum, hint, limit, limit_seed, path, reader, unseen_labels, url.",
         ),
+        (
+            'path = "./shift.txt"',
+            'path = "./s"\nurl = "https://x.org/s"',
+            "[datasets.shift] url: found without a checksum",
+        ),
+        ('path = "./shift.txt"', 'path = "./s"\nurl = "x.org/s"', 'url: found "x.org/s", want an address'),
+        ('path = "./shift.txt"', 'path = "./s"\nchecksum = "md5:1"', 'checksum: found "md5:1", want "sha256:" and 64'),
         ('path = "./shift.txt"', 'path = "./s"\nsplits = {}', "[datasets.shift] splits: reader ="),
         ('path = "./shift.txt"', 'path = "./s"\nbase = "/etc"', "[datasets.shift] base: reader ="),
         ('"senteval"', '"table"\nrevision = "main"', 'revision: reader = "table" does not use it beside `path`'),
@@ -198,6 +276,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"senteval"\ndevelopment = 0.2', 'development: reader = "senteval" does not use it'),
         ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". did you mean "classify"?'),
         ('kind = "classify"', "", "[tasks.shift] kind: missing"),
+        ('path = "./shift.txt"', 'path = "./shift.txt"\nunreadable = 1.5', "unreadable: found 1.5, want a share"),
         ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". did you mean "shift"?'),
         ('kind = "classify"', 'kind = "phrase_clusters"', "reads conll2000"),
         ("seeds = [1, 2]", "seeds = [1, 1]", "[study] seeds: found [1, 1], want a list of different whole numbers"),
@@ -263,7 +342,8 @@ def test_a_metric_that_the_options_leave_out_is_refused() -> None:
 def test_every_key_that_a_reader_uses_is_good() -> None:
     values = {"limit": "9", "limit_seed": "1", "config": '"c"', "revision": '"r"', "splits": '{dev = "validation"}'}
     values |= {"columns": '{text = "t"}', "exclude": "{train = [0, 81]}", "unseen_labels": '"drop"'}
-    values |= {"development": "0.2", "development_seed": "1"}
+    values |= {"development": "0.2", "development_seed": "1", "unreadable": "0.01"}
+    values |= {"url": '"https://x.org/y"', "checksum": f'"sha256:{"0" * 64}"'}
     for reader, places in data.READERS.items():
         for place, keys_ in places.items():
             table = "".join(f"{key} = {values[key]}\n" for key in keys_)

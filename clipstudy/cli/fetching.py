@@ -1,0 +1,108 @@
+"""The command that brings a study's weights and data: fetch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipstudy.cli import screen, selecting
+from clipstudy.cli.options import Json, Models, StudyOption, Tasks
+from clipstudy.errors import NotFetched, StudyError
+from clipstudy.job import Selection
+from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from clipstudy.fetch import Item, Survey
+
+
+def fetch(
+    study: StudyOption = None,
+    model: Models = None,
+    task: Tasks = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what and how large, and fetch nothing.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Without network: is all that was fetched here, and whole?")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Download every weight and data set of a study once; then its cells run without network (HF_HUB_OFFLINE=1)."""
+    from clipstudy import fetch as fetching
+    from clipstudy import progress as progresses
+    from clipstudy import tasksfile
+    from clipstudy.job import plan
+
+    if dry_run and verify:
+        raise typer.BadParameter("say --dry-run or --verify, not both")
+    settings = Settings.read()
+    found = tasksfile.load(tasksfile.find(study, settings.home))
+    selection = Selection(tuple(model or ()), tuple(task or ()))
+    groups = plan(found, selection)
+    if wrong := selecting.wrong(found, selection, groups):
+        raise StudyError(wrong)
+    items = fetching.wanted(group for group, _ in groups)
+    manifest = fetching.manifest_path(settings.cache, found.name)
+    whole = {"study": found.name, "manifest": str(manifest)}
+    if verify:
+        _verify(fetching.verify(items, manifest), whole, as_json)
+        return
+    surveys, failures = fetching.survey_all(items)
+    if not as_json:
+        _print(surveys)
+    if not dry_run:
+        progress = progresses.for_stream()
+        screen.log(False, progress)
+        try:
+            failures += fetching.fetch_all(surveys, manifest, progress)
+        finally:
+            progress.close()
+    if as_json:
+        shown = [
+            {
+                "item": survey.item.key,
+                "tables": survey.item.tables,
+                "commit": survey.commit,
+                "files": len(survey.entries),
+                "bytes": survey.size,
+                "to_download": survey.to_download,
+            }
+            for survey in surveys
+        ]
+        typer.echo(json.dumps({**whole, "dry_run": dry_run, "items": shown, "failures": failures}))
+    if failures:
+        raise NotFetched("\n".join(failures))
+    if not as_json and not dry_run:
+        typer.echo(
+            f"all is here; written down in {manifest}\nwithout network: HF_HUB_OFFLINE=1 clipstudy worker --drain"
+        )
+
+
+def _print(surveys: Sequence[Survey]) -> None:
+    rows = [
+        [
+            survey.item.name,
+            (survey.commit or "")[:8],
+            ", ".join(survey.item.tables),
+            str(len(survey.entries)),
+            screen.size(survey.size),
+            screen.size(survey.to_download),
+        ]
+        for survey in surveys
+    ]
+    total = (sum(survey.size for survey in surveys), sum(survey.to_download for survey in surveys))
+    rows.append(["together", "", "", str(sum(len(s.entries) for s in surveys)), *map(screen.size, total)])
+    screen.table(["what", "commit", "read by", "files", "size", "to download"], rows)
+
+
+def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], as_json: bool) -> None:
+    told = {item: problems for item, problems in verified}
+    if as_json:
+        shown = [{"item": item.key, "tables": item.tables, "problems": problems} for item, problems in told.items()]
+        typer.echo(json.dumps({**whole, "items": shown}))
+    wrong = [f"{item.name} {problem}" for item, problems in told.items() for problem in problems]
+    if wrong:
+        raise NotFetched("\n".join([*wrong, "Type, on a machine with network: clipstudy fetch --study FILE"]))
+    if not as_json:
+        typer.echo(f"{len(told)} repositories and files are here and whole, as {whole['manifest']} says")

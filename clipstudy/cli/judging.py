@@ -1,0 +1,163 @@
+"""Commands that hold results against what others said: claims, published."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipstudy.cli import results, screen
+from clipstudy.cli.options import Json, Study
+from clipstudy.errors import ClipstudyError, did_you_mean
+from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from clipstudy.dashboard.beside import Comparison
+    from clipstudy.published import Published
+
+
+def claims(study: Study = None, as_json: Json = False) -> None:
+    """The report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
+    from clipstudy.claims import CLAIMS
+    from clipstudy.dashboard import evidence, tables, verdicts
+    from clipstudy.tracking import open as open_tracking
+
+    found = results.recorded(study)
+    judged = evidence.judged(found, open_tracking(Settings.read()).artifact)
+    about = {name: verdicts.subject([r for r in found if r.study == name]) for name in judged}
+    if as_json:
+        told = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
+        typer.echo(json.dumps(told))
+        return
+    for name, judgements in judged.items():
+        typer.echo(f"\n{name}: {verdicts.counted(judgements)}")
+        notes = [tables.note_of([r for r in found if r.study == name]), about[name]]
+        for line in filter(None, notes):
+            typer.echo(line)
+        rows = verdicts.rows(judgements)
+        decided = [[r.claim, r.verdict, f"{r.statistic} ({r.models})", r.value, r.p, r.n] for r in rows if r.statistic]
+        if decided:
+            screen.table(["claim", "verdict", "decided by", "value [95%]", "p", "n"], decided)
+        for row in rows:
+            if row.why:
+                typer.echo(f"{row.claim}: {row.verdict}, {row.why}." + (f" Type: {row.todo}" if row.todo else ""))
+    typer.echo("\nThe claims, as the report words them:")
+    for claim in CLAIMS:
+        typer.echo(f'{claim.number}: "{claim.quote}"')
+    typer.echo(f"\n{verdicts.METHOD}")
+    typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
+
+
+def published(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK|MODEL]…", help="Only these tasks or models, by shell pattern.")
+    ] = None,
+    study: Study = None,
+    as_json: Json = False,
+) -> None:
+    """Numbers that others published, each with its source, beside what was measured where a model plays the role."""
+    from clipstudy import published as numbers
+    from clipstudy.dashboard import beside
+    from clipstudy.errors import NoResults
+
+    shown = _named(numbers.load(), names or [])
+    try:
+        measured = beside.compared(results.recorded(study), shown)
+    except NoResults:
+        if study is not None:
+            raise
+        measured = []  # the numbers are worth reading before anything is measured
+    if as_json:
+        told = [{**asdict(n), "comparable": n.comparable, "verified": n.verified, "share": n.share} for n in shown]
+        typer.echo(json.dumps({"published": told, "compared": [_plain(c) for c in measured]}))
+        return
+    sources = list(dict.fromkeys(_source(n) for n in shown))
+    head = ["task", "model", "layers", "metric", "value", "known from", "data", "method", "source"]
+    screen.table(head, [_row(curve, sources) for curve in numbers.curves(shown)])
+    for at, source in enumerate(sources, 1):
+        typer.echo(f"[{at}] {source}")
+    typer.echo('known from: "memory" was not read again, and no result is held to it')
+    typer.echo("data, method: are they the study's own? Only same data and a same or near method compare")
+    if measured:
+        typer.echo("\nMeasured here")
+        head = ["task", "layer", "model", "measured", "published", "difference", "tolerance", "compares", "source"]
+        screen.table(head, [_beside(c) for c in measured])
+    else:
+        typer.echo("\nNo result is of a role, task, metric and layer of these; a study of stand-ins is not compared.")
+
+
+def _named(found: tuple[Published, ...], names: list[str]) -> list[Published]:
+    """Those of the tasks or models named. Raises ClipstudyError, which says what there is."""
+    known = {name for number in found for name in (number.task, number.model, number.role) if name}
+    for pattern in names:
+        if not fnmatch.filter(known, pattern):
+            raise ClipstudyError(
+                f'No number was published of a task or model "{pattern}": {did_you_mean(pattern, known)}'
+            )
+    return [n for n in found if not names or any(_is(n, pattern) for pattern in names)]
+
+
+def _is(number: Published, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (number.task, number.model, number.role))
+
+
+def _row(curve: tuple[Published, ...], sources: list[str]) -> list[str]:
+    """One number, or one for each layer."""
+    first = curve[0]
+    layers = "" if first.layer < 0 else str(first.layer) if len(curve) == 1 else f"{first.layer}–{curve[-1].layer}"
+    known = first.read if first.verified else f"{first.read} (unverified)"
+    value = " ".join(map(_value, curve)) + ("%" if first.unit == "percent" else "")
+    source = f"[{sources.index(_source(first)) + 1}]"
+    return [first.task, first.model, layers, first.metric, value, known, first.data, first.method, source]
+
+
+def _value(number: Published) -> str:
+    upper = "" if number.upper is None else f"–{number.upper:g}"
+    spread = "" if number.spread is None else f" ± {number.spread:g}"
+    return f"{number.value:g}{upper}{spread}"
+
+
+def _source(number: Published) -> str:
+    return f"{number.place}: {number.note}" if number.note else number.place
+
+
+def _beside(comparison: Comparison) -> list[str]:
+    from clipstudy.dashboard import tables
+
+    number = comparison.number
+    _, factor, decimals = tables.unit(number.metric)
+    within = "inside" if comparison.inside else "outside"
+    compares = "yes" if number.comparable else f"no: data {number.data}, method {number.method}"
+    return [
+        number.task,
+        "" if number.layer < 0 else str(number.layer),
+        comparison.model,
+        tables.shown_value(comparison.measured, number.metric),
+        f"{number.share * factor:.{decimals}f}" + ("" if number.verified else " (from memory)"),
+        f"{comparison.difference * factor:+.{decimals}f}",
+        f"{within} ± {number.tolerance * factor:.{decimals}f}",
+        compares,
+        number.place,
+    ]
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    number = comparison.number
+    return {
+        "study": comparison.study,
+        "model": comparison.model,
+        "task": number.task,
+        "layer": number.layer,
+        "metric": number.metric,
+        "measured": asdict(comparison.measured),
+        "published": number.share,
+        "source": number.place,
+        "from_memory": not number.verified,
+        "comparable": number.comparable,
+        "difference": comparison.difference,
+        "tolerance": number.tolerance,
+        "inside": comparison.inside,
+    }

@@ -1,0 +1,102 @@
+"""Judgements as rows that a page, a terminal or a script shows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from clipstudy.claims import ALPHA, Judgement, Part, Verdict
+from clipstudy.dashboard import tables
+from clipstudy.outcome import Result
+
+#: How a page says what the verdicts are.
+METHOD = (
+    "A claim about every layer is supported when it holds at each one (intersection–union, each at "
+    f"α = {ALPHA}) and refuted when some layer goes the other way after Holm's correction over the layers; "
+    "“comparable” is an equivalence test with its margin stated; otherwise undecided. Models are compared on the same "
+    "items; where they could not be, the row says so. The inequality shown is the one that the verdict hangs on, and "
+    "the value, with its 95% interval, by how much it holds (below 0: fails), or the difference that "
+    "a margin bounds. Blocks are counted in twelfths of a model's depth."
+)
+
+
+class Row(NamedTuple):
+    """One claim for one choice of models."""
+
+    claim: str
+    quote: str
+    verdict: str
+    models: str
+    compared: str  #: every inequality of the claim
+    statistic: str  #: the one that decides, and at which block
+    value: str  #: with its 95% interval, in its unit
+    p: str
+    n: str
+    why: str  #: of a verdict that is none; or that models were not paired
+    todo: str
+
+
+def rows(judgements: Iterable[Judgement]) -> list[Row]:
+    return [_row(judgement) for judgement in judgements]
+
+
+def subject(results: Sequence[Result]) -> str:
+    """What the verdicts are about, where it is not what the claims are about; empty otherwise."""
+    if any(tables.is_pocket(r) for r in results):
+        return "These verdicts concern the pocket models alone. They say nothing about the real CLIP, BERT or GPT-2."
+    if any(tables.stands_in(r) for r in results):
+        return "These verdicts concern the models of this study alone, and say nothing about those of the report."
+    return ""
+
+
+def counted(judgements: Sequence[Judgement]) -> str:
+    """``3 supported, 1 refuted, …``."""
+    numbers = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
+    return ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
+
+
+def plain(judgement: Judgement) -> dict[str, Any]:
+    """Everything known of a judgement, as JSON values; accuracies are shares of 1."""
+    return {
+        "claim": judgement.claim.number,
+        "quote": judgement.claim.quote,
+        "verdict": str(judgement.verdict),
+        "compared": judgement.claim.text,
+        "models": dict(judgement.models),
+        "p": judgement.p,
+        "n": list(judgement.n),
+        "paired": judgement.paired,
+        "why": judgement.why,
+        "todo": judgement.todo,
+        "statistic": None if judgement.deciding is None else _plain(judgement.deciding),
+        "parts": [_plain(part) for part in judgement.parts],
+    }
+
+
+def _plain(part: Part) -> dict[str, Any]:
+    named = {"text": part.text, "where": part.where, "metric": part.metric}
+    return named | part.found._asdict() | {"p_holds": part.holds, "p_against": part.against}
+
+
+def _row(judgement: Judgement) -> Row:
+    part, claim = judgement.deciding, judgement.claim
+    unpaired = "" if judgement.paired or part is None else "not paired: some models did not keep the same items"
+    return Row(
+        claim=claim.number,
+        quote=claim.quote,
+        verdict=str(judgement.verdict),
+        models=", ".join(f"{role} = {model}" if role != model else role for role, model in judgement.models.items()),
+        compared=claim.text,
+        statistic="" if part is None else f"{part.text}{f', {part.where}' if part.where else ''}",
+        value="" if part is None else _value(part),
+        p="" if judgement.p is None else f"{judgement.p:.3f}" if judgement.p >= 0.001 else "< 0.001",
+        n=", ".join(f"{n:,}" for n in judgement.n),
+        why=judgement.why or unpaired,
+        todo=judgement.todo,
+    )
+
+
+def _value(part: Part) -> str:
+    _, factor, decimals = tables.unit(part.metric)
+    value, low, high = (f"{number * factor:.{decimals}f}" for number in part.found[:3])
+    return f"{value} [{low}, {high}]" + (" points" if part.metric == "accuracy" else "")

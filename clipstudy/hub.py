@@ -1,0 +1,197 @@
+"""Repositories of the Hugging Face Hub: which of their files are read, and where they are on this machine.
+
+Who reads a repository declares it as a :class:`Repository`; reading (:func:`snapshot`) and fetching ahead
+(``clipstudy fetch``) then mean the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from clipstudy.errors import ClipstudyError, DataError, ModelError
+
+#: Files that can run code when they are opened.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl", "*.pickle")
+#: Never downloaded, whatever a pattern says.
+NEVER = (*PICKLES, "*.py")
+
+_LOCAL_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of a repository that serve one purpose."""
+
+    what: str  #: for messages: ``safetensors weights``, ``split "train"``
+    patterns: tuple[str, ...]  #: shell patterns of paths in the repository; ``*`` also stands for ``/``
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What a table of a study file reads of one repository."""
+
+    table: str  #: ``models.bert``
+    key: str  #: the key of that table that names it
+    id: str  #: ``owner/name``
+    parts: tuple[Part, ...]
+    kind: Literal["model", "dataset"] = "model"
+    revision: str | None = None  #: a commit, tag or branch; None: the main branch
+
+    @property
+    def where(self) -> str:
+        return f'[{self.table}] {self.key} = "{self.id}"'
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(pattern for part in self.parts for pattern in part.patterns))
+
+    @property
+    def ignore(self) -> tuple[str, ...]:
+        # A model's files lie at the top; what is below are other formats and tools of its authors.
+        return NEVER if self.kind == "dataset" else ("*/*", *NEVER)
+
+    @property
+    def remedy(self) -> str:
+        return remedy(self.table)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a repository at a commit."""
+
+    path: str
+    size: int  #: bytes
+    checksum: str  #: as ``clipstudy.checksum`` writes it
+
+
+def remedy(table: str) -> str:
+    """The command that brings here what ``table`` of a study file reads."""
+    section, _, name = table.partition(".")
+    return "clipstudy fetch --study FILE" + (f" --model {name}" if section == "models" else "")
+
+
+def snapshot(repository: Repository) -> Path:
+    """The folder of ``repository``'s files at its revision; its name is the commit. What is missing is downloaded.
+
+    With HF_HUB_OFFLINE=1, or no network, what the cache holds is taken.
+
+    Raises:
+        ModelError, DataError: neither on the Hub nor in the cache; no such revision; no access; no room on the disk.
+    """
+    from huggingface_hub import snapshot_download
+
+    with told(repository):
+        return Path(
+            snapshot_download(
+                repository.id,
+                repo_type=repository.kind,
+                revision=repository.revision,
+                allow_patterns=list(repository.allow),
+                ignore_patterns=list(repository.ignore),
+            )
+        )
+
+
+def cached(repository: Repository) -> Path:
+    """The folder that the cache has for ``repository``'s revision, whole or not; its name is the commit.
+
+    Raises:
+        ModelError, DataError: there is none.
+    """
+    from huggingface_hub import snapshot_download
+
+    with told(repository):
+        return Path(
+            snapshot_download(
+                repository.id,
+                repo_type=repository.kind,
+                revision=repository.revision,
+                allow_patterns=[],
+                local_files_only=True,
+            )
+        )
+
+
+def listing(repository: Repository) -> tuple[str, tuple[Entry, ...]]:
+    """The commit that ``repository``'s revision stands for now, and its files that are read, asked of the Hub.
+
+    Raises:
+        ModelError, DataError: as :func:`snapshot`; or nothing there serves a part that is required.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    with told(repository):
+        info: Any = HfApi().repo_info(
+            repository.id, repo_type=repository.kind, revision=repository.revision, files_metadata=True
+        )
+    there = {file.rfilename: file for file in info.siblings or ()}
+
+    def taken(patterns: tuple[str, ...]) -> list[str]:
+        return list(filter_repo_objects(there, allow_patterns=list(patterns), ignore_patterns=list(repository.ignore)))
+
+    for part in repository.parts:
+        if part.required and not taken(part.patterns):
+            listed = ", ".join(sorted(there)[:12]) or "nothing"
+            raise _class_of(repository)(
+                f"{repository.where} has no {part.what} at {info.sha}. What is there: {listed}. Mend the table, or "
+                "take another revision."
+            )
+    return str(info.sha), tuple(_entry(there[path]) for path in sorted(taken(repository.allow)))
+
+
+def _entry(file: Any) -> Entry:
+    # Large files are kept beside Git, which then knows a pointer only.
+    return Entry(file.rfilename, file.size or 0, f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}")
+
+
+@contextlib.contextmanager
+def told(repository: Repository) -> Iterator[None]:
+    """What the Hub's client raises inside, as an error that names the table and ends with what to do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    error_class, where = _class_of(repository), repository.where
+    # The root of what the HTTP library raises; which library that is depends on huggingface_hub's version.
+    http_error: Any = HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except HFValidationError as error:
+        no = "is neither a folder here nor" if repository.kind == "model" else "is not"
+        raise error_class(f"{where} {no} a Hub id (owner/name). Mend the key.") from error
+    except RevisionNotFoundError as error:
+        raise error_class(
+            f'{where} has no revision "{repository.revision}". Mend the revision key: a commit, tag or branch of that '
+            "repository."
+        ) from error
+    except GatedRepoError as error:
+        raise error_class(
+            f"{where} asks for consent first. Accept its terms on the Hub, then `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise error_class(f"{where} is not on the Hub (or is private). Mend the key, or `hf auth login`.") from error
+    except (LocalEntryNotFoundError, http_error, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
+            raise error_class(f"{where} cannot be kept here: {error}. Make room, or set HF_HOME elsewhere.") from error
+        why = type(error.__cause__ or error).__name__
+        at = f' at revision "{repository.revision}"' if repository.revision else ""
+        raise error_class(
+            f"{where}{at} is not in the local cache, or not whole, and the Hub does not answer ({why}). Fetch it on a "
+            f"machine with network ({repository.remedy}), or give a local folder."
+        ) from error
+
+
+def _class_of(repository: Repository) -> type[ClipstudyError]:
+    return ModelError if repository.kind == "model" else DataError

@@ -1,0 +1,139 @@
+"""Does a contrastive model know an image's class by its name? Accuracy with no probe, from the whole model.
+
+Radford et al. 2021 (ICML), section 3.1: an image gets the class whose name, put into a sentence, is nearest in the
+space that both towers share. Each class stands for the mean over its sentences (section 3.1.4). What probes of the
+layers make of the same images is to be seen beside this.
+
+Profiles
+    ``default``    five plain sentences a class.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks.classify import Images
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipstudy.backbones.backbone import ImageBackbone
+
+METHOD = 1
+NEEDS = Needs.FROZEN
+MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
+LAYERS: LayerChoice = "whole"
+METRIC = "accuracy"
+SEEDS = (0,)  #: nothing here is drawn
+READERS = ("images",)
+PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+
+#: An image of many classes is also right where its class is among so many nearest ones.
+NEAREST = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keys of ``[tasks.NAME.options]``."""
+
+    profile: Literal["default"] = "default"
+    #: Sentences about a class, its name in place of ``{}``.
+    templates: tuple[str, ...] = (
+        "a photo of a {}.",
+        "a blurry photo of a {}.",
+        "a small, low-resolution photo of a {}.",
+        "a close-up photo of a {}.",
+        "a photo of the {}.",
+    )
+    draws: int = 1000  #: bootstrap draws of the interval
+
+    def __post_init__(self) -> None:
+        bad = [template for template in self.templates if template.count("{}") != 1]
+        if bad or not self.templates:
+            raise BadOption("templates", f"found {bad or 'none'}, want sentences with one {{}} for the class's name")
+        if self.draws < 1:
+            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+
+
+def views(options: Options) -> tuple[str, ...]:
+    return ()
+
+
+def metrics(options: Options) -> tuple[str, ...]:
+    return "accuracy", "macro_f1"
+
+
+def read(dataset: DatasetSpec, options: Options) -> Images:
+    """Read the three splits: nothing is learnt from train, but its labels say which classes there are. Raises DataError
+    as the reader does."""
+    from clipstudy.data import images
+
+    return Images(images.read(dataset))
+
+
+def prompts(label: str, templates: Sequence[str]) -> list[str]:
+    """The sentences about a class. Data sets write its name as an identifier: ``aquarium_fish``."""
+    name = label.replace("_", " ")
+    return [template.replace("{}", name) for template in templates]
+
+
+def measure(
+    given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+) -> Iterator[Outcome]:
+    import numpy as np
+
+    from clipstudy.features.pictures import batches
+    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
+
+    classes, test = data.labelled.classes, data.labelled.test
+    nearest = []
+    names = _names(given.backbone, classes, options.templates)
+    for rows, pixels in batches(given.backbone, test.items, given.spec.batch_size):
+        likeness = given.backbone.embed(pixels) @ names.T
+        nearest.append(likeness.argsort(dim=1, descending=True)[:, :NEAREST].cpu().numpy())
+        bench.progress("zero-shot", int(rows[-1]) + 1, len(test))
+
+    found = np.concatenate(nearest)
+    number = {label: i for i, label in enumerate(classes)}
+    truth = np.array([number[label] for label in test.labels])
+    said = found[:, 0]
+    measured = {
+        "accuracy": Estimate(*bootstrap_accuracy((said == truth)[None, None], draws=options.draws, rng=0)[0]),
+        "macro_f1": Estimate(macro_f1(truth, said)),
+        "one_class": Estimate(float((said == said[0]).all())),
+        "baseline/majority": Estimate(majority([number[label] for label in data.labelled.train.labels], truth)),
+        "baseline/chance": Estimate(1 / len(classes)),
+        "items/test": Estimate(len(test)),
+        "items/dropped": Estimate(data.labelled.dropped),
+        "items/unreadable": Estimate(data.labelled.unreadable),
+        "classes": Estimate(len(classes)),
+    }
+    if len(classes) > NEAREST:
+        measured[f"top{NEAREST}_accuracy"] = Estimate(float((found == truth[:, None]).any(axis=1).mean()))
+    predictions = Artifact("predictions.parquet", _predictions(classes, test.labels, said))
+    yield Outcome(layer=layers[0], metrics=measured, params={}, artifacts=(predictions,))
+
+
+def _names(backbone: ImageBackbone, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+    """What each class's name is in the shared space: ``[C, E]``, of unit length."""
+    from torch.nn.functional import normalize
+
+    texts = [text for label in classes for text in prompts(label, templates)]
+    return normalize(backbone.captions(texts).unflatten(0, (len(classes), len(templates))).mean(dim=1), dim=1)
+
+
+def _predictions(classes: Sequence[str], labels: Sequence[str], said: Any) -> bytes:
+    """A row a test image: its label and the class whose name was nearest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    nearest = pa.DictionaryArray.from_arrays(pa.array(said, pa.int32()), pa.array(classes))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"label": pa.array(labels).dictionary_encode(), "zero_shot": nearest}), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,52 @@
+"""`clipstudy fetch` as it is typed: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from clipstudy import checksum
+from tests.acceptance.conftest import Place, Typed
+from tests.hub import Hub
+
+
+@pytest.fixture
+def hub(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The place's data set, released at an address and no longer here."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    released = tmp_path / "root" / "released"
+    released.mkdir(parents=True)
+    file = released / "order.txt"
+    file.write_bytes((place.folder / "order.txt").read_bytes())
+    (place.folder / "order.txt").unlink()
+    with Hub(tmp_path / "root").serving() as hub:
+        keys = f'url = "{hub.url}/released/order.txt"\nchecksum = "{checksum.like("sha256:", file)}"'
+        study = place.folder / "tasks.toml"
+        study.write_text(study.read_text().replace('path = "./order.txt"', f'path = "./order.txt"\n{keys}'))
+        yield hub
+
+
+def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
+    said = typed("fetch", "--dry-run").out
+    assert "datasets.order" in said and "together" in said and "kB" in said
+    assert not (place.folder / "order.txt").exists()
+    assert "was not fetched" in typed("fetch", "--verify", code=2).err
+
+    assert "all is here" in typed("fetch").out
+    assert (place.folder / "order.txt").read_bytes() == (hub.root / "released" / "order.txt").read_bytes()
+    again = json.loads(typed("fetch", "--json").out)
+    (item,) = again["items"]  # the model and the chunks are local files
+    assert (item["to_download"], item["tables"], again["failures"]) == (0, ["datasets.order"], [])
+
+    hub.stop()
+    assert "1 repositories and files are here and whole" in typed("fetch", "--verify").out
+    assert json.loads(typed("fetch", "--verify", "--json").out)["items"][0]["problems"] == []
+    (place.folder / "order.txt").unlink()
+    assert "order.txt is missing" in typed("fetch", "--verify", code=2).err
+    assert "does not answer" in typed("fetch", code=2).err
+    assert "no model" in typed("fetch", "--model", "brt", code=2).err
+    assert "not both" in typed("fetch", "--dry-run", "--verify", code=2).err

@@ -1,0 +1,96 @@
+"""Claims and published numbers on what a small study recorded."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from clipstudy.claims import CLAIMS
+from clipstudy.dashboard import evidence
+from clipstudy.settings import Settings
+from clipstudy.tracking import open as open_tracking
+from tests.acceptance.conftest import STUDY, Place, Typed
+
+#: The same tiny model in two roles, on tasks that claims read or that somebody published.
+ROLES = (
+    STUDY.replace("layers = 2\n", 'layers = 2\nrole = "bert"\n')
+    .replace("[models.bert-untrained]", '[models.twin]\nsource = "transformers"\ncheckpoint = "./bert"\nlayers = 2\n'
+             'role = "gpt2"\n[models.bert-untrained]')
+    .replace("[tasks.order]", "[tasks.bigram_shift]")
+    + '[tasks.phrases-released]\nkind = "phrase_clusters"\ndataset = "chunks"\n'
+    "options = { labelled = 60, outside = 20, fit = 60, samples = 2 }\n"
+)  # fmt: skip
+
+
+@pytest.fixture
+def recorded(place: Place, typed: Typed) -> Typed:
+    (place.folder / "tasks.toml").write_text(ROLES)
+    typed("enqueue", "--model", "bert", "--model", "twin", "--task", "*")
+    place.work()
+    return typed
+
+
+def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorded: Typed) -> None:
+    # What a run kept is what its metrics say.
+    tracking = open_tracking(Settings.read())
+    results = tracking.results("small")
+    measured = {(one.model, one.metric): one for one in evidence.measured(results, tracking.artifact)}
+    assert set(measured) == {(model, metric) for model in ("bert", "twin") for metric in ("accuracy", "nmi")}
+    for one in measured.values():
+        kept = one.scores if one.scores is not None else one.replicates
+        assert kept is not None and one.layers == (1, 2) and one.missing == ()
+        assert kept.reshape(2, -1).mean(axis=1) == pytest.approx(one.estimates[:, 0], abs=1e-5)
+    assert measured["bert", "accuracy"].scores is not None and measured["bert", "accuracy"].scores.shape == (2, 2, 100)
+    assert measured["bert", "nmi"].n == 4  # two samples, two seeds
+    assert measured["bert", "nmi"].items == measured["twin", "nmi"].items != ""
+
+    told = {row["claim"]: row for row in json.loads(recorded("claims", "--json").out)}
+    assert [*told] == [claim.number for claim in CLAIMS]
+    same = told["C3"]  # one model in both roles
+    assert (same["verdict"], same["paired"], same["n"]) == ("undecided", True, [4])
+    assert [part["value"] for part in same["parts"]] == [0, 0]
+    assert same["models"] == {"bert": "bert", "gpt2": "twin"}
+    assert told["C1"]["why"] == "no layer measured stands for blocks 1–3 of 12"
+    assert told["C11"]["why"] == "no result of a model with the role clip_text"
+    text = recorded("claims", "--study", "small").out
+    assert "small: 1 undecided, " in text and '"and even higher than BERT except the last layer"' in text
+    assert "concern" not in text
+    assert 'did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
+
+    compared = json.loads(recorded("published", "phrases-released", "--json").out)["compared"]
+    assert [(c["model"], c["layer"], c["comparable"], c["from_memory"]) for c in compared] == [
+        ("bert", 1, True, True),
+        ("bert", 2, True, True),
+    ]
+    nmi = {r.layer: r.metrics["nmi"].value for r in results if (r.model, r.task) == ("bert", "phrases-released")}
+    for row, published in zip(compared, (0.38, 0.37), strict=True):
+        assert row["difference"] == pytest.approx(nmi[row["layer"]] - published)
+        assert row["inside"] == (abs(row["difference"]) <= 0.05)
+    text = recorded("published", "phrases-released").out
+    assert "0.380 (from memory)" in text and "memory (unverified)" in text
+
+    # The page has them too; and a file that is gone leaves the recorded intervals.
+    recorded("report", "--out", "page.html")
+    page = (place.folder / "page.html").read_text()
+    assert 'id="claims"' in page and "BERT-base, uncased: Jawahar" in page
+    gone = [r for r in results if (r.model, r.task) == ("twin", "phrases")]
+    for file in (place.folder / "mlruns" / "artifacts").rglob("predictions.parquet"):
+        if any(r.run_id in file.parts for r in gone):
+            file.unlink()
+    bare = next(row for row in json.loads(recorded("claims", "--json").out) if row["claim"] == "C3")
+    assert (bare["paired"], bare["n"]) == (False, [4]) and np.isfinite(bare["p"])
+
+
+def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:
+    told = json.loads(typed("published", "--json").out)
+    assert len(told["published"]) == 201 and told["compared"] == []
+    memory = [n for n in told["published"] if not n["verified"]]
+    assert memory and all(n["read"] == "memory" for n in memory)
+    text = typed("published", "wic", "bert*").out
+    assert "word_content" in text and "63.25 ± 1.63%" in text and "GPT-1" not in text
+    assert "No result is of a role" in text
+    assert 'did you mean "boolq"' in typed("published", "bolq", code=2).err
+    assert "Nothing is recorded" in typed("published", "--study", "paper", code=2).err
+    assert "Nothing is recorded" in typed("claims", code=2).err

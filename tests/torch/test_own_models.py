@@ -1,0 +1,166 @@
+"""``source = "torch"``: what is imported and what never is, layers by their modules' names, what is refused."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from clipstudy import backbones
+from clipstudy.errors import ModelError
+from clipstudy.spec import ModelSpec
+from tests.torch import own_models
+from tests.torch.image_checkpoints import BUILDERS, OWN, Sample
+
+TRUST = "CLIPSTUDY_TORCH_PACKAGES"
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRUST, f"somewhere.else, {OWN}")
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return BUILDERS["own-stages"](tmp_path_factory.mktemp("own") / "own-stages")
+
+
+def own(factory: str, *modules: str, **more: object) -> ModelSpec:
+    named = f"{own_models.__name__}:{factory}"
+    given = {"modality": "image", "init": "random", "modules": modules, "size": 32, **more}
+    return ModelSpec("m", "torch", named, len(modules), **given)  # type: ignore[arg-type]
+
+
+def refused(spec: ModelSpec, *words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        backbones.load(spec, "cpu")
+    for word in (f"[models.{spec.name}]", *words):
+        assert word in caught.value.message, caught.value.message
+
+
+def states(spec: ModelSpec, *layers: int) -> list[torch.Tensor]:
+    backbone = backbones.load(spec, "cpu")
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return [backbone.states(pixels, [layer])[layer].map for layer in layers]
+
+
+class TestWhatIsImported:
+    def test_nothing_that_the_worker_does_not_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = replace(own("Convolutions", "stages"), checkpoint="this:zen")
+        for trusted in ("", "thi", "this.more", "tests,xthis"):
+            monkeypatch.setenv(TRUST, trusted)
+            refused(spec, "may not import", f'{TRUST} is "{trusted}"', f"{TRUST}={trusted and trusted + ','}this")
+        assert "this" not in sys.modules
+
+    def test_a_prefix_of_a_name_is_no_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(TRUST, OWN[:-1])
+        refused(own("Convolutions", "stages"), "may not import")
+
+    def test_nothing_that_a_trusted_package_itself_imported(self) -> None:
+        refused(own("abort", "stages"), "defines no function or class abort", "Convolutions, Named, Patches, Twice")
+        refused(own("nn", "stages"), "defines no function or class nn")
+
+    @pytest.mark.parametrize(
+        "checkpoint", ["os", "os:", ":x", ".os:x", "a..b:c", "a:b.c", "a b:c", "a:b:c", "./a.py:b"]
+    )
+    def test_nothing_that_is_no_name(self, checkpoint: str) -> None:
+        refused(replace(own("x", "stages"), checkpoint=checkpoint), 'Write "package.module:factory"')
+
+    def test_modules_that_are_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = own("Convolutions", "stages")
+        refused(
+            replace(spec, checkpoint=f"{OWN}.nowhere:x"), f"there is no module {OWN}.nowhere", "Install its package"
+        )
+        refused(replace(spec, checkpoint=f"{spec.checkpoint}s"), 'did you mean "Convolutions"?')
+
+    def test_what_builds_no_model(self) -> None:
+        refused(own("broken", "stages"), "raises ValueError: no such width")
+        refused(own("text", "stages"), "returns a str, want a torch.nn.Module")
+        refused(own("Named", "stages", init="pretrained"), "pretrained: missing")
+
+
+class TestLayers:
+    def test_a_name_that_does_not_exist(self, stages: Sample) -> None:
+        refused(replace(stages.spec, modules=("stages.0", "stages.7", "head")), '"stages.7"', 'did you mean "stages.')
+        refused(own("Convolutions", "layer1"), 'no module "layer1"', "What exists: head, stages, stem.")
+
+    def test_vectors_are_maps_of_one_place(self) -> None:
+        maps, vectors = states(own("Convolutions", "stages", "head"), 1, 2)
+        assert maps.shape == (2, 12, 2, 2) and vectors.shape == (2, 5, 1, 1)
+
+    def test_tokens_without_a_class_token(self) -> None:
+        (found,) = states(own("patches_alone", "blocks.1"), 1)
+        assert found.shape == (2, 8, 4, 4)
+
+    def test_tokens_that_make_no_square(self) -> None:
+        refused(own("Patches", "blocks.0"), "17 patch tokens make no square", 'write view = "cls".')
+        refused(own("patches_alone", "blocks.0", view="cls"), "15 patch tokens make no square", "Remove view")
+
+    def test_modules_that_cannot_be_layers(self) -> None:
+        refused(own("Twice", "body"), '["body", "body"]', "run once each")
+        refused(own("Twice", "idle"), "one pass runs []")
+        refused(own("Twice", "named"), '"named" gives states of type dict')
+        refused(own("Convolutions", "stages.1", "stages.0"), "in that order")
+        refused(own("Patches", "conv", "blocks.0", view="cls"), "differ in kind")
+        refused(own("Convolutions", "stages", view="cls"), "has no class token")
+
+    def test_a_size_that_does_not_fit(self) -> None:
+        refused(
+            own("patches_alone", "blocks.0", size=4), "cannot read a picture of 4 × 4 pixels: it raises RuntimeError"
+        )
+
+
+class TestWeights:
+    def test_they_are_the_files(self, stages: Sample) -> None:
+        weights = load_file(str(stages.spec.pretrained))
+        held = dict(backbones.load(stages.spec, "cpu").module.state_dict())
+        assert held.keys() == weights.keys() and all(torch.equal(held[k], v) for k, v in weights.items())
+
+    def test_files_that_cannot_serve(self, stages: Sample, tmp_path: Path) -> None:
+        whole = Path(str(stages.spec.pretrained))
+        file = tmp_path / "weights.safetensors"
+        spec = replace(stages.spec, pretrained=str(file))
+        refused(spec, "there is no such file")
+        file.write_bytes(whole.read_bytes()[:-9])
+        refused(spec, "corrupt or was cut short")
+        weights = load_file(whole)
+        save_file({k: v for k, v in weights.items() if "head" not in k}, file)
+        refused(spec, "does not hold the weights", "head.bias")
+        save_file({**weights, "head.bias": torch.zeros(4)}, file)
+        refused(spec, "does not hold the weights", "size mismatch")
+        pickled = tmp_path / "weights.pt"
+        torch.save(weights, pickled)
+        refused(replace(spec, pretrained=str(pickled)), "can run code")
+
+    def test_what_decides_the_states_is_resolved(self, stages: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = backbones.load(stages.spec, "cpu").resolved
+        assert backbones.load(stages.spec, "cpu").resolved == first
+        others = [
+            replace(stages.spec, modules=("stages.0", "stages.1", "head")),
+            replace(stages.spec, std=(1.0, 1.0, 1.0)),
+            replace(stages.spec, init="random"),
+        ]
+        assert all(backbones.load(spec, "cpu").resolved != first for spec in others)
+        monkeypatch.setattr("inspect.getsourcefile", lambda of: __file__)
+        assert backbones.load(stages.spec, "cpu").resolved["checkpoint"] != first["checkpoint"], "other code"
+
+    def test_keys_that_do_not_fit(self, stages: Sample) -> None:
+        for key in ("tower", "revision"):
+            refused(replace(stages.spec, **{key: "image"}), f"{key} belongs to other sources")
+        refused(replace(stages.spec, final_norm=True), "name that module among the layers")
+        refused(replace(stages.spec, size=None), "wants the names of its layers and the size")
+
+
+def test_a_librarys_own_model_by_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's ResNet is what timm's is, stage by stage."""
+    monkeypatch.setenv(TRUST, "torchvision")
+    named = ("layer1", "layer2", "layer3", "layer4")
+    spec = replace(own("x", *named), checkpoint="torchvision.models:resnet18", size=64)
+    backbone = backbones.load(spec, "cpu")
+    assert backbone.widths == (64, 64, 128, 256, 512) and backbone.uncalibrated
+    assert all(isinstance(stage, nn.Sequential) for stage in backbone._anatomy.stages)

@@ -1,0 +1,137 @@
+"""Classes by their names: as the library computes it, and on towers whose answer is known."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from clipstudy import backbones, run, tasks
+from clipstudy.data.images import Picture
+from clipstudy.data.labelled import Labelled, Rows
+from clipstudy.job import Failure, Group
+from clipstudy.outcome import Outcome
+from clipstudy.pocket import pictures as scenes
+from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tasks import zero_shot
+from clipstudy.tasks.classify import Images
+from clipstudy.tasks.task import BadOption, Bench, Frozen, options, plain
+from tests.torch import image_checkpoints
+
+SPEC = ModelSpec("m", "open_clip", "made", 4, modality="image", batch_size=2)
+
+
+def picture(value: int) -> Picture:
+    held = io.BytesIO()
+    Image.new("RGB", (1, 1), (value, 0, 0)).save(held, format="png")
+    return Picture(held.getvalue(), f"picture {value}", "test")
+
+
+class Towers:
+    """An image of red k is the k-th direction; so is a text that ends in the k-th name. The first is close to the
+    second."""
+
+    names = ("ash_tree", "bear", "chair", "dolphin", "elm", "fox", "goat")
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.space = torch.eye(7)
+        self.space[0, 1] = 0.5
+
+    def preprocess(self, image):
+        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
+
+    def embed(self, pixels):
+        return self.space[pixels[:, 0, 0, 0].long()]
+
+    def captions(self, texts):
+        self.asked += texts
+        return torch.stack([self.space[self.names.index(t.split(": ")[1].replace(" ", "_"))] for t in texts])
+
+
+def measured(reds: list[int], labels: list[str], **given: object) -> tuple[Outcome, Towers]:
+    rows = [Rows(tuple(picture(i) for i in range(7)), Towers.names), Rows((), ())]
+    labelled = Labelled(*rows, Rows(tuple(map(picture, reds)), tuple(labels)), "sha256:0", "made")
+    opts = options(tasks.load("zero_shot"), {"templates": ["one: {}", "two: {}"], **given}, "image")
+    towers = Towers()
+    frozen = Frozen(SPEC, towers)  # type: ignore[arg-type]
+    (outcome,) = zero_shot.measure(frozen, Images(labelled), (WHOLE_MODEL,), (0,), opts, Bench())
+    return outcome, towers
+
+
+def test_towers_whose_answer_is_known() -> None:
+    outcome, towers = measured([0, 1, 2, 3, 6], ["ash_tree", "bear", "bear", "elm", "goat"])
+    assert towers.asked[:3] == ["one: ash tree", "two: ash tree", "one: bear"] and len(towers.asked) == 14
+    assert outcome.layer == WHOLE_MODEL
+    numbers = outcome.numbers()
+    assert numbers["accuracy"] == 0.6 and numbers["accuracy.low"] < 0.6 < numbers["accuracy.high"]
+    assert (numbers["items/test"], numbers["classes"], numbers["baseline/chance"]) == (5, 7, 1 / 7)
+    assert 0.6 <= numbers["top5_accuracy"] <= 1
+    table = pq.read_table(io.BytesIO(outcome.artifacts[0].content)).to_pydict()
+    assert table["zero_shot"] == ["ash_tree", "bear", "chair", "dolphin", "goat"]
+    assert table["label"] == ["ash_tree", "bear", "bear", "elm", "goat"]
+
+
+def test_one_class_alone_is_flagged() -> None:
+    assert measured([1, 1], ["bear", "elm"])[0].metrics["one_class"].value == 1
+    assert measured([1, 2], ["bear", "elm"])[0].metrics["one_class"].value == 0
+
+
+@pytest.mark.parametrize("templates", [[], ["a photo"], ["a {} of a {}"]])
+def test_templates_that_name_no_class(templates: list[str]) -> None:
+    with pytest.raises(BadOption, match="templates: found"):
+        options(tasks.load("zero_shot"), {"templates": templates})
+
+
+class TestModels:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("scenes")
+        scenes.write(folder, seed=5, sizes={"train": 160, "test": 40}, size=32)
+        return folder
+
+    def outcome(self, spec: ModelSpec, folder: Path) -> Outcome | Failure:
+        columns = {"image": "img", "label": "coarse_label"}
+        data = DatasetSpec("scenes", "images", path=str(folder), columns=columns, development=0.25)
+        opts = plain(options(tasks.load("zero_shot"), {}, "image"))
+        task = TaskSpec("t", "zero_shot", "scenes", "accuracy", modality="image", layers="whole", options=opts)
+        group = Group("s", spec, data, task)
+        return dict(run.run(group, (-1,), shelf=run.Shelf("cpu"), store=None, bench=Bench()))[-1]
+
+    @pytest.mark.parametrize("name", ["clip-vit", "clip-resnet"])
+    def test_both_towers_are_the_librarys(self, name: str, tmp_path: Path) -> None:
+        spec = image_checkpoints.of_pocket(name, tmp_path / name).spec
+        backbone = backbones.load(spec, "cpu")
+        model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{spec.checkpoint}")
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{spec.checkpoint}")
+        texts = ["a fish", "a photo of a fish", "fish"] * 20  # more than a batch
+        pixels = torch.stack([backbone.preprocess(image_checkpoints.picture(seed)) for seed in range(3)])
+        with torch.no_grad():
+            theirs = model.eval().encode_text(tokenizer(texts), normalize=True)
+            torch.testing.assert_close(backbone.captions(texts), theirs)
+            torch.testing.assert_close(backbone.embed(pixels), model.encode_image(pixels, normalize=True))
+        assert (theirs[0] @ theirs[1]) < 0.999 > (theirs[0] @ theirs[2])
+
+    def test_the_whole_way(self, folder: Path, tmp_path: Path) -> None:
+        outcome = self.outcome(image_checkpoints.of_pocket("clip-resnet", tmp_path / "m").spec, folder)
+        assert isinstance(outcome, Outcome), outcome
+        assert outcome.metrics["items/test"].value == 40 and outcome.metrics["accuracy"].low is not None
+        assert outcome.params["resolved.checkpoint"].startswith("sha256:")
+
+    def test_the_untrained_twin_draws_both_towers_alike(self, tmp_path: Path) -> None:
+        spec = replace(image_checkpoints.of_pocket("clip-vit", tmp_path / "m").spec, init="random", init_seed=2)
+        first, again = (backbones.load(spec, "cpu").captions(["a ball", "a cat"]) for _ in range(2))
+        assert torch.equal(first, again) and first.shape[0] == 2
+        torch.testing.assert_close(first.norm(dim=1), torch.ones(2))
+
+    def test_models_of_one_tower_are_told_so(self, folder: Path, tmp_path: Path) -> None:
+        outcome = self.outcome(image_checkpoints.of_pocket("vit", tmp_path / "vit").spec, folder)
+        assert isinstance(outcome, Failure) and not outcome.retry
+        assert "[models.vit] has no text tower" in outcome.error and 'models = ["clip-*"]' in outcome.error

@@ -1,0 +1,184 @@
+"""What a page, a terminal and a script are told of verdicts and of published numbers."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipstudy import claims
+from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts
+from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.outcome import Estimate, Result
+from clipstudy.published import Published
+from tests.made_up import BERT, Model, Task, result
+
+NUMBER = Published(
+    "Some & Body 2020", "BERT", "tense", "accuracy", "percent", 80.0, "source", "same", "near", 1, role="bert"
+)
+TENSE = Task("tense", "Tense", "semantic")
+POCKET = {"model.checkpoint": "package:clipstudy/pocket/checkpoints/bert"}
+
+
+def measured(value: float = 0.79, layer: int = 1, model: Model = BERT, **tags: str) -> Result:
+    return result(model, TENSE, layer, {"accuracy": Estimate(value, value - 0.01, value + 0.01)}, role="bert", **tags)
+
+
+# -- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def pair(model: str, role: str, **more: object) -> Result:
+    found = {"accuracy": Estimate(0.6, 0.55, 0.65)}
+    cell = result(Model(model, model), Task("wic", "WiC", "pairs"), -1, found, role=role, layers="-1", kind="finetune")
+    return replace(cell, **more)  # type: ignore[arg-type]
+
+
+def predictions(right: list[list[bool]], arm: str = "both", other: bool = True) -> bytes:
+    """As fine-tuning keeps them: an arm's columns a seed each, and those of another arm."""
+    columns = {"id": [str(i) for i in range(len(right[0]))], "label": ["T"] * len(right[0])}
+    for seed, row in enumerate(right):
+        columns[f"{arm}/seed_{seed}"] = ["T" if said else "F" for said in row]
+    if other:
+        columns["second/seed_0"] = ["F"] * len(right[0])
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({k: pa.array(v).dictionary_encode() for k, v in columns.items()}), buffer)
+    return buffer.getvalue()
+
+
+def test_only_the_headline_arm_is_scored() -> None:
+    right = [[True, False, True, True], [True, True, True, True]]
+    (one,) = evidence.measured([pair("c", "clip_text")], lambda run, name: predictions(right))
+    assert one.scores is not None and one.scores.tolist() == [right]
+    assert (one.layers, one.kind, one.n) == ((-1,), "finetune", 4)
+
+
+def test_an_untrained_twin_plays_no_role() -> None:
+    twin = pair("c", "clip_text")
+    twin = replace(twin, tags={**twin.tags, "init": "random"})
+    assert evidence.measured([twin], lambda run, name: b"") == []
+
+
+def test_a_server_that_is_away_is_not_taken_for_a_file_that_is_gone() -> None:
+    def away(run: str, name: str) -> bytes:
+        raise TrackingUnreachable
+
+    def gone(run: str, name: str) -> bytes:
+        raise ClipstudyError("kept none")
+
+    with pytest.raises(TrackingUnreachable):
+        evidence.measured([pair("c", "clip_text")], away)
+    (one,) = evidence.measured([pair("c", "clip_text")], gone)
+    assert one.scores is None and one.estimates.tolist() == [[0.6, 0.55, 0.65]]
+
+
+def judgements(low: str = "g") -> list[claims.Judgement]:
+    rng = np.random.default_rng(0)
+    files = {"c": rng.random((2, 500)) < 0.85, low: rng.random((2, 500)) < 0.5}
+    cells = [
+        pair(model, role, run_id=model, metrics={"accuracy": Estimate(float(files[model].mean()))})
+        for model, role in (("c", "clip_text"), (low, "gpt2"))
+    ]
+    return evidence.judged(cells, lambda run, name: predictions(files[run].tolist()))["paper"]
+
+
+def test_a_row_says_verdict_statistic_interval_p_and_n() -> None:
+    row = next(r for r in verdicts.rows(judgements()) if r.claim == "C17")
+    assert (row.verdict, row.n, row.p) == ("supported", "500", "< 0.001")
+    assert row.models == "clip_text = c, gpt2 = g"
+    assert row.statistic == row.compared == "WiC(clip_text) > WiC(gpt2)"
+    assert row.value.endswith(" points") and "[" in row.value and row.why == ""
+    missing = next(r for r in verdicts.rows(judgements()) if r.claim == "C19")
+    assert (missing.verdict, missing.statistic, missing.value, missing.p) == ("not run", "", "", "")
+    assert "phrases" in missing.why and missing.todo.startswith("clipstudy enqueue --model")
+
+
+def test_json_has_every_part_and_only_finite_numbers() -> None:
+    told = json.loads(json.dumps([verdicts.plain(j) for j in judgements()], allow_nan=False))
+    assert {row["claim"] for row in told} == {claim.number for claim in claims.CLAIMS}
+    supported = next(row for row in told if row["claim"] == "C17")
+    assert supported["statistic"] in supported["parts"] and supported["statistic"]["p_holds"] < 0.05
+
+
+def test_whom_the_verdicts_concern() -> None:
+    assert "say nothing about the real CLIP" in verdicts.subject([replace(measured(), params=POCKET)])
+    assert "models of this study alone" in verdicts.subject([measured(note="Small models.")])
+    assert verdicts.subject([measured()]) == ""
+
+
+def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
+    hostile = "<script>alert(1)</script>"
+    told = {"paper": judgements(hostile)}
+    page = report.page([pair("c", "clip_text"), measured()], Dashboard("D", (Panel("P"),)), judged=told)
+    section = page.split('<section id="claims">')[1].split("</section>")[0]
+    assert "performance of CLIP is better in comparison to GPT2 when evaluated on WIC" in section
+    assert "verdict supported" in section and "claims not run or not testable here" in section
+    assert hostile not in section and "&lt;script&gt;alert" in section
+    assert '<a href="#claims">Claims</a>' in page and verdicts.METHOD[:40] in section
+    assert 'id="claims"' not in report.page([measured()], Dashboard("D", (Panel("P"),)))
+
+
+# -- published numbers -----------------------------------------------------------------------------------------------
+
+
+def marks(results: list[Result], numbers: list[Published]) -> tuple[tables.Mark, ...]:
+    view = tables.view(tables.board(results), "tense")
+    assert view is not None
+    return beside.marked(view, numbers).marks
+
+
+def test_a_comparable_number_is_a_mark_on_its_models_bar() -> None:
+    (mark,) = marks([measured(), measured(layer=2)], [NUMBER])
+    assert mark == tables.Mark("bert", 1, 0.8, "BERT: Some & Body 2020", False)
+    assert marks([measured()], [replace(NUMBER, read="memory")])[0].from_memory
+
+
+@pytest.mark.parametrize(
+    "other", [{"role": "gpt2"}, {"task": "wic"}, {"metric": "ami"}, {"data": "split"}, {"method": "other"}]
+)
+def test_what_does_not_compare_is_not_drawn(other: dict[str, str]) -> None:
+    assert marks([measured()], [replace(NUMBER, **other)]) == ()  # type: ignore[arg-type]
+
+
+def test_nothing_published_is_drawn_on_stand_ins_or_untrained_models() -> None:
+    assert marks([replace(measured(), params=POCKET)], [NUMBER]) == ()
+    assert marks([measured(note="These are stand-ins.")], [NUMBER]) == ()
+    twin = measured(model=Model("bert-untrained", "BERT, untrained", "bert"))
+    assert marks([measured(), twin], [NUMBER]) == marks([measured()], [NUMBER])
+    assert beside.compared([replace(measured(), params=POCKET)], [NUMBER]) == []
+    assert beside.compared([measured(note="These are stand-ins.")], [NUMBER]) == []
+    assert beside.compared([twin], [NUMBER]) == []
+
+
+@pytest.mark.parametrize("x", ["layer", "depth"])
+def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str) -> None:
+    results = [measured(), measured(layer=2)]
+    shown = tables.board(results)
+    view = tables.view(shown, "tense")
+    assert view is not None
+    both = [NUMBER, replace(NUMBER, layer=2, value=97.0, read="memory"), replace(NUMBER, layer=7)]
+    info = charts.bars_info(beside.marked(view, both), charts.inks(shown), x)
+    (drawn,) = info.marks
+    assert (drawn.x, drawn.hollow) == (info.series[0].x, [False, True])
+    assert drawn.y == pytest.approx([80.0, 97.0]) and info.top > 97
+    assert drawn.texts[1] == "published (from memory): 97.0, BERT: Some & Body 2020"
+    figure = charts.bars_figure(info)
+    trace = figure.data[-1]
+    # Filled dark, or hollow: white with a dark rim.
+    assert list(trace.marker.color) == list(trace.marker.line.color)[::-1] == ["#1B1F24", "#FFFFFF"]
+    assert trace.offsetgroup == "0"
+
+
+def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
+    (near,), (far,) = (beside.compared([measured(value)], [NUMBER]) for value in (0.785, 0.7))
+    assert near.difference == pytest.approx(-0.015) and near.inside
+    assert far.difference == pytest.approx(-0.1) and not far.inside
+    spread = replace(NUMBER, spread=6.0)
+    assert spread.tolerance == pytest.approx(0.12) and beside.compared([measured(0.7)], [spread])[0].inside
+    assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)
