@@ -49,7 +49,7 @@ class ModelSpec:
     mean: tuple[float, ...] | None = None  #: source torch: what is taken off red, green and blue in [0, 1]; None: 0
     std: tuple[float, ...] | None = None  #: source torch: what they are divided by then; None: 1
     batch_size: int = 32
-    role: str | None = None  #: the part it plays in the claims
+    role: str | None = None  #: the part that it plays in the claims; or parts, with spaces between
     family: str = ""  #: the table's name; initialisations of one untrained twin share it
     twin_of: str | None = None  #: the model that this is the untrained twin of
     label: str | None = None  #: how figures name it

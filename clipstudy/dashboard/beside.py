@@ -45,7 +45,8 @@ def marked(view: View, numbers: Sequence[Published] | None = None) -> View:
         for number in (_shipped() if numbers is None else numbers)
         for curve in view.curves
         if number.comparable
-        and (number.role, number.task, number.metric) == (curve.role, view.task, view.metric)
+        and (number.task, number.metric) == (view.task, view.metric)
+        and number.role in curve.role.split()
         and not curve.stands_in
         and curve.twin_of is None
     ]
@@ -57,7 +58,8 @@ def compared(results: Iterable[Result], numbers: Iterable[Published]) -> list[Co
     cells: dict[tuple[str, str, int], list[Result]] = defaultdict(list)
     for result in tables.newest(results)[0]:
         if result.tags.get("init") != "random" and not tables.stands_in(result):
-            cells[result.tags.get("role", ""), result.task, result.layer].append(result)
+            for role in result.tags.get("role", "").split():
+                cells[role, result.task, result.layer].append(result)
     return [
         Comparison(number, result.model, result.study, result.metrics[number.metric])
         for number in numbers

@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,9 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
         names = (task, members[0].tags.get("kind", ""))
         read = {metric for asked, metric in wanted if asked in names}
         ordered = sorted(members, key=lambda r: r.layer)
-        found += [one for metric in sorted(read) if (one := _measured(ordered, metric, fetch))]
+        for metric in sorted(read):
+            if one := _measured(ordered, metric, fetch):
+                found += [replace(one, role=role) for role in one.role.split()]
     return found
 
 

@@ -6,13 +6,14 @@ import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipstudy import claims
+from clipstudy import claims, tasksfile
 from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
@@ -59,6 +60,12 @@ def test_only_the_headline_arm_is_scored() -> None:
     assert (one.layers, one.kind, one.n) == ((-1,), "finetune", 4)
 
 
+def test_one_model_may_play_several_parts() -> None:
+    found = evidence.measured([pair("v", "vit_small clip_text")], lambda run, name: predictions([[True, False]]))
+    assert [(one.model, one.role) for one in found] == [("v", "vit_small"), ("v", "clip_text")]
+    assert len(marks([replace(measured(), tags={**measured().tags, "role": "other bert"})], [NUMBER])) == 1
+
+
 def test_an_untrained_twin_plays_no_role() -> None:
     twin = pair("c", "clip_text")
     twin = replace(twin, tags={**twin.tags, "init": "random"})
@@ -97,6 +104,12 @@ def test_a_row_says_verdict_statistic_interval_p_and_n() -> None:
     missing = next(r for r in verdicts.rows(judgements()) if r.claim == "C19")
     assert (missing.verdict, missing.statistic, missing.value, missing.p) == ("not run", "", "", "")
     assert "phrases" in missing.why and missing.todo.startswith("clipstudy enqueue --model")
+
+
+def test_the_roles_of_the_pocket_study_are_those_of_the_claims() -> None:
+    study = tasksfile.load(tasksfile.find("pocket", Path.cwd()))
+    played = {role for model in study.models.values() for role in (model.role or "").split()}
+    assert played == {reading.role for claim in claims.CLAIMS for reading in claim.reads}
 
 
 def test_json_has_every_part_and_only_finite_numbers() -> None:
