@@ -19,8 +19,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: install  ## run the real-text study where its data is at hand, and write its report
-	@tests/real/demo.sh $(BIN)
+demo: install  ## the pocket study, from nothing to report.html in minutes, with no network
+	@$(BIN)/clipstudy demo
 
 test: install  ## the tests
 	$(BIN)/pytest -m "not gpu"
@@ -31,7 +31,7 @@ docs: install  ## does the README name every command, key, option and variable, 
 gpu: install  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-real: install  ## the study of tests/real on SQLite and on Postgres, two workers each; its table goes into the README
+real: install  ## the study of tests/real on SQLite and on Postgres, two workers each; its table goes into docs/real-rows.md
 	$(BIN)/python tests/real/real.py
 
 paper: install  ## the paper's text study on full-size random weights, from a stand-in of the Hub; one batch a model
