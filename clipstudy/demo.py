@@ -48,11 +48,15 @@ class Thin:
 
 #: By task kind. Of views and probes the first, the headline arm, stays.
 THIN: Mapping[str, Thin] = MappingProxyType({
-    "classify": Thin(330.0, {"max_epoch": 60}),
+    "attend": Thin(20.0, {"pictures": 200}),
+    "classify": Thin(300.0, {"max_epoch": 60}),
     "classify_pairs": Thin(60.0, {"max_epoch": 60}),
-    "finetune": Thin(60.0, {"epochs": 4, "question_only": False}, seeds=1),
-    "phrase_clusters": Thin(60.0, {"samples": 1, "restarts": 1, "arms": []}),
-    "similarity": Thin(30.0),
+    "finetune": Thin(40.0, {"epochs": 4, "question_only": False}, seeds=1),
+    "phrase_clusters": Thin(40.0, {"samples": 1, "restarts": 1, "arms": []}),
+    "reconstruct": Thin(60.0, {"steps": 300}, seeds=1),
+    "similarity": Thin(20.0),
+    "visualise": Thin(40.0, {"channels": 8, "steps": 64, "natural": 64}, seeds=1),
+    "zero_shot": Thin(10.0),
 })  # fmt: skip
 ARMS = ("views", "probes")
 #: Rows a split of the thinned study: a test split of so many has a standard error of 1.6 points at most.

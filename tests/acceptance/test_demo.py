@@ -3,9 +3,10 @@ fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,47 +16,36 @@ from clipstudy.pocket.baskets import Sizes
 from clipstudy.spec import Study, TaskSpec
 from tests.acceptance.conftest import Typed, totals
 
-TASKS = ("phrases", "bigram_shift")
-MODELS = ("bert", "clip-resnet", "bert-untrained-0")
-CELLS = len(MODELS) * len(TASKS) * 7  # models × tasks × layers
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The seven models, as they are before training: the road is the same."""
-    from clipstudy.pocket import models
-
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for name in models.MODELS:
-        models.save(name, models.build(name), folder / name)
-    return folder
+MODELS = ("bert", "clip-resnet", "bert-untrained-0", "resnet", "clip-vit-image")
+#: Task → cells: (model, layer) pairs of those models.
+TASKS = {"phrases": 21, "bigram_shift": 21, "shapes": 10, "reconstruct": 8, "visualise": 8, "attend": 4}
+CELLS = sum(TASKS.values())
+QUICK: Mapping[str, Mapping[str, Any]] = {
+    "attend": {"pictures": 20, "draws": 50},
+    "classify": {"max_epoch": 4, "draws": 100},
+    "phrase_clusters": {"labelled": 200, "outside": 40, "fit": 150},
+    "reconstruct": {"steps": 10, "batch_size": 8, "draws": 50},
+    "visualise": {"channels": 2, "steps": 4, "natural": 8, "draws": 50},
+}
 
 
 @pytest.fixture
-def small(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Three models, two tasks, few rows, few passes: every path of the demonstration in seconds."""
-    thinned, load = demo.thinned, tasksfile.load
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five models, a task of each quick kind, few rows, few passes: every path of the demonstration in seconds."""
+    thinned = demo.thinned
 
     def smaller(study: Study) -> Study:
         thin = thinned(study)
         tasks = {name: _quick(thin.tasks[name]) for name in TASKS}
         return replace(thin, models={name: thin.models[name] for name in MODELS}, tasks=tasks)
 
-    def untrained(path: Path) -> Study:
-        study = load(path)
-        here = {n: replace(m, checkpoint=str(models / Path(m.checkpoint).name)) for n, m in study.models.items()}
-        return replace(study, models=here)
-
     monkeypatch.setattr(demo, "thinned", smaller)
-    monkeypatch.setattr(tasksfile, "load", untrained)
     monkeypatch.setattr(demo, "SIZES", Sizes(200, 100, 200))
     monkeypatch.setattr(demo, "budgets", dict)  # none: a busy machine must not decide what is computed
-    yield
 
 
 def _quick(task: TaskSpec) -> TaskSpec:
-    quick = {"max_epoch": 4, "draws": 100} if task.kind == "classify" else {"labelled": 200, "outside": 40, "fit": 150}
-    return replace(task, seeds=task.seeds[:2], options={**task.options, **quick})
+    return replace(task, seeds=task.seeds[:2], options={**task.options, **QUICK[task.kind]})
 
 
 def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> None:
@@ -78,12 +68,12 @@ def test_a_budget_that_is_spent_leaves_cells_out_and_says_so(
     typed: Typed,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(demo, "budgets", lambda: {"classify": 0.0, "phrase_clusters": 600.0})
+    monkeypatch.setattr(demo, "budgets", lambda: {"classify": 0.0})
     said = typed("demo", "--device", "cpu")
     found = totals(typed, "--study", "pocket")
     assert found["cancelled"] > 0 and found["done"] + found["cancelled"] == CELLS
     assert f"{found['cancelled']} cells found no room" in said.out and "demo --full" in said.out
-    assert totals(typed, "--study", "pocket", "--task", "phrases") == {"done": CELLS // len(TASKS)}
+    assert totals(typed, "--study", "pocket", "--task", "phrases") == {"done": TASKS["phrases"]}
     again = typed("demo", "--device", "cpu")
     assert "Nothing to do" in again.out and totals(typed, "--study", "pocket") == found
 
