@@ -2,9 +2,10 @@
 
     python -m benchmarks.reconstruction [--full]
 
-`reconstruct` as it is, for a few steps: ResNet-18 at 224 px, with ``--full`` ResNet-50 too; untrained, on drawn scenes.
-Prints a line a model: the model's own processor time with four stages against one, all of the time likewise, the share
-of it that is the model's, and the most memory that the process held. Fails where the first ratio is more than MOST.
+`reconstruct` as it is, for a few steps: ResNet-18 at 224 px, with ``--full`` ResNet-50 too; both untrained, on drawn
+scenes. Prints a line a model: the model's own processor time with four stages against one, all of the time likewise,
+the share of it that is the model's, and the most memory that the process held. Fails where the first ratio is more than
+MOST.
 """
 
 from __future__ import annotations
