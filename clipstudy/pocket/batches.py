@@ -19,7 +19,7 @@ from clipstudy.pocket.dice import Dice
 from clipstudy.pocket.drawing import render
 from clipstudy.pocket.mixture import mixture
 from clipstudy.pocket.models import DEVIATION, MEAN, SIDE
-from clipstudy.pocket.scenes import Scene, sample
+from clipstudy.pocket.scenes import COLOURS, Scene, sample
 
 #: How many lines are two at once. Questions over passages are longer than any sentence, and positions that training
 #: never reached would mean nothing.
@@ -81,3 +81,9 @@ def pixels(scenes: Sequence[Scene]) -> torch.Tensor:
 
 def fine_labels(scenes: Sequence[Scene]) -> torch.Tensor:
     return torch.tensor([scene.fine for scene in scenes])
+
+
+def object_labels(scenes: Sequence[Scene]) -> torch.Tensor:
+    """What two renders of one object have in common: its fine class and its colour, as one number."""
+    names = list(COLOURS)
+    return torch.tensor([scene.fine * len(names) + names.index(scene.main.colour) for scene in scenes])

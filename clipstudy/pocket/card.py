@@ -14,7 +14,7 @@ from clipstudy.errors import ModelError
 from clipstudy.pocket import evaluation, twins
 from clipstudy.pocket.models import MODELS, PocketModel
 from clipstudy.pocket.pretrain import RECIPES, RECORD
-from clipstudy.pocket.scenes import FINE
+from clipstudy.pocket.scenes import COLOURS, FINE
 from clipstudy.pocket.silhouettes import TEXTURES
 
 CARD = "CARD.md"
@@ -33,8 +33,10 @@ JUDGED: Mapping[str, tuple[str, ...]] = {
     "next word": ("perplexity",),
     "captions": ("retrieval", "zero_shot"),
     "classes": ("top_1",),
-    "pairs": ("k_nn",),
+    "pairs": ("k_nn_object",),
 }
+#: Kinds of main objects: a fine class in a colour.
+OBJECTS = len(FINE) * len(COLOURS)
 BARS = "▁▂▃▄▅▆▇█"
 WIDE = 40  #: letters of a loss curve
 
@@ -234,6 +236,7 @@ def _title(model: PocketModel, figure: str, held: int) -> str:
         "top_1": f"class, top-1, of {len(FINE)}",
         "top_1_shape": f"its shape, of {len(FINE) // len(TEXTURES)}",
         "k_nn": f"class by its {evaluation.NEIGHBOURS} nearest, of {len(FINE)}",
+        "k_nn_object": f"class and colour by its {evaluation.NEIGHBOURS} nearest, of {OBJECTS}",
     }
     return titles.get(figure, figure)
 
@@ -245,6 +248,7 @@ def _floor(record: Record, figure: str) -> str:
         "retrieval": 1 / min(evaluation.CHOICE, _held(record)),
         "true_over_twin": 1 / 2,
         "top_1_shape": len(TEXTURES) / len(FINE),
+        "k_nn_object": 1 / OBJECTS,
     }
     return f"chance {_shown(figure, chances.get(figure, 1 / len(FINE)))}"
 

@@ -42,8 +42,9 @@ def figures(name: str, model: Any, held: int = HELD, seed: int = 0) -> dict[str,
         to a false one of the same words (chance is a half); the fine class by its name (chance is a hundredth).
     ``top_1``, ``top_1_shape``
         the fine class, or its shape at least, by the model's own classifier.
-    ``k_nn``
-        the fine class by the vote of the nearest among pictures whose class is known.
+    ``k_nn``, ``k_nn_object``
+        the fine class by the vote of the nearest among pictures whose class is known; and the fine class and the
+        colour, which is what pairs of renders have in common.
     """
     described = MODELS[name]
     model.eval()
@@ -60,7 +61,10 @@ def figures(name: str, model: Any, held: int = HELD, seed: int = 0) -> dict[str,
             guess, truth = model.get_classifier()(vectors).argmax(dim=1), batches.fine_labels(scenes)
             found |= {"top_1": _share(guess == truth), "top_1_shape": _share(_shape(guess) == _shape(truth))}
         labelled = next(batches.scene_batches(batches.HELD_OUT + seed + 1, LABELLED * held))
-        return found | {"k_nn": _k_nn(vectors, scenes, _vectors(name, model, labelled), labelled)}
+        near = _nearest(vectors, _vectors(name, model, labelled))
+        if described.objective == "pairs":
+            found["k_nn_object"] = _voted(near, batches.object_labels(labelled), batches.object_labels(scenes))
+        return found | {"k_nn": _voted(near, batches.fine_labels(labelled), batches.fine_labels(scenes))}
 
 
 def floors(name: str, held: int = HELD, seed: int = 0) -> dict[str, float]:
@@ -132,12 +136,16 @@ def _vectors(name: str, model: Any, scenes: Sequence[Scene]) -> torch.Tensor:
     return torch.cat([encode_image(name, model, batches.pixels(part)) for part in parts])
 
 
-def _k_nn(vectors: torch.Tensor, scenes: list[Scene], known: torch.Tensor, labelled: list[Scene]) -> float:
-    """Votes count by cosine similarity."""
-    near = (F.normalize(vectors, dim=1) @ F.normalize(known, dim=1).T).topk(min(NEIGHBOURS, len(known)), dim=1)
-    votes = torch.zeros(len(vectors), len(FINE))
-    votes.scatter_add_(1, batches.fine_labels(labelled)[near.indices], near.values)
-    return _share(votes.argmax(dim=1) == batches.fine_labels(scenes))
+def _nearest(vectors: torch.Tensor, known: torch.Tensor) -> Any:
+    """Cosines and rows of the ``NEIGHBOURS`` nearest of ``known``."""
+    return (F.normalize(vectors, dim=1) @ F.normalize(known, dim=1).T).topk(min(NEIGHBOURS, len(known)), dim=1)
+
+
+def _voted(near: Any, labels: torch.Tensor, truth: torch.Tensor) -> float:
+    """The share that their neighbours' ``labels`` tell; votes count by cosine."""
+    votes = torch.zeros(len(truth), int(max(labels.max(), truth.max())) + 1)
+    votes.scatter_add_(1, labels[near.indices], near.values)
+    return _share(votes.argmax(dim=1) == truth)
 
 
 def _read(model: Any, scenes: list[Scene], vectors: torch.Tensor, seed: int) -> dict[str, float]:

@@ -112,19 +112,16 @@ def sample(rng: np.random.Generator, n: int) -> list[Scene]:
     return _arrange(rng, fine // len(TEXTURES), fine % len(TEXTURES), colour)
 
 
-def rerender(rng: np.random.Generator, scenes: Sequence[Scene], recolour: bool = False) -> list[Scene]:
+def rerender(rng: np.random.Generator, scenes: Sequence[Scene]) -> list[Scene]:
     """The same main objects elsewhere: new size, place, lean, shade, companions, background, light and noise.
 
     Two such scenes are a positive pair for self-supervision. It uses the generator's knowledge of what an object is,
-    which crops of a photograph do not; say so of a model trained on it. ``recolour`` draws a new colour as well, so
-    that colour cannot be what the pair has in common.
+    which crops of a photograph do not; say so of a model trained on it.
     """
     shape = np.array([scene.coarse for scene in scenes], dtype=np.int64)
     texture = np.array([scene.fine for scene in scenes], dtype=np.int64) % len(TEXTURES)
     names = list(COLOURS)
     colour = np.array([names.index(scene.main.colour) for scene in scenes], dtype=np.int64)
-    if recolour:
-        colour = rng.integers(len(COLOURS), size=len(scenes))
     return _arrange(rng, shape, texture, colour)
 
 

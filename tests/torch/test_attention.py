@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from clipstudy import backbones
 from clipstudy.backbones.attention import weights
+from clipstudy.backbones.described import has_attention
 from clipstudy.errors import ModelError
 from tests.torch.image_checkpoints import BUILDERS, picture
 
@@ -137,6 +138,13 @@ def test_every_argument_of_the_kernel_counts(more):
 def test_a_residual_network_has_none(loaded):
     with pytest.raises(ModelError, match=r"\[models.resnet\] is a ResNet.*no attention.*Choose"):
         taken(loaded["resnet"], batch(loaded["resnet"], 1), [1])
+
+
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_whether_there_is_any_shows_before_loading(name, tmp_path):
+    spec = BUILDERS[name](tmp_path / name).spec
+    of_ones_own = spec.source == "torch"  # what a module of one's own calls, only running it says
+    assert has_attention(spec) is (None if of_ones_own else name in [*TRANSFORMERS, "vit-pairs"])
 
 
 def test_the_stem_has_none(loaded):

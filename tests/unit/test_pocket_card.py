@@ -19,7 +19,7 @@ from clipstudy.pocket.pretrain import RECIPES, RECORD
 SEEN = {
     "captions": {"retrieval": 0.512, "true_over_twin": 0.713, "zero_shot": 0.334, "k_nn": 0.221},
     "classes": {"top_1": 0.654, "top_1_shape": 0.755, "k_nn": 0.556},
-    "pairs": {"k_nn": 0.287},
+    "pairs": {"k_nn_object": 0.287, "k_nn": 0.041},
 }
 
 
@@ -73,7 +73,7 @@ def test_the_card_says_what_the_records_say(seven: Path) -> None:
     assert ["clip-vit", "caption or picture found among 256", "**51.2%**", "1.2%", "chance 0.4%"] in cells
     assert ["clip-vit", "true caption preferred to a false one", "71.3%", "1.2%", "chance 50.0%"] in cells
     assert ["resnet", "its shape, of 20", "75.5%", "1.2%", "chance 5.0%"] in cells
-    assert ["vit-pairs", "class by its 20 nearest, of 100", "**28.7%**", "1.2%", "chance 1.0%"] in cells
+    assert ["vit-pairs", "class and colour by its 20 nearest, of 1000", "**28.7%**", "1.2%", "chance 0.1%"] in cells
     assert "at most 1.6 points" in text and "All 7 are." in text
     assert f"{sum(card.sizes(seven).values()) / 1e6:.2f} MB" in text
     assert "    clipstudy pocket pretrain\n" in text and "Apache-2.0" in text
@@ -114,16 +114,16 @@ def test_a_share_must_be_three_standard_errors_above(seven: Path) -> None:
     enough = before
     while enough - before <= 3 * math.sqrt((enough * (1 - enough) + before * (1 - before)) / 1024):
         enough += 1e-4
-    put(seven, record("vit-pairs", figures={"k_nn": enough}, untrained={"k_nn": before}))
+    put(seven, record("vit-pairs", figures={"k_nn_object": enough}, untrained={"k_nn_object": before}))
     assert card.problems(seven) == []
-    put(seven, record("vit-pairs", figures={"k_nn": enough - 2e-4}, untrained={"k_nn": before}))
+    put(seven, record("vit-pairs", figures={"k_nn_object": enough - 2e-4}, untrained={"k_nn_object": before}))
     [said] = card.problems(seven)
     assert re.fullmatch(
-        r"vit-pairs: k_nn is 8\..%, not clearly better: .*twin's is 5\.0%, so it must be above .*", said
+        r"vit-pairs: k_nn_object is 8\..%, not clearly better: .*twin's is 5\.0%, so it must be above .*", said
     )
     assert said in card.write(seven).read_text()
     # Fewer pictures, more doubt; a record that does not say how many has the usual number.
-    put(seven, record("vit-pairs", figures={"k_nn": enough}, untrained={"k_nn": before}, held=200))
+    put(seven, record("vit-pairs", figures={"k_nn_object": enough}, untrained={"k_nn_object": before}, held=200))
     assert len(card.problems(seven)) == 1
 
 
