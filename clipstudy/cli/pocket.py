@@ -43,7 +43,9 @@ def demo(
     dashboard = panels.find("layers", settings.home)
     report.write(found, out, dashboard=dashboard, judged=evidence.judged(found, tracking.artifact))
     shown = tables.board(found, dashboard.order)
-    screen.table(*writers.summary(shown))
+    for head, rows in writers.summary(shown):
+        screen.table(head, rows)
+        typer.echo()
     typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")
     typer.echo(f"{tables.note_of(shown.results)}\n")
     if told.computed:

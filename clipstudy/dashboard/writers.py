@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from clipstudy.dashboard.tables import Board, Curve, View, axis_title, half_width, layer_name, shown_value, view
@@ -130,9 +131,15 @@ def grid(shown: View) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]
     return [curve.title for curve in shown.curves], body
 
 
-def summary(shown: Board) -> tuple[list[str], list[list[str]]]:
-    """Everything at a glance, head and rows: tasks down, trained models across, each at its best layer."""
+def summary(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
+    """Everything at a glance, a table (head and rows) for texts and one for images: tasks down, trained models across,
+    each at its best layer."""
     views = [found for task in shown.tasks if (found := view(shown, task)) is not None]
+    by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
+    return [_summary(some) for some in by.values() if some]
+
+
+def _summary(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
     titles = {c.family: c.title for v in views for c in v.curves if not c.twin_of}
     rows = []
     for found in views:
@@ -143,9 +150,9 @@ def summary(shown: Board) -> tuple[list[str], list[list[str]]]:
 
 
 def _at_best(curve: Curve, metric: str) -> str:
-    """``85.3 ± 0.7 (4)``: the value, and the layer where it was found."""
+    """``85.3 ± 0.7 (4)``: the value, and the layer where it was found, unless it is of the whole model."""
     cell = next((c for c in curve.cells if c.layer == curve.best), curve.cells[0])
-    return f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class} ({cell.layer})"
+    return f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class}" + f" ({cell.layer})" * (cell.layer >= 0)
 
 
 def _tex(text: str) -> str:

@@ -52,7 +52,7 @@ def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> No
     first = typed("demo", "--device", "cpu")
     assert f"{CELLS} cells computed" in first.out and "says nothing" not in first.err
     assert totals(typed, "--study", "pocket") == {"done": CELLS}
-    assert "CLIP text (residual)" in first.out and "say nothing about the real CLIP" in first.out
+    assert "CLIP text (ResNet)" in first.out and "say nothing about the real CLIP" in first.out
     assert "clipstudy ui" in first.out and "clipstudy enqueue --all" in first.out
     page = (tmp_path / "here" / "report.html").read_text(encoding="utf-8")
     # At the head of the page, and under the title of each figure.
