@@ -107,7 +107,7 @@ def test_tasks_metrics_and_roles_are_the_studys() -> None:
     metric_of = {name: task.metric for name, task in study.tasks.items()}
     ours = {name for name in metric_of if "-apart" in name or name.endswith(("-frozen", "-width"))}  # nobody's arms
     images = {name for name, task in study.tasks.items() if task.modality == "image"}
-    assert {n.task for n in NUMBERS} == metric_of.keys() - {"phrases"} - ours - images
+    assert {n.task for n in NUMBERS} == metric_of.keys() - {"phrases", "similarity"} - ours - images
     assert all(n.metric == metric_of[n.task] for n in NUMBERS)
     role_of = {m.role: m.layers for m in study.models.values() if m.role and m.modality == "text"}
     assert {n.role for n in NUMBERS} == {"", *role_of}
