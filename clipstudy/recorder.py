@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
+from clipstudy.job import Job
 from clipstudy.queue import outbox
 from clipstudy.tracking import Entry, Tracking
 
@@ -120,3 +121,17 @@ def entry_of(record: outbox.Record) -> Entry:
         error=record.error,
         log=record.log or "",
     )
+
+
+def log_of(engine: Engine, tracking: Tracking, job: Job) -> str | None:
+    """The log of the row's last attempt, from the outbox while it waits there, else from MLflow; None: it has none yet.
+
+    Raises:
+        TrackingUnreachable: MLflow does not answer.
+        ClipstudyError: the run kept no log.
+    """
+    text = outbox.log_of(engine, job)
+    if text is not None or not job.attempt:
+        return text
+    run = tracking.run_of(job.study, job.id, job.attempt) or job.run_id
+    return tracking.artifact(run, outbox.LOG).decode(errors="replace") if run else None

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from clipstudy.cli import fetching, jobs, judging, pocket, results, work
+from clipstudy.cli import dashboard, fetching, jobs, judging, pocket, results, work
 from clipstudy.errors import ClipstudyError
 from clipstudy.settings import redact
 
@@ -45,6 +45,7 @@ COMMANDS = (
     results.results,
     judging.claims,
     judging.published,
+    dashboard.dashboard,
     results.ui,
 )
 for command in COMMANDS:

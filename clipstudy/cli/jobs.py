@@ -63,17 +63,14 @@ def show(
 
 def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status --rows`.")]) -> None:
     """The log of a job's last attempt."""
-    from clipstudy.queue import jobs, outbox
+    from clipstudy import recorder
+    from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
     engine = stores.engine(settings)
     one = jobs.get(engine, job)
-    text = outbox.log_of(engine, one)
-    if text is None and one.attempt:
-        tracking = open_tracking(settings)
-        if run := tracking.run_of(one.study, one.id, one.attempt) or one.run_id:
-            text = tracking.artifact(run, "log.txt").decode(errors="replace")
+    text = recorder.log_of(engine, open_tracking(settings), one)
     if text is None:
         raise ClipstudyError(f"job {job} is {one.status} and has no log yet. See: clipstudy show {job}")
     typer.echo(text, nl=False)

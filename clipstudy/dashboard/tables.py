@@ -214,6 +214,11 @@ def is_pocket(result: Result) -> bool:
     return result.params.get("model.checkpoint", "").startswith(POCKET)
 
 
+def note_said(views: Iterable[View]) -> str:
+    """The notes of several views, each once."""
+    return " ".join(sorted({v.note for v in views if v.note}))
+
+
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
     """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
 
@@ -250,7 +255,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         curves=tuple(curves),
         baselines=tuple((name, value) for name, value in lines if name in shared),
         caption="Mean of " + ", ".join(v.title for v in common) + ".",
-        note=" ".join(sorted({v.note for v in common if v.note})),
+        note=note_said(common),
     )
     return (mean if curves else None), tuple(notes)
 
@@ -295,6 +300,11 @@ def shown_value(estimate: Estimate, metric: str) -> str:
     half = half_width(estimate)
     text = f"{estimate.value * factor:.{decimals}f}"
     return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
+
+
+def better(metric: str) -> int:
+    """1 where more of ``metric`` is better, −1 where less is."""
+    return -1 if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else 1
 
 
 def layer_name(layer: int, modality: str = "text") -> str:
@@ -390,7 +400,7 @@ def _best(cells: Sequence[Cell], metric: str, dev: Mapping[int, float] | None = 
     """The best of several layers; the first of equals. None where there is nothing to choose."""
     if len(cells) < 2:
         return None
-    sign = -1 if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else 1
+    sign = better(metric)
     scores = {cell.layer: cell.estimate.value for cell in cells}
     if dev and all(math.isfinite(dev.get(layer, math.nan)) for layer in scores):
         scores = {layer: dev[layer] for layer in scores}

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 
 from clipstudy.dashboard.tables import Board, Curve, View, axis_title, half_width, layer_name, shown_value, view
 
+#: Lines of a table: a name, and a cell a column with whether it is the best.
+Body = list[tuple[str, list[tuple[str, bool]]]]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -66,10 +69,18 @@ def to_csv(shown: View) -> str:
     writer.writeheader()
     for row in rows(shown):
         values = asdict(row)
-        # A spreadsheet runs a cell that begins like a formula; a leading apostrophe makes it text.
-        safe = {k: f"'{v}" if isinstance(v, str) and v[:1] in ("=", "+", "-", "@") else v for k, v in values.items()}
-        writer.writerow(safe)
+        writer.writerow({k: literal(v) if isinstance(v, str) else v for k, v in values.items()})
     return text.getvalue()
+
+
+def file_name(title: str, ending: str) -> str:
+    """``title`` in letters that any file system and any header takes."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in title)[:120] + f".{ending}"
+
+
+def literal(text: str) -> str:
+    """``text`` as a cell of CSV. A spreadsheet runs what begins like a formula; a leading apostrophe makes it text."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def to_json(shown: View) -> str:
@@ -78,30 +89,40 @@ def to_json(shown: View) -> str:
 
 def to_markdown(shown: View) -> str:
     """Layers down, models across; each model's best layer in bold."""
+    header, body = grid(shown)
+    return markdown(shown.title, axis_title(shown.metric), ["layer", *header], body, shown.note)
+
+
+def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str = "") -> str:
+    """A table under its title; ``said`` stands beside it."""
 
     def escaped(text: str) -> str:
         return re.sub(r"([\\`*_\[\]|<>])", r"\\\1", " ".join(text.split()))
 
-    header, body = grid(shown)
-    lines = [["layer", *(escaped(title) for title in header)]]
-    lines += [[name, *(f"**{text}**" if best else text for text, best in cells)] for name, cells in body]
+    lines = [[escaped(name) for name in head]]
+    lines += [[escaped(name), *(f"**{text}**" if best else text for text, best in cells)] for name, cells in body]
     table = ["| " + " | ".join(line) + " |" for line in lines]
     table.insert(1, "|" + " --- |" * len(lines[0]))
-    note = [f"*{escaped(shown.note)}*", ""] if shown.note else []
-    return "\n".join([f"**{escaped(shown.title)}**, {axis_title(shown.metric)}", "", *note, *table, ""])
+    noted = [f"*{escaped(note)}*", ""] if note else []
+    return "\n".join([f"**{escaped(title)}**, {said}", "", *noted, *table, ""])
 
 
 def to_latex(shown: View) -> str:
     """A booktabs table: layers down, models across; each model's best layer in bold."""
     header, body = grid(shown)
-    said = f"mean $\\pm$ half of the 95\\% interval. {_tex(shown.note)}".strip()
+    said = f"{axis_title(shown.metric)}: mean ± half of the 95% interval."
+    return latex(shown.title, said, ["layer", *header], body, shown.note)
+
+
+def latex(title: str, said: str, head: Sequence[str], body: Body, note: str = "") -> str:
+    """A booktabs table; ``said`` goes on after its title in the caption."""
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(shown.title)}, {_tex(axis_title(shown.metric))}: {said}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
+        rf"\caption{{{_tex(f'{title}, {said} {note}')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
-        " & ".join(["layer", *(_tex(title) for title in header)]) + r" \\",
+        " & ".join(_tex(name) for name in head) + r" \\",
         r"\midrule",
     ]
     for name, cells in body:
@@ -111,7 +132,7 @@ def to_latex(shown: View) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def grid(shown: View) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]]]]:
+def grid(shown: View) -> tuple[list[str], Body]:
     """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last the
     number of test items."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from clipstudy.settings import Settings
 from clipstudy.tracking.entry import Entry, Kind, environment
-from clipstudy.tracking.runs import Tracking
+from clipstudy.tracking.runs import Tracking, newest_runs
 
-__all__ = ["Entry", "Kind", "Tracking", "environment", "open"]
+__all__ = ["Entry", "Kind", "Tracking", "environment", "newest_runs", "open"]
 
 
 def open(settings: Settings) -> Tracking:

@@ -146,13 +146,7 @@ class Tracking:
             more.append(f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
         with self._reaching():
             found = [_result(run) for run in self._search(wanted, more)]
-        found = [result for result in found if study in (None, result.study)]
-        newest: dict[tuple[str, ...], Result] = {}
-        for result in sorted(found, key=lambda r: (r.tags.get("ended", ""), int(r.tags.get("attempt", 0)), r.run_id)):
-            cell = (result.study, result.model, result.task, result.tags.get("digest", ""), str(result.layer))
-            newest.pop(cell, None)
-            newest[cell] = result
-        return list(newest.values())
+        return newest_runs(result for result in found if study in (None, result.study))
 
     def run_of(self, study: str, job: int, attempt: int) -> str | None:
         """The id of the run that records this attempt, finished or failed; None: it is not recorded.
@@ -172,15 +166,31 @@ class Tracking:
         Raises:
             ClipstudyError: the run kept none of that name.
         """
+        folder = str(PurePosixPath(name).parent)
         with self._reaching():
             client, _ = self._open()
-            if all(file.path != name for file in client.list_artifacts(run_id)):
+            if all(file.path != name for file in client.list_artifacts(run_id, None if folder == "." else folder)):
                 raise ClipstudyError(
                     f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
                     "Type: clipstudy rerun"
                 )
-            with tempfile.TemporaryDirectory() as folder:
-                return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+            with tempfile.TemporaryDirectory() as place:
+                return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+
+    def files(self, run_id: str) -> list[str]:
+        """The names of all files that were kept with the run, those in folders too."""
+        with self._reaching():
+            client, _ = self._open()
+            names: list[str] = []
+            folders: list[str | None] = [None]
+            while folders:
+                for file in client.list_artifacts(run_id, folders.pop()):
+                    (folders if file.is_dir else names).append(file.path)
+            return sorted(names)
+
+    def experiment(self) -> str:
+        """The number of the experiment that holds the runs, for links into MLflow's own pages."""
+        return self._open()[1]
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -297,6 +307,16 @@ class Tracking:
         made = client.create_logged_model(experiment, name, tags=tags, params=params, model_type=group.model.source)
         client.finalize_logged_model(made.model_id, "READY")
         return str(made.model_id)
+
+
+def newest_runs(results: Iterable[Result]) -> list[Result]:
+    """The newest of each cell and digest, oldest first."""
+    newest: dict[tuple[str, ...], Result] = {}
+    for result in sorted(results, key=lambda r: (r.tags.get("ended", ""), int(r.tags.get("attempt", 0)), r.run_id)):
+        cell = (result.study, result.model, result.task, result.tags.get("digest", ""), str(result.layer))
+        newest.pop(cell, None)
+        newest[cell] = result
+    return list(newest.values())
 
 
 def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:

@@ -22,6 +22,7 @@ HEAVY = [
     "timm",
     "datasets",
     "plotly",
+    "dash",
     "alembic",
 ]
 PROGRAM = """

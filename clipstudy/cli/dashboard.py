@@ -1,0 +1,83 @@
+"""The command that serves the dashboard."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from clipstudy.cli import selecting, stores
+from clipstudy.cli.options import Study
+from clipstudy.errors import ClipstudyError, NotMigrated
+from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+Names = Annotated[list[str] | None, typer.Option("--allow-host", help="Another name of this machine; may be repeated.")]
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but the loopback's wants CLIPSTUDY_TOKEN.")] = (
+        "127.0.0.1"
+    ),
+    allow_host: Names = None,
+    allow_actions: Annotated[
+        bool, typer.Option("--allow-actions", help="Let visitors retry and cancel cells of the queue.")
+    ] = False,
+    study: Study = None,
+    dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
+) -> None:
+    """Serve charts, tables, pictures, runs and the queue to a browser, from what MLflow and the job table hold.
+
+    Nothing can be changed from there unless --allow-actions says so.
+    """
+    from clipstudy.dashboard import app, guard, panels
+    from clipstudy.dashboard.pages.parts import Desk
+    from clipstudy.dashboard.records import Records
+    from clipstudy.tracking import open as open_tracking
+
+    settings = Settings.read()
+    token = os.environ.get("CLIPSTUDY_TOKEN") or None
+    guard.check(host, token)
+    shown = panels.find(dashboard, settings.home)
+    records = Records(open_tracking(settings), selecting.study_name(study), shown.order)
+    known = records.now()  # before the first visitor comes, who would wait for it
+    if known.trouble:
+        raise ClipstudyError(known.trouble)
+    desk = Desk(records, shown, _mlflow(settings.tracking), _queue(settings), allow_actions)
+    try:
+        server = app.listen(app.application(desk, [host, *(allow_host or ())], token), host, port)
+    except OSError as error:
+        raise ClipstudyError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). Name another port, "
+            "or --port 0 for a free one."
+        ) from error
+    where = f"[{host}]" if ":" in host else host
+    typer.echo(f"{len(known.results):,} results on http://{where}:{server.server_port} (Ctrl-C stops it)", err=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+def _queue(settings: Settings) -> Engine | None:
+    """The job table; None where there is none yet: results can be looked at without one."""
+    try:
+        return stores.engine(settings)
+    except NotMigrated as error:
+        typer.echo(f"no queue to show: {error.message}", err=True)
+        return None
+
+
+def _mlflow(tracking: str) -> str:
+    """Where MLflow's own pages are: on the server, without a login that its address may hold; else `clipstudy ui`'s."""
+    found = urlsplit(tracking)
+    if found.scheme not in ("http", "https"):
+        return "http://127.0.0.1:5000"
+    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}{found.path.rstrip('/')}"

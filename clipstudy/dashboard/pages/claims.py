@@ -1,0 +1,102 @@
+"""Claims: what the report states, quoted, with the verdict of this study's own tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dash import html
+from dash.development.base_component import Component
+
+from clipstudy.claims import Verdict
+from clipstudy.dashboard import verdicts
+from clipstudy.dashboard.address import Claims
+from clipstudy.dashboard.pages import layers, parts
+from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.verdicts import Row
+from clipstudy.errors import ClipstudyError
+from clipstudy.settings import redact
+
+KIND = Claims
+TITLE = "Claims"
+
+
+def controls(place: Claims, desk: Desk) -> list[Control]:
+    try:
+        found = Counter(row.verdict for row in verdicts.rows(desk.records.judged(desk.study(place))))
+    except ClipstudyError:
+        found = Counter()
+    there = {str(verdict): f"{verdict} ({found[verdict]})" for verdict in Verdict if found[verdict]}
+    chosen = [verdict for verdict in there if not place.verdict or verdict in place.verdict]
+    shown = [Control("verdict", "Verdicts", parts.options(there, there), chosen or list(there), "ticks")]
+    return [*parts.studies(place, desk), *(shown if there else [])]
+
+
+def body(place: Claims, desk: Desk) -> Shown:
+    board = desk.board(place)
+    if not board.results:
+        return Shown("Nothing is recorded yet", layers.empty())
+    try:
+        judged = desk.records.judged(desk.study(place))
+    except ClipstudyError as error:
+        return Shown("No verdicts", parts.nothing(TITLE, redact(error.message)))
+    rows = verdicts.rows(judged)
+    there = {row.verdict for row in rows}
+    kept = there & set(place.verdict) or there
+    shown = [row for row in rows if row.verdict in kept]
+    wrong = [
+        *parts.unknown("study", [place.study], desk.records.now().studies),
+        *parts.unknown("verdict here", place.verdict, there),
+    ]
+    return Shown(
+        f"{len(shown)} claims",
+        [
+            *parts.complaints(wrong),
+            *parts.callout(verdicts.subject(board.results)),
+            html.H2(TITLE),
+            html.P(f"{verdicts.counted(judged)}."),
+            _judged([row for row in shown if row.statistic]),
+            _silent([row for row in shown if not row.statistic]),
+            html.P(verdicts.METHOD, className="notes"),
+            *parts.notes(board.notes),
+        ],
+    )
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _judged(rows: Sequence[Row]) -> Component:
+    """What was tested, with the inequality that the verdict hangs on."""
+    lines = []
+    for row in rows:
+        compared = html.Small(f"{row.models}: {row.compared}")
+        remark = [html.Br(), html.Small(row.why)] if row.why else []
+        lines.append(
+            html.Tr(
+                [
+                    html.Th(
+                        [html.Strong(row.claim), f" “{row.quote}”", html.Br(), compared], scope="row", className="quote"
+                    ),
+                    html.Td(row.verdict, className=f"verdict {row.verdict}"),
+                    html.Td([row.statistic, *remark]),
+                    *(html.Td(text, className="number") for text in (row.value, row.p, row.n)),
+                ]
+            )
+        )
+    numbers = [html.Th(name, className="number") for name in ("Value [95%]", "p", "n")]
+    head = [html.Th("Claim, and what was compared"), html.Th("Verdict"), html.Th("Decided by"), *numbers]
+    table = html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)], id="judged")
+    return html.Div(table if lines else None, className="wide")
+
+
+def _silent(rows: Sequence[Row]) -> Component:
+    """What could not be tested, and what it lacks."""
+    lines = []
+    for row in rows:
+        todo: list[str | Component] = [" ", html.Code(row.todo)] if row.todo else []
+        quote = html.Th([html.Strong(row.claim), f" “{row.quote}”"], scope="row", className="quote")
+        lines.append(html.Tr([quote, html.Td(row.verdict), html.Td([row.why, *todo])]))
+    head = html.Tr([html.Th("Claim"), html.Th("Verdict"), html.Th("Why")])
+    table = html.Table([html.Thead(head), html.Tbody(lines)], id="silent")
+    return html.Div(table if lines else None, className="wide")

@@ -1,0 +1,244 @@
+"""What pages are made of: controls, notes, tables, grids. Every name goes in as text; none is taken for HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dash import dcc, html
+from dash.development.base_component import Component
+from dash_ag_grid import AgGrid
+from sqlalchemy import Engine
+
+from clipstudy.dashboard import charts
+from clipstudy.dashboard.address import Place
+from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.panels import Dashboard
+from clipstudy.dashboard.records import Records
+from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.tables import Board, family_of
+from clipstudy.errors import did_you_mean
+
+Option = Mapping[str, Any]  #: value, label, perhaps search
+
+#: A grid's colours are the page's, so that it is light or dark with it.
+THEME = {
+    "backgroundColor": "var(--page)",
+    "foregroundColor": "var(--text)",
+    "headerBackgroundColor": "var(--raised)",
+    "borderColor": "var(--line)",
+    "accentColor": "var(--accent)",
+    "fontFamily": "inherit",
+    "fontSize": 13,
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every page reads from."""
+
+    records: Records
+    dashboard: Dashboard
+    mlflow: str  #: address of MLflow's own pages
+    engine: Engine | None = None  #: the job table; None: there is none
+    allow_actions: bool = False
+
+    def study(self, place: Place) -> str:
+        """The study that a place is about: the one it names if there is such, else the first."""
+        studies = self.records.now().studies
+        return place.study if place.study in studies else next(iter(studies), "")
+
+    def board(self, place: Place) -> Board:
+        return self.records.board(self.study(place))
+
+
+@dataclass(frozen=True)
+class Control:
+    """One thing to choose. ``key`` is the field of the place that it sets."""
+
+    key: str
+    label: str
+    options: Sequence[Option]
+    value: Any
+    kind: str = "pick"  #: pick (one of many), picks (several of many), radio, ticks
+    hint: str = ""  #: what an empty choice means
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A page's body, and a sentence that says what is there to those who do not see it change."""
+
+    said: str
+    body: list[Component] = field(default_factory=list)
+
+
+def drawn(control: Control) -> Component:
+    name = {"type": "control", "key": control.key}
+    options = [dict(option) for option in control.options]
+    chooser: Component
+    match control.kind:
+        case "radio":
+            chooser = dcc.RadioItems(options=options, value=control.value, id=name)
+        case "ticks":
+            chooser = dcc.Checklist(options=options, value=control.value, id=name)
+        case kind:
+            chooser = dcc.Dropdown(
+                options=options,
+                value=control.value,
+                id=name,
+                multi=kind == "picks",
+                placeholder=control.hint,
+                searchable=len(options) > 8,
+                clearable=bool(control.hint),
+            )
+    return html.Fieldset([html.Legend(control.label), chooser], className=f"control {control.kind}")
+
+
+def options(names: Iterable[str], titles: Mapping[str, str] | None = None) -> list[Option]:
+    return [{"value": name, "label": (titles or {}).get(name, name)} for name in names]
+
+
+def studies(place: Place, desk: Desk) -> list[Control]:
+    """The choice of a study, where there are several."""
+    there = desk.records.now().studies
+    return [Control("study", "Study", options(there), desk.study(place))] if len(there) > 1 else []
+
+
+def models(place: Any, shown: Board, inks: Mapping[str, Ink], families: Iterable[str]) -> Control:
+    """Which models, each with its colour: the legend of the page."""
+    titles = titled(shown)
+    there = [family for family in shown.families if family in set(families)]
+    legend = [{"value": f, "label": html.Span([swatch(inks[f]), titles[f]]), "search": titles[f]} for f in there]
+    chosen = [family for family in there if not place.model or family in place.model]
+    return Control("model", "Models", legend, chosen or there, "ticks")
+
+
+def titled(shown: Board) -> dict[str, str]:
+    """Family → how figures call it."""
+    return {family_of(r): r.tags.get("model_title") or family_of(r) for r in shown.results}
+
+
+def labelled(text: str) -> dict[str, Any]:
+    """What a screen reader calls an element: an attribute whose name no keyword can have."""
+    return {"aria-label": text}
+
+
+def swatch(ink: Ink) -> Component:
+    style = {"--hue": ink.color, "--light": charts.lighter(ink.color)}
+    return html.Span(className=f"swatch{' twin' * ink.twin}", style=style)
+
+
+def unknown(what: str, asked: Iterable[str], known: Iterable[str]) -> list[str]:
+    """What to say of names that an address has and the results have not."""
+    there = list(known)
+    return [f'no {what} "{name}". {did_you_mean(name, there)}' for name in asked if name and name not in there]
+
+
+def complaints(said: Sequence[str]) -> list[Component]:
+    """What of the address was not understood. The page shows the rest."""
+    if not said:
+        return []
+    return [html.Div([html.P(f"This link: {text}") for text in said], className="callout", role="alert")]
+
+
+def notes(said: Sequence[str]) -> list[Component]:
+    """What is older or missing: a few at once, many folded."""
+    if not said:
+        return []
+    head = f"{len(said)} note{'s' * (len(said) > 1)} on missing cells and older settings"
+    return [html.Details([html.Summary(head), html.Ul([html.Li(text) for text in said])], open=len(said) <= 3)]
+
+
+def callout(text: str) -> list[Component]:
+    return [html.P(text, className="callout", role="note")] if text else []
+
+
+def nothing(title: str, said: str, commands: str = "") -> list[Component]:
+    """An empty page says why, and what to type."""
+    return [html.H2(title), html.P(said), *([html.Pre(commands)] if commands else [])]
+
+
+def table(
+    caption: str, head: Sequence[str], lines: Sequence[tuple[Any, Sequence[tuple[Any, bool]]]], *, numbers: bool = True
+) -> Component:
+    """A small table; the first column names the lines. Numbers stand right, texts left."""
+    side = "number" if numbers else "text"
+    names = [html.Th(head[0]), *(html.Th(name, className=side) for name in head[1:])]
+    body = [
+        html.Tr([html.Th(name, scope="row"), *(html.Td(cell, className=side + " best" * bold) for cell, bold in cells)])
+        for name, cells in lines
+    ]
+    whole = [html.Caption(caption)] if caption else []
+    return html.Div(html.Table([*whole, html.Thead(html.Tr(names)), html.Tbody(body)]), className="wide")
+
+
+def sheet(shown: Sheet, name: str) -> Component:
+    """A sheet as a grid: sorted by number, filtered by text. Fields are numbered, since a name may hold anything."""
+    right = "ag-right-aligned-cell"
+    first = max(len(text) for text in (shown.head[0], *(line for line, _ in shown.lines)))
+    columns: list[dict[str, Any]] = [
+        {"field": "c0", "headerName": shown.head[0], "pinned": "left", "tooltipField": "c0", "width": wide(first)}
+    ]
+    for at, title in enumerate(shown.head[1:], 1):
+        longest = max(len(title), *(len(entries[at - 1].text) for _, entries in shown.lines))
+        columns.append(
+            {
+                "field": f"c{at}",
+                "headerName": title,
+                "headerTooltip": title,
+                "type": "numericColumn",
+                "filter": "agNumberColumnFilter",
+                "valueFormatter": {"function": f"params.data.t{at}"},
+                "cellClass": {"function": f"params.data.b{at} ? '{right} best' : '{right}'"},
+                "width": wide(longest),
+            }
+        )
+    rows = []
+    for line, entries in shown.lines:
+        row: dict[str, Any] = {"c0": line}
+        for at, entry in enumerate(entries, 1):
+            row |= {f"c{at}": entry.value, f"t{at}": entry.text, f"b{at}": entry.bold}
+        rows.append(row)
+    return grid(name, shown.title, columns, rows)
+
+
+def wide(characters: int) -> int:
+    """Pixels of a grid's column for so many characters and the header's buttons, within what a screen holds."""
+    return min(58 + round(7.2 * characters), 380)
+
+
+def grid(
+    name: str,
+    label: str,
+    columns: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Component:
+    """An AG Grid with sorting and filters; as high as its rows while they are few.
+
+    Args:
+        options: of AG Grid itself; ``more`` of its Dash component.
+    """
+    few = len(rows) <= 25
+    asked: dict[str, Any] = {
+        "theme": {"function": f"themeQuartz.withParams({json.dumps(THEME)})"},
+        "domLayout": "autoHeight" if few else "normal",
+        "rowHeight": 30,
+        "headerHeight": 36,
+        "animateRows": False,
+        "enableCellTextSelection": True,
+        "enableBrowserTooltips": True,
+    }
+    made = AgGrid(
+        id=name,
+        columnDefs=[dict(column) for column in columns],
+        rowData=[dict(row) for row in rows],
+        defaultColDef={"sortable": True, "filter": True, "resizable": True},
+        dashGridOptions=asked | dict(options or {}),
+        style={"height": None if few else "70vh", "width": "100%"},
+        **more,
+    )
+    return html.Div(made, role="region", className="grid", **labelled(label))

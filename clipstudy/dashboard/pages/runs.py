@@ -1,0 +1,141 @@
+"""Runs: every result with its way into MLflow, and two models side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from clipstudy.dashboard import address, sheets, tables
+from clipstudy.dashboard.address import Layers, Runs, Tables
+from clipstudy.dashboard.pages import layers, parts
+from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.tables import family_of
+from clipstudy.outcome import Result
+
+KIND = Runs
+TITLE = "Runs"
+COLUMNS = {
+    "model": "model",
+    "task": "task",
+    "layer": "layer",
+    "metric": "metric",
+    "value": "value",
+    "low": "low",
+    "high": "high",
+    "device": "device",
+    "ended": "computed (UTC)",
+    "run": "MLflow",
+}
+NUMBERS = ("layer", "value", "low", "high")
+#: As many places as an interval is worth; MLflow has the others.
+FOUR_PLACES = "params.value == null ? '—' : d3.format('.4f')(params.value)"
+LINK = {"cellRenderer": "RunLink", "filter": False, "tooltipField": None, "width": 90, "pinned": "right"}
+
+
+def controls(place: Runs, desk: Desk) -> list[Control]:
+    board = desk.board(place)
+    titles = parts.titled(board)
+    there = parts.options(board.families, titles)
+    first, second = (family if family in titles else None for family in (place.first, place.second))
+    return [
+        *parts.studies(place, desk),
+        Control("first", "Compare", there, first, hint="a model"),
+        Control("second", "with", there, second, hint="another"),
+    ]
+
+
+def body(place: Runs, desk: Desk) -> Shown:
+    board = desk.board(place)
+    if not board.results:
+        return Shown("Nothing is recorded yet", layers.empty())
+    wrong = [
+        *parts.unknown("study", [place.study], desk.records.now().studies),
+        *parts.unknown("model", [place.first, place.second], parts.titled(board)),
+    ]
+    experiment = quote(desk.records.tracking.experiment())
+    place_of = {family: at for at, family in enumerate(board.families)}
+    ordered = sorted(board.results, key=lambda r: (place_of[family_of(r)], r.model, r.task, r.layer))
+    rows = [_row(result, desk, experiment) for result in ordered]
+    columns: list[dict[str, Any]] = [
+        {
+            "field": name,
+            "headerName": title,
+            "tooltipField": name,
+            "width": min(260, parts.wide(max(len(title), *(len(str(row[name])) for row in rows)))),
+            **({"type": "numericColumn", "filter": "agNumberColumnFilter"} if name in NUMBERS else {}),
+            **({"valueFormatter": {"function": FOUR_PLACES}, "width": 105} if name in NUMBERS[1:] else {}),
+            **(LINK if name == "run" else {}),
+        }
+        for name, title in COLUMNS.items()
+    ]
+    return Shown(
+        f"{len(rows):,} runs",
+        [
+            *parts.complaints(wrong),
+            *_comparison(place, desk),
+            html.H2(f"{len(rows):,} runs"),
+            html.P(
+                [
+                    "The newest of each cell, of the newest settings. The last column leads to ",
+                    html.A("MLflow's own pages", href=desk.mlflow, target="_blank", rel="noreferrer"),
+                    "; where nothing answers there, type ",
+                    html.Code("clipstudy ui"),
+                    ".",
+                ]
+            ),
+            parts.grid("runs", "runs", columns, rows),
+            *parts.notes(board.notes),
+        ],
+    )
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
+    metric = result.tags.get("metric", "")
+    estimate = result.metrics.get(metric)
+    title = result.tags.get("model_title") or result.model
+    return {
+        "model": title if family_of(result) == result.model else f"{title} ({result.model})",
+        "task": result.tags.get("task_title", result.task),
+        "layer": result.layer,
+        "metric": metric,
+        "value": estimate.value if estimate else None,
+        "low": estimate.low if estimate else None,
+        "high": estimate.high if estimate else None,
+        "device": result.params.get("device", ""),
+        "ended": result.tags.get("ended", "")[:19].replace("T", " "),
+        "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}",
+    }
+
+
+def _comparison(place: Runs, desk: Desk) -> list[Component]:
+    """The two models chosen, task by task; nothing before both are."""
+    board = desk.board(place)
+    first, second = place.first, place.second
+    if first == second or not {first, second} <= set(board.families):
+        return []
+    views = [found for task in board.tasks if (found := tables.view(board, task)) is not None]
+    sheet = sheets.differences(views, first, second)
+    if not sheet.lines:
+        return [html.H2(sheet.title), html.P("They have no task in common.")]
+    study = desk.study(place)
+    return [
+        html.H2(sheet.title),
+        html.P(f"{sheet.said}."),
+        html.P(
+            [
+                dcc.Link("their charts", href=address.href(Layers(study=study, model=(first, second)))),
+                " · ",
+                dcc.Link(
+                    "this table with its downloads",
+                    href=address.href(Tables(study=study, table="differences", first=first, second=second)),
+                ),
+            ]
+        ),
+        parts.sheet(sheet, "comparison"),
+    ]

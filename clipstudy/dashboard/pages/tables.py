@@ -1,0 +1,127 @@
+"""Tables: models × tasks at their best layers, one task layer by layer, the differences of two models."""
+
+from __future__ import annotations
+
+from dash import html
+from dash.development.base_component import Component
+
+from clipstudy.dashboard import address, panels, sheets, writers
+from clipstudy.dashboard import tables as results
+from clipstudy.dashboard.address import Tables
+from clipstudy.dashboard.pages import layers, parts
+from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.tables import View
+
+KIND = Tables
+TITLE = "Tables"
+KINDS = {"best": "best layers", "layers": "one task, layer by layer", "differences": "two models' differences"}
+
+
+def controls(place: Tables, desk: Desk) -> list[Control]:
+    board = desk.board(place)
+    titles, families = {v.task: v.title for v in _views(place, desk)}, parts.titled(board)
+    several = place.table != "layers"
+    asked = [task for task in place.task if task in titles]
+    measured = parts.options(layers.metrics(board, titles))
+    chosen = [
+        *parts.studies(place, desk),
+        Control("table", "Table", parts.options(KINDS, KINDS), place.table, "radio"),
+        Control("task", "Tasks", parts.options(titles, titles), asked, "picks", "all")
+        if several
+        else Control("task", "Task", parts.options(titles, titles), _task(place, titles)),
+        Control("metric", "Metric", measured, place.metric or None, hint="headline"),
+    ]
+    if place.table == "differences":
+        first, second = pair(place, desk)
+        there = [family for family in board.families if family in families]
+        return [
+            *chosen,
+            Control("first", "Model", parts.options(there, families), first),
+            Control("second", "minus", parts.options(there, families), second),
+        ]
+    return [*chosen, parts.models(place, board, desk.records.inks(), families)] if titles else chosen
+
+
+def body(place: Tables, desk: Desk) -> Shown:
+    board = desk.board(place)
+    if not board.results:
+        return Shown("Nothing is recorded yet", layers.empty())
+    families = parts.titled(board)
+    wrong = [
+        *parts.unknown("study", [place.study], desk.records.now().studies),
+        *parts.unknown("task", place.task, board.tasks),
+        *parts.unknown("model", [*place.model, place.first, place.second], families),
+        *parts.unknown("metric", [place.metric], layers.metrics(board, board.tasks)),
+    ]
+    sheet = chosen(place, desk)
+    if sheet is None or not sheet.lines:
+        said = "No result is of the task, the models and the metric chosen."
+        return Shown(said, [*parts.complaints(wrong), *parts.nothing(TITLE, said)])
+    return Shown(
+        f"{sheet.title}: {len(sheet.lines)} lines",
+        [
+            *parts.complaints(wrong),
+            *parts.callout(sheet.note),
+            html.H2(sheet.title),
+            html.P(f"{sheet.said}."),
+            html.P(_links(place), className="downloads"),
+            parts.sheet(sheet, "sheet"),
+            *parts.notes(board.notes),
+        ],
+    )
+
+
+def chosen(place: Tables, desk: Desk) -> Sheet | None:
+    """The table of ``place``; None: there is no such result."""
+    views = _views(place, desk)
+    tasks = {view.task for view in views} & set(place.task)
+    if place.table == "differences":
+        first, second = pair(place, desk)
+        return sheets.differences([v for v in views if not tasks or v.task in tasks], first, second)
+    families = {curve.family for view in views for curve in view.curves}
+    kept = families & set(place.model) or families
+    if place.table == "layers":
+        wanted = _task(place, {view.task: view.title for view in views})
+        return next((sheets.by_layer(sheets.only(v, kept)) for v in views if v.task == wanted), None)
+    return sheets.best([sheets.only(view, kept) for view in views if not tasks or view.task in tasks])
+
+
+def pair(place: Tables | address.Runs, desk: Desk) -> tuple[str, str]:
+    """The two models that are compared: those named, else the first two."""
+    families = list(desk.board(place).families)
+    first = place.first if place.first in families else next(iter(families), "")
+    others = [family for family in families if family != first]
+    return first, place.second if place.second in others else next(iter(others), first)
+
+
+def file(place: Tables, desk: Desk, ending: str) -> tuple[str, str, str] | None:
+    """The table of ``place`` as a file: its name, its media type, its text."""
+    writer = next((one for one in sheets.DOWNLOADS if one[1] == ending), None)
+    sheet = chosen(place, desk) if writer else None
+    return (writers.file_name(sheet.title, ending), writer[2], writer[3](sheet)) if writer and sheet else None
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _views(place: Tables, desk: Desk) -> list[View]:
+    """Every task, panel by panel as the dashboard orders them, then those that are on no panel."""
+    board = desk.board(place)
+    ordered = dict.fromkeys(v.task for panel in desk.dashboard.panels for v in panels.views(panel, board))
+    names = [*ordered, *(task for task in board.tasks if task not in ordered)]
+    metric = place.metric if place.metric in layers.metrics(board, board.tasks) else None
+    return [found for task in names if (found := results.view(board, task, metric)) is not None]
+
+
+def _task(place: Tables, titles: dict[str, str]) -> str | None:
+    return next((task for task in place.task if task in titles), next(iter(titles), None))
+
+
+def _links(place: Tables) -> list[Component | str]:
+    _, _, query = address.href(place).partition("?")
+    links: list[Component | str] = []
+    for name, ending, _, _ in sheets.DOWNLOADS:
+        link = html.A(name, href=f"/take/tables.{ending}?{query}", **parts.labelled(f"this table as {name}"))
+        links += [" · ", link] if links else [link]
+    return links

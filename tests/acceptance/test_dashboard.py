@@ -1,0 +1,29 @@
+"""`clipstudy dashboard` serves what is there, says so in one line, and keeps others out."""
+
+from __future__ import annotations
+
+import urllib.request
+
+from tests.acceptance.conftest import Place
+
+
+def test_served(place: Place) -> None:
+    place("enqueue", "--all")
+    running = place.start("dashboard", "--port", "0", CLIPSTUDY_TOKEN="0123456789abcdef")
+    try:
+        assert running.stdout
+        line = running.stdout.readline()
+        assert line.startswith("0 results on http://127.0.0.1:") and "abcdef" not in line
+        request = urllib.request.Request(line.split()[3], headers={"Authorization": "Bearer 0123456789abcdef"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200 and b"What each layer knows" in answer.read()
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
+
+
+def test_mistakes_are_told(place: Place) -> None:
+    away = place("dashboard", "--host", "0.0.0.0", ok=False)
+    assert away.returncode == 2 and "export CLIPSTUDY_TOKEN" in away.stderr and "Traceback" not in away.stderr
+    unknown = place("dashboard", "--dashboard", "layrs", "--port", "0", ok=False)
+    assert unknown.returncode == 2 and 'did you mean "layers.toml"?' in unknown.stderr

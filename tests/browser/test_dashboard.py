@@ -1,0 +1,356 @@
+"""The dashboard as a visitor meets it: each page in a browser, with nothing asked of any other machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipstudy.dashboard import sheets, verdicts, writers
+from clipstudy.dashboard.pages.parts import Desk
+from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.records import Records
+from clipstudy.dashboard.tables import board, view
+from clipstudy.job import Group, Status, layer_label
+from clipstudy.outcome import Artifact, Estimate
+from clipstudy.queue import dialect, jobs, migration
+from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking import Entry, Tracking
+from tests.browser.served import desk, picture, serving
+from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
+from tests.queue import samples
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<b>bold</b>"
+PAGES = ("/", "/tables", "/claims", "/gallery", "/runs", "/queue")
+SEEN = "() => document.querySelector('#said')?.textContent && !document.title.includes('null')"
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Open]:
+    """Serves a desk and opens an address of it. After the test: nothing was asked of any other machine, and the console
+    is empty."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def open_page(shown: Desk, path: str = "/", **context: Any) -> Any:
+            base = stack.enter_context(serving(shown))
+            page = chromium.new_page(viewport={"width": 1280, "height": 900}, base_url=base, **context)
+            stack.callback(page.close)
+            page.on("request", lambda r: r.url.startswith((base, "data:", "blob:")) or complaints.append(r.url))
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("dialog", lambda dialog: complaints.append(dialog.message))
+            go(page, path)
+            return page
+
+        yield open_page
+    assert complaints == []
+
+
+def go(page: Any, path: str) -> None:
+    page.goto(path)
+    page.wait_for_function(SEEN)
+
+
+def said(page: Any, text: str) -> None:
+    """Wait until the page says that it shows this."""
+    page.wait_for_function("text => document.querySelector('#said')?.textContent.includes(text)", arg=text)
+
+
+def choose(page: Any, text: str) -> None:
+    page.locator("#controls").get_by_text(text, exact=True).click()
+
+
+def drawn(page: Any, title: str) -> list[dict[str, Any]]:
+    """What Plotly drew in the chart of that title: name, x and y of every trace."""
+    figure = page.locator("figure", has=page.get_by_role("img", name=re.compile(f"^{re.escape(title)}:")))
+    figure.locator(".js-plotly-plot .xtitle").wait_for(state="attached")
+    script = "e => e.querySelector('.js-plotly-plot').data.map(t => ({name: t.name, x: [...t.x], y: [...t.y]}))"
+    found: list[dict[str, Any]] = figure.evaluate(script)
+    return found
+
+
+def cells(page: Any, name: str) -> list[list[str]]:
+    """The rows of a grid as a person reads them; those that are on the screen."""
+    page.locator(f"#{name} .ag-center-cols-container .ag-cell").first.wait_for()
+    script = """grid => {
+      const rows = {};
+      for (const cell of grid.querySelectorAll(".ag-body .ag-cell")) {
+        const at = cell.closest("[row-index]").getAttribute("row-index");
+        (rows[at] ??= []).push([Number(cell.getAttribute("aria-colindex")), cell.textContent]);
+      }
+      return Object.keys(rows).map(Number).sort((a, b) => a - b)
+        .map(at => rows[at].sort((a, b) => a[0] - b[0]).map(pair => pair[1]));
+    }"""
+    found: list[list[str]] = page.eval_on_selector(f"#{name}", script)
+    return found
+
+
+def test_bars_are_the_numbers(visit: Open) -> None:
+    found = results()
+    page = visit(desk(found), "/?panel=Surface")
+    expected = view(board(found, ("bert", "gpt2", "clip*")), "sentence_length")
+    assert expected
+    shown = drawn(page, "Sentence length")
+    assert [trace["name"] for trace in shown] == [curve.title for curve in expected.curves]
+    for trace, curve in zip(shown, expected.curves, strict=True):
+        assert trace["x"] == [cell.layer for cell in curve.cells]
+        assert trace["y"] == pytest.approx([100 * cell.estimate.value for cell in curve.cells])
+    assert page.title() == "Surface: 3 charts · clipstudy"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_choosing_writes_the_address_and_the_address_reopens_the_view(visit: Open) -> None:
+    page = visit(desk(results(MODELS[:3])))
+    choose(page, "Syntactic")
+    said(page, "Syntactic: 4 charts")
+    choose(page, "GPT-2")
+    page.wait_for_url("**/?panel=Syntactic&model=bert&model=clip-text")
+    choose(page, "depth (lines)")
+    choose(page, "their average alone")
+    said(page, "Syntactic: 1 chart")
+    first = drawn(page, "Syntactic: average")
+    assert [trace["name"] for trace in first] == ["BERT", "CLIP text"]
+    assert first[0]["x"][-1] == 1
+    address = page.url
+    go(page, "/tables")
+    page.goto(address)
+    said(page, "Syntactic: 1 chart")
+    assert drawn(page, "Syntactic: average") == first
+    ticked = page.locator("#controls input[type=checkbox]:checked")
+    assert ticked.count() == 2
+    page.go_back()
+    page.wait_for_function("() => location.pathname === '/tables'")
+
+
+def test_with_the_keyboard_alone(visit: Open) -> None:
+    page = visit(desk(results(MODELS[:2])))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.get_by_role("radio", name="Phrases").focus()
+    page.keyboard.press("ArrowDown")
+    said(page, "Surface: 3 charts")
+    focused = "document.activeElement.closest('label')?.textContent.trim()"
+    assert page.evaluate(focused) == "Surface", "the focus stays where the visitor is"
+    page.keyboard.press("ArrowDown")
+    said(page, "Syntactic: 4 charts")
+    page.get_by_role("checkbox", name="GPT-2").focus()
+    page.keyboard.press("Space")
+    page.wait_for_url("**model=bert")
+    assert page.evaluate(focused) == "GPT-2"
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').data.length === 1")
+    summary = page.locator("figure summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    page.locator("figure details[open] table").wait_for()
+
+
+def test_the_table_of_best_layers(visit: Open) -> None:
+    found = results()
+    page = visit(desk(found), "/tables?task=bigram_shift&task=phrases&model=bert&model=gpt2")
+    ranked = board(found, ("bert", "gpt2", "clip*"))
+    views = [v for task in ("phrases", "bigram_shift") if (v := view(ranked, task))]
+    sheet = sheets.best([sheets.only(v, ("bert", "gpt2")) for v in views])
+    assert cells(page, "sheet") == [[name, *(entry.text for entry in entries)] for name, entries in sheet.lines]
+    bold = page.locator("#sheet .ag-cell.best").all_inner_texts()
+    assert bold == [entry.text for _, entries in sheet.lines for entry in entries if entry.bold]
+    page.locator("#sheet .ag-header-cell", has_text="BERT").click()
+    order = sorted(sheet.lines, key=lambda line: line[1][0].value or 0)
+    page.wait_for_function(
+        "t => document.querySelector('#sheet [row-index=\"0\"] .ag-cell').textContent === t", arg=order[0][0]
+    )
+    for name, ending, _, write in sheets.DOWNLOADS:
+        with page.expect_download() as caught:
+            page.get_by_role("link", name=f"this table as {name}").click()
+        assert caught.value.suggested_filename == f"Best-layers.{ending}"
+        assert Path(caught.value.path()).read_text(encoding="utf-8") == write(sheet)
+
+
+def test_two_models_are_compared(visit: Open) -> None:
+    found = results(MODELS[:3])
+    page = visit(desk(found), "/runs?first=bert&second=gpt2")
+    ranked = board(found, ("bert", "gpt2", "clip*"))
+    sheet = sheets.differences([v for t in ranked.tasks if (v := view(ranked, t))], "bert", "gpt2")
+    expected = [[name, *(entry.text for entry in entries)] for name, entries in sheet.lines]
+    assert cells(page, "comparison") == expected
+    page.get_by_role("link", name="this table with its downloads").click()
+    said(page, "BERT − GPT-2: 10 lines")
+    assert sorted(cells(page, "sheet")) == sorted(expected)
+
+
+def test_claims_are_those_of_the_command(visit: Open) -> None:
+    """Each claim once, with its quote and its verdict; a choice of verdicts is an address."""
+    roles = {"bert": "bert", "gpt2": "gpt2", "clip-text": "clip_text"}
+    found = [replace(r, tags=r.tags | {"role": roles[r.model], "kind": "classify"}) for r in results(MODELS[:3])]
+    shown = desk(found)
+    rows = verdicts.rows(shown.records.judged("paper"))
+    page = visit(shown, "/claims")
+    said(page, f"{len(rows)} claims")
+    text = page.locator("#body").inner_text()
+    assert all(row.quote in text and row.verdict in text for row in rows)
+    verdict = next(row.verdict for row in rows if row.statistic)
+    go(page, f"/claims?verdict={verdict.replace(' ', '+')}")
+    alike = [row for row in rows if row.verdict == verdict]
+    assert page.locator("#judged tbody tr, #silent tbody tr").count() == len(alike) <= len(rows)
+    assert page.locator("#controls input:checked").count() == 1
+
+
+def test_a_chart_is_taken_away(visit: Open) -> None:
+    found = results()
+    page = visit(desk(found), "/?panel=Syntactic&model=bert&model=gpt2")
+    shown = view(board(found, ("bert", "gpt2", "clip*")), "bigram_shift")
+    assert shown
+    with page.expect_download() as caught:
+        page.get_by_role("link", name="Bigram shift as CSV").click()
+    text = Path(caught.value.path()).read_text(encoding="utf-8")
+    assert text == writers.to_csv(sheets.only(shown, ("bert", "gpt2")))
+    assert len(list(csv.DictReader(io.StringIO(text)))) == 2 * 13
+    with page.expect_download() as caught:
+        page.get_by_role("link", name="Syntactic: average as Markdown").click()
+    assert "Syntactic: average" in Path(caught.value.path()).read_text(encoding="utf-8")
+
+
+def test_from_mlflow_to_the_screen(visit: Open, tmp_path: Path) -> None:
+    """Runs as a worker records them: their numbers are the bars, their pictures in the gallery, their links lead on."""
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "artifacts"))
+    began = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    task = TaskSpec("maps", "classify", "d", "accuracy", category="vision", label="Maps")
+    value = {("vit", 0): 0.25, ("vit", 1): 0.5, ("rn", 0): 0.75, ("rn", 1): 1.0}
+    for model in ("vit", "rn"):
+        group = Group("s", ModelSpec(model, "timm", model, 1), DatasetSpec("d", "images"), task)
+        parent = tracking.parent(group, {}, None)
+        for layer in (0, 1):
+            kept = (Artifact("maps/head 1.png", picture("red", 40 + layer)), Artifact("notes.txt", b"no picture"))
+            measured = {"accuracy": Estimate(value[model, layer])}
+            entry = Entry(
+                group, layer + 1, 1, layer, layer_label(group.model, layer), "finished", began,
+                began + timedelta(seconds=1), measured, artifacts=kept,
+            )  # fmt: skip
+            tracking.record(entry, parent)
+    shown = Desk(Records(tracking), Dashboard("D", (Panel("P"),)), "http://127.0.0.1:5000")
+    page = visit(shown)
+    bars = {trace["name"]: trace["y"] for trace in drawn(page, "Maps")}
+    assert bars == {m: [100 * value[m, 0], 100 * value[m, 1]] for m in ("rn", "vit")}
+    page.get_by_role("link", name="Gallery").click()
+    said(page, "Maps: 4 pictures")
+    page.wait_for_function("() => [...document.querySelectorAll('.gallery img')].every(i => i.naturalWidth)")
+    sizes = page.eval_on_selector_all(".gallery img", "all => all.map(i => [i.alt, i.naturalWidth])")
+    label = {k: layer_label(ModelSpec("m", "timm", "m", 1, modality="image"), k) for k in (0, 1)}
+    assert sorted(width for _, width in sizes) == [40, 40, 41, 41]
+    assert all("head 1.png" in alt and any(m in alt for m in ("rn", "vit")) for alt, _ in sizes), label
+    page.get_by_role("link", name="Runs").click()
+    said(page, "4 runs")
+    page.locator("#runs a").first.wait_for()
+    links = page.locator("#runs a").evaluate_all("all => all.map(a => a.href)")
+    known = {f"http://127.0.0.1:5000/#/experiments/{tracking.experiment()}/runs/{r.run_id}" for r in tracking.results()}
+    assert set(links) == known
+
+
+def test_the_page_says_what_is_older_or_missing(visit: Open) -> None:
+    gone = [r for r in results(MODELS[:1]) if (r.task, r.layer) != ("tree_depth", 5)]
+    old = [
+        replace(result(layer=k, digest="d0", ended="2026-10-01T00:00:00+00:00"), run_id=f"old-{k}") for k in range(3)
+    ]
+    page = visit(desk([*gone, *old]), "/?panel=Syntactic")
+    text = page.inner_text("body")
+    assert "bert · tree_depth: no result yet for layer 5" in text
+    assert "bert · bigram_shift: 3 results of older settings (d0) not shown" in text
+    assert "Not there yet: BERT 5." in text
+
+
+def test_a_link_that_names_what_is_not_there(visit: Open) -> None:
+    page = visit(desk(results(MODELS[:2], TASKS[:3])), "/?panel=Surface&model=brt&x=up&metric=nope")
+    text = page.inner_text("[role=alert] >> nth=0") + page.inner_text("#body")
+    assert 'x = "up". What exists: depth, layer, panel.' in text
+    assert 'no model here "brt". did you mean "bert"?' in text and 'no metric "nope"' in text
+    go(page, "/nowhere")
+    assert 'There is no page "/nowhere"' in page.inner_text("#body")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_before_anything_is_recorded(visit: Open, path: str) -> None:
+    text = visit(desk([]), path).inner_text("#body")
+    assert any(told in text for told in ("Nothing is recorded yet", "No run of this study", "There is no job table"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_hostile_names_stay_text(visit: Open, tmp_path: Path, path: str) -> None:
+    """An alert, a request or an element that a name makes would be complained about."""
+    models = (Model(NASTY, NASTY), Model(f"{NASTY}2", f"{NASTY}2"))
+    task = Task(NASTY, NASTY, "syntactic")
+    found = [
+        replace(result(m, task, k, study=NASTY, layer_label=NASTY, note=NASTY, layers="0,2,9"), run_id=f"{at}{k}")
+        for at, m in enumerate(models)
+        for k in (0, 2)
+    ]
+    files = {r.run_id: {f"{NASTY.replace('/', '')}.png": picture("red")} for r in found}
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    jobs.enqueue(engine, samples.cells(samples.group(NASTY, NASTY, study=NASTY)))
+    for job in samples.claim(engine).jobs:
+        jobs.fail(engine, job, samples.Failure(samples.FailureKind.CODE, NASTY, NASTY, False))
+    shown = desk(found, Dashboard(NASTY, (Panel(NASTY, average=True, caption=NASTY),)), files, engine)
+    page = visit(shown, path + "?job=1" * (path == "/queue"))
+    assert NASTY in page.inner_text("#body")
+    assert page.locator("h1").inner_text() == NASTY
+    assert page.locator("b, img:not(.gallery img), h1 *").count() == 0
+    if path == "/":
+        page.locator(".js-plotly-plot .gtitle").first.wait_for(state="attached")
+        assert page.locator(".gtitle").first.inner_html().count("<b") == 0
+    if path == "/gallery":
+        page.wait_for_function("() => [...document.querySelectorAll('.gallery img')].every(i => i.naturalWidth)")
+
+
+def test_the_queue_and_its_actions(visit: Open, tmp_path: Path) -> None:
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    there = samples.one_of_each(engine)
+    jobs.register(engine, jobs.WorkerInfo("gpu-7:1", "gpu-7", 1, "cuda:0", batch="bert · depth"))
+    page = visit(desk([], engine=engine), "/queue")
+    text = page.inner_text("#body")
+    for part in ("1 of 5 cells done, 1 running, 1 queued, 1 failed", "gpu-7:1", "cuda:0", "bert · depth", "broke"):
+        assert part in text, part
+    assert page.locator("button", has_text="ticked").count() == 0, "read-only unless it is allowed"
+    page.get_by_role("link", name=f"log of {there[Status.FAILED].id}").click()
+    page.locator("pre.log", has_text="Traceback …").wait_for()
+
+    page = visit(desk([], engine=engine, allow_actions=True), "/queue?status=failed&status=queued")
+    assert [row[-5] for row in cells(page, "cells")] == [there[s].label for s in (Status.FAILED, Status.QUEUED)]
+    page.get_by_role("button", name="Retry the ticked").click()
+    page.locator("#did", has_text="No cell is chosen").wait_for()
+    tick = page.locator("#cells .ag-body input[type=checkbox]")
+    tick.nth(0).check()
+    page.get_by_role("button", name="Retry the ticked").click()
+    page.locator("#did", has_text="1 cell queued again.").wait_for()
+    assert jobs.get(engine, there[Status.FAILED].id).status is Status.QUEUED
+    assert jobs.get(engine, there[Status.CANCELLED].id).status is Status.CANCELLED
+    page.locator("#cells .ag-body [col-id=status]", has_text="failed").wait_for(state="detached")
+    page.locator("#cells .ag-body input[type=checkbox]").nth(1).check()
+    page.get_by_role("button", name="Cancel the ticked").click()
+    page.locator("#did", has_text="cancelled.").wait_for()
+    assert jobs.get(engine, there[Status.QUEUED].id).status is Status.CANCELLED
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(visit: Open, scheme: str) -> None:
+    """Text of charts and of grids follows the page: it must differ from its ground."""
+    script = "e => [getComputedStyle(e).fill, getComputedStyle(e).color]"
+    page = visit(desk(results([BERT], [SHIFT])), color_scheme=scheme)
+    page.locator(".chart .xtitle").first.wait_for(state="attached")
+    ground = page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
+    fill, _ = page.eval_on_selector(".chart .xtitle", script)
+    page.get_by_role("link", name="Tables").click()
+    cells(page, "sheet")
+    _, color = page.eval_on_selector("#sheet .ag-cell", script)
+    below = page.eval_on_selector("#sheet .ag-root-wrapper", "e => getComputedStyle(e).backgroundColor")
+    channel = [int(re.findall(r"\d+", text)[0]) for text in (fill, color, ground, below)]
+    assert min(abs(a - b) for a in channel[:2] for b in channel[2:]) > 150, channel
