@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clipstudy.errors import ClipstudyError, ModelError
-from clipstudy.pocket import models, workshop
-from clipstudy.pocket.pretrain import RECORD
+from clipstudy.pocket import card, evaluation, models, workshop
+from clipstudy.pocket.pretrain import RECIPES, RECORD
 from clipstudy.pocket.workshop import LONGEST_FIRST, Ready, finished, pretrain_all
 
 HELD = 8
@@ -158,3 +160,15 @@ def test_the_longest_begin_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InterruptedError):
         short(list(models.MODELS), tmp_path, jobs=3)
     assert begun == list(LONGEST_FIRST[:3])
+
+
+def test_what_ships_is_of_this_very_code(tmp_path: Path) -> None:
+    shipped = Path(models.__file__).with_name("checkpoints")
+    for name in models.MODELS:
+        record = json.loads((shipped / name / RECORD).read_text(encoding="utf-8"))
+        assert record["settings"] == workshop._settings(evaluation.HELD)["settings"], name
+        assert record["recipe"] == asdict(RECIPES[name]), name
+    copy = shutil.copytree(shipped, tmp_path / "checkpoints")
+    text = card.write(copy).read_text(encoding="utf-8")
+    assert text == (shipped / "CARD.md").read_text(encoding="utf-8") and "All 7 are." in text
+    assert sum(card.sizes(shipped).values()) < 12e6
