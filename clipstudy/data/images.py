@@ -67,7 +67,7 @@ class Foreground:
         import numpy as np
         import PIL.Image
 
-        mask = _decoded(bytes(self.picture.mask), f"{self.picture.where}, mask")
+        mask = _decoded(bytes(self.picture.mask), f"{self.picture.where}, mask", numbers=True)
         if len(mask.getbands()) > 1:
             raise DataError(
                 f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, want one number a "
@@ -82,7 +82,8 @@ class Foreground:
         return PIL.Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
 
 
-def _decoded(content: bytes, where: str) -> Image:
+def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
+    """The image, in 8 bits a channel; with ``numbers`` as it is: a mask's numbers are names, not shades."""
     import PIL.Image
 
     try:
@@ -92,7 +93,7 @@ def _decoded(content: bytes, where: str) -> Image:
         if most and image.width * image.height > most:
             raise ValueError(f"{image.width} × {image.height} pixels, more than the {most} that are safe to decode")
         image.load()
-        image = _eight_bits(image)
+        image = image if numbers else _eight_bits(image)
     except Exception as error:  # each format has its own ways to be broken
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{where}: no image that can be read ({said}). Mend or remove it.") from None

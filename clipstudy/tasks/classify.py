@@ -366,7 +366,8 @@ class _Shown:
         if self._options.standardise:
             split = standardise(*split)
         width = self._options.width
-        if width is not None and split[0].shape[1] > width:
+        if width is not None:
+            # Narrower layers too: turned to principal components all are alike, or some would be whitened and some not.
             if layer not in self._principal:
                 self._principal[layer] = principal(split[0], width)
             split = standardise(*map(self._principal[layer].project, split))

@@ -123,10 +123,11 @@ class TestClassify:
         assert found[1]["accuracy"].value < 0.8 < 0.95 < found[2]["accuracy"].value
         assert 1 / WIDTH < found[1]["explained_variance"].value < 0.2 < found[2]["explained_variance"].value < 0.5
 
-    def test_a_width_that_nothing_exceeds_changes_nothing(self) -> None:
-        plain, wide = classified({1: 1.0}), classified({1: 1.0}, width=WIDTH)
-        more = {"explained_variance": 1.0, "native/explained_variance": 1.0}
-        assert wide[1].numbers() == plain[1].numbers() | more
+    def test_a_narrower_layer_is_turned_to_its_components_too(self) -> None:
+        plain, wide = classified({1: 1.0}), classified({1: 1.0}, width=10 * WIDTH)
+        same = classified({1: 1.0}, width=WIDTH)
+        assert wide[1].numbers() == same[1].numbers() != plain[1].numbers()
+        assert wide[1].numbers()["explained_variance"] == pytest.approx(1.0)
 
     def test_width_changes_digests_where_it_is_said_alone(self) -> None:
         kind = tasks.load("classify")

@@ -301,6 +301,13 @@ def test_a_mask_with_a_palette_is_read_by_its_numbers(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Foreground(picture, [2]).open()), np.where(NUMBERS == 2, 255, 0))
 
 
+def test_a_mask_of_16_bits_keeps_its_numbers(tmp_path: Path) -> None:
+    held = io.BytesIO()
+    Image.fromarray(NUMBERS.astype(np.uint16)).save(held, format="png")
+    picture = images.read(masked(tmp_path / "t", [held.getvalue()] * 2)).test.items[0]
+    assert np.array_equal(np.asarray(Foreground(picture, (1, 3)).open()), np.where(NUMBERS % 2, 255, 0))
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
