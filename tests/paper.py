@@ -1,7 +1,7 @@
-"""The paper study's models and data on a stand-in of the Hub: random weights, real tokenizers, a few real rows.
+"""The paper's text study, its models and data on a stand-in of the Hub: random weights, real tokenizers, real rows.
 
-``publish`` lays them out as their homes do (``tests/hub.py`` serves the folder); ``thinned`` is tasks.toml with fewer
-rows, seeds and epochs, and nothing else changed: the same models, data sets and tasks, by the same readers and kinds.
+``publish`` lays them out as their homes do (``tests/hub.py`` serves the folder); ``thinned`` is the text half of
+tasks.toml with fewer rows, seeds and epochs: the same models, data sets and tasks, by the same readers and kinds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipstudy import checksum
+from clipstudy import checksum, data
 from clipstudy.data import conll2000
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("bert", "gpt2", "clip-text")  #: those of tasks.toml that have weights
+WIDTH = "bigram_shift-width"
 CLIP = "timm/vit_base_patch32_clip_224.openai"
 
 #: Where the real rows of SentEval's files are, under the folder of real rows. Of the last two only some twenty rows are
@@ -49,7 +50,7 @@ FULL = Size(width=None, depth=12, sentences=300, per_label=60, pairs=300)
 
 
 def publish(root: Path, real: Path, size: Size) -> None:
-    """Everything that tasks.toml reads, under ``root`` as ``tests.hub.Hub`` serves it."""
+    """Everything that the text half of tasks.toml reads, under ``root`` as ``tests.hub.Hub`` serves it."""
     _bert(root / "models" / "google-bert" / "bert-base-uncased", real, size)
     _gpt2(root / "models" / "openai-community" / "gpt2", real, size)
     _clip(root / "models" / CLIP, size)
@@ -61,10 +62,17 @@ def publish(root: Path, real: Path, size: Size) -> None:
 
 
 def thinned(root: Path, url: str, size: Size) -> str:
-    """The text of tasks.toml without its optional models; released files are at ``url``, and what takes time is cut."""
+    """tasks.toml without images and optional models; released files are at ``url``, and what takes time is cut."""
     study = tomllib.loads((ROOT / "tasks.toml").read_text(encoding="utf-8"))
     study["study"]["seeds"] = [0]
-    study["models"] = {name: model for name, model in study["models"].items() if not model.get("optional")}
+    study["models"] = {name: model for name, model in study["models"].items() if model.get("twin_of", name) in MODELS}
+    study["datasets"] = {n: d for n, d in study["datasets"].items() if data.modality(d["reader"]) == "text"}
+    # The arm of equal width is the same kind on the same data: one of its ten tasks stands for all.
+    study["tasks"] = {
+        name: task
+        for name, task in study["tasks"].items()
+        if task["dataset"] in study["datasets"] and (not name.endswith("-width") or name == WIDTH)
+    }
     for model in study["models"].values():
         if size.width and "layers" in model:
             model["layers"] = size.depth
@@ -82,6 +90,8 @@ def thinned(root: Path, url: str, size: Size) -> str:
     spans = {"labelled": 50, "outside": 10, "fit": 40, "samples": 1, "restarts": 1}
     tuning = {"epochs": 1, "batch_size": 16, "max_tokens": 64, "draws": 20, "question_only": False}
     thin = {"classify": probing, "classify_pairs": probing, "phrase_clusters": spans, "finetune": tuning}
+    if size.width:
+        study["tasks"][WIDTH]["options"] = {"width": size.width // 4}
     for task in study["tasks"].values():
         task["options"] = {**task.get("options", {}), **thin[task["kind"]]}
         if task["kind"] == "phrase_clusters":

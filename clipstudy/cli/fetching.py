@@ -82,9 +82,9 @@ def fetch(
 def _print(surveys: Sequence[Survey]) -> None:
     rows = [
         [
-            survey.item.name,
+            survey.item.name if survey.commit else survey.entries[0].path,  # an address would fill the screen
             (survey.commit or "")[:8],
-            ", ".join(survey.item.tables),
+            survey.item.tables[0] + f" +{len(survey.item.tables) - 1}" * (len(survey.item.tables) > 1),
             str(len(survey.entries)),
             screen.size(survey.size),
             screen.size(survey.to_download),

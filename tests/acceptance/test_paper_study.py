@@ -53,10 +53,10 @@ def test_fetched_then_run_online_and_offline(place: Place, real: Path, tmp_path:
     assert "are here and whole" in place("fetch", "--verify").stdout
     place("enqueue", "--all")
     work(place)
-    cells = 10 + 2 + 2  # probed and clustered: a cell a layer; fine-tuned: one a model
+    cells = 11 + 2 + 2  # probed and clustered: a cell a layer; fine-tuned: one a model
     assert place.json("status")["totals"] == {"done": 6 * (cells * LAYERS + 6)}
 
     found = results(place)
-    assert {model for model, _, _ in found} == {*paper.MODELS, *TWINS} and len({task for _, task, _ in found}) == 20
+    assert {model for model, _, _ in found} == {*paper.MODELS, *TWINS} and len({task for _, task, _ in found}) == 21
     for result in found.values():
         assert result.metrics[result.tags["metric"]].value is not None
