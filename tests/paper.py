@@ -90,12 +90,15 @@ def thinned(root: Path, url: str, size: Size) -> str:
     spans = {"labelled": 50, "outside": 10, "fit": 40, "samples": 1, "restarts": 1}
     tuning = {"epochs": 1, "batch_size": 16, "max_tokens": 64, "draws": 20, "question_only": False}
     thin = {"classify": probing, "classify_pairs": probing, "phrase_clusters": spans, "finetune": tuning}
+    thin |= {"similarity": {"split": "train", "batch_size": 4, "draws": 20}}
     if size.width:
         study["tasks"][WIDTH]["options"] = {"width": size.width // 4}
     for task in study["tasks"].values():
         task["options"] = {**task.get("options", {}), **thin[task["kind"]]}
         if task["kind"] == "phrase_clusters":
             task["seeds"] = task["seeds"][:2]
+        if task["kind"] == "finetune" and "long" in task["options"]:  # twins go through the same arm once, truncated
+            task["models"] = list(MODELS)
     return "".join(_toml(study))
 
 
