@@ -84,7 +84,8 @@ def _print(surveys: Sequence[Survey]) -> None:
         [
             survey.item.name if survey.commit else survey.entries[0].path,  # an address would fill the screen
             (survey.commit or "")[:8],
-            survey.item.tables[0] + f" +{len(survey.item.tables) - 1}" * (len(survey.item.tables) > 1),
+            survey.item.tables[0].partition(".")[2]
+            + f" +{len(survey.item.tables) - 1}" * (len(survey.item.tables) > 1),
             str(len(survey.entries)),
             screen.size(survey.size),
             screen.size(survey.to_download),

@@ -32,7 +32,7 @@ def hub(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     said = typed("fetch", "--dry-run").out
-    assert "datasets.order" in said and "together" in said and "kB" in said
+    assert "order.txt" in said and "together" in said and "kB" in said
     assert not (place.folder / "order.txt").exists()
     assert "was not fetched" in typed("fetch", "--verify", code=2).err
 
