@@ -165,7 +165,7 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
         scattermode="overlay" if info.joined else "group",  # a mark stands over its own model's bar
         scattergap=0.18,
         height=height,
-        margin={"l": 56, "r": 14 + 6 * widest, "t": 46 + 17 * len(said), "b": 44},
+        margin={"l": 56, "r": 14 + 6 * widest, "t": 56 + 17 * len(said), "b": 44},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.22, "title": None},
         hovermode="closest",

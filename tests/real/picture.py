@@ -31,7 +31,7 @@ ARRANGE = """async ([titles, height]) => {
   const stage = document.createElement("div");
   stage.className = "figures";
   const legend = charts[0].closest(".panel").querySelector(".legend");
-  const kept = document.querySelectorAll("h1, .callout");
+  const kept = [document.querySelector("h1"), ...[...document.querySelectorAll(".callout")].slice(0, 1)];
   document.body.replaceChildren(...kept, legend, stage);
   stage.append(...charts);
   document.body.style.padding = "1.5rem 2rem 1rem";
