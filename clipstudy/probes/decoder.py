@@ -107,9 +107,10 @@ def _trunk(recipe: Recipe) -> nn.Sequential:
     return nn.Sequential(*parts, last)
 
 
-def _start(layer: nn.Module, deviation: float) -> None:
-    nn.init.normal_(layer.weight, std=deviation)  # type: ignore[arg-type]
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+def _start(layer: nn.Conv2d | nn.ConvTranspose2d, deviation: float) -> None:
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=deviation)
+    nn.init.zeros_(layer.bias)
 
 
 def _resized(maps: Tensor, side: int) -> Tensor:

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 
 from clipstudy import backbones, checksum, data, fetch, tasksfile
+from clipstudy.data import table
 from clipstudy.errors import ClipstudyError, DataError, ModelError, NotFetched
 from clipstudy.job import Selection, plan
 from clipstudy.progress import Lines
@@ -298,7 +299,7 @@ def test_no_network_and_nothing_cached(place: Place, monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelError, match=r"clipstudy fetch --study FILE --model tiny\)"):
         backbones.load(study.models["tiny"], "cpu")
     with pytest.raises(DataError, match=r"\[datasets\.asked\].*clipstudy fetch --study FILE\)"):
-        data.table.load(study.datasets["asked"], "train", ["question"])  # type: ignore[attr-defined]
+        table.load(study.datasets["asked"], "train", ["question"])
 
 
 @pytest.mark.parametrize(
