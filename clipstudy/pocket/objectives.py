@@ -18,8 +18,7 @@ from clipstudy.pocket.wordlist import END, MASK, PAD, START
 #: Share of words to be guessed, and how: most are masked, some replaced, the rest left (Devlin et al. 2019, §3.1; they
 #: mask 15%). Small models learn faster from more.
 MASKED, HIDDEN, REPLACED = 0.2, 0.8, 0.1
-#: Temperature of the pairs of renders (Chen et al. 2020): half of their pairs share a colour with many others, and a
-#: lower one looks at little else than the nearest of these.
+#: Temperature of the pairs of renders (Chen et al. 2020).
 TEMPERATURE = 0.2
 
 
@@ -154,9 +153,9 @@ class Pairs(Objective):
 
     The two are not crops of one picture: the object is drawn again in another size, place and light, among other
     things. So the renderer's knowledge of what an object is takes part, which photographs would not give. What a pair
-    has in common is the colour, the texture and the shape. (Were the colour drawn anew as well, so small a transformer
-    would not get off the plateau of guessing in the steps that it has.) Half a batch of scenes is drawn twice: as many
-    pictures a step as the other models see.
+    has in common is the colour, the texture and the shape. (With the colour drawn anew as well, and a temperature of
+    0.1, so small a transformer did not get off the plateau of guessing in as many steps.) Half a batch of scenes is
+    drawn twice: as many pictures a step as the other models see.
     """
 
     def __init__(self, model: Any, seed: int, batch: int) -> None:
