@@ -7,12 +7,14 @@ that are still queued when their kind's is spent are cancelled, and ``--full`` r
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from clipstudy import device as devices
 from clipstudy import tasksfile
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import SETTLED, Job, Selection, Status, plan
@@ -121,12 +124,11 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
     """Bring the pocket study to its end on ``device``. What is done already is not done again.
 
     Raises:
-        ClipstudyError: its models are not here.
+        ClipstudyError: its models are not here, or the device is not.
     """
     began = time.monotonic()
     engine = dialect.connect(settings.database)
     migration.migrate(engine)
-    open_tracking(settings).prepare()
     whole = tasksfile.load(tasksfile.find(STUDY, settings.home))
     _there(whole)
     groups = plan(whole if full else thinned(whole), Selection())
@@ -135,13 +137,23 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
     done = before.present.get(Status.DONE, 0)
     if before.new or unfinished or (full and before.revived):
         progress.say("making the pocket corpora from their seed, once")
-        corpora.prepare(settings.cache / STUDY, sizes=SIZES)
+        # In a process of its own: what it needs of torch, MLflow and memory is given back before the workers start.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            device = pool.submit(_prepare, settings, device, SIZES).result()
         jobs.enqueue(engine, groups)
         with _workers(settings, device) as workers:
             _watch(engine, whole, workers, {} if full else budgets(), progress)
     counts = jobs.counts(engine, Selection(study=STUDY))
     statuses = {status: sum(cell.get(status, 0) for cell in counts.values()) for status in Status}
     return Told(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
+
+
+def _prepare(settings: Settings, device: str, sizes: Sizes) -> str:
+    """What workers find: MLflow's stores and the corpora. Returns the device that ``device`` means here."""
+    found = devices.find(device)
+    open_tracking(settings).prepare()
+    corpora.prepare(settings.cache / STUDY, sizes=sizes)
+    return found
 
 
 def _there(study: Study) -> None:

@@ -25,17 +25,17 @@ def demo(
 ) -> None:
     """The whole study in minutes, with no network, on miniature models: see what you will get."""
     from clipstudy import demo as demonstration
-    from clipstudy import device as devices
     from clipstudy import progress as progresses
-    from clipstudy.dashboard import evidence, panels, report, tables, writers
     from clipstudy.progress import duration
-    from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
     progress = progresses.for_stream()
     screen.log(False, progress)
-    place = devices.find(device or settings.device)
-    told = demonstration.run(settings, full=full, device=place, progress=progress)
+    told = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
+    # Only now: the libraries of pages are memory that the workers may need.
+    from clipstudy.dashboard import evidence, panels, report, tables, writers
+    from clipstudy.tracking import open as open_tracking
+
     tracking = open_tracking(settings)
     found = tracking.results(demonstration.STUDY)
     if not found:

@@ -65,3 +65,33 @@ def test_quick_beside_python_itself(place: Place) -> None:
     bare = seconds(sys.executable, "-c", "import sqlalchemy, typer, rich.table")
     for words in (["--help"], ["enqueue", "--all"], ["status"]):
         assert seconds(sys.executable, "-m", "clipstudy", *words) < 3 * bare + 0.2, words
+
+
+WHILE_WORKERS_RUN = """
+import sys
+from contextlib import contextmanager
+from clipstudy import demo, progress
+from clipstudy.pocket.baskets import Sizes
+from clipstudy.settings import Settings
+
+@contextmanager
+def workers(settings, device):
+    print("HEAVY:", *sorted({"torch", "mlflow", "sklearn", "pandas", "plotly", "dash"} & set(sys.modules)))
+    yield []
+
+demo._workers, demo.SIZES = workers, Sizes(20, 10, 20)
+demo.run(Settings.read(), full=False, device="cpu", progress=progress.for_stream())
+"""
+
+
+def test_the_demonstration_leaves_the_memory_to_its_workers(place: Place) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_WORKERS_RUN],
+        cwd=place.folder,
+        env=place.env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["HEAVY:"], done.stdout
