@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real paper check lint types floors format bench clean
+.PHONY: help install demo test docs gpu real pairs paper check lint types floors format bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,8 +34,12 @@ gpu: install  ## the tests that need a CUDA device
 real: install  ## the study of tests/real on SQLite and on Postgres, two workers each; its table goes into docs/real-rows.md
 	$(BIN)/python tests/real/real.py
 
-paper: install  ## the paper's text study on full-size random weights, from a stand-in of the Hub; one batch a model
+pairs: install  ## the study of tests/real/pairs.toml: WiC and BoolQ, frozen and fine-tuned; its table goes there too
+	$(BIN)/python tests/real/real.py pairs
+
+paper: install  ## the paper's study on full-size random weights, from a stand-in of the Hub: a batch of each model
 	$(BIN)/python tests/real/paper.py
+	$(BIN)/python tests/real/paper.py --images
 
 check: lint types floors  ## everything but the tests
 

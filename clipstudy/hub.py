@@ -172,9 +172,9 @@ def told(repository: Repository) -> Iterator[None]:
         no = "is neither a folder here nor" if repository.kind == "model" else "is not"
         raise error_class(f"{where} {no} a Hub id (owner/name). Mend the key.") from error
     except RevisionNotFoundError as error:
+        named = f'no revision "{repository.revision}"' if repository.revision else "no main branch, and names no other"
         raise error_class(
-            f'{where} has no revision "{repository.revision}". Mend the revision key: a commit, tag or branch of that '
-            "repository."
+            f"{where} has {named}. Mend the revision key: a commit, tag or branch of that repository."
         ) from error
     except GatedRepoError as error:
         raise error_class(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from clipstudy import checksum
 
 #: Kept outside Git by the Hub, so known by SHA-256.
 LARGE = (".safetensors", ".parquet", ".bin")
-#: The only revision of a data set: its tables as the Hub converts them.
+#: The branch on which the Hub keeps the tables that it converted itself, in files named ``0000.parquet``.
 CONVERTED = "refs/convert/parquet"
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?")
@@ -98,6 +98,10 @@ class Hub:
         return told
 
 
+def _branch(files: Iterable[str]) -> str:
+    return CONVERTED if any(Path(file).name == "0000.parquet" for file in files) else "main"
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -126,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.files(kind, name)
         if files is None:
             self._refuse("RepoNotFound")
-        elif revision not in (self.hub.commit(kind, name), "main" if kind == "models" else CONVERTED):
+        elif revision not in (self.hub.commit(kind, name), _branch(files)):
             self._refuse("RevisionNotFound")
             files = None
         return files

