@@ -19,13 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-#: One batch of each model: words of `clipstudy enqueue`.
-TEXTS = ["--model", "bert", "--model", "gpt2", "--model", "clip-text", "--task", "bigram_shift"]
-#: Every task kind, on one residual network and one transformer of each library.
+#: What of the text study is run: words of `clipstudy enqueue`. One batch of each model.
+TEXTS = ["--model bert --model gpt2 --model clip-text --task bigram_shift"]
+#: Of the image study: every task kind, on a residual network and a transformer of each library.
 IMAGES = [
-    *("--model", "clip-rn50", "--model", "rn50", "--model", "clip-vit", "--model", "dino"),
-    *("--task", "cifar100", "--task", "cifar100-zero-shot", "--task", "reconstruct", "--task", "visualise"),
-    *("--task", "attend"),
+    "--model clip-rn50 --model rn50 --model clip-vit --model dino --task cifar100 --task reconstruct",
+    "--model clip-rn50 --model clip-vit --task cifar100-zero-shot",
+    "--model clip-rn50 --model rn50 --task visualise",
+    "--model clip-vit --model dino --task attend",
 ]
 
 
@@ -75,7 +76,8 @@ def main() -> None:
             clipstudy(online, "fetch")
         offline = {**environment, "HF_HUB_OFFLINE": "1"}
         clipstudy(offline, "fetch", "--verify")
-        clipstudy(offline, "enqueue", *(["--all"] if words.all else IMAGES if words.images else TEXTS))
+        for cells in ["--all"] if words.all else IMAGES if words.images else TEXTS:
+            clipstudy(offline, "enqueue", *cells.split())
         clipstudy(offline, "worker", "--drain")
         clipstudy(offline, "status")
         # Of all the commands above, and a worker's is the largest.
