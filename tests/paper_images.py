@@ -103,7 +103,8 @@ def _timm(folder: Path, name: str, size: Size, *, residual: bool) -> None:
     folder.mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = timm.create_model(config["architecture"], **config.get("model_args", {}))
+        # By its tag: DINO's has no head.
+        model = timm.create_model(config["architecture"] if size.side else name, **config.get("model_args", {}))
     (folder / "config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "pytorch_model.bin").write_bytes(b"must never be fetched")
