@@ -55,10 +55,10 @@ THIN: Mapping[str, Thin] = MappingProxyType({
     "classify": Thin(300.0, {"max_epoch": 60}),
     "classify_pairs": Thin(60.0, {"max_epoch": 60}),
     "finetune": Thin(40.0, {"epochs": 4, "question_only": False}, seeds=1),
-    "phrase_clusters": Thin(40.0, {"samples": 1, "restarts": 1, "arms": []}),
+    "phrase_clusters": Thin(40.0, {"restarts": 1, "arms": []}, seeds=1),
     "reconstruct": Thin(60.0, {"steps": 300}, seeds=1),
     "similarity": Thin(20.0),
-    "visualise": Thin(40.0, {"channels": 8, "steps": 64, "natural": 64}, seeds=1),
+    "visualise": Thin(40.0, {"channels": 10, "steps": 64, "natural": 64}, seeds=1),
     "zero_shot": Thin(10.0),
 })  # fmt: skip
 ARMS = ("views", "probes")

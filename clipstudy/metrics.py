@@ -162,35 +162,54 @@ def paired_difference(
     return [difference(value, draw) for value, draw in zip(values, drawn[0] - drawn[1], strict=True)]
 
 
-def difference(value: float, replicates: ArrayLike, *, normal: bool = False) -> Difference:
+def difference(value: float, replicates: ArrayLike, freedom: float | None = None, *, few: bool = False) -> Difference:
     """What is 0 where nothing differs, judged by its ``[draws]`` replicates: quantile interval and two-sided p.
 
+    p is twice the smaller share of draws on either side of 0. None is below 2 / (draws + 1), which no correction over
+    many layers would pass, so where no draw lies on the other side Student's distribution says how far out 0 is.
+
     Args:
-        normal: take p from a normal distribution with the replicates' standard deviation. For few replicates: the
-            shares of 50 give no p below 0.04, which no correction over several layers could pass.
+        freedom: of Student's distribution; None: p is by the shares alone.
+        few: these are a few measurements of the whole, not a bootstrap's draws: interval and p are Student's, with
+            their standard deviation: how far one more would land, not how sure their mean is. Where they agree to the
+            last digit there is none, and p is that of so many equal signs.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     # Sums of different order may miss an exact tie by a rounding, and a tie speaks for neither side.
     drawn = np.asarray(replicates, dtype=np.float64)
     drawn = np.where(np.abs(drawn) < 1e-6, 0.0, drawn)
-    error = float(drawn.std())
-    if normal:
-        p = float(2 * norm.sf(abs(value) / error)) if error else float(abs(value) < 1e-6)
-    else:
-        tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
-        p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    error = float(drawn.std(ddof=int(few)))
+    tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
+    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    if error and freedom is not None:
+        student = float(2 * t.sf(abs(value) / error, freedom))
+        if few:
+            half = error * float(t.ppf((1 + _LEVEL) / 2, freedom))
+            return Difference(value, value - half, value + half, student, error)
+        p = min(p, student) if tail == 0 else p
     return Difference(*_interval(value, drawn), p, error)
 
 
 def resampled(
-    groups: Sequence[NDArray[Any]], draws: int = 10_000, rng: np.random.Generator | int = 0
+    groups: Sequence[NDArray[Any]],
+    draws: int = 10_000,
+    rng: np.random.Generator | int = 0,
+    seeds: Sequence[np.random.Generator] | None = None,
 ) -> list[NDArray[np.float64]]:
-    """Bootstrapped means of every ``[L, S, N]``, as ``[L, draws]``: the same items for all, seeds for each its own."""
+    """Bootstrapped means of every ``[L, S, N]``, as ``[L, draws]``: the same items for all, seeds for each its own.
+
+    Args:
+        seeds: what each group's seeds are drawn by, so that its draws do not depend on which others there are (None:
+            ``rng`` draws them one group after the other).
+    """
     rng = np.random.default_rng(rng)
     groups = [np.asarray(scores, dtype=np.float32) for scores in groups]
     items = groups[0].shape[2]
-    seeds = [_counts(draws, scores.shape[1], rng) / scores.shape[1] for scores in groups]
+    shares = [
+        _counts(draws, scores.shape[1], own) / scores.shape[1]
+        for scores, own in zip(groups, seeds or [rng] * len(groups), strict=True)
+    ]
     means = [np.empty((*scores.shape[:2], draws)) for scores in groups]
     # In blocks: the counts of all draws at once would be draws × N.
     step = max(1, 2**21 // items)
@@ -199,7 +218,7 @@ def resampled(
         for scores, mean in zip(groups, means, strict=True):
             flat = scores.reshape(-1, items) @ weights
             mean[..., start : start + step] = flat.reshape(*scores.shape[:2], -1) / items
-    return [np.einsum("lsd,ds->ld", mean, share) for mean, share in zip(means, seeds, strict=True)]
+    return [np.einsum("lsd,ds->ld", mean, share) for mean, share in zip(means, shares, strict=True)]
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipstudy import metrics
-from clipstudy.claims.quantities import BLOCKS, Array, Reading, Stack, Unfit
-from clipstudy.claims.stated import CLAIMS, Claim, Clause
+from clipstudy.claims.drawn import Draws, Measured, tasks_read
+from clipstudy.claims.quantities import UNTRAINED, Array, Reading, Stack, Unfit
+from clipstudy.claims.stated import ASKED_FOR, CLAIMS, Claim, Clause, Inequality, wanted
 from clipstudy.metrics import Difference
-from clipstudy.spec import WHOLE_MODEL
 
 ALPHA = 0.05
 DRAWS = 2000
-#: Half of a 95% interval in standard errors.
-_Z = 1.959964
 
 
 class Verdict(StrEnum):
@@ -35,46 +30,15 @@ class Verdict(StrEnum):
     NOT_TESTABLE = "not testable"
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """One metric of one model on one task, over the layers that have results."""
-
-    model: str
-    role: str
-    task: str
-    kind: str
-    metric: str
-    blocks: int  #: of the model
-    layers: tuple[int, ...]  #: ``[L]``, ascending; without layer 0, which no claim is about
-    estimates: Array  #: ``[L, 3]``: value, low, high; NaN where no interval was recorded
-    scores: NDArray[Any] | None = None  #: ``[L, S, N]``: each seed's score (right or not) of each test item, where kept
-    replicates: Array | None = None  #: ``[L, R]``: one value a span sample and seed, where items are not resampled
-    items: str = ""  #: equal for two that were scored on the same items (or the same samples and seeds)
-    missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result
-    final_norm: bool = False  #: the last layer is read after the model's final norm
-    title: str = ""  #: how the model is shown
-
-    @property
-    def n(self) -> int | None:
-        """Test items, or replicates; None where only intervals are known."""
-        kept = self.scores if self.scores is not None else self.replicates
-        return None if kept is None else int(kept.shape[-1])
-
-    @property
-    def needs_no_model(self) -> bool:
-        """A floor that is computed from the data alone: exact."""
-        return self.metric.startswith("baseline/")
-
-
 @dataclass(frozen=True)
 class Part:
-    """One inequality at one place, tested. Of the two last p, one is corrected: that of the side for which a single
-    part is enough."""
+    """One inequality at one place, tested. The two last p are corrected: that of the side for which a single part is
+    enough for the number of parts, and ``against`` for the number of clauses, of which one is enough to refute."""
 
     text: str
     where: str  #: the block or stage; empty for a statistic over all
     metric: str  #: its unit
-    found: Difference  #: of an equivalence test, p is TOST's
+    found: Difference  #: the left side of ``text`` less its right one; of an equivalence test, p is TOST's
     holds: float  #: p at which it holds
     against: float  #: p at which it goes the other way
 
@@ -93,9 +57,9 @@ class Judgement:
     models: Mapping[str, str] = field(default_factory=dict)  #: role → model
     parts: tuple[Part, ...] = ()
     deciding: Part | None = None  #: the weakest where all must hold, the strongest where one is enough
-    n: tuple[int, ...] = ()  #: test items (or replicates) behind the draws, in the order of the tasks' names
-    paired: bool = True  #: False: some models could not be compared on the same items
-    why: str = ""  #: of a verdict that is none: what is missing, or what the claim needs
+    n: tuple[int, ...] = ()  #: test items (replicates, channels) behind the draws, in the order of the tasks' names
+    paired: bool = True  #: False: what is compared has no units in common: channels
+    why: str = ""  #: of a verdict that is none: what is missing, or what the claim needs; of one: what to know of it
     todo: str = ""  #: a command that goes on from there
 
     @property
@@ -106,125 +70,84 @@ class Judgement:
 
 def judge(measured: Iterable[Measured], claims: Iterable[Claim] = CLAIMS, draws: int = DRAWS) -> list[Judgement]:
     """Every claim on the results of one study, once for each choice of models that play its roles."""
-    evidence = _Evidence(tuple(measured), draws)
+    measured, claims = tuple(measured), tuple(claims)
+    evidence = _Evidence(measured, tasks_read(measured, wanted(claims)), Draws(draws))
     return [judgement for claim in claims for judgement in _judge(claim, evidence)]
 
 
+@dataclass(frozen=True)
 class _Evidence:
-    """What was measured, and its draws, each made once."""
+    """What was measured, by who plays which part."""
 
-    def __init__(self, measured: tuple[Measured, ...], draws: int) -> None:
-        self.measured = measured
-        self.draws = draws
-        self._kept: dict[tuple[str, str], dict[str, Array]] = {}
+    measured: tuple[Measured, ...]
+    tasks: Mapping[Reading, str]
+    draws: Draws
+
+    def playing(self, role: str, both_norms: bool) -> list[str]:
+        """The models of a role."""
+        found = (one.model for one in self.measured if one.role == role and (both_norms or not one.final_norm))
+        return list(dict.fromkeys(found))
+
+    def twin(self, role: str, model: str) -> str:
+        """The family of the untrained twin of ``model``; empty: it has none, or none with results."""
+        return next((one.model for one in self.measured if (one.role, one.twin_of) == (role, model)), "")
 
     def of(self, reading: Reading, model: str) -> Measured | None:
-        for one in self.measured:
-            if one.model == model and one.metric == reading.metric and reading.task in (one.task, one.kind):
-                return one
-        return None
-
-    def stacks(self, chosen: Mapping[Reading, Measured]) -> tuple[dict[Reading, Stack], bool]:
-        """The draws of each reading; and were models of one task drawn on the same items?"""
-        together: dict[tuple[str, str], list[Measured]] = defaultdict(list)
-        for one in chosen.values():
-            together[one.task, one.metric].append(one)
-        drawn: dict[tuple[str, str, str], Array] = {}
-        paired = True
-        for (task, metric), group in together.items():
-            kept = self._drawn(task, metric)
-            sizes = {kept[one.model].shape[1] if one.model in kept else 0 for one in group}
-            same = len({one.items for one in group}) == 1
-            # Replicates of other samples are not paired by their number, nor can they be set against other draws.
-            fit = len(sizes) == 1 and 0 not in sizes and (same or all(one.scores is not None for one in group))
-            paired &= len(group) == 1 or (fit and same)
-            for one in group:
-                drawn[task, metric, one.model] = kept[one.model] if fit else self._recorded(one)
-        return {reading: _stack(one, drawn[one.task, one.metric, one.model]) for reading, one in chosen.items()}, paired
-
-    def _drawn(self, task: str, metric: str) -> dict[str, Array]:
-        """Model → ``[L, draws]`` of all that kept their items."""
-        if (task, metric) not in self._kept:
-            found: dict[str, Array] = {}
-            samples: dict[str, list[Measured]] = defaultdict(list)
-            for one in self.measured:
-                if (one.task, one.metric) != (task, metric):
-                    continue
-                if one.scores is not None:
-                    samples[one.items].append(one)
-                elif one.replicates is not None:
-                    found[one.model] = one.replicates
-            for items, group in samples.items():
-                rng = _rng(task, metric, items)
-                means = metrics.resampled([one.scores for one in group if one.scores is not None], self.draws, rng)
-                found |= {one.model: mean for one, mean in zip(group, means, strict=True)}
-            self._kept[task, metric] = found
-        return self._kept[task, metric]
-
-    def _recorded(self, one: Measured) -> Array:
-        """Normal draws with the recorded values and intervals."""
-        value, low, high = one.estimates.T
-        error = np.zeros_like(value) if one.needs_no_model else (high - low) / (2 * _Z)
-        if np.isnan(error).any():
-            raise Unfit(f"{one.model} · {one.task}: {one.metric} was recorded without an interval")
-        noise = _rng(one.task, one.metric, one.model).standard_normal((len(value), self.draws))
-        return value[:, None] + error[:, None] * noise
-
-
-def _rng(*names: str) -> np.random.Generator:
-    """Draws that depend on what is drawn alone, not on what was drawn before."""
-    return np.random.default_rng(zlib.crc32("\0".join(names).encode()))
-
-
-def _stack(one: Measured, drawn: Array) -> Stack:
-    values = np.concatenate([one.estimates[:, :1], drawn], axis=1)
-    if one.layers == (WHOLE_MODEL,):
-        return Stack((float(BLOCKS),), ("",), values)
-    at = tuple(BLOCKS * layer / one.blocks for layer in one.layers)
-    return Stack(at, tuple(f"block {layer}" for layer in one.layers), values)
+        wanted = (model, self.tasks[reading], reading.metric, reading.role)
+        return next((one for one in self.measured if (one.model, one.task, one.metric, one.role) == wanted), None)
 
 
 def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
     if claim.untestable:
         return [Judgement(claim, Verdict.NOT_TESTABLE, why=claim.untestable)]
-    roles = sorted({reading.role for reading in claim.reads})
-    playing = {
-        role: list(
-            dict.fromkeys(
-                one.model for one in evidence.measured if one.role == role and (claim.both_norms or not one.final_norm)
-            )
-        )
-        for role in roles
-    }
+    roles = sorted({reading.role.removeprefix(UNTRAINED) for reading in claim.reads})
+    twins = sorted({reading.role for reading in claim.reads if reading.role.startswith(UNTRAINED)})
+    playing = {role: evidence.playing(role, claim.both_norms) for role in roles}
     if empty := [role for role in roles if not playing[role]]:
         plural = "s" * (len(empty) > 1)
         why = f"no result of a model with the role{plural} {', '.join(empty)}"
         return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all")]
-    choices = itertools.product(*(playing[role] for role in roles))
-    return [_judge_models(claim, evidence, dict(zip(roles, models, strict=True))) for models in choices]
+    found = []
+    for models in itertools.product(*(playing[role] for role in roles)):
+        named = dict(zip(roles, models, strict=True))
+        named |= {twin: evidence.twin(twin, named[twin.removeprefix(UNTRAINED)]) for twin in twins}
+        found.append(_judge_models(claim, evidence, named))
+    return found
+
+
+class _Missing(NamedTuple):
+    """A cell that was not run, and the words of the command that runs it; empty where a name is not known."""
+
+    whose: str
+    where: str
+    lacks: str
+    model: str
+    task: str
 
 
 def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) -> Judgement:
-    chosen, missing = {}, []
+    chosen, missing, never, notes = {}, [], [], []
     for reading in sorted(claim.reads):
-        model = models[reading.role]
+        model, task = models[reading.role], evidence.tasks[reading]
         one = evidence.of(reading, model)
-        if one is None:
-            missing.append((model, reading.task, f"{model} · {reading.task}: no {reading.metric}"))
-        elif one.missing:
-            missing.append((model, one.task, f"{model} · {one.task}: layers {', '.join(map(str, one.missing))}"))
+        if task not in ("", reading.task):
+            notes.append(f"read from {task}, in place of {reading.task}")
+        if one is None or one.missing:
+            missing.append(_lacking(reading, model, task, one, models))
+        elif not one.layers:
+            never.append(
+                f"{model} · {task} records no {reading.metric}: {ASKED_FOR.get(reading.metric, 'it ran without')}"
+            )
         else:
             chosen[reading] = one
+    if never:
+        return Judgement(claim, Verdict.NOT_TESTABLE, models, why="; ".join(never))
     if missing:
-        names = [dict.fromkeys(column) for column in zip(*missing, strict=True)]
-        words = [
-            f"--{option} {name}" for option, column in zip(("model", "task"), names, strict=False) for name in column
-        ]
-        todo = f"clipstudy enqueue {' '.join(words)}"
-        return Judgement(claim, Verdict.NOT_RUN, models, why="missing: " + "; ".join(names[2]), todo=todo)
+        return Judgement(claim, Verdict.NOT_RUN, models, why=f"missing: {_told(missing)}", todo=_command(missing))
     try:
-        stacks, paired = evidence.stacks(chosen)
-        tested = [(clause.some, _tested(clause, stacks)) for clause in _merged(claim.clauses)]
+        drawn = evidence.draws.of(chosen)
+        clauses = _merged(claim.clauses)
+        tested = [(clause.some, _tested(clause, drawn.stacks, len(clauses))) for clause in clauses]
     except Unfit as error:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why=str(error))
     sides = [_side(parts, some) for some, parts in tested]
@@ -233,8 +156,36 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     parts = tuple(part for _, parts in tested for part in parts)
     decisive = [_deciding(parts, some, side) for (some, parts), own in zip(tested, sides, strict=True) if own == side]
     deciding = max(decisive, key=lambda part: part.against if side < 0 else part.holds)
-    n = tuple(dict.fromkeys(one.n for one in chosen.values() if one.n is not None))
-    return Judgement(claim, verdict, models, parts, deciding, n, paired)
+    why = "; ".join(dict.fromkeys((*notes, *drawn.notes)))
+    return Judgement(claim, verdict, models, parts, deciding, drawn.n, drawn.paired, why)
+
+
+def _lacking(reading: Reading, model: str, task: str, one: Measured | None, models: Mapping[str, str]) -> _Missing:
+    """What is not there of a reading. ``task`` is empty where none of its kind has a result to know its name by."""
+    where = task or f"a task of the kind {reading.kind}"
+    if not model:
+        original = models[reading.role.removeprefix(UNTRAINED)]
+        return _Missing(f'an untrained twin of {original} (twin_of, init = "random")', where, "no result", "", task)
+    pattern = one.pattern if one else f"'{model}*'" if reading.role.startswith(UNTRAINED) else model
+    lacks = f"no {reading.metric}" if one is None else f"layers {', '.join(map(str, one.missing))}"
+    return _Missing(model, where, lacks, pattern, task)
+
+
+def _told(missing: Sequence[_Missing]) -> str:
+    """Each model once for all of which it lacks the same."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for cell in missing:
+        cells.setdefault((cell.whose, cell.lacks), []).append(cell.where)
+    return "; ".join(f"{whose} · {', '.join(dict.fromkeys(on))}: {lacks}" for (whose, lacks), on in cells.items())
+
+
+def _command(missing: Sequence[_Missing]) -> str:
+    """What enqueues them all. One whose model or task has no known name leaves all of these in."""
+    words = []
+    for option, names in (("model", [cell.model for cell in missing]), ("task", [cell.task for cell in missing])):
+        if all(names):
+            words += [f"--{option} {name}" for name in dict.fromkeys(names)]
+    return f"clipstudy enqueue {' '.join(words) or '--all'}"
 
 
 def _merged(clauses: Sequence[Clause]) -> list[Clause]:
@@ -253,39 +204,45 @@ def _side(parts: Sequence[Part], some: bool) -> int:
 
 
 def _deciding(parts: Sequence[Part], some: bool, side: int) -> Part:
-    """The part on which the clause's side hangs."""
+    """The part on which the clause's side hangs; undecided, the one that is nearest to deciding it."""
     if side < 0:
         return (max if some else min)(parts, key=lambda part: part.against)
-    return (min if some else max)(parts, key=lambda part: part.holds)
+    if some:
+        return min(parts, key=lambda part: (part.holds, -part.against))
+    return max(parts, key=lambda part: (part.holds, -part.against))
 
 
-def _tested(clause: Clause, stacks: Mapping[Reading, Stack]) -> list[Part]:
+def _tested(clause: Clause, stacks: Mapping[Reading, Stack], clauses: int) -> list[Part]:
+    """Every part of a clause, one of ``clauses``."""
     parts = []
     for part in clause.parts:
         stack = part.quantity.of(stacks)
         for label, values in zip(stack.labels, stack.values, strict=True):
-            tested = _test(values[0], values[1:], part.margin)
-            parts.append(Part(part.text, label, part.quantity.metric, *tested))
+            parts.append(Part(part.text, label, part.quantity.metric, *_test(part, stack, values)))
     # One part is enough to refute "everywhere", or to support "somewhere": that side is corrected for their number.
+    # And one clause is enough to refute the claim.
+    holds, against = np.array([[part.holds, part.against] for part in parts]).T
     if clause.some:
-        corrected = metrics.holm([part.holds for part in parts])
-        return [replace(part, holds=float(p)) for part, p in zip(parts, corrected, strict=True)]
-    corrected = metrics.holm([part.against for part in parts])
-    return [replace(part, against=float(p)) for part, p in zip(parts, corrected, strict=True)]
+        holds = metrics.holm(holds)
+    else:
+        against = metrics.holm(against)
+    against = np.minimum(1.0, clauses * against)
+    return [replace(part, holds=float(h), against=float(a)) for part, h, a in zip(parts, holds, against, strict=True)]
 
 
-#: Fewer draws than this are replicates, not a bootstrap's: their shares are too coarse for a p.
-_FEW = 1000
+def _test(part: Inequality, stack: Stack, values: Array) -> tuple[Difference, float, float]:
+    """The statistic, the p at which the part holds, and the p at which it goes the other way (1 for the wrong sign).
 
-
-def _test(value: float, draws: Array, margin: float | None) -> tuple[Difference, float, float]:
-    """The statistic, the p at which it holds, and the p at which it goes the other way (1 for the wrong sign)."""
-    found = metrics.difference(float(value), draws, normal=len(draws) < _FEW)
-    if margin is None:
-        # The draws of a rank correlation may lie on the other side of its estimate; such a p speaks for neither.
-        middle = float(np.median(draws))
-        return found, found.p if min(value, middle) > 0 else 1.0, found.p if max(value, middle) < 0 else 1.0
-    same = metrics.tost(found.value, found.error, margin)
-    beyond = min(1.0, 2 * (1 - same)) if abs(value) > margin else 1.0
-    # TOST's p is of lying beyond the margin, so what is left of it is the p of lying within, doubled for two sides.
-    return found._replace(p=same), same, beyond
+    Args:
+        values: ``[1 + draws]``, of one place of ``stack``.
+    """
+    found = metrics.difference(float(values[0]), values[1:], stack.freedom, few=stack.few)
+    if part.margin is not None:
+        same = metrics.tost(found.value, found.error, part.margin, stack.freedom)
+        beyond = min(1.0, 2 * (1 - same)) if abs(found.value) > part.margin else 1.0
+        # TOST's p is of lying beyond the margin, so what is left of it is the p of lying within, doubled for two sides.
+        return found._replace(p=same), same, beyond
+    # The draws of a rank correlation may lie on the other side of its estimate; such a p speaks for neither.
+    ends = found.value, float(np.median(values[1:]))
+    above, below = found.p if min(ends) > 0 else 1.0, found.p if max(ends) < 0 else 1.0
+    return (found, below, above) if part.below else (found, above, below)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,12 +17,20 @@ BLOCKS = 12
 Array = NDArray[np.float64]
 
 
+#: Before a role: its model's untrained twin.
+UNTRAINED = "untrained "
+
+
 class Reading(NamedTuple):
-    """What a claim reads: the metric of one task (by its name, or by its kind) of the model that plays a role."""
+    """What a claim reads: the metric of one task of the model that plays a role, or of that model's untrained twin."""
 
     role: str
     task: str
     metric: str
+    kind: str = ""  #: where no task has that name, one of this kind will do
+
+    def means(self, task: str, kind: str) -> bool:
+        return self.task == task or (bool(self.kind) and self.kind == kind)
 
 
 class Stack(NamedTuple):
@@ -30,10 +39,12 @@ class Stack(NamedTuple):
     at: tuple[float, ...]
     labels: tuple[str, ...]
     values: Array  #: ``[places, 1 + draws]``, the point estimate first
+    freedom: float = math.inf  #: of the values: one less than there are units behind them
+    few: bool = False  #: the draws are a few measurements of the whole, not a bootstrap's
 
     def only(self, kept: Sequence[int]) -> Stack:
         at, labels = tuple(self.at[i] for i in kept), tuple(self.labels[i] for i in kept)
-        return Stack(at, labels, self.values[list(kept)])
+        return self._replace(at=at, labels=labels, values=self.values[list(kept)])
 
 
 class Unfit(Exception):
@@ -89,30 +100,36 @@ class Quantity:
 
         def rho(stack: Stack) -> Stack:
             order = np.broadcast_to(np.arange(len(stack.at))[:, None], stack.values.shape)
-            return _one(_spearman(order, stack.values))
+            return _one(stack, _spearman(order, stack.values))
 
         return replace(self._then(f"Spearman(layer, {self.text})", rho), metric="spearman")
 
-    def steps(self) -> Quantity:
+    def rises(self) -> Quantity:
         """From each block to the next, at the later one."""
+        return self._steps("rise", lambda values: np.diff(values, axis=0))
 
-        def risen(stack: Stack) -> Stack:
-            names = tuple(f"{a} to {b}" for a, b in itertools.pairwise(stack.labels))
-            return Stack(stack.at[1:], names, np.diff(stack.values, axis=0))
+    def drops(self) -> Quantity:
+        """The same downwards."""
+        return self._steps("drop", lambda values: -np.diff(values, axis=0))
 
-        return self._then(f"step of {self.text}", risen)
-
-    def negative(self) -> Quantity:
-        return self._each(f"−{self.text}", np.negative)
+    def times(self, factor: float) -> Quantity:
+        return self._each(f"{factor:g} × {self.text}", lambda values: factor * values)
 
     def alike(self, other: Quantity) -> Quantity:
         """Spearman's correlation of two curves."""
 
         def rho(a: Stack, b: Stack) -> Stack:
             _same_places(a, b)
-            return _one(_spearman(a.values, b.values))
+            return _one(a, _spearman(a.values, b.values))
 
         return self._with(other, f"Spearman({self.text}, {other.text})", "spearman", rho)
+
+    def _steps(self, name: str, step: Callable[[Array], Array]) -> Quantity:
+        def stepped(stack: Stack) -> Stack:
+            names = tuple(f"{a} to {b}" for a, b in itertools.pairwise(stack.labels))
+            return stack._replace(at=stack.at[1:], labels=names, values=step(stack.values))
+
+        return self._then(f"{name} of {self.text}", stepped)
 
     def _at(self, name: str, takes: Callable[[float], bool]) -> Quantity:
         def chosen(stack: Stack) -> Stack:
@@ -130,7 +147,7 @@ class Quantity:
         return self._then(text, lambda stack: stack._replace(values=step(stack.values)))
 
     def _reduced(self, name: str, step: Callable[[Array], Array]) -> Quantity:
-        return self._then(f"{name} of {self.text}", lambda stack: _one(step(stack.values)))
+        return self._then(f"{name} of {self.text}", lambda stack: _one(stack, step(stack.values)))
 
     def _with(self, other: Quantity, text: str, metric: str, step: Callable[[Stack, Stack], Stack]) -> Quantity:
         return Quantity(text, metric, self.reads | other.reads, lambda found: step(self.of(found), other.of(found)))
@@ -141,8 +158,8 @@ def shown(bound: float, metric: str) -> str:
     return f"{100 * bound:g} points" if metric == "accuracy" else f"{bound:g}"
 
 
-def _one(values: Array) -> Stack:
-    return Stack((float(BLOCKS),), ("",), values[None])
+def _one(stack: Stack, values: Array) -> Stack:
+    return stack._replace(at=(float(BLOCKS),), labels=("",), values=values[None])
 
 
 def _same_places(a: Stack, b: Stack) -> None:
@@ -167,11 +184,12 @@ def _spearman(a: NDArray[Any], b: NDArray[Any]) -> Array:
     return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
 
 
-def read(name: str, metric: str, *tasks: str) -> Callable[[str], Quantity]:
-    """What a role's model has on ``tasks``: their mean, layer by layer."""
+def read(name: str, metric: str, *tasks: str, kind: str = "") -> Callable[[str], Quantity]:
+    """What a role's model has on ``tasks`` (where there is none of a name, one of ``kind``): their mean, layer by
+    layer."""
 
     def of(role: str) -> Quantity:
-        wanted = [Reading(role, task, metric) for task in tasks]
+        wanted = [Reading(role, task, metric, kind) for task in tasks]
 
         def mean(found: Mapping[Reading, Stack]) -> Stack:
             stacks = [found[reading] for reading in wanted]

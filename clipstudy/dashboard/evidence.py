@@ -1,23 +1,25 @@
-"""Results → what the claims are judged on: curves, and each test item's score where a run kept its predictions.
+"""Results → what the claims are judged on: every test item's score (of clusterings every sample's, of visualisations
+every channel's), as the runs kept them.
 
-What a kind keeps is read by its columns, so that a kind that keeps the same columns needs nothing here: ``label`` and
-``ARM/seed_K`` (what the arm's model of seed K said of each item; the headline arm first), or ``sample``, ``label`` and
-``cluster_K`` (each span's cluster in each sample).
+Which file holds a metric, and how its rows are named, is said once, in :data:`KEPT`.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipstudy import claims, metrics
-from clipstudy.claims import Judgement, Measured
+from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
 from clipstudy.dashboard import tables
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
@@ -25,7 +27,6 @@ from clipstudy.outcome import Result
 if TYPE_CHECKING:
     from pyarrow import Table
 
-FILE = "predictions.parquet"
 #: (run id, a file's name) → its bytes; raises ClipstudyError where the run kept none.
 Fetch = Callable[[str, str], bytes]
 
@@ -39,99 +40,195 @@ def judged(results: Iterable[Result], fetch: Fetch) -> dict[str, list[Judgement]
 
 
 def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
-    """What the claims read of one study's ``results``. Untrained models play no role."""
-    wanted = claims.wanted()
-    cells: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    """What the claims read of one study's ``results``. An untrained twin plays its model's part, as its twin: the
+    initialisations of one are measured together."""
+    results = [result for result in results if result.layer != 0]
+    roles = {r.model: r.tags.get("role", "") for r in results if r.tags.get("init") != "random"}
+    cells: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
-        if result.tags.get("role") and result.tags.get("init") != "random" and result.layer != 0:
-            cells[result.model, result.task].append(result)
-    found = []
-    for (_, task), members in cells.items():
-        names = (task, members[0].tags.get("kind", ""))
-        read = {metric for asked, metric in wanted if asked in names}
-        ordered = sorted(members, key=lambda r: r.layer)
-        for metric in sorted(read):
-            if one := _measured(ordered, metric, fetch):
-                found += [replace(one, role=role) for role in one.role.split()]
-    return found
+        twin_of = result.tags.get("twin_of", "") if result.tags.get("init") == "random" else ""
+        if twin_of and roles.get(twin_of):
+            cells[tables.family_of(result), result.task, twin_of].append(result)
+        elif roles.get(result.model):
+            cells[result.model, result.task, ""].append(result)
+    found: list[tuple[Measured, list[list[Result]]]] = []
+    readings = claims.wanted()
+    for (model, task, twin_of), members in cells.items():
+        parts = [UNTRAINED + role if twin_of else role for role in roles[twin_of or model].split()]
+        kind = members[0].tags.get("kind", "")
+        for part, metric in sorted({(r.role, r.metric) for r in readings if r.role in parts and r.means(task, kind)}):
+            one, runs = _measured(model, members, metric)
+            found.append((replace(one, role=part, twin_of=twin_of), runs))
+    # Of several tasks that would do, one is read; the files of the others are not fetched.
+    read = {(task, reading.metric) for reading, task in claims.tasks_read((one for one, _ in found), readings).items()}
+    kept: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}
+    for at, (one, runs) in enumerate(found):
+        cell = one.model, one.task, one.metric
+        if one.layers and cell[1:] in read:
+            if cell not in kept:  # one model may play several parts
+                kept[cell] = _kept(runs, one.metric, fetch)
+            found[at] = replace(one, scores=kept[cell][0], items=kept[cell][1]), runs
+    return [one for one, _ in found]
 
 
-def _measured(members: Sequence[Result], metric: str, fetch: Fetch) -> Measured | None:
-    """``metric`` of one model on one task; None: it has none."""
-    members = [r for r in members if metric in r.metrics]
-    if not members:
-        return None
-    first, layers = members[0], tuple(r.layer for r in members)
-    tags = first.tags
-    asked = {int(k) for k in tags.get("layers", "").split(",") if k} - {0}
-    ends = [[e.value, e.low, e.high] for e in (r.metrics[metric] for r in members)]
-    scores, replicates, items = _kept(members, metric, fetch)
-    return Measured(
-        model=first.model,
-        role=tags["role"],
+def _measured(model: str, members: Sequence[Result], metric: str) -> tuple[Measured, list[list[Result]]]:
+    """``metric`` of one model on one task, without its scores (at no layer, where it has none); and the runs of each
+    initialisation, layer by layer."""
+    inits: dict[str, dict[int, Result]] = defaultdict(dict)
+    for result in members:
+        inits[result.model][result.layer] = result
+    first, run = members[0], set.intersection(*(set(layers) for layers in inits.values()))
+    asked = {int(k) for k in first.tags.get("layers", "").split(",") if k} - {0}
+    layers = sorted(k for k in run if all(metric in own[k].metrics for own in inits.values()))
+    one = Measured(
+        model=model,
+        role="",
         task=first.task,
-        kind=tags.get("kind", ""),
+        kind=first.tags.get("kind", ""),
         metric=metric,
-        blocks=max(int(tags.get("blocks", 0)), *layers, 1),
-        layers=layers,
-        estimates=np.array(ends, dtype=np.float64),
-        scores=scores,
-        replicates=replicates,
-        items=items,
-        missing=tuple(sorted(asked - set(layers))),
+        blocks=max(int(first.tags.get("blocks", 0)), *run, 1),
+        layers=tuple(layers),
+        unit=KEPT[metric].unit,
+        seeded=KEPT[metric].seeded,
+        missing=tuple(sorted(asked - run)),
         final_norm=first.params.get("model.final_norm") == "true",
-        title=tags.get("model_title") or first.model,
     )
+    return one, [[own[k] for k in layers] for own in inits.values()]
 
 
-def _kept(members: Sequence[Result], metric: str, fetch: Fetch) -> tuple[Any, Any, str]:
-    """``[L, S, N]`` scores or ``[L, R]`` replicates, and what they are of; nothing where a layer kept none."""
-    read = {"accuracy": _correct, "nmi": _nmi}.get(metric)
-    if read is None:
-        return None, None, ""
-    import pyarrow.parquet as pq
+class Rows(NamedTuple):
+    """What one run kept: its units, and each seed's score of each."""
 
+    names: tuple[str, ...]  #: ``[N]``
+    scores: NDArray[Any]  #: ``[S, N]``
+
+    def of(self, names: Sequence[str]) -> NDArray[Any]:
+        """``[S, N']``."""
+        if self.names == names:
+            return self.scores
+        place = {name: at for at, name in enumerate(self.names)}
+        return self.scores[:, [place[name] for name in names]]
+
+
+NOTHING = Rows((), np.empty((0, 0)))
+
+
+def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
+    """Scores ``[L, S, N]`` and the units' names ``[N]``; None where a run kept none. Initialisations count as seeds.
+
+    Args:
+        inits: a list a model, of its results layer by layer.
+    """
+    kept = KEPT[metric]
     try:
-        found = [read(pq.read_table(io.BytesIO(fetch(r.run_id, FILE))), r) for r in members]
+        found = [[kept.read(fetch(r.run_id, kept.file), metric, r) for r in members] for members in inits]
     except ClipstudyError as error:
         if error.transient:
             raise
-        return None, None, ""  # removed, or of a kind that keeps none
-    keys = {key for key, _ in found}
-    if len(keys) > 1 or "" in keys:
-        return None, None, ""
-    stacked = np.stack([values for _, values in found])
-    data = members[0].params.get("resolved.data", "")
-    items = f"{data} {keys.pop()}"
-    return (stacked, None, items) if metric == "accuracy" else (None, stacked, items)
+        return None, ()  # removed
+    if kept.unit is Unit.CHANNELS:  # no layer's are another's
+        (own,) = found
+        widest = max(len(rows.names) for rows in own)
+        wide = [np.pad(r.scores, ((0, 0), (0, widest - len(r.names))), constant_values=np.nan) for r in own]
+        return np.stack(wide), ()
+    sets = {rows.names for members in found for rows in members}
+    common = set.intersection(*map(set, sets))
+    names = tuple(name for name in found[0][0].names if name in common)
+    if not names:
+        return None, ()
+    return np.concatenate([np.stack([rows.of(names) for rows in members]) for members in found], axis=1), names
 
 
-def _correct(table: Table, result: Result) -> tuple[str, Any]:
-    """Which items these are, and ``[S, N]``: was the headline arm's model of each seed right?"""
+def _correct(content: bytes, metric: str, result: Result) -> Rows:
+    """Was the headline arm's model of each seed right? The headline's columns come first."""
+    table = _table(content)
     columns = [name for name in table.column_names if "/seed_" in name]
     if not columns:
-        return "", np.empty(0)
+        return NOTHING
     own = columns[0].rpartition("/")[0] + "/seed_"
     label = _texts(table, "label")
-    names = _texts(table, "id") if "id" in table.column_names else label
+    ids = _texts(table, "id") if "id" in table.column_names else range(len(label))
     right = np.stack([_texts(table, name) == label for name in columns if name.startswith(own)])
-    return hashlib.sha256("\n".join([*names, *label]).encode()).hexdigest()[:12], right
+    return _named([f"{at} {said}" for at, said in zip(ids, label, strict=True)], right, result)
 
 
-def _nmi(table: Table, result: Result) -> tuple[str, Any]:
-    """Which samples and seeds these are, and ``[R]``: the NMI of each."""
+def _nmi(content: bytes, metric: str, result: Result) -> Rows:
+    """The NMI of each span sample with each seed's clusters."""
+    table = _table(content)
     columns = [name for name in table.column_names if name.startswith("cluster_")]
-    if not columns or "sample" not in table.column_names:
-        return "", np.empty(0)
     average: Any = result.params.get("option.average", "arithmetic")
     sample, label = table["sample"].to_numpy(), _texts(table, "label")
     numbers = sorted(set(sample.tolist()))
-    values = [
-        metrics.nmi(label[sample == number], table[name].to_numpy()[sample == number], average=average)
-        for number in numbers
-        for name in columns
+    clusters = [table[name].to_numpy() for name in columns]
+    scores = [
+        [metrics.nmi(label[sample == n], found[sample == n], average=average) for n in numbers] for found in clusters
     ]
-    return f"samples {numbers} {columns}", np.array(values)
+    sampling = "split", "sample_seed", "labelled", "outside", "fit", "exclusions"
+    return _named(numbers, np.array(scores), result, *sampling)
+
+
+def _images(content: bytes, metric: str, result: Result) -> Rows:
+    """The squared error of each image: every seed's, or the mean image's."""
+    table = _table(content)
+    pattern = r"mse/seed_\d+" if metric == "mse" else r"mse/mean_image"
+    columns = [name for name in table.column_names if re.fullmatch(pattern, name)]
+    values = np.array([table[name].to_numpy() for name in columns])
+    return _named(range(table.num_rows), values, result, "split")
+
+
+def _pictures(content: bytes, metric: str, result: Result) -> Rows:
+    """The score of each picture that has one."""
+    table = _table(content)
+    if "row" not in table.column_names:  # of an earlier method: nothing says which pictures these are
+        return NOTHING
+    values = table[metric].to_numpy().astype(np.float64)
+    has = ~np.isnan(values)
+    return _named(table["row"].to_numpy()[has], values[None, has], result, "split")
+
+
+def _channels(content: bytes, metric: str, result: Result) -> Rows:
+    """The measure of each channel's images, a seed each."""
+    units: dict[str, list[float]] = defaultdict(list)
+    rows = csv.reader(io.StringIO(content.decode()))
+    column = next(rows).index(metric)
+    for row in rows:
+        units[row[0]].append(float(row[column]))
+    return Rows(tuple(units), np.array([*units.values()]).T)
+
+
+class Kept(NamedTuple):
+    """Where runs keep the scores that a metric is the mean of."""
+
+    file: str
+    read: Callable[[bytes, str, Result], Rows]
+    unit: Unit = Unit.ITEMS
+    seeded: bool = True
+
+
+_LOOKS = ("total_variation", "high_frequency", "colour_entropy", "edge_density")
+_SEEN = ("jaccard", "best/edges", "diversity")
+#: Every metric that the claims read.
+KEPT: Mapping[str, Kept] = {
+    "accuracy": Kept("predictions.parquet", _correct),
+    "nmi": Kept("predictions.parquet", _nmi, Unit.SAMPLES),
+    "mse": Kept("images.parquet", _images),
+    "baseline/mean_image": Kept("images.parquet", _images, seeded=False),
+    **{name: Kept("images.csv", _channels, Unit.CHANNELS) for name in _LOOKS},
+    **{name: Kept("scores.parquet", _pictures, seeded=False) for name in _SEEN},
+}
+
+
+def _named(names: Sequence[Any], scores: NDArray[Any], result: Result, *options: str) -> Rows:
+    """Scores by the names of their units. The same name in other data, or with other ``options``, is another."""
+    decisive = [result.params.get(key, "") for key in ("resolved.data", *(f"option.{option}" for option in options))]
+    mark = hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:12]
+    return Rows(tuple(f"{mark} {name}" for name in names), scores)
+
+
+def _table(content: bytes) -> Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(content))
 
 
 def _texts(table: Table, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +13,14 @@ from clipstudy.outcome import Result
 #: How a page says what the verdicts are.
 METHOD = (
     "A claim about every layer is supported when it holds at each one (intersection–union, each at "
-    f"α = {ALPHA}) and refuted when some layer goes the other way after Holm's correction over the layers; "
-    "“comparable” is an equivalence test with its margin stated; otherwise undecided. Models are compared on the same "
-    "items; where they could not be, the row says so. The inequality shown is the one that the verdict hangs on, and "
-    "the value, with its 95% interval, by how much it holds (below 0: fails), or the difference that "
-    "a margin bounds. Blocks are counted in twelfths of a model's depth."
+    f"α = {ALPHA}) and refuted when some layer goes the other way, corrected for the number of layers (Holm) and of "
+    "conditions (Bonferroni); “comparable” is an equivalence test with its margin stated, a floor times less than 1 "
+    "one of a margin below it (non-inferiority); otherwise undecided. Models, layers and floors are compared on the "
+    "same test items (bootstrap over items, and over each model's seeds), clusterings on the same span samples, each "
+    "with every seed a replicate of the whole; channels have no counterpart in another model or layer, so each layer's "
+    "are resampled by themselves. The inequality shown is the one that the verdict hangs on; the value, with its 95% "
+    "interval, is its left side less its right one, or the difference that a margin bounds; n counts items, "
+    "replicates or channels. Blocks are counted in twelfths of a model's depth."
 )
 
 
@@ -32,7 +36,7 @@ class Row(NamedTuple):
     value: str  #: with its 95% interval, in its unit
     p: str
     n: str
-    why: str  #: of a verdict that is none; or that models were not paired
+    why: str  #: of a verdict that is none; or what to know of it
     todo: str
 
 
@@ -80,20 +84,25 @@ def _plain(part: Part) -> dict[str, Any]:
 
 def _row(judgement: Judgement) -> Row:
     part, claim = judgement.deciding, judgement.claim
-    unpaired = "" if judgement.paired or part is None else "not paired: some models did not keep the same items"
     return Row(
         claim=claim.number,
         quote=claim.quote,
         verdict=str(judgement.verdict),
         models=", ".join(f"{role} = {model}" if role != model else role for role, model in judgement.models.items()),
         compared=claim.text,
-        statistic="" if part is None else f"{part.text}{f', {part.where}' if part.where else ''}",
+        statistic="" if part is None else _statistic(part),
         value="" if part is None else _value(part),
         p="" if judgement.p is None else f"{judgement.p:.3f}" if judgement.p >= 0.001 else "< 0.001",
         n=", ".join(f"{n:,}" for n in judgement.n),
-        why=judgement.why or unpaired,
+        why=judgement.why,
         todo=judgement.todo,
     )
+
+
+def _statistic(part: Part) -> str:
+    """The inequality, and where it was tested; of several stages that one alone."""
+    text = re.sub(r" at stages \d(, \d)+", "", part.text) if part.where.startswith("stage") else part.text
+    return text + f", {part.where}" * (part.where not in text)
 
 
 def _value(part: Part) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipstudy.backbones.backbone import ImageBackbone
+from clipstudy.backbones.pixels import normalised
 from clipstudy.device import out_of_memory
 from clipstudy.errors import DeviceError, ModelError
 
@@ -172,10 +173,9 @@ def _fit(
     windows = torch.from_numpy(moves if recipe.robust else np.zeros_like(moves)).to(device)
     still = torch.zeros(len(asked), 4, device=device)
     units = torch.tensor([target.units for target, _ in asked], device=device)
-    mean, deviation = (torch.tensor(c, device=device).view(3, 1, 1) for c in (backbone.mean, backbone.deviation))
 
     def activation(images: Tensor, window: Tensor, gradients: bool) -> Tensor:
-        pixels = (through(images, window, backbone.size) - mean) / deviation
+        pixels = normalised(backbone, through(images, window, backbone.size))
         states = backbone.states(pixels, [layer], gradients=gradients)[layer].map
         return responses(states, recipe.objective).gather(1, units).mean(1)
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipstudy.probes.brightness import brightness, gradient
+
 #: Above this many cycles a pixel a frequency is high: half of what pixels can hold.
 HIGH = 0.25
 #: Levels of each colour that :func:`colour_entropy` tells apart.
@@ -20,7 +22,6 @@ LEVELS = 8
 #: A step of a tenth of the range has an edge, and half of that goes on with one: gradients a pixel, after smoothing.
 STRONG, WEAK = 0.04, 0.02
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _ROUNDING = 1 / (12 * 255**2)  # variance that rounding to 8 bits adds to a pixel
 
 
@@ -54,12 +55,12 @@ def total_variation(image: NDArray[Any]) -> float:
 
 
 def edge_density(image: NDArray[Any]) -> float:
-    """Share of pixels on an edge of the luminance (Canny 1986, PAMI 8): smoothed by one pixel, thinned along the
+    """Share of pixels on an edge of the brightness (Canny 1986, PAMI 8): smoothed by one pixel, thinned along the
     gradient, and kept where strong or connected to what is strong."""
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(np.asarray(image, np.float64) @ _LUMINANCE, 1.0, mode="nearest")
-    down, right = (ndimage.sobel(smooth, axis, mode="nearest") / 8 for axis in (0, 1))
+    smooth = ndimage.gaussian_filter(brightness(image), 1.0, mode="nearest")
+    down, right = (way / 8 for way in gradient(smooth))
     length = np.hypot(down, right)
     unit = np.stack([down, right]) / np.maximum(length, np.finfo(float).tiny)
     here = np.indices(length.shape)

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+from clipstudy.probes.brightness import Floats, brightness, gradient
 
-#: Shares of red, green and blue in what is seen as brightness (ITU-R BT.601).
-BRIGHTNESS = np.array([0.299, 0.587, 0.114])
+Bools = NDArray[np.bool_]
 
 
 def by_patch(values: Floats, grid: tuple[int, int]) -> Floats:
@@ -64,6 +62,14 @@ def scattered(areas: NDArray[np.integer[Any]], patches: int, rng: np.random.Gene
     return inside
 
 
+def swapped(pictures: int, rng: np.random.Generator) -> NDArray[np.integer[Any]]:
+    """Another picture for each of ``pictures``, 2 or more, and each of them once: ``[pictures]``."""
+    order = rng.permutation(pictures)
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)  # one circle through all
+    return other
+
+
 def centre(grid: tuple[int, int]) -> Floats:
     """A Gaussian around the centre of the image, as wide as a quarter of each side: what a model that knows nothing but
     where photographers put things would look at. ``[P]``."""
@@ -91,17 +97,9 @@ def divergence(heads: Floats) -> Floats:
 
 
 def sobel(pictures: Floats) -> Floats:
-    """Strength of the edges in brightness: the length of the gradient by Sobel's two kernels. ``[B, 3, h, w]`` of
-    pixels in [0, 1] → ``[B, h, w]``."""
-    from scipy.ndimage import correlate1d
-
-    grey = np.einsum("bchw,c->bhw", pictures, BRIGHTNESS)
-    # Not by scipy's own sobel(), which would smooth along the batch too.
-    down, across = (
-        correlate1d(correlate1d(grey, [-1, 0, 1], axis, mode="nearest"), [1, 2, 1], other, mode="nearest")
-        for axis, other in ((1, 2), (2, 1))
-    )
-    length: Floats = np.hypot(down, across)
+    """Strength of the edges in brightness: the length of its gradient. ``[B, 3, h, w]`` of pixels in [0, 1] →
+    ``[B, h, w]``."""
+    length: Floats = np.hypot(*gradient(brightness(np.moveaxis(pictures, 1, -1))))
     return length
 
 

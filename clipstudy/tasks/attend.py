@@ -13,8 +13,6 @@ Profiles
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import classify, files
+from clipstudy.tasks.overlays import Maps, Shown, overlays
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:
@@ -32,20 +32,17 @@ if TYPE_CHECKING:
 
     from clipstudy.backbones.backbone import Tokens
     from clipstudy.data.images import Picture
-    from clipstudy.data.labelled import Labelled
     from clipstudy.features.attention import Attended
 
-METHOD = 1
+METHOD = 2
 NEEDS = Needs.ATTENTION
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "blocks"
 METRIC = "jaccard"
-SEEDS = (0, 1, 2, 3, 4)  #: each another draw of the random masks
+SEEDS = (0, 1, 2, 3, 4)  #: each another draw of the random masks, and of whose masks are swapped
 READERS = ("images",)
 PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
 
-#: Side of a picture on the sheet of overlays, in pixels.
-TILE = 112
 #: Two halves to choose and to score the best head on.
 FEWEST = 2
 
@@ -80,24 +77,12 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(classify.Images):
     """The data set, and the pictures of it that are looked at."""
 
-    labelled: Labelled[Picture]
+    rows: tuple[int, ...]  #: of the split, those that are chosen
     chosen: tuple[Picture, ...]
     labels: tuple[str, ...]  #: of those that are chosen
-
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        return (*self.labelled.train.items, *self.labelled.dev.items, *self.labelled.test.items)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.labelled.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.labelled.source
 
 
 def views(options: Options) -> tuple[str, ...]:
@@ -132,7 +117,7 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
             f"[datasets.{dataset.name}.columns] mask: missing, so nothing says where the objects of {labelled.source} "
             "are. Name the table's column of masks, or write masks = false in the task's options (and another metric)."
         )
-    return Images(labelled, chosen, tuple(rows.labels[i] for i in kept))
+    return Images(labelled, tuple(kept), chosen, tuple(rows.labels[i] for i in kept))
 
 
 @dataclass
@@ -141,7 +126,7 @@ class _Seen:
 
     scores: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
     masks: list[NDArray[Any]] = field(default_factory=list)  #: of the mean map, ``[B, P]``
-    maps: list[_Maps] = field(default_factory=list)  #: of the pictures to be shown
+    maps: list[Maps] = field(default_factory=list)  #: of the pictures to be shown
 
     def score(self, name: str) -> NDArray[Any]:
         """``[N]``, or ``[N, H]`` where every head has its own."""
@@ -150,51 +135,36 @@ class _Seen:
         return np.concatenate(self.scores[name])
 
 
-@dataclass(frozen=True)
-class _Maps:
-    """One picture's."""
-
-    heads: NDArray[Any]  #: ``[H, P]``
-    rollout: NDArray[Any] | None  #: ``[P]``
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A picture on the sheet, as the model sees it."""
-
-    picture: NDArray[Any]  #: ``[h, w, 3]``, in [0, 1]
-    foreground: NDArray[Any] | None  #: ``[h, w]``
-
-
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
     import numpy as np
 
+    from clipstudy.backbones.pixels import restored
     from clipstudy.features.attention import attended
     from clipstudy.probes.attention import by_patch, sobel
 
     backbone = given.backbone
     seen = {layer: _Seen() for layer in layers}
-    shown: list[_Shown] = []
+    shown: list[Shown] = []
     on_sheet = {*np.linspace(0, len(data.chosen) - 1, min(options.shown, len(data.chosen))).astype(int).tolist()}
     shares: list[NDArray[Any]] = []
     for rows, pixels, objects in _batches(given, data, options):
         found = attended(backbone, pixels, layers, options.rollout)
         tokens = backbone.tokens
         assert tokens is not None  # or it could not have been attended to
-        pictures = _denormalised(given, pixels)
+        pictures = restored(backbone, pixels).numpy()
         edges = by_patch(sobel(pictures), tokens.grid)
         share = None if objects is None else by_patch(objects, tokens.grid)
         if share is not None:
             shares.append(share)
         drawn = [i for i, row in enumerate(rows) if row in on_sheet]
-        shown += [_Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
+        shown += [Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
         for layer, one in found.items():
             _note(seen[layer], one, edges, share, options)
             rolled = None if one.rollout is None else one.rollout.numpy()
             heads = one.heads.numpy()
-            seen[layer].maps += [_Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
+            seen[layer].maps += [Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
         bench.progress("attention", int(rows[-1]) + 1, len(data.chosen))
     foreground = np.concatenate(shares) if shares else None
     if foreground is not None and (foreground.sum(axis=1) > 0).sum() < FEWEST:
@@ -211,6 +181,7 @@ def _batches(
     given: Frozen, data: Images, options: Options
 ) -> Iterator[tuple[NDArray[Any], torch.Tensor, NDArray[Any] | None]]:
     """Row numbers, pixels as the model is given them, and the share of each that is foreground (None: not known)."""
+    from clipstudy.backbones.pixels import restored
     from clipstudy.data.images import Foreground
     from clipstudy.features.pictures import batches
 
@@ -220,20 +191,11 @@ def _batches(
         masks = [Foreground(picture, options.foreground) for picture in data.chosen]
         # A mask goes the way of its picture: resized and cropped alike, whatever the model's own way is.
         objects = (
-            (_denormalised(given, pixels).mean(axis=1) >= 0.5).astype("float32")
+            (restored(given.backbone, pixels).mean(dim=1) >= 0.5).float().numpy()
             for _, pixels in batches(given.backbone, masks, size)
         )
     for (rows, pixels), inside in zip(batches(given.backbone, data.chosen, size), objects, strict=False):
         yield rows, pixels, inside
-
-
-def _denormalised(given: Frozen, pixels: torch.Tensor) -> NDArray[Any]:
-    """Preprocessed images as pixels in [0, 1] again: ``[B, 3, h, w]``."""
-    import numpy as np
-
-    mean, deviation = (np.reshape(v, (3, 1, 1)) for v in (given.backbone.mean, given.backbone.deviation))
-    restored: NDArray[Any] = np.clip(pixels.numpy() * deviation + mean, 0, 1)
-    return restored
 
 
 def _note(seen: _Seen, found: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options) -> None:
@@ -264,7 +226,7 @@ def _note(seen: _Seen, found: Attended, edges: NDArray[Any], foreground: NDArray
 def _outcome(
     layer: int,
     seen: _Seen,
-    shown: Sequence[_Shown],
+    shown: Sequence[Shown],
     foreground: NDArray[Any] | None,
     given: Frozen,
     data: Images,
@@ -293,7 +255,7 @@ def _outcome(
     artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(seen, foreground))]
     if shown:
         title = f"{given.spec.title}, block {layer}: attention of the {params['query']}"
-        artifacts.append(Artifact("overlays.png", _overlays(shown, seen.maps, tokens, title, options)))
+        artifacts.append(Artifact("overlays.png", overlays(shown, seen.maps, tokens, title, options.mass)))
     return Outcome(layer, metrics, params, artifacts=tuple(artifacts))
 
 
@@ -323,7 +285,7 @@ def _against_masks(
     """What the masks say, a number for each ``marked`` picture, with what no attention would reach."""
     import numpy as np
 
-    from clipstudy.probes.attention import best_head, centre, jaccard, kept, scattered
+    from clipstudy.probes.attention import best_head, centre, jaccard, kept, scattered, swapped
 
     foreground = foreground[marked]
     heads, masks = seen.score("heads/jaccard")[marked], np.concatenate(seen.masks)[marked]
@@ -347,9 +309,11 @@ def _against_masks(
             draws.append(np.max(each, axis=0))
         return np.mean(draws, axis=0)
 
+    # Every mask against the foreground of another picture, which one its seed says.
+    others = [swapped(len(masks), np.random.default_rng(seed)) for seed in seeds]
     return found | {
         "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]),
-        "baseline/swapped_masks": jaccard(masks, np.roll(foreground, 1, axis=0)),
+        "baseline/swapped_masks": np.mean([jaccard(masks, foreground[order]) for order in others], axis=0),
         "baseline/centre": jaccard(kept(centre(tokens.grid), options.mass), foreground),
         "oracle/baseline/random_mask": by_chance(seen.score("heads/area")[marked]),
     }
@@ -382,15 +346,13 @@ def _spread(values: NDArray[Any], marked: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scores(data: Images, series: Mapping[str, NDArray[Any]]) -> bytes:
-    """A row a picture: its label and every number, null where it has no foreground to be compared with."""
+    """A row a picture: its row of the split, its label and every number, null where it has no foreground to be compared
+    with."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {"label": pa.array(data.labels)}
+    columns: dict[str, Any] = {"row": pa.array(data.rows, pa.int64()), "label": pa.array(data.labels)}
     columns |= {name: pa.array(values, pa.float32(), from_pandas=True) for name, values in series.items()}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+    return files.parquet(columns)
 
 
 def _heads(seen: _Seen, foreground: NDArray[Any] | None) -> bytes:
@@ -404,69 +366,5 @@ def _heads(seen: _Seen, foreground: NDArray[Any] | None) -> bytes:
     if foreground is not None:
         columns["jaccard"] = seen.score("heads/jaccard")[foreground.sum(axis=1) > 0]
     means = [values.mean(axis=0) for values in columns.values()]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["head", *columns])
-    table.writerows([head, *(f"{value:.6g}" for value in row)] for head, row in enumerate(zip(*means, strict=True)))
-    return text.getvalue().encode()
-
-
-def _overlays(shown: Sequence[_Shown], maps: Sequence[_Maps], tokens: Tokens, title: str, options: Options) -> bytes:
-    """Each picture with its maps over it: foreground, mean over heads and the mask made of it, rollout, each head."""
-    import numpy as np
-
-    from clipstudy.probes.attention import kept
-    from clipstudy.tasks.sheet import contact_sheet
-
-    tiles: list[NDArray[Any]] = []
-    captions: list[str] = []
-    for one, found in zip(shown, maps, strict=True):
-        mean = found.heads.mean(axis=0)
-        picture = _sized(one.picture, smooth=True)
-        row: dict[str, NDArray[Any]] = {"picture": picture}
-        if one.foreground is not None:
-            row["foreground"] = _dimmed(picture, _sized(one.foreground))
-        row["mean of heads"] = _heated(picture, mean, tokens)
-        row[f"{options.mass:.0%} of it"] = _dimmed(picture, _placed(kept(mean, options.mass), tokens))
-        if found.rollout is not None:
-            row["rollout"] = _heated(picture, found.rollout, tokens)
-        row |= {f"head {number}": _heated(picture, head, tokens) for number, head in enumerate(found.heads)}
-        tiles += row.values()
-        captions += row
-    return contact_sheet(np.stack(tiles), captions, title, columns=len(tiles) // len(shown))
-
-
-def _sized(values: NDArray[Any], smooth: bool = False) -> NDArray[Any]:
-    """``[h, w]`` or ``[h, w, 3]`` in [0, 1] at the size of a tile."""
-    import numpy as np
-    from PIL import Image
-
-    image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    sized: NDArray[Any] = np.asarray(image.resize((TILE, TILE), way), dtype=np.float32) / 255
-    return sized
-
-
-def _placed(values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-    """Values of patches in [0, 1] as an image of the size of a tile."""
-    return _sized(values.reshape(tokens.grid).astype("float32"))
-
-
-def _dimmed(picture: NDArray[Any], inside: NDArray[Any]) -> NDArray[Any]:
-    """The picture, dark where it is not ``inside``."""
-    return picture * (0.2 + 0.8 * inside[..., None])
-
-
-#: Black, violet, orange, light yellow: ever brighter, so that a print in grey says the same.
-HEAT = ((0.0, 0.0, 0.05), (0.45, 0.1, 0.45), (0.95, 0.5, 0.15), (1.0, 1.0, 0.75))
-
-
-def _heated(picture: NDArray[Any], values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-    """A map over its picture in grey, each map on a scale of its own from nothing to its largest value."""
-    import numpy as np
-
-    strength = _placed(values / max(float(values.max()), 1e-12), tokens)
-    stops = np.linspace(0, 1, len(HEAT))
-    colour = np.stack([np.interp(strength, stops, channel) for channel in zip(*HEAT, strict=True)], axis=-1)
-    heated: NDArray[Any] = 0.35 * picture.mean(axis=-1, keepdims=True) + 0.65 * colour
-    return heated
+    rows = ((head, *(f"{value:.6g}" for value in row)) for head, row in enumerate(zip(*means, strict=True)))
+    return files.text(("head", *columns), rows)

@@ -17,18 +17,17 @@ Profiles
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import files
 from clipstudy.tasks.task import LATER, BadOption, Bench, Needs
 
 if TYPE_CHECKING:
@@ -113,12 +112,13 @@ class Options:
             raise BadOption("learning_rate, l2 or tenacity", "is negative")
 
 
-@dataclass(frozen=True)
-class Sentences:
-    """The data set, and its texts in the order train, dev, test."""
+#: What a text is, or an image.
+T = TypeVar("T")
 
-    labelled: Labelled[tuple[str, ...]]
-    texts: tuple[Text, ...]
+
+@dataclass(frozen=True)
+class _Read(Generic[T]):
+    labelled: Labelled[T]
 
     @property
     def fingerprint(self) -> str:
@@ -130,22 +130,19 @@ class Sentences:
 
 
 @dataclass(frozen=True)
-class Images:
-    """The data set, and its images in the order train, dev, test."""
+class Sentences(_Read[tuple[str, ...]]):
+    """The data set, and its texts in the order train, dev, test."""
 
-    labelled: Labelled[Picture]
+    texts: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Images(_Read["Picture"]):
+    """The data set, and its images in the order train, dev, test."""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
         return (*self.labelled.train.items, *self.labelled.dev.items, *self.labelled.test.items)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.labelled.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.labelled.source
 
 
 @dataclass(frozen=True)
@@ -382,7 +379,6 @@ def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: 
     """A row a test item: its label and what each arm's probe of each seed said."""
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     names = pa.array(data.labelled.classes)
     columns: dict[str, Any] = {"label": pa.array(data.labelled.test.labels).dictionary_encode()}
@@ -390,9 +386,7 @@ def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: 
         for seed, row in zip(seeds, found.predictions, strict=True):
             codes = pa.array(np.asarray(row, dtype=np.int32))
             columns[f"{arm.view}/{arm.probe}/seed_{seed}"] = pa.DictionaryArray.from_arrays(codes, names)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+    return files.parquet(columns)
 
 
 def _confusion(data: Sentences | Images, found: ProbeFit) -> bytes:
@@ -401,12 +395,7 @@ def _confusion(data: Sentences | Images, found: ProbeFit) -> bytes:
     counts = Counter(
         (gold, classes[p]) for row in found.predictions for gold, p in zip(data.labelled.test.labels, row, strict=True)
     )
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     if len(classes) > WIDEST:
-        table.writerow(["label", "prediction", "count"])
-        table.writerows([gold, said, n] for (gold, said), n in sorted(counts.items()))
-    else:
-        table.writerow(["label", *classes])
-        table.writerows([gold, *(counts[gold, said] for said in classes)] for gold in classes)
-    return text.getvalue().encode()
+        return files.text(("label", "prediction", "count"), ((*pair, n) for pair, n in sorted(counts.items())))
+    rows = ((gold, *(counts[gold, said] for said in classes)) for gold in classes)
+    return files.text(("label", *classes), rows)

@@ -14,8 +14,6 @@ Profiles
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import files
 from clipstudy.tasks.classify_pairs import ALONE, Long, pairs_of, windows
 from clipstudy.tasks.task import BadOption, Bench, Live, Needs
 
@@ -330,7 +329,6 @@ def _outcome(
 def _predictions(pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
     """A row a reported pair: its id, its label and what the model of each arm and seed said."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     names = pa.array(pairs.classes)
     columns: dict[str, Any] = {
@@ -341,19 +339,15 @@ def _predictions(pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequen
         for seed, fit in zip(seeds, fits, strict=True):
             said = pa.array(fit.tuned.predictions)
             columns[f"{arm}/seed_{seed}"] = pa.DictionaryArray.from_arrays(said, names)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+    return files.parquet(columns)
 
 
 def _epochs(found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
     """How each training went, epoch by epoch."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["arm", "seed", "epoch", "loss", "train_accuracy", "dev_accuracy", "chosen"])
-    for arm, fits in found.items():
-        for seed, fit in zip(seeds, fits, strict=True):
-            for at, epoch in enumerate(fit.tuned.epochs):
-                numbers = epoch.loss, epoch.train_accuracy, epoch.dev_accuracy
-                table.writerow([arm, seed, at + 1, *numbers, at == fit.tuned.chosen])
-    return text.getvalue().encode()
+    rows = (
+        (arm, seed, at + 1, epoch.loss, epoch.train_accuracy, epoch.dev_accuracy, at == fit.tuned.chosen)
+        for arm, fits in found.items()
+        for seed, fit in zip(seeds, fits, strict=True)
+        for at, epoch in enumerate(fit.tuned.epochs)
+    )
+    return files.text(("arm", "seed", "epoch", "loss", "train_accuracy", "dev_accuracy", "chosen"), rows)

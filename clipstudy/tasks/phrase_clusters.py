@@ -12,7 +12,6 @@ Profiles
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Modality, Seed
+from clipstudy.tasks import files
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def measure(
                 metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
                 metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in replicates])))
         metrics.update(_coverage(features, data, words))
-        yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", _parquet(rows)),))
+        yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", files.parquet(rows)),))
     bench.progress("clusters", in_all, in_all)
 
 
@@ -312,12 +312,3 @@ def _rows(sample: int, replicate: _Replicate, data: Spans, seeds: Sequence[int])
         span = data.spans[number]
         row = {"sample": sample, "sentence": span.sentence, "start": span.start, "end": span.end, "label": span.label}
         yield row | {f"cluster_{seed}": int(replicate.clusters[s, at]) for s, seed in enumerate(seeds)}
-
-
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()

@@ -12,7 +12,6 @@ Profiles
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import classify
+from clipstudy.tasks import classify, files
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:
@@ -280,21 +279,16 @@ class _Studio:
     def seen(self, pictures: Sequence[Picture], doing: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of preprocessed pixels ``[B, 3, H, W]``, and what is to be drawn of them, ``[B, 3, size, size]``: the
         crop that the model sees in [0, 1], without its normalisation, so that errors mean the same for every model."""
-        import torch
         from torch.nn.functional import interpolate
 
+        from clipstudy.backbones.pixels import restored
         from clipstudy.features.pictures import batches
 
         backbone, size = self.given.backbone, (self.options.size, self.options.size)
-        mean, deviation = (
-            torch.tensor(channels, device=self.bench.device)[:, None, None]
-            for channels in (backbone.mean, backbone.deviation)
-        )
         for rows, decoded in batches(backbone, pictures, self.options.batch_size):
             self.bench.progress(doing, int(rows[0]), len(pictures))
             pixels = decoded.to(self.bench.device)
-            images = interpolate(pixels * deviation + mean, size=size, mode="bilinear", antialias=True)
-            yield pixels, images.clamp(0, 1)
+            yield pixels, interpolate(restored(backbone, pixels), size=size, mode="bilinear", antialias=True)
         self.bench.progress(doing, len(pictures), len(pictures))
 
     def maps(self, pixels: Tensor) -> dict[int, Tensor]:
@@ -379,13 +373,8 @@ def _explained(error: Interval, floor: float) -> Estimate:
 
 def _per_image(scores: Scores, gallery: Gallery, seeds: Sequence[int]) -> bytes:
     """A row a held-out image: how far each seed's reconstruction and the mean image are off."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns: dict[str, NDArray[Any]] = {}
     for name in ("mse", "ssim"):
         columns |= {f"{name}/seed_{seed}": row for seed, row in zip(seeds, getattr(scores, name), strict=True)}
         columns[f"{name}/mean_image"] = getattr(gallery.floor, name)[0]
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
+    return files.parquet(columns)

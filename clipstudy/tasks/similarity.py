@@ -9,8 +9,6 @@ Profiles
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import files
 from clipstudy.tasks.task import BadOption, Bench, Needs, WithReference
 
 if TYPE_CHECKING:
@@ -40,6 +39,9 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
 MINIBATCHES = 8
 #: The unbiased HSIC divides by the texts of a minibatch minus 3.
 SMALLEST = 4
+
+#: Of what is kept beside the metrics: each reference layer's similarity.
+COLUMNS = ("view", "layer", "reference_layer", "cka", "low", "high", "permuted")
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def measure(
             layer=layer,
             metrics=metrics,
             params={"reference": features.model.name},
-            artifacts=(Artifact("cka.csv", _csv(rows)),),
+            artifacts=(Artifact("cka.csv", files.text(COLUMNS, rows)),),
         )
 
 
@@ -177,11 +179,3 @@ def _sentences(dataset: DatasetSpec, split: str) -> tuple[list[tuple[str, ...]],
         return shown, corpus.fingerprint, corpus.source
     labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
     return list(getattr(labelled, split).items), labelled.fingerprint, labelled.source
-
-
-def _csv(rows: Sequence[tuple[Any, ...]]) -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["view", "layer", "reference_layer", "cka", "low", "high", "permuted"])
-    table.writerows(rows)
-    return text.getvalue().encode()

@@ -11,8 +11,6 @@ Profiles
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
+from clipstudy.tasks import files
 from clipstudy.tasks.classify import Images
 from clipstudy.tasks.sheet import contact_sheet
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
@@ -166,12 +165,12 @@ def _natural(
     import torch
     from torch.nn import functional as F
 
+    from clipstudy.backbones.pixels import restored
     from clipstudy.features.pictures import batches
     from clipstudy.probes import activation
 
     every = np.linspace(0, len(pictures) - 1, min(options.natural, len(pictures))).astype(int)
     some = [pictures[i] for i in every]
-    mean, deviation = (torch.tensor(c).view(3, 1, 1) for c in (given.backbone.mean, given.backbone.deviation))
     units = {layer: torch.tensor([target.units for target in own]) for layer, own in targets.items()}
     reached: dict[int, list[Any]] = {layer: [] for layer in targets}
     looks: list[dict[str, Any]] = []
@@ -180,9 +179,8 @@ def _natural(
         for layer, own in units.items():
             values = activation.responses(states[layer].map, options.objective)
             reached[layer].append(values[:, own.to(values.device)].mean(-1).double().cpu().numpy())
-        shown = F.interpolate(
-            (pixels * deviation + mean).clamp(0, 1), (options.size,) * 2, mode="bilinear", antialias=True
-        )
+        crops = restored(given.backbone, pixels)
+        shown = F.interpolate(crops, (options.size,) * 2, mode="bilinear", antialias=True)
         looks.append(_appearance(shown.permute(0, 2, 3, 1).numpy()))
         bench.progress("encode", int(rows[-1]) + 1, len(some))
     return Natural(
@@ -252,12 +250,10 @@ def _csv(
     options: Options,
 ) -> bytes:
     """A row an image."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([_word(options), "seed", "activation", "noise", "natural_mean", "natural_highest", *looks])
+    rows = []
     for row, (target, seed) in enumerate(asked):
         column = row % natural.shape[1]
         known = (fitted.activation[row], fitted.noise[row], natural[:, column].mean(), natural[:, column].max())
         values = (float(v) for v in (*known, *(look[row] for look in looks.values())))
-        table.writerow([target.number, seed, *(f"{v:.6g}" for v in values)])
-    return text.getvalue().encode()
+        rows.append((target.number, seed, *(f"{v:.6g}" for v in values)))
+    return files.text((_word(options), "seed", "activation", "noise", "natural_mean", "natural_highest", *looks), rows)

@@ -10,13 +10,13 @@ Profiles
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
+from clipstudy.tasks import files
 from clipstudy.tasks.classify import Images
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
@@ -131,9 +131,6 @@ def _names(backbone: ImageBackbone, classes: Sequence[str], templates: Sequence[
 def _predictions(classes: Sequence[str], labels: Sequence[str], said: Any) -> bytes:
     """A row a test image: its label and the class whose name was nearest."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     nearest = pa.DictionaryArray.from_arrays(pa.array(said, pa.int32()), pa.array(classes))
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"label": pa.array(labels).dictionary_encode(), "zero_shot": nearest}), buffer)
-    return buffer.getvalue()
+    return files.parquet({"label": pa.array(labels).dictionary_encode(), "zero_shot": nearest})

@@ -49,7 +49,7 @@ options = { max_epoch = 3, draws = 100 }
 kind = "phrase_clusters"
 dataset = "chunks"
 category = "phrase"
-options = { labelled = 60, outside = 20, fit = 60, samples = 2 }
+options = { labelled = 60, outside = 20, fit = 60, samples = 3 }
 """
 
 

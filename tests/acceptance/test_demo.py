@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clipstudy import demo, tasksfile
+from clipstudy.dashboard import evidence
 from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
+from clipstudy.settings import Settings
 from clipstudy.spec import Study, TaskSpec
+from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import Typed, totals
 
 MODELS = ("bert", "clip-resnet", "bert-untrained-0", "resnet", "clip-vit-image")
@@ -61,6 +65,21 @@ def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> No
     again = typed("demo", "--device", "cpu")
     assert f"Nothing to do: {CELLS} cells are done already." in again.out
     assert totals(typed, "--study", "pocket") == {"done": CELLS}
+    _claims_read_what_the_kinds_kept()
+
+
+def _claims_read_what_the_kinds_kept() -> None:
+    """Of every kind: single scores whose mean is the number that was recorded."""
+    tracking = open_tracking(Settings.read())
+    results = tracking.results("pocket")
+    recorded = {(r.model, r.task, r.layer): r.metrics for r in results}
+    read = evidence.measured(results, tracking.artifact)
+    attended, seen = {"jaccard", "best/edges", "diversity"}, {"total_variation", "high_frequency", "edge_density"}
+    assert {one.metric for one in read} == {"nmi", "accuracy", "mse", "colour_entropy", *attended, *seen}
+    for one in read:
+        assert one.scores is not None and one.missing == ()
+        values = [recorded[one.model, one.task, layer][one.metric].value for layer in one.layers]
+        assert np.nanmean(one.scores, axis=(1, 2)) == pytest.approx(values, rel=1e-5), one.metric
 
 
 def test_a_budget_that_is_spent_leaves_cells_out_and_says_so(

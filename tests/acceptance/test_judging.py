@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from clipstudy.claims import CLAIMS
@@ -37,19 +36,18 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     tracking = open_tracking(Settings.read())
     results = tracking.results("small")
     measured = {(one.model, one.metric): one for one in evidence.measured(results, tracking.artifact)}
+    values = {(r.model, r.task, r.layer): r.metrics[r.tags["metric"]].value for r in results}
     assert set(measured) == {(model, metric) for model in ("bert", "twin") for metric in ("accuracy", "nmi")}
     for one in measured.values():
-        kept = one.scores if one.scores is not None else one.replicates
-        assert kept is not None and one.layers == (1, 2) and one.missing == ()
-        assert kept.reshape(2, -1).mean(axis=1) == pytest.approx(one.estimates[:, 0], abs=1e-5)
-    assert measured["bert", "accuracy"].scores is not None and measured["bert", "accuracy"].scores.shape == (2, 2, 100)
-    assert measured["bert", "nmi"].n == 4  # two samples, two seeds
+        assert one.scores is not None and one.layers == (1, 2) and one.missing == ()
+        assert one.scores.mean(axis=(1, 2)) == pytest.approx([values[one.model, one.task, k] for k in (1, 2)], abs=1e-5)
+        assert one.scores.shape == ((2, 2, 100) if one.metric == "accuracy" else (2, 2, 3))  # layers, seeds, samples
     assert measured["bert", "nmi"].items == measured["twin", "nmi"].items != ""
 
     told = {row["claim"]: row for row in json.loads(recorded("claims", "--json").out)}
     assert [*told] == [claim.number for claim in CLAIMS]
     same = told["C3"]  # one model in both roles
-    assert (same["verdict"], same["paired"], same["n"]) == ("undecided", True, [4])
+    assert (same["verdict"], same["paired"], same["n"]) == ("undecided", True, [6])
     assert [part["value"] for part in same["parts"]] == [0, 0]
     assert same["models"] == {"bert": "bert", "gpt2": "twin"}
     assert told["C1"]["why"] == "no layer measured stands for blocks 1–3 of 12"
@@ -71,7 +69,7 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     text = recorded("published", "phrases-released").out
     assert "0.380 (from memory)" in text and "memory (unverified)" in text
 
-    # The page has them too; and a file that is gone leaves the recorded intervals.
+    # The page has them too; and where a file is gone nothing is decided.
     recorded("report", "--out", "page.html")
     page = (place.folder / "page.html").read_text()
     assert 'id="claims"' in page and "BERT-base, uncased: Jawahar" in page
@@ -80,7 +78,8 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
         if any(r.run_id in file.parts for r in gone):
             file.unlink()
     bare = next(row for row in json.loads(recorded("claims", "--json").out) if row["claim"] == "C3")
-    assert (bare["paired"], bare["n"]) == (False, [4]) and np.isfinite(bare["p"])
+    assert (bare["verdict"], bare["p"]) == ("not testable", None)
+    assert bare["why"].endswith("Type: clipstudy rerun --model twin --task phrases")
 
 
 def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:

@@ -16,6 +16,7 @@ from scipy.stats import hypergeom
 
 from clipstudy import run
 from clipstudy.backbones.backbone import Tokens
+from clipstudy.backbones.pixels import restored
 from clipstudy.data.images import Picture
 from clipstudy.data.labelled import Labelled, Rows
 from clipstudy.errors import DataError
@@ -23,7 +24,7 @@ from clipstudy.features.attention import distances, followed, spacing, summary
 from clipstudy.job import Failure, Group
 from clipstudy.pocket import pictures
 from clipstudy.spec import DatasetSpec, TaskSpec
-from clipstudy.tasks import attend
+from clipstudy.tasks import attend, overlays
 from clipstudy.tasks.task import Bench, Frozen, options, plain
 from tests.torch.image_checkpoints import BUILDERS
 
@@ -109,7 +110,8 @@ def squares(rows=12, masked=True):
 def measured(some, layers=(2,), seeds=(0, 1), batch_size=5, **given):
     opts = options(attend, given)
     rows = Rows(tuple(some), tuple("ab"[i % 2] for i in range(len(some))))
-    data = attend.Images(Labelled(rows, rows, rows, "sha256:1", "made"), rows.items, rows.labels)
+    labelled = Labelled(rows, rows, rows, "sha256:1", "made")
+    data = attend.Images(labelled, tuple(range(len(some))), rows.items, rows.labels)
     spec = SimpleNamespace(title="Planted", batch_size=batch_size)
     return {o.layer: o for o in attend.measure(Frozen(spec, Planted()), data, layers, seeds, opts, Bench())}
 
@@ -159,7 +161,8 @@ class TestMeasure:
         assert outcome.metrics["items/unmarked"].value == 1
         assert outcome.metrics["best/jaccard"].value == pytest.approx(1)
         scores = table(outcome, "scores.parquet")
-        assert scores["label"] == list("ab" * 6) and len(scores["entropy"]) == 12 and None not in scores["entropy"]
+        assert scores["row"] == list(range(12)) and scores["label"] == list("ab" * 6)
+        assert len(scores["entropy"]) == 12 and None not in scores["entropy"]
         assert [i for i, one in enumerate(scores["jaccard"]) if one is None] == [3]
 
     def test_which_numbers_of_the_mask_are_foreground(self):
@@ -180,16 +183,16 @@ class TestMeasure:
         assert mine.keys() == theirs.keys() and [mine[k] for k in mine] == pytest.approx([theirs[k] for k in mine])
         assert mine["rollout/entropy"] != together[3].numbers()["rollout/entropy"]  # more blocks, another rollout
 
-    def test_seeds_draw_the_random_masks_alone(self):
+    def test_seeds_draw_the_random_masks_and_the_swaps_alone(self):
         one, other = (measured(squares(), seeds=seeds)[2].numbers() for seeds in ((0,), (1,)))
         differ = {name.removesuffix(".low").removesuffix(".high") for name in one if one[name] != other[name]}
-        assert differ == {"baseline/random_mask", "oracle/baseline/random_mask"}
+        assert differ == {"baseline/random_mask", "baseline/swapped_masks", "oracle/baseline/random_mask"}
 
     def test_the_sheet_shows_every_map(self):
         outcome = measured(squares(), shown=3, layers=(2,))[2]
         content = next(a.content for a in outcome.artifacts if a.name == "overlays.png")
         sheet = np.asarray(Image.open(io.BytesIO(content)))
-        width, height = (round(side / attend.TILE, 1) for side in sheet.shape[1::-1])
+        width, height = (round(side / overlays.TILE, 1) for side in sheet.shape[1::-1])
         assert 7 <= width < 8 and 3 <= height < 4  # picture, foreground, mean, 60%, rollout, two heads; 3 pictures
         assert "overlays.png" not in [a.name for a in measured(squares(), shown=0)[2].artifacts]
 
@@ -258,8 +261,8 @@ def test_a_mask_goes_the_way_of_its_picture(tmp_path):
     given = Frozen(SimpleNamespace(batch_size=4), backbone)
     some = squares(3)
     rows = Rows(tuple(some), ("a", "b", "a"))
-    data = attend.Images(Labelled(rows, rows, rows, "", ""), rows.items, rows.labels)
+    data = attend.Images(Labelled(rows, rows, rows, "", ""), (0, 1, 2), rows.items, rows.labels)
     [(numbers, pixels, inside)] = attend._batches(given, data, options(attend, {}))
     assert numbers.tolist() == [0, 1, 2] and inside.shape == (3, 16, 8)
     assert inside.sum(axis=(1, 2)).tolist() == [0, 8 * 4, 8 * 8]  # squares at columns 0, 4 and 8
-    assert np.array_equal(inside > 0, attend._denormalised(given, pixels)[:, 0] > 0.5)
+    assert np.array_equal(inside > 0, restored(backbone, pixels)[:, 0].numpy() > 0.5)

@@ -21,6 +21,7 @@ from clipstudy.probes.attention import (
     kept,
     scattered,
     sobel,
+    swapped,
 )
 
 MAPS = arrays(np.float32, (3, 9), elements=st.floats(0, 1, width=32)).filter(lambda m: (m.sum(axis=1) > 1e-3).all())
@@ -103,6 +104,13 @@ def test_edges_are_where_brightness_changes() -> None:
     assert edges[0, 2].tolist() == pytest.approx([0, 0, 0, 4, 4, 0, 0, 0]) and edges[1] == pytest.approx(0, abs=1e-9)
     pictures[0, :2] = 0  # blue alone is dark
     assert sobel(pictures)[0, 2, 3] == pytest.approx(4 * 0.114)
+
+
+@given(st.integers(2, 40), st.integers(0, 9))
+def test_every_picture_is_swapped_with_another_and_comes_once(pictures: int, seed: int) -> None:
+    other = swapped(pictures, np.random.default_rng(seed))
+    assert sorted(other) == list(range(pictures)) and not (other == np.arange(pictures)).any()
+    assert other.tolist() == swapped(pictures, np.random.default_rng(seed)).tolist()
 
 
 def test_correlation() -> None:

@@ -13,6 +13,7 @@ from clipstudy.metrics import (
     accuracy,
     ami,
     bootstrap_accuracy,
+    difference,
     holm,
     macro_f1,
     majority,
@@ -21,6 +22,7 @@ from clipstudy.metrics import (
     paired_difference,
     psnr,
     quantile_interval,
+    resampled,
     squared_error,
     ssim,
     tost,
@@ -225,3 +227,37 @@ class TestImages:
             squared_error(images, images[:, :1])
         with pytest.raises(ValueError, match="window of 11 pixels does not lie within 10"):
             ssim(images[..., :10], images[..., :10])
+
+
+class TestDifference:
+    DRAWS = np.random.default_rng(0).normal(1, 0.2, 2000)
+
+    def test_few_measurements_are_judged_by_student(self):
+        few = np.array([0.1, 0.3, 0.2, 0.4, 0.25])
+        found = difference(few.mean(), few, freedom=4, few=True)
+        assert found.p == pytest.approx(2 * stats.t.sf(few.mean() / few.std(ddof=1), 4)) and 0.05 < found.p < 0.1
+        assert found.low < 0 < found.high  # as p says, though all five are above
+        edge = difference(few.std(ddof=1) * stats.t.ppf(0.975, 4), few, freedom=4, few=True)
+        assert edge.low == pytest.approx(0, abs=1e-12) and edge.p == pytest.approx(0.05)
+        same = difference(0.2, np.full(5, 0.2), freedom=4, few=True)
+        assert (same.error, same.p) == (0, pytest.approx(2 / 6))
+
+    def test_beyond_the_last_draw_student_says_how_far(self):
+        least = 2 / 2001
+        assert difference(1, self.DRAWS).p == least
+        assert difference(1, self.DRAWS, freedom=30).p < least
+        assert difference(1, self.DRAWS, freedom=9).p > difference(1, self.DRAWS, freedom=30).p
+        near = self.DRAWS - 0.7  # some lie on the other side: their share is p
+        assert difference(0.3, near, freedom=30).p == difference(0.3, near).p > least
+
+
+def test_a_groups_draws_are_its_own_whoever_is_drawn_beside_it() -> None:
+    rng = np.random.default_rng(1)
+    a, b, c = rng.random((2, 3, 40)), rng.random((1, 5, 40)), rng.random((3, 1, 40))
+
+    def seeds(*names: int) -> list[np.random.Generator]:
+        return [np.random.default_rng(name) for name in names]
+
+    (alone,) = resampled([b], 500, 7, seeds(2))
+    _, beside, _ = resampled([a, b, c], 500, 7, seeds(1, 2, 3))
+    assert np.allclose(alone, beside)

@@ -17,8 +17,10 @@ from clipstudy import claims, tasksfile
 from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
+from clipstudy.tasks import files
 from tests.made_up import BERT, Model, Task, result
 
 NUMBER = Published(
@@ -57,12 +59,12 @@ def test_only_the_headline_arm_is_scored() -> None:
     right = [[True, False, True, True], [True, True, True, True]]
     (one,) = evidence.measured([pair("c", "clip_text")], lambda run, name: predictions(right))
     assert one.scores is not None and one.scores.tolist() == [right]
-    assert (one.layers, one.kind, one.n) == ((-1,), "finetune", 4)
+    assert (one.layers, one.kind, len(one.items)) == ((-1,), "finetune", 4)
 
 
 def test_one_model_may_play_several_parts() -> None:
-    found = evidence.measured([pair("v", "vit_small clip_text")], lambda run, name: predictions([[True, False]]))
-    assert [(one.model, one.role) for one in found] == [("v", "vit_small"), ("v", "clip_text")]
+    found = evidence.measured([pair("v", "gpt2 clip_text")], lambda run, name: predictions([[True, False]]))
+    assert [(one.model, one.role) for one in found] == [("v", "clip_text"), ("v", "gpt2")]
     assert len(marks([replace(measured(), tags={**measured().tags, "role": "other bert"})], [NUMBER])) == 1
 
 
@@ -82,7 +84,87 @@ def test_a_server_that_is_away_is_not_taken_for_a_file_that_is_gone() -> None:
     with pytest.raises(TrackingUnreachable):
         evidence.measured([pair("c", "clip_text")], away)
     (one,) = evidence.measured([pair("c", "clip_text")], gone)
-    assert one.scores is None and one.estimates.tolist() == [[0.6, 0.55, 0.65]]
+    assert one.scores is None and one.layers == (-1,)
+
+
+# What each kind keeps, as its own room writes it.
+
+
+def kept(model: Model, kind: str, layer: int, metrics: dict[str, float], init: int = 0, **tags: str) -> Result:
+    found = {name: Estimate(value) for name, value in metrics.items()}
+    more = {"kind": kind, "layers": "0,1,2", "blocks": "2", **tags}
+    made = result(model, Task("looked", "Looked", "image"), layer, found, init, **more)
+    params = {"option.split": "test", "resolved.data": "sha256:1"}
+    return replace(made, run_id=f"{made.model} {layer}", params=params)
+
+
+def test_errors_of_images_are_read_with_their_floor_and_the_twins_of_all_initialisations() -> None:
+    rng = np.random.default_rng(0)
+    errors = {f"{model} {layer}": rng.random((2, 5)) for model in ("c", "t-0", "t-1") for layer in (1, 2)}
+    floor = rng.random(5)
+
+    def fetch(run: str, name: str) -> bytes:
+        assert name == "images.parquet"
+        seeds = {f"mse/seed_{seed}": row for seed, row in enumerate(errors[run])}
+        return files.parquet({**seeds, "mse/mean_image": floor, "ssim/seed_0": floor})
+
+    both = {"mse": 0.5, "baseline/mean_image": 0.5}
+    own = [kept(Model("c", "C"), "reconstruct", layer, both, role="clip_rn50") for layer in (0, 1, 2)]
+    untrained = Model("t", "C, untrained", twin_of="c")
+    twins = [kept(untrained, "reconstruct", layer, both, init) for init in (0, 1) for layer in (1, 2)]
+    found = {(one.role, one.metric): one for one in evidence.measured([*own, *twins], fetch)}
+    assert set(found) == {(r, m) for r in ("clip_rn50", "untrained clip_rn50") for m in both} - {
+        ("untrained clip_rn50", "baseline/mean_image")
+    }
+    loss, mean = found["clip_rn50", "mse"], found["clip_rn50", "baseline/mean_image"]
+    assert loss.layers == mean.layers == (1, 2) and loss.items == mean.items and len(set(loss.items)) == 5
+    assert loss.scores is not None and np.array_equal(loss.scores, [errors["c 1"], errors["c 2"]])
+    assert mean.scores is not None and np.array_equal(mean.scores, [[floor]] * 2) and not mean.seeded
+    twin = found["untrained clip_rn50", "mse"]
+    assert (twin.model, twin.twin_of, twin.items, twin.seeded) == ("t", "c", loss.items, True)
+    assert twin.scores is not None and twin.scores.shape == (2, 4, 5)
+    assert np.array_equal(twin.scores[1], np.concatenate([errors["t-0 2"], errors["t-1 2"]]))
+
+
+def test_pictures_are_those_that_have_a_score() -> None:
+    columns = {"row": [4, 7, 9], "label": ["a", "b", "a"], "jaccard": [0.5, float("nan"), 0.25],
+               "best/edges": [0.1, 0.2, 0.3]}  # fmt: skip
+    cells = [kept(Model("v", "V"), "attend", 1, {"jaccard": 0.4, "best/edges": 0.2}, role="dino", layers="1")]
+    found = {one.metric: one for one in evidence.measured(cells, lambda run, name: files.parquet(columns))}
+    overlap, edges, never = found["jaccard"], found["best/edges"], found["diversity"]
+    assert overlap.scores is not None and overlap.scores.tolist() == [[[0.5, 0.25]]]
+    assert overlap.items == (edges.items[0], edges.items[2]) and edges.items[1].endswith(" 7")
+    assert (never.layers, never.missing, never.scores) == ((), (), None)  # it ran, and has none
+    del columns["row"]
+    assert all(one.scores is None for one in evidence.measured(cells, lambda run, name: files.parquet(columns)))
+
+
+def test_channels_are_a_layers_own_and_seeds_theirs() -> None:
+    rows = {1: [(3, 0, 0.1), (5, 0, 0.2), (3, 1, 0.3), (5, 1, 0.4)], 2: [(9, 0, 0.5), (9, 1, 0.6)]}
+
+    def fetch(run: str, name: str) -> bytes:
+        assert name == "images.csv"
+        return files.text(("channel", "seed", "edge_density"), rows[int(run[-1])])
+
+    cells = [kept(Model("r", "R"), "visualise", layer, {"edge_density": 0.3}, role="rn50") for layer in (1, 2)]
+    one = next(one for one in evidence.measured(cells, fetch) if one.metric == "edge_density")
+    assert (one.unit, one.items) == (claims.Unit.CHANNELS, ()) and one.scores is not None
+    assert one.scores[0].tolist() == [[0.1, 0.2], [0.3, 0.4]]
+    assert one.scores[1][:, 0].tolist() == [0.5, 0.6] and np.isnan(one.scores[1][:, 1]).all()
+
+
+def test_other_data_has_other_items_and_a_layer_that_is_missing_is_named() -> None:
+    def fetch(run: str, name: str) -> bytes:
+        return files.parquet({"mse/seed_0": [0.1, 0.2]})
+
+    first, second = (kept(Model(m, m), "reconstruct", 1, {"mse": 0.1}, role="rn50") for m in "ab")
+    second = replace(second, params={**second.params, "resolved.data": "sha256:2"})
+    a, b = evidence.measured([first, second], fetch)
+    assert not set(a.items) & set(b.items) and a.missing == (2,)
+
+
+def test_everything_that_the_claims_read_is_kept_somewhere() -> None:
+    assert {reading.metric for reading in claims.wanted()} == set(evidence.KEPT)
 
 
 def judgements(low: str = "g") -> list[claims.Judgement]:
@@ -106,10 +188,32 @@ def test_a_row_says_verdict_statistic_interval_p_and_n() -> None:
     assert "phrases" in missing.why and missing.todo.startswith("clipstudy enqueue --model")
 
 
+def test_the_value_has_the_direction_of_its_inequality() -> None:
+    """ "a < b" that fails shows how far a lies above b."""
+    rng = np.random.default_rng(0)
+    rising = np.linspace(0.2, 0.5, 12)[:, None, None] + 0.01 * rng.standard_normal((12, 2, 5))
+    bert = claims.Measured("bert", "bert", "phrases", "phrase_clusters", "nmi", 12, tuple(range(1, 13)), rising,
+                           tuple("abcde"), claims.Unit.SAMPLES)  # fmt: skip
+    row = verdicts.rows(claims.judge([bert]))[0]
+    assert (row.claim, row.verdict, row.n) == ("C1", "refuted", "10")
+    assert row.statistic == "Spearman(layer, NMI(bert)) < 0" and 0.9 < float(row.value.split()[0]) <= 1
+
+
+def test_of_several_stages_the_one_is_named() -> None:
+    part = claims.Part(
+        "loss(a) at stages 1, 2 < loss(b) at stages 1, 2", "stage 2", "mse", Difference(0, 0, 0, 1, 0), 1, 1
+    )
+    assert verdicts._statistic(part) == "loss(a) < loss(b), stage 2"
+    assert verdicts._statistic(replace(part, text="loss(a) at stage 2", where="stage 2")) == "loss(a) at stage 2"
+
+
 def test_the_roles_of_the_pocket_study_are_those_of_the_claims() -> None:
     study = tasksfile.load(tasksfile.find("pocket", Path.cwd()))
     played = {role for model in study.models.values() for role in (model.role or "").split()}
-    assert played == {reading.role for claim in claims.CLAIMS for reading in claim.reads}
+    assert played == {r.role.removeprefix(claims.UNTRAINED) for claim in claims.CLAIMS for r in claim.reads}
+    twins = {model.twin_of for model in study.models.values() if model.init == "random"}
+    originals = {model.name for model in study.models.values() if model.role == "clip_rn50"}
+    assert originals <= twins  # C25 asks for the untrained one
 
 
 def test_json_has_every_part_and_only_finite_numbers() -> None:

@@ -1,0 +1,214 @@
+"""What was measured, unit by unit, and its draws: what a claim's interval and p are made of."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipstudy import metrics
+from clipstudy.claims.quantities import BLOCKS, Array, Reading, Stack, Unfit
+from clipstudy.spec import WHOLE_MODEL
+
+
+class Unit(StrEnum):
+    """What is drawn anew to see how far a number would move."""
+
+    ITEMS = "test items"  #: the same for every model; seeds are drawn beside them
+    SAMPLES = "span samples"  #: each clustered with every seed: whole replicates, which are not drawn again
+    CHANNELS = "channels"  #: each layer's own
+
+
+#: With fewer, nothing is tested. Of nine items or channels that all agree a bootstrap makes the least p that it can;
+#: a single sample says nothing of how far another would land.
+FEWEST: Mapping[Unit, int] = {Unit.ITEMS: 10, Unit.SAMPLES: 2, Unit.CHANNELS: 10}
+FEWEST_REPLICATES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One metric of one model on one task, over the layers that have results."""
+
+    model: str  #: or the family of an untrained twin, whose initialisations count as seeds
+    role: str
+    task: str
+    kind: str
+    metric: str
+    blocks: int  #: of the model
+    layers: tuple[int, ...]  #: ``[L]``, ascending; without layer 0, which no claim is about. None: no result has it
+    scores: NDArray[Any] | None = None  #: ``[L, S, N]``: each seed's of each unit. NaN: a layer of fewer channels
+    items: tuple[str, ...] = ()  #: ``[N]``: equal names are the same item, or sample, for every model
+    unit: Unit = Unit.ITEMS
+    seeded: bool = True  #: another seed would give other scores
+    missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result
+    final_norm: bool = False  #: the last layer is read after the model's final norm
+    twin_of: str = ""  #: of an untrained twin: the model
+
+    @property
+    def pattern(self) -> str:
+        """What a command calls it: of a twin every initialisation."""
+        return f"'{self.model}*'" if self.twin_of else self.model
+
+
+class Drawn(NamedTuple):
+    """The readings of one choice of models, ready to be computed with."""
+
+    stacks: dict[Reading, Stack]
+    n: tuple[int, ...]  #: units (of samples: replicates) of each task, in the order of the tasks' names
+    paired: bool  #: what was compared was so on the same units
+    notes: tuple[str, ...]
+
+
+class Draws:
+    """Draws of what was measured, each made once."""
+
+    def __init__(self, draws: int) -> None:
+        self.draws = draws
+        self._made: dict[tuple[str, ...], Array] = {}
+
+    def of(self, chosen: Mapping[Reading, Measured]) -> Drawn:
+        """What of one task is compared is drawn together: the same items, or the same samples, for all.
+
+        Raises:
+            Unfit: nothing was kept to draw from, or too little.
+        """
+        stacks: dict[Reading, Stack] = {}
+        numbers, notes, paired = [], [], True
+        for task in sorted({one.task for one in chosen.values()}):
+            group = {reading: one for reading, one in chosen.items() if one.task == task}
+            for one in group.values():
+                if one.scores is None:
+                    raise Unfit(
+                        f"{one.model} · {task}: its runs kept no scores of single {one.unit}, so nothing says how far "
+                        f"{one.metric} would move. Type: clipstudy rerun --model {one.pattern} --task {task}"
+                    )
+            if any(one.unit is Unit.CHANNELS for one in group.values()):
+                n = min(_channels(one) for one in group.values())
+                found = {reading: self._by_layer(one) for reading, one in group.items()}
+                paired = False
+                notes.append("not paired: a channel of one layer or model is none of another's")
+            else:
+                found, n = self._together(task, group)
+                if alone := sorted({one.model for one in group.values() if one.seeded and _seeds(one) == 1}):
+                    notes.append(f"one seed of {', '.join(alone)}: how far another would land is not in the interval")
+            stacks |= found
+            numbers.append(n)
+        return Drawn(stacks, tuple(dict.fromkeys(numbers)), paired, tuple(dict.fromkeys(notes)))
+
+    def _together(self, task: str, group: Mapping[Reading, Measured]) -> tuple[dict[Reading, Stack], int]:
+        """On the units that all have; how many these are."""
+        members = list(group.values())
+        common = sorted(set.intersection(*(set(one.items) for one in members)))
+        unit, models = members[0].unit, ", ".join(dict.fromkeys(one.model for one in members))
+        if len(common) < FEWEST[unit]:
+            shared = "" if all(len(one.items) == len(common) for one in members) else " in common"
+            raise Unfit(
+                f"too few {unit}: {models} · {task} have {len(common)}{shared}, want {FEWEST[unit]} or more"
+                + (". Their tasks' settings or data differ" if shared else "")
+            )
+        kept = {reading: _taken(one, common) for reading, one in group.items()}
+        if unit is Unit.SAMPLES:
+            return _replicates(task, models, group, kept)
+        mark = f"{zlib.crc32(chr(0).join(common).encode()):08x}"
+        keys = {reading: (task, mark, one.model, one.metric) for reading, one in group.items()}
+        new = {key: reading for reading, key in keys.items() if key not in self._made}
+        if new:
+            # Items are drawn by their own stream, and seeds by their model's: whatever else is in the claim.
+            means = metrics.resampled(
+                [kept[reading] for reading in new.values()],
+                self.draws,
+                _rng(task, mark),
+                [_rng(task, mark, group[reading].model) for reading in new.values()],
+            )
+            self._made |= dict(zip(new, means, strict=True))
+        found = {reading: _stack(one, kept[reading], self._made[keys[reading]]) for reading, one in group.items()}
+        return found, len(common)
+
+    def _by_layer(self, one: Measured) -> Stack:
+        """Each layer's channels by themselves. What a seed begins with differs from channel to channel, so the mean of
+        a channel over seeds holds what they add."""
+        assert one.scores is not None
+        means = one.scores.mean(axis=1)
+        key = (one.task, one.model, one.metric)
+        if key not in self._made:
+            drawn = [
+                metrics.resampled([row[None, None, ~np.isnan(row)]], self.draws, _rng(*key, str(layer)))[0][0]
+                for layer, row in zip(one.layers, means, strict=True)
+            ]
+            self._made[key] = np.stack(drawn)
+        return _stack(one, means[:, None], self._made[key])
+
+
+def _replicates(
+    task: str, models: str, group: Mapping[Reading, Measured], kept: Mapping[Reading, Array]
+) -> tuple[dict[Reading, Stack], int]:
+    """Every sample with every seed is one measurement of the whole. A sample's items are not drawn again: an item that
+    comes twice agrees with itself."""
+    seeds = min(scores.shape[1] for scores in kept.values())
+    flat = {reading: scores[:, :seeds].reshape(len(scores), -1) for reading, scores in kept.items()}
+    n = next(iter(flat.values())).shape[1]
+    if n < FEWEST_REPLICATES:
+        raise Unfit(
+            f"too few replicates: {models} · {task} have {n} (samples × seeds), want {FEWEST_REPLICATES} or more. Give "
+            f"[tasks.{task}] more seeds, or more samples in its options"
+        )
+    if all(np.ptp(rows, axis=1).max() == 0 for rows in flat.values()):
+        raise Unfit(f"{models} · {task}: all {n} replicates are equal, so nothing says how far another would land")
+    return {reading: _stack(group[reading], rows[:, None], rows, few=True) for reading, rows in flat.items()}, n
+
+
+def _taken(one: Measured, names: Sequence[str]) -> Array:
+    """Scores of the units named, in that order: ``[L, S, N]``."""
+    assert one.scores is not None
+    place = {name: at for at, name in enumerate(one.items)}
+    return np.asarray(one.scores[:, :, [place[name] for name in names]], dtype=np.float64)
+
+
+def _seeds(one: Measured) -> int:
+    return 0 if one.scores is None else int(one.scores.shape[1])
+
+
+def _channels(one: Measured) -> int:
+    """Of the layer that has fewest. Raises Unfit where these are too few."""
+    assert one.scores is not None
+    fewest = int((~np.isnan(one.scores[:, 0])).sum(axis=1).min())
+    if fewest < FEWEST[Unit.CHANNELS]:
+        raise Unfit(
+            f"too few channels: {one.model} · {one.task} has {fewest} at a layer, want {FEWEST[Unit.CHANNELS]} or more"
+        )
+    return fewest
+
+
+def _rng(*names: str) -> np.random.Generator:
+    """Draws that depend on what is drawn alone, not on what was drawn before."""
+    return np.random.default_rng(zlib.crc32("\0".join(names).encode()))
+
+
+def _stack(one: Measured, scores: Array, drawn: Array, few: bool = False) -> Stack:
+    """The mean of ``[L, S, N]`` and its draws, at their places in twelve blocks."""
+    values = np.concatenate([np.nanmean(scores, axis=(1, 2))[:, None], drawn], axis=1)
+    freedom = int((~np.isnan(scores[:, 0])).sum(axis=1).min()) - 1
+    if one.layers == (WHOLE_MODEL,):
+        return Stack((float(BLOCKS),), ("",), values, freedom, few)
+    at = tuple(BLOCKS * layer / one.blocks for layer in one.layers)
+    return Stack(at, tuple(f"block {layer}" for layer in one.layers), values, freedom, few)
+
+
+def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> dict[Reading, str]:
+    """The task that each reading means, one for all its roles: one with its metric, of its name, that most have run.
+    Empty where none of its kind has a result to know its name by."""
+    measured, found = tuple(measured), {}
+    for reading in readings:
+        roles = {other.role for other in readings if (other.task, other.kind) == (reading.task, reading.kind)}
+        there = [one for one in measured if one.role in roles and reading.means(one.task, one.kind)]
+        having = Counter(one.task for one in there if one.metric == reading.metric and one.layers)
+        ranked = {one.task: (not having[one.task], one.task != reading.task, -having[one.task]) for one in there}
+        unknown = "" if reading.kind else reading.task
+        found[reading] = min(sorted(ranked), key=ranked.__getitem__, default=unknown)
+    return found
