@@ -66,6 +66,7 @@ class Group:
     dataset: DatasetSpec
     task: TaskSpec
     note: str = ""  #: the study's
+    description: str = ""  #: the study's
 
     @property
     def digest(self) -> str:
@@ -76,6 +77,7 @@ class Group:
             {
                 "study": self.study,
                 "note": self.note,
+                "description": self.description,
                 "model": plain(self.model),
                 "dataset": plain(self.dataset),
                 "task": plain(self.task),
@@ -89,6 +91,7 @@ class Group:
         return cls(
             study=values["study"],
             note=values.get("note", ""),
+            description=values.get("description", ""),
             model=model_from(values["model"]),
             dataset=dataset_from(values["dataset"]),
             task=task_from(values["task"]),
@@ -185,7 +188,8 @@ def plan(study: Study, selection: Selection) -> list[tuple[Group, tuple[int, ...
                 continue
             layers = tuple(k for k in layers_of(model, task) if selection.takes_layer(k))
             if layers:
-                groups.append((Group(study.name, model, study.datasets[task.dataset], task, study.note), layers))
+                dataset = study.datasets[task.dataset]
+                groups.append((Group(study.name, model, dataset, task, study.note, study.description), layers))
     return groups
 
 

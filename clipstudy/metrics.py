@@ -221,17 +221,6 @@ def resampled(
     return [np.einsum("lsd,ds->ld", mean, share) for mean, share in zip(means, shares, strict=True)]
 
 
-def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """Exact two-sided p that two models err equally often on the same ``[N]`` items (McNemar 1947)."""
-    from scipy.stats import binomtest
-
-    a, b = (x.astype(bool) for x in _pair(first, second))
-    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
-
-
 def holm(p: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
     """p-values adjusted for their number (Holm 1979), in the order given."""
     values = np.asarray(p, dtype=np.float64)

@@ -34,6 +34,7 @@ def demo(
     told = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
     # Only now: the libraries of pages are memory that the workers may need.
     from clipstudy.dashboard import evidence, panels, report, tables, writers
+    from clipstudy.dashboard.kept import Kept
     from clipstudy.tracking import open as open_tracking
 
     tracking = open_tracking(settings)
@@ -41,7 +42,8 @@ def demo(
     if not found:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
     dashboard = panels.find("layers", settings.home)
-    report.write(found, out, dashboard=dashboard, judged=evidence.judged(found, tracking.artifact))
+    judged = evidence.judged(found, tracking.artifact)
+    report.write(found, out, dashboard=dashboard, judged=judged, kept=Kept(tracking))
     shown = tables.board(found, dashboard.order)
     for head, rows in writers.summary(shown):
         screen.table(head, rows)

@@ -31,13 +31,15 @@ def report(
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
     from clipstudy.dashboard import evidence, panels
     from clipstudy.dashboard import report as reports
+    from clipstudy.dashboard.kept import Kept
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
     found = _chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ())))
     panel = panels.find(dashboard, settings.home)
-    judged = evidence.judged(found, open_tracking(settings).artifact)
-    reports.write(found, out, dashboard=panel, study_note=note, judged=judged)
+    tracking = open_tracking(settings)
+    judged = evidence.judged(found, tracking.artifact)
+    reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking))
     typer.echo(f"{len(found)} results → {out.resolve()}")
 
 

@@ -40,17 +40,19 @@ class Layers(Place):
     metric: str = ""  #: empty: what the panel says
     x: Literal["panel", "layer", "depth"] = "panel"
     draw: Literal["tasks", "average"] = "tasks"  #: small multiples, or the mean of the tasks alone
+    seeds: Literal["panel", "hidden", "points"] = "panel"  #: each seed's own value
 
 
 @dataclass(frozen=True)
 class Tables(Place):
     PATH = "/tables"
-    table: Literal["best", "layers", "differences"] = "best"
+    table: Literal["best", "layers", "differences", "published"] = "best"
     task: tuple[str, ...] = ()
     model: tuple[str, ...] = ()
     metric: str = ""
     first: str = ""  #: differences: this family …
     second: str = ""  #: … minus this one
+    source: tuple[str, ...] = ()  #: published: papers; empty: all
 
 
 @dataclass(frozen=True)

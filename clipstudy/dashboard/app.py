@@ -19,7 +19,9 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from clipstudy.dashboard import address, guard
 from clipstudy.dashboard.pages import claims, gallery, layers, parts, queue, runs, tables
-from clipstudy.dashboard.pages.parts import Control, Desk
+from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.errors import ClipstudyError
+from clipstudy.settings import redact
 
 PAGES: dict[str, Any] = {page.KIND.PATH: page for page in (layers, tables, claims, gallery, runs, queue)}
 #: Pages whose table can be taken away as a file.
@@ -123,7 +125,10 @@ def _callbacks(app: Dash, desk: Desk) -> None:
             return [], {}, _lost(path), _navigation("", ""), "There is no such page", True
         place, wrong = address.parse(page.KIND, query)
         offered: list[Control] = page.controls(place, desk)
-        shown = page.body(place, desk)
+        try:
+            shown = page.body(place, desk)
+        except ClipstudyError as error:  # files that runs keep are read while a page is made
+            shown = Shown("MLflow does not answer", parts.nothing(page.TITLE, redact(error.message)))
         trouble = desk.records.now().trouble
         body = [*parts.callout(trouble), *parts.complaints(wrong), *shown.body]
         data = {c.key: {"value": c.value, "options": [_plain(option) for option in c.options]} for c in offered}

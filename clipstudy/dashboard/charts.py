@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Okabe–Ito, the readable ones on white and on black first; grey in the place of black.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#C9B800")
 _INK, _PAPER = "#1B1F24", "#FFFFFF"
+#: Of a baseline's line; the page gives it the colour of its text.
+GREY = "#888"
+FONT = {"family": "system-ui, sans-serif", "size": 12}
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
 #: Characters of a line under a title: what the narrowest chart has room for.
@@ -45,6 +48,7 @@ class SeriesInfo(NamedTuple):
     below: list[float]
     hollow: list[bool]  #: a probe predicts one class only
     texts: list[str]  #: what hovering says
+    points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
 
 
 class MarksInfo(NamedTuple):
@@ -58,10 +62,12 @@ class MarksInfo(NamedTuple):
 
 
 class LineInfo(NamedTuple):
-    """One dashed baseline; ``label`` is empty where a neighbour's label names it too."""
+    """One line across the chart: a baseline, or what a model reaches as a whole. ``label`` is empty where a neighbour's
+    label names it too."""
 
     label: str
     y: float
+    color: str = ""  #: a model's; empty: a baseline's grey
 
 
 class BarsInfo(NamedTuple):
@@ -107,11 +113,15 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
                 below=[_reach(cell, -1) * factor for cell in cells],
                 hollow=[cell.one_class for cell in cells],
                 texts=[_hover(curve.title, cell, shown.metric) for cell in cells],
+                points=[(_place(cell, joined), point * factor) for cell in cells for point in cell.points],
             )
         )
     marks = _marks(shown, joined, factor)
     ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
-    top = max([*ends, *(value * factor for _, value in shown.baselines), 0.0]) * 1.06 or 1.0
+    ends += [y for s in series for _, y in s.points]
+    lines = [(name, value * factor, "") for name, value in shown.baselines]
+    lines += [(level.name, level.estimate.value * factor, colors[level.family].color) for level in shown.levels]
+    top = max([*ends, *(y for _, y, _ in lines), 0.0]) * 1.06 or 1.0
     if shown.layers == (WHOLE_MODEL,):
         x_title, ticks = "", [(float(WHOLE_MODEL), "whole model")]
     elif joined:
@@ -119,9 +129,17 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     else:
         x_title = f"layer (0 = {'embedding' if shown.modality == 'text' else 'stem'})"
         ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
-    lines = _lines([(name, value * factor) for name, value in shown.baselines], top)
     return BarsInfo(
-        shown.title, x_title, axis_title(shown.metric), ticks, series, lines, top, joined, shown.note, marks
+        title=shown.title,
+        x_title=x_title,
+        y_title=axis_title(shown.metric),
+        ticks=ticks,
+        series=series,
+        lines=_lines(lines, top),
+        top=top,
+        joined=joined,
+        note=shown.note,
+        marks=marks,
     )
 
 
@@ -132,10 +150,18 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
     figure = go.Figure()
     for number, series in enumerate(info.series):
         figure.add_traces([_line(series)] if info.joined else _bars(series, str(number)))
+        if series.points:
+            figure.add_trace(_points(series, str(number)))
     for mark in info.marks:
         figure.add_trace(_diamonds(mark))
     for line in info.lines:
-        figure.add_hline(y=line.y, line_width=1.2, line_dash="dash", line_color="#888", layer="above")
+        figure.add_hline(
+            y=line.y,
+            line_width=2 if line.color else 1.2,
+            line_dash="dot" if line.color else "dash",
+            line_color=line.color or GREY,
+            layer="above",
+        )
         if line.label:
             figure.add_annotation(
                 x=1,
@@ -148,30 +174,24 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
                 align="left",
                 font_size=10,
             )
-    said = [html.escape(line, quote=False) for line in textwrap.wrap(info.note, NOTE_WIDTH)]
+    title, noted = heading(info.title, info.note)
     widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
     figure.update_layout(
         template="none",
-        title={
-            "text": html.escape(info.title, quote=False),
-            "x": 0,
-            "pad": {"l": 10},
-            "font": {"size": 15, "weight": 600},
-            "subtitle": {"text": "<br>".join(said), "font": {"size": 11}},
-        },
+        title=title,
         barmode="group",
         bargap=0.18,
         bargroupgap=0.04,
         scattermode="overlay" if info.joined else "group",  # a mark stands over its own model's bar
         scattergap=0.18,
         height=height,
-        margin={"l": 56, "r": 14 + 6 * widest, "t": 56 + 17 * len(said), "b": 44},
+        margin={"l": 56, "r": 14 + 6 * widest, "t": 56 + 17 * noted, "b": 44},
         showlegend=legend,
         legend={"orientation": "h", "y": -0.22, "title": None},
         hovermode="closest",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12},
+        font=FONT,
     )
     figure.update_xaxes(title={"text": info.x_title, "standoff": 6}, showgrid=False, zeroline=False)
     if info.ticks:
@@ -184,6 +204,31 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Fi
     )
     figure.update_yaxes(title={"text": info.y_title, "standoff": 6}, range=[bottom, info.top], zeroline=True)
     return figure
+
+
+def signs(drawn: Sequence[View]) -> list[str]:
+    """What the signs in these charts mean, besides the models' colours."""
+    curves = [curve for view in drawn for curve in view.curves]
+    said = {
+        "□ hollow: a probe predicts one class only": any(cell.one_class for c in curves for cell in c.cells),
+        "◆ published elsewhere (◇ from memory)": any(view.marks for view in drawn),
+        "○ one seed": any(cell.points for c in curves for cell in c.cells),
+        "⋯ dotted: the model's zero-shot accuracy": any(view.levels for view in drawn),
+    }
+    return [text for text, there in said.items() if there]
+
+
+def heading(title: str, note: str) -> tuple[dict[str, Any], int]:
+    """A figure's title, with what the study says of itself under it, and the lines that this takes."""
+    said = [html.escape(line, quote=False) for line in textwrap.wrap(note, NOTE_WIDTH)]
+    shown = {
+        "text": html.escape(title, quote=False),
+        "x": 0,
+        "pad": {"l": 10},
+        "font": {"size": 15, "weight": 600},
+        "subtitle": {"text": "<br>".join(said), "font": {"size": 11}},
+    }
+    return shown, len(said)
 
 
 def bars(shown: View, colors: Mapping[str, Ink], x: str = "layer", *, legend: bool = True) -> Figure:
@@ -250,6 +295,22 @@ def _line(series: SeriesInfo) -> Any:
         },
         hovertext=[html.escape(text, quote=False) for text in series.texts],
         hoverinfo="text",
+    )
+
+
+def _points(series: SeriesInfo, group: str) -> Any:
+    """Each seed over its own model's bar, or on its line."""
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        name=f"{html.escape(series.name, quote=False)}, each seed",
+        x=[x for x, _ in series.points],
+        y=[y for _, y in series.points],
+        mode="markers",
+        marker={"size": 4, "color": _PAPER, "line": {"width": 1, "color": _INK}, "opacity": 0.85},
+        offsetgroup=group,
+        showlegend=False,
+        hovertemplate="%{y:.4~g}<extra>a seed</extra>",
     )
 
 
@@ -334,15 +395,19 @@ def _hover(title: str, cell: Cell, metric: str) -> str:
     return ", ".join(parts)
 
 
-def _lines(baselines: Sequence[tuple[str, float]], top: float) -> list[LineInfo]:
-    """Baselines from the lowest up; labels that would overlap are put together on the lowest of them."""
+def _lines(named: Sequence[tuple[str, float, str]], top: float) -> list[LineInfo]:
+    """Lines (name, height, colour) from the lowest up; labels that would overlap are put together on the lowest of
+    them."""
     lines: list[LineInfo] = []
-    named = -1
-    for name, y in sorted(baselines, key=lambda pair: (pair[1], pair[0])):
-        if named >= 0 and y - lines[named].y < LABEL_GAP * top:
-            lines[named] = lines[named]._replace(label=f"{lines[named].label},<br>{html.escape(name, quote=False)}")
-            lines.append(LineInfo("", y))
+    last = -1
+    for name, y, color in sorted(named, key=lambda line: (line[1], line[0])):
+        label = html.escape(name, quote=False)
+        if last >= 0 and y - lines[last].y < LABEL_GAP * top:
+            known = lines[last].label.split(",<br>")
+            together = ",<br>".join(known if label in known else [*known, label])
+            lines[last] = lines[last]._replace(label=together)
+            lines.append(LineInfo("", y, color))
         else:
-            named = len(lines)
-            lines.append(LineInfo(html.escape(name, quote=False), y))
+            last = len(lines)
+            lines.append(LineInfo(label, y, color))
     return lines

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from clipstudy.dashboard.tables import Board, View, average, view
+from clipstudy.dashboard.tables import Board, View, average, matches, view
 from clipstudy.errors import StudyError, did_you_mean
 
 Axis = Literal["layer", "depth"]
+Kind = Literal["bars", "heatmap", "best", "published", "pictures"]
+AXES: tuple[str, ...] = get_args(Axis)
+KINDS: tuple[str, ...] = get_args(Kind)
+#: Two depths nearer than this are one: tags hold three decimals.
+NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,12 @@ class Panel:
     x: Axis = "layer"
     average: bool = False  #: also the mean of the panel's tasks
     caption: str = ""
+    draw: Kind = "bars"
+    models: tuple[str, ...] = ()  #: patterns of models, families or roles; empty: all
+    depths: tuple[float, ...] = ()  #: fractions of a model's blocks: only layers there; empty: all
+    seeds: bool = False  #: each seed's own value, as points
+    source: tuple[str, ...] = ()  #: of ``published``: patterns of the papers; empty: all
+    picture: tuple[str, ...] = ()  #: of ``pictures``: patterns of files; empty: all
 
     def takes(self, task: str, category: str) -> bool:
         """Whether the panel shows the task; one that names neither tasks nor categories shows all."""
@@ -59,8 +70,15 @@ def find(name: str, home: Path) -> Dashboard:
     """
     if name.endswith(".toml"):
         return load(Path(name))
-    own = home / "dashboards" / f"{name}.toml"
-    return load(own if own.exists() else default().with_name(f"{name}.toml"))
+    folders = (home / "dashboards", default().parent)
+    # Of what is there, so that a name cannot lead out of the folders.
+    there = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.toml"))}
+    if name not in there:
+        raise StudyError(
+            f'no dashboard "{name}" in {" or ".join(map(str, folders))}. {did_you_mean(name, there)} '
+            "Name one of them, or a TOML file: ./mine.toml"
+        )
+    return load(there[name])
 
 
 def load(path: Path) -> Dashboard:
@@ -71,8 +89,9 @@ def load(path: Path) -> Dashboard:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8 text"
         beside = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise StudyError(f"{path}: cannot be read ({error}). {did_you_mean(path.name, beside)}") from error
+        raise StudyError(f"{path}: cannot be read: {why}. {did_you_mean(path.name, beside)}") from error
     return parse(text, str(path))
 
 
@@ -89,7 +108,7 @@ def parse(text: str, where: str) -> Dashboard:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{where}: not TOML ({error}). Mend that line.") from error
     tables = values.pop("panel", [])
-    _check(values, {"title": str, "description": str, "order": list}, where)
+    _check(values, _DASHBOARD, where)
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise StudyError(f"{where}: no panel. Add a table [[panel]] with a title and tasks or a category.")
     panels = tuple(_panel(table, f"{where}: panel {number}") for number, table in enumerate(tables, 1))
@@ -97,12 +116,21 @@ def parse(text: str, where: str) -> Dashboard:
     return Dashboard(title, panels, values.get("description", ""), tuple(values.get("order", ())))
 
 
+def narrowed(panel: Panel, shown: Board) -> Board:
+    """``shown`` of the panel's models alone."""
+    if not panel.models:
+        return shown
+    return replace(shown, results=tuple(r for r in shown.results if matches(r, panel.models)))
+
+
 def views(panel: Panel, shown: Board) -> list[View]:
     """The panel's tasks that have results, in the order in which the panel names them."""
+    shown = narrowed(panel, shown)
     category = {r.task: r.tags.get("category", "") for r in shown.results}
-    taken = [task for task in shown.tasks if panel.takes(task, category[task])]
+    taken = [task for task in shown.tasks if task in category and panel.takes(task, category[task])]
     taken.sort(key=lambda task: next((i for i, p in enumerate(panel.tasks) if fnmatch.fnmatchcase(task, p)), 0))
-    return [found for task in taken if (found := view(shown, task, panel.metric)) is not None]
+    found = [found for task in taken if (found := view(shown, task, panel.metric)) is not None]
+    return [seen for one in found if (seen := _at(one, panel.depths)).curves]
 
 
 def averaged(panel: Panel, found: list[View]) -> tuple[View | None, tuple[str, ...]]:
@@ -110,32 +138,67 @@ def averaged(panel: Panel, found: list[View]) -> tuple[View | None, tuple[str, .
     return average(found, f"{panel.title}: average") if panel.average else (None, ())
 
 
+def _at(one: View, depths: tuple[float, ...]) -> View:
+    """``one`` at these fractions of the models' blocks alone; none given: as it is."""
+    if not depths:
+        return one
+    curves = []
+    for curve in one.curves:
+        cells = [c for c in curve.cells if c.depth is not None and any(abs(c.depth - d) < NEAR for d in depths)]
+        if cells:
+            kept = {cell.layer for cell in cells}
+            curves.append(replace(curve, cells=tuple(cells), best=curve.best if curve.best in kept else None))
+    return replace(one, curves=tuple(curves))
+
+
+#: What each key of a panel may be.
+_TEXTS, _TEXT_OR_TEXTS = "a list of texts", "a text or a list of texts"
+_PANEL = {
+    "title": "a text",
+    "tasks": _TEXTS,
+    "category": _TEXT_OR_TEXTS,
+    "metric": "a text",
+    "x": "a text",
+    "average": "true or false",
+    "caption": "a text",
+    "draw": "a text",
+    "models": _TEXTS,
+    "depths": "a list of numbers",
+    "seeds": "true or false",
+    "source": _TEXT_OR_TEXTS,
+    "picture": _TEXT_OR_TEXTS,
+}
+_DASHBOARD = {"title": "a text", "description": "a text", "order": _TEXTS}
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "true or false": lambda value: isinstance(value, bool),
+    _TEXTS: lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    _TEXT_OR_TEXTS: lambda value: isinstance(value, str) or _FITS[_TEXTS](value),
+    "a list of numbers": lambda value: (
+        isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    ),
+}
+
+
 def _panel(table: Mapping[str, Any], where: str) -> Panel:
-    kinds = {"title": str, "tasks": list, "category": (str, list), "metric": str, "x": str, "average": bool}
-    _check(table, kinds | {"caption": str}, where)
+    _check(table, _PANEL, where)
     if not table.get("title"):
         raise StudyError(f'{where}: has no title. Add one: title = "Syntactic".')
-    x = table.get("x", "layer")
-    if x not in ("layer", "depth"):
-        raise StudyError(f"{where}: x = {x!r}; {did_you_mean(x, ('layer', 'depth'))} Say one of them.")
-    category = table.get("category", [])
-    known = {field.name for field in fields(Panel)}
-    plain = {k: v for k, v in table.items() if k in known - {"tasks", "category", "metric"}}
-    return Panel(
-        **plain,
-        tasks=tuple(table.get("tasks", ())),
-        category=(category,) if isinstance(category, str) else tuple(category),
-        metric=table.get("metric") if table.get("metric") != "headline" else None,
-    )
+    for key, known in (("x", AXES), ("draw", KINDS)):
+        if (said := table.get(key, known[0])) not in known:
+            raise StudyError(f"{where}: {key} = {said!r}; {did_you_mean(said, known)} Say one of them.")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        alone = _PANEL[key] == _TEXT_OR_TEXTS and isinstance(value, str)
+        values[key] = (value,) if alone else tuple(value) if isinstance(value, list) else value
+    if values.get("metric") == "headline":
+        del values["metric"]
+    return Panel(**values)
 
 
-def _check(table: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+def _check(table: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
     for key, value in table.items():
         if key not in kinds:
             raise StudyError(f"{where}: unknown key {key!r}; {did_you_mean(key, kinds)} Mend or remove it.")
-        kind = kinds[key]
-        if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
-            wanted = {str: "a text", bool: "true or false", list: "a list of texts"}.get(
-                kind, "a text or a list of texts"
-            )
-            raise StudyError(f"{where}: {key} = {value!r} is not {wanted}. Mend it.")
+        if not _FITS[kinds[key]](value):
+            raise StudyError(f"{where}: {key} = {value!r} is not {kinds[key]}. Mend it.")

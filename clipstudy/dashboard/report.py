@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import beside, charts, panels, tables, verdicts, writers
+from clipstudy.dashboard import beside, charts, heat, panels, sheets, tables, verdicts, writers
 from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, Curve, View
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 PAGE = Path(__file__).with_name("page")
 #: The page may run what is in it and fetch nothing, whatever a name in it says.
@@ -57,6 +63,18 @@ class Section(NamedTuple):
     html: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A panel and what it is drawn from."""
+
+    panel: Panel
+    views: Sequence[View]
+    shown: Board  #: of the panel's study
+    colors: Mapping[str, Ink]
+    anchor: str
+    kept: Kept | None
+
+
 DOWNLOADS = (
     Download("CSV", "csv", "text/csv", writers.to_csv),
     Download("LaTeX", "tex", "application/x-tex", writers.to_latex),
@@ -72,17 +90,19 @@ def write(
     dashboard: Dashboard,
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
+    kept: Kept | None = None,
 ) -> None:
     """Writes the report of ``results`` to ``path``, whole or not at all.
 
     Args:
         study_note: a sentence that stands out at the head of the page.
         judged: study → the verdicts of its claims; None: a page without them.
+        kept: where panels find pictures and each seed's values; None: a page without them.
 
     Raises:
         ClipstudyError: the file cannot be written.
     """
-    text = page(results, dashboard, study_note, judged or {})
+    text = page(results, dashboard, study_note, judged or {}, kept)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -97,6 +117,7 @@ def page(
     dashboard: Dashboard,
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
+    kept: Kept | None = None,
 ) -> str:
     """The page's HTML: one study after another, as a task's name may mean something else in each."""
     from plotly.offline import get_plotlyjs
@@ -108,7 +129,7 @@ def page(
     for number, study in enumerate(studies, 1):
         shown = tables.board([r for r in found if r.study == study], dashboard.order)
         anchor, name = (f"study-{number}-", f"{study}: ") if len(studies) > 1 else ("", "")
-        sections += _study(shown, dashboard, colors, anchor, name)
+        sections += _study(shown, dashboard, colors, anchor, name, study_note, kept)
         if judgements := (judged or {}).get(study):
             at, title = f"{anchor}claims", f"{name}Claims"
             sections.append(Section(at, title, _claims(judgements, shown, at, title)))
@@ -131,24 +152,38 @@ def page(
 # -- parts of the page -------------------------------------------------------------------------------------------
 
 
-def _study(shown: Board, dashboard: Dashboard, colors: Mapping[str, Ink], anchor: str, name: str) -> list[Section]:
+def _study(
+    shown: Board,
+    dashboard: Dashboard,
+    colors: Mapping[str, Ink],
+    anchor: str,
+    name: str,
+    study_note: str,
+    kept: Kept | None,
+) -> list[Section]:
     """What one study holds, then its panels; ``anchor`` and ``name`` tell its sections from another study's."""
-    parts, unseen = [], set(shown.tasks)
+    parts, unseen, empty = [], set(shown.tasks), []
     for number, panel in enumerate(dashboard.panels, 1):
-        found = [beside.marked(view) for view in panels.views(panel, shown)]
+        found = panels.views(panel, shown)
         unseen -= {view.task for view in found}
         if found:
             titled = replace(panel, title=f"{name}{panel.title}")
             at = f"{anchor}panel-{number}"
-            parts.append(Section(at, titled.title, _panel(titled, found, colors, at)))
+            parts.append(Section(at, titled.title, _panel(Asked(titled, found, shown, colors, at, kept))))
+        else:
+            empty.append(panel.title)
     notes = list(shown.notes)
+    if empty:
+        notes.append(f"no result yet for the panels {', '.join(empty)}")
     if unseen:
         notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
     at, title = f"{anchor}about", f"{name}What this is"
-    return [Section(at, title, _about(shown, notes, colors, at, title)), *parts]
+    return [Section(at, title, _about(shown, notes, colors, at, title, study_note)), *parts]
 
 
-def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor: str, title: str) -> str:
+def _about(
+    shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor: str, title: str, study_note: str
+) -> str:
     ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
     when = ""
     if ended:
@@ -164,9 +199,11 @@ def _about(shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor
     count = f"{_count(len(notes), 'note')} on missing cells and older settings"
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
-    note = _callout(tables.note_of(shown.results))
+    said = tables.note_of(shown.results)
+    note = _callout("" if said in study_note else said)  # the head of the page says it
+    about = _paragraph(tables.note_of(shown.results, "description"))
     return (
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{note}<p>{escape(facts)}</p>{noted}'
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{note}{about}<p>{escape(facts)}</p>{noted}'
         f"{_models(shown, colors)}{_datasets(shown)}</section>"
     )
 
@@ -249,25 +286,108 @@ def _claims(judgements: Sequence[Judgement], shown: Board, anchor: str, title: s
     )
 
 
-def _panel(panel: Panel, found: Sequence[View], colors: Mapping[str, Ink], anchor: str) -> str:
-    mean, notes = panels.averaged(panel, list(found))
-    everything = ([mean] if mean else []) + list(found)
+def _panel(asked: Asked) -> str:
+    panel = asked.panel
+    body = {
+        "bars": _bars,
+        "heatmap": _heatmaps,
+        "best": _best_layers,
+        "published": _published,
+        "pictures": _pictures,
+    }[panel.draw](asked)
+    head = f"<h2>{escape(panel.title)}</h2>{_paragraph(panel.caption)}"
+    return f'<section id="{asked.anchor}" class="panel">{head}{body}</section>'
+
+
+def _bars(asked: Asked) -> str:
+    found = [beside.levelled(beside.marked(view), asked.shown) for view in asked.views]
+    if asked.panel.seeds and asked.kept is not None:
+        found = [seeded(view, asked.kept) for view in found]
+    mean, notes = panels.averaged(asked.panel, found)
+    everything = ([mean] if mean else []) + found
     families = {curve.family: curve for view in found for curve in view.curves}
-    legend = "".join(f"<li>{_swatch(colors[f])}{escape(c.title)}</li>" for f, c in families.items())
-    if any(cell.one_class for view in found for curve in view.curves for cell in curve.cells):
-        legend += '<li><span class="swatch hollow"></span>a probe predicts one class only</li>'
-    if any(view.marks for view in found):
-        legend += "<li>◆ published elsewhere (◇ from memory)</li>"
+    legend = "".join(f"<li>{_swatch(asked.colors[f])}{escape(c.title)}</li>" for f, c in families.items())
+    legend += "".join(f"<li>{escape(text)}</li>" for text in charts.signs(found))
     # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
     wide = len(everything) % 2 == 1 and (mean is not None or len(everything) == 1)
     figures = "".join(
-        _figure(view, panel, colors, f"{anchor}-{i}", wide and i == 0) for i, view in enumerate(everything)
+        _figure(view, asked.panel, asked.colors, f"{asked.anchor}-{i}", wide and i == 0)
+        for i, view in enumerate(everything)
     )
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
-        f'<section id="{anchor}" class="panel"><h2>{escape(panel.title)}</h2>{_paragraph(panel.caption)}'
         f'<ul class="legend">{legend}</ul>{_summary(everything)}'
-        f'{f"<ul class=notes>{remarks}</ul>" if remarks else ""}<div class="figures">{figures}</div></section>'
+        f'{f"<ul class=notes>{remarks}</ul>" if remarks else ""}<div class="figures">{figures}</div>'
+    )
+
+
+def _heatmaps(asked: Asked) -> str:
+    maps = [found for view in asked.views for found in heat.likenesses(view, asked.shown)]
+    if not maps:
+        return _paragraph("No run of these tasks compared layers one by one.")
+    drawn = []
+    for i, found in enumerate(maps):
+        info, sheet = heat.info(found), sheets.likeness(found)
+        label = (
+            f"{info.title}: CKA of each layer with each of {found.reference}. The table below holds the same numbers."
+        )
+        table = f"<details><summary>Table</summary>{_sheet(sheet)}</details>{_taken(sheet, found.study)}"
+        drawn.append(_chart(heat.figure(info), label, table, f"{asked.anchor}-{i}"))
+    return f'<p>{escape(heat.SIGNS)}</p><div class="figures maps">{"".join(drawn)}</div>'
+
+
+def _best_layers(asked: Asked) -> str:
+    return _said(sheets.best(asked.views), _study_of(asked.views))
+
+
+def _published(asked: Asked) -> str:
+    tasks = {view.task for view in asked.views}
+    numbers = [number for number in beside.numbers(asked.panel.source) if number.task in tasks]
+    return _said(sheets.published(panels.narrowed(asked.panel, asked.shown), numbers), _study_of(asked.views))
+
+
+def _pictures(asked: Asked) -> str:
+    """Pictures of each task, layers down and models across, as the gallery has them."""
+    if asked.kept is None:
+        return _paragraph("This page was made without the runs' pictures.")
+    albums = "".join(_album(view, asked.panel, asked.colors, asked.kept) for view in asked.views)
+    return albums or _paragraph("No run of these tasks keeps such a picture.")
+
+
+def _album(view: View, panel: Panel, colors: Mapping[str, Ink], kept: Kept) -> str:
+    figures = []
+    for layer in view.layers:
+        for curve in view.curves:
+            runs = [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]
+            caption = f"{_swatch(colors[curve.family])}{escape(curve.title)}, layer {layer}"
+            for run in runs:
+                for name in kept.pictures(run, panel.picture):
+                    if content := kept.picture(run, name):
+                        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+                        alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
+                        image = f'<img src="{source}" alt="{escape(alt)}">'
+                        figures.append(f"<figure><figcaption>{caption}</figcaption>{image}</figure>")
+    heading = f"<h3>{escape(view.title)}</h3>{_callout(view.note)}"
+    return f'{heading}<div class="album">{"".join(figures)}</div>' if figures else ""
+
+
+def _said(sheet: Sheet, study: str) -> str:
+    return f"{_paragraph(f'{sheet.said}.')}{_sheet(sheet)}{_taken(sheet, study)}"
+
+
+def _sheet(sheet: Sheet) -> str:
+    """A sheet as a table; numbers stand right, texts left."""
+    sides = ["number" if numbers else "text" for numbers in sheet.numbers]
+    head = "".join(f"<th class={side}>{escape(t)}</th>" for side, t in zip(sides, sheet.head[1:], strict=True))
+    lines = []
+    for name, entries in sheet.lines:
+        cells = zip(sides, entries, strict=True)
+        texts = "".join(f"<td class='{side}{' best' * e.bold}'>{escape(e.text)}</td>" for side, e in cells)
+        lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
+    caption = sheet.title + (f". {sheet.note}" if sheet.note else "")
+    return (
+        f"<div class=wide><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr><th>{escape(sheet.head[0])}</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -299,17 +419,20 @@ def _best(curve: Curve | None, metric: str) -> str:
 
 
 def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
-    figure = charts.bars(view, colors, panel.x, legend=False)
-    data = _inert(figure.to_json() or "")
     missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
     note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
     sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
     caption = _paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
     label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
+    drawn = charts.bars(view, colors, panel.x, legend=False)
+    return _chart(drawn, label, caption + _table(view), anchor, full)
+
+
+def _chart(figure: Figure, label: str, below: str, anchor: str, full: bool = False) -> str:
     return (
         f'<figure id="{anchor}"{" class=full" if full else ""}>'
         f'<div class="chart" role="img" aria-label="{escape(label)}"></div>'
-        f'<script type="application/json" class="figure">{data}</script>{caption}{_table(view)}</figure>'
+        f'<script type="application/json" class="figure">{_inert(figure.to_json() or "")}</script>{below}</figure>'
     )
 
 
@@ -329,13 +452,28 @@ def _table(view: View) -> str:
 
 
 def _downloads(view: View) -> str:
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{view.task or view.title}-{view.metric}")
+    named = writers.file_name(_study_of([view]), view.task or view.title, view.metric)
+    return " · ".join(_download(named, view.title, d.name, d.ending, d.mime, d.write(view)) for d in DOWNLOADS)
+
+
+def _taken(sheet: Sheet, study: str) -> str:
+    named = writers.file_name(study, sheet.title)
     links = (
-        f'<a download="{escape(name)}.{d.ending}" href="data:{d.mime};charset=utf-8,{quote(d.write(view))}" '
-        f'aria-label="{escape(view.title)} as {d.name}">{d.name}</a>'
-        for d in DOWNLOADS
+        _download(named, sheet.title, name, ending, mime, write(sheet))
+        for name, ending, mime, write in sheets.DOWNLOADS
     )
-    return " · ".join(links)
+    return f"<p class=downloads>{' · '.join(links)}</p>"
+
+
+def _download(named: str, title: str, name: str, ending: str, mime: str, text: str) -> str:
+    return (
+        f'<a download="{escape(named)}.{ending}" href="data:{mime};charset=utf-8,{quote(text)}" '
+        f'aria-label="{escape(title)} as {name}">{name}</a>'
+    )
+
+
+def _study_of(views: Sequence[View]) -> str:
+    return next((curve.study for view in views for curve in view.curves), "")
 
 
 def _contents(sections: Sequence[Section]) -> str:

@@ -1,4 +1,5 @@
-"""Tables across tasks: the best layer of every model, one task layer by layer, the differences of two models. Pure."""
+"""Tables across tasks: each model's best layer, one task layer by layer, two models' differences, published numbers
+beside measured ones, one model's layers beside another's. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from clipstudy.dashboard import writers
+from clipstudy.claims import ALPHA
+from clipstudy.dashboard import tables, writers
+from clipstudy.dashboard.heat import Likeness
+from clipstudy.dashboard.kept import DRAWS, Tested
 from clipstudy.dashboard.tables import (
+    Board,
     Cell,
     Curve,
     View,
@@ -18,11 +23,16 @@ from clipstudy.dashboard.tables import (
     axis_title,
     better,
     layer_name,
+    note_of,
     note_said,
+    shown_p,
     shown_value,
     standard_error,
     unit,
 )
+from clipstudy.metrics import Difference, holm
+from clipstudy.outcome import Estimate
+from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
 
 
@@ -35,6 +45,8 @@ class Entry(NamedTuple):
 
 
 NONE = Entry("—")
+#: Two cells and their metric → first minus second, paired; None: they cannot be.
+Test = Callable[[Cell, Cell, str], Tested | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,12 @@ class Sheet:
     head: tuple[str, ...]  #: the first names the lines
     lines: tuple[tuple[str, tuple[Entry, ...]], ...]
     note: str = ""  #: what the study says of itself
+
+    @property
+    def numbers(self) -> tuple[bool, ...]:
+        """For each column but the first: does it hold numbers, or texts alone?"""
+        columns = range(len(self.head) - 1)
+        return tuple(any(es[at].value is not None for _, es in self.lines) or not self.lines for at in columns)
 
 
 def best(views: Sequence[View]) -> Sheet:
@@ -77,26 +95,79 @@ def by_layer(view: View) -> Sheet:
     return Sheet(view.title, said, ("layer", *head), tuple(lines), view.note)
 
 
-def differences(views: Sequence[View], first: str, second: str) -> Sheet:
+def differences(views: Sequence[View], first: str, second: str, test: Test | None = None) -> Sheet:
     """Family ``first`` minus family ``second``, task by task, each at its best layer.
 
-    The interval is that of two independent estimates, se² = se₁² + se₂². Both models saw the same test items and tend
-    to fail on the same ones, so it is rather too wide: what it says differs would differ by a paired test as well.
+    Where ``test`` pairs the two on the same items, the interval and p are its own. Elsewhere they are those of two
+    independent estimates, se² = se₁² + se₂²: rather too wide, as models tend to fail on the same items. The p are
+    two-sided, Holm's for the number of lines (Holm 1979).
     """
-    lines, titles = [], {first: first, second: second}
+    found, titles = [], {first: first, second: second}
     for view in views:
         curves = {curve.family: curve for curve in view.curves if curve.cells}
         titles |= {family: curve.title for family, curve in curves.items() if family in titles}
         if first not in curves or second not in curves:
             continue
         a, b = best_cell(curves[first]), best_cell(curves[second])
-        lines.append((f"{view.title}, {axis_title(view.metric)}", _difference(a, b, view.metric)))
+        found.append((view, a, b, _apart(a, b, test(a, b, view.metric) if test else None)))
+    known = [tested.difference.p for *_, tested in found if tested.difference]
+    adjusted = iter(holm(known).tolist())
+    lines = []
+    for view, a, b, tested in found:
+        p = next(adjusted) if tested.difference else None
+        both = (_entry(a, view.metric, False), _entry(b, view.metric, False))
+        entries = (*_tested(a, b, view.metric, tested, p), *both)
+        lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
-        "each at its best layer (in brackets), mean ± half of the 95% interval, not paired and so rather too wide; "
-        "bold: the interval leaves out 0"
+        "each at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
+        f"paired: a bootstrap of {DRAWS:,} draws on the same test items (of clusterings, over samples and seeds); not "
+        f"paired: rather too wide; bold: p < {ALPHA}"
     )
-    head = ("task", titles[first], titles[second], "difference")
+    head = ("task", "difference", "p", "paired on", titles[first], titles[second])
     return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views))
+
+
+def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
+    """A line for each published number of a role that a trained model plays, task by task in the order of ``shown``.
+
+    No difference where the model only stands in for the one that its role is named after.
+    """
+    lines: list[tuple[str, tuple[Entry, ...]]] = []
+    sources: list[str] = []
+    for number in sorted(numbers, key=lambda n: shown.tasks.index(n.task) if n.task in shown.tasks else -1):
+        found = tables.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
+        for curve in found.curves if found else ():
+            cell = next((cell for cell in curve.cells if cell.layer == number.layer), None)
+            if found and cell and curve.twin_of is None and number.role in curve.role.split():
+                at = "" if number.layer == WHOLE_MODEL else f", layer {number.layer}"
+                lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell, curve.stands_in)))
+                sources.append(number.place)
+    said = (
+        "measured ± half of the 95% interval; bold: a difference beyond the tolerance (two standard deviations of the "
+        "paper's own runs, else two points of accuracy or 0.05 of NMI); no difference where a model only stands in, or "
+        "the number is from memory"
+    )
+    head = ["what", "measured", "published", "difference", "on its rows", "by its method"]
+    if len(set(sources)) == 1:
+        said += f"; published: {sources[0]}"
+    else:
+        head.append("source")
+        lines = [(name, (*entries, Entry(source))) for (name, entries), source in zip(lines, sources, strict=True)]
+    return Sheet("Published numbers beside measured ones", said, tuple(head), tuple(lines), note_of(shown.results))
+
+
+def likeness(found: Likeness) -> Sheet:
+    """Layers of a model down, of the reference across; bold: the most similar one."""
+    lines = []
+    for layer, row in zip(found.layers, found.cells, strict=True):
+        top = max((cell.value for cell in row if cell), default=None)
+        entries = [
+            Entry(shown_value(cell, found.metric), cell.value, cell.value == top) if cell else NONE for cell in row
+        ]
+        lines.append((layer_name(layer), tuple(entries)))
+    said = f"CKA of each layer (down) with each of {found.reference} (across); bold: the most similar one"
+    head = ("layer", *(layer_name(j) for j in found.others))
+    return Sheet(f"{found.title}: {found.model}", said, head, tuple(lines), found.note)
 
 
 def best_cell(curve: Curve) -> Cell:
@@ -146,15 +217,42 @@ def _entry(cell: Cell, metric: str, bold: bool) -> Entry:
     return Entry(text, cell.estimate.value * unit(metric)[1], bold)
 
 
-def _difference(a: Cell, b: Cell, metric: str) -> tuple[Entry, Entry, Entry]:
-    _, factor, decimals = unit(metric)
-    value = (a.estimate.value - b.estimate.value) * factor
+def _apart(a: Cell, b: Cell, tested: Tested | None) -> Tested:
+    """First minus second as it was tested; else as of two independent estimates, where their intervals are known."""
+    if tested is not None:
+        return tested
     first, second = standard_error(a.estimate), standard_error(b.estimate)
-    text, apart = f"{value:+.{decimals}f}", False
-    if first is not None and second is not None:
-        half = Z * math.hypot(first, second) * factor
-        text, apart = f"{text} ± {half:.{decimals}f}", abs(value) > half
-    return _entry(a, metric, False), _entry(b, metric, False), Entry(text.replace("-", "−"), value, apart)
+    if first is None or second is None:
+        return Tested(None, "not paired")
+    value, error = a.estimate.value - b.estimate.value, math.hypot(first, second)
+    p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+    return Tested(Difference(value, value - Z * error, value + Z * error, p, error), "not paired")
+
+
+def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> tuple[Entry, Entry, Entry]:
+    """The difference, its p and what the two were paired on."""
+    found = tested.difference
+    estimate = Estimate(found.value, found.low, found.high) if found else Estimate(a.estimate.value - b.estimate.value)
+    text = f"{'+' * (estimate.value >= 0)}{shown_value(estimate, metric)}".replace("-", "−")
+    apart = p is not None and p < ALPHA
+    known = NONE if p is None else Entry(shown_p(p), p, apart)
+    return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
+
+
+def _beside(number: Published, cell: Cell, stands_in: bool) -> tuple[Entry, ...]:
+    _, factor, decimals = unit(number.metric)
+    value = number.share * factor
+    apart = (cell.estimate.value - number.share) * factor
+    fair = number.verified and not stands_in
+    return (
+        Entry(shown_value(cell.estimate, number.metric), cell.estimate.value * factor),
+        Entry(f"{value:.{decimals}f}{'' if number.verified else ' (from memory)'}", value),
+        Entry(f"{apart:+.{decimals}f}".replace("-", "−"), apart, abs(apart) > number.tolerance * factor + 1e-9)
+        if fair
+        else NONE,
+        NONE if stands_in else Entry(number.data),
+        NONE if stands_in else Entry(number.method),
+    )
 
 
 def _top(cells: Sequence[Cell], metric: str) -> Cell | None:

@@ -39,6 +39,8 @@ UNITS: Mapping[str, tuple[str, float, int]] = {
     "entropy": ("entropy (bits)", 1, 2),
     "distance": ("attention distance (pixels)", 1, 1),
     "edges": ("correlation with edges", 1, 3),
+    "high_frequency": ("share of high frequencies", 1, 3),
+    "mse": ("mean squared error", 1, 4),
     "psnr": ("PSNR (dB)", 1, 2),
     "ssim": ("SSIM", 1, 3),
 }
@@ -61,6 +63,8 @@ class Cell:
     n: int | None = None  #: test items
     inits: int = 1  #: initialisations pooled
     one_class: bool = False  #: a probe here predicts one class only: the number says nothing about the layer
+    points: tuple[float, ...] = ()  #: one value a seed (and initialisation), where they were asked for
+    runs: tuple[Result, ...] = field(default=(), compare=False, repr=False)  #: whose numbers these are
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,15 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A number of a model as a whole, beside its layers': a line across the chart in the model's colour."""
+
+    family: str
+    name: str  #: what it is, not whose: the colour says that
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
 class View:
     """One metric of one task (or the average of a category), over models and layers."""
 
@@ -101,6 +114,7 @@ class View:
     curves: tuple[Curve, ...]
     baselines: tuple[tuple[str, float], ...] = ()
     marks: tuple[Mark, ...] = ()
+    levels: tuple[Level, ...] = ()
     caption: str = ""
     note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
 
@@ -196,12 +210,12 @@ def view(shown: Board, task: str, metric: str | None = None) -> View | None:
     )
 
 
-def note_of(results: Iterable[Result]) -> str:
-    """What the studies of ``results`` say of themselves, each what it said last."""
+def note_of(results: Iterable[Result], tag: str = "note") -> str:
+    """What the studies of ``results`` say of themselves (``note``, ``description``), each what it said last."""
     latest: dict[str, Result] = {}
     for result in sorted(results, key=lambda r: r.tags.get("ended", "")):
         latest[result.study] = result
-    return " ".join(dict.fromkeys(r.tags["note"] for r in latest.values() if r.tags.get("note")))
+    return " ".join(dict.fromkeys(r.tags[tag] for r in latest.values() if r.tags.get(tag)))
 
 
 def stands_in(result: Result) -> bool:
@@ -265,8 +279,8 @@ def family_of(result: Result) -> str:
 
 
 def matches(result: Result, patterns: Sequence[str]) -> bool:
-    """Whether a pattern names the result's family, role or model."""
-    names = (family_of(result), result.tags.get("role", ""), result.model)
+    """Whether a pattern names the result's family, model or one of its roles."""
+    names = (family_of(result), result.model, *result.tags.get("role", "").split())
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
 
 
@@ -300,6 +314,10 @@ def shown_value(estimate: Estimate, metric: str) -> str:
     half = half_width(estimate)
     text = f"{estimate.value * factor:.{decimals}f}"
     return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
+
+
+def shown_p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def better(metric: str) -> int:
@@ -356,6 +374,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
         n=round(items.value) if items else None,
         inits=len(members),
         one_class=any(value > 0 for value in flags),
+        runs=tuple(members),
     )
 
 

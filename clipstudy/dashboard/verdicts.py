@@ -92,7 +92,7 @@ def _row(judgement: Judgement) -> Row:
         compared=claim.text,
         statistic="" if part is None else _statistic(part),
         value="" if part is None else _value(part),
-        p="" if judgement.p is None else f"{judgement.p:.3f}" if judgement.p >= 0.001 else "< 0.001",
+        p="" if judgement.p is None else tables.shown_p(judgement.p),
         n=", ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,

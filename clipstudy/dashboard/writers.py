@@ -73,9 +73,11 @@ def to_csv(shown: View) -> str:
     return text.getvalue()
 
 
-def file_name(title: str, ending: str) -> str:
-    """``title`` in letters that any file system and any header takes."""
-    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in title)[:120] + f".{ending}"
+def file_name(*parts: str) -> str:
+    """``parts`` as the name of a file without its ending, in letters that any file system and any header takes."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in "-".join(filter(None, parts)))[
+        :120
+    ]
 
 
 def literal(text: str) -> str:
@@ -133,8 +135,8 @@ def latex(title: str, said: str, head: Sequence[str], body: Body, note: str = ""
 
 
 def grid(shown: View) -> tuple[list[str], Body]:
-    """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last the
-    number of test items."""
+    """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last what
+    needs no layer, and the number of test items."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]
     body = []
     for layer in shown.layers:
@@ -145,6 +147,9 @@ def grid(shown: View) -> tuple[list[str], Body]:
             text = "—" if cell is None else shown_value(cell.estimate, shown.metric) + flag
             cells.append((text, layer == curve.best))
         body.append((layer_name(layer, shown.modality), cells))
+    for name in dict.fromkeys(level.name for level in shown.levels):
+        levels = {lv.family: shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name}
+        body.append((name, [(levels.get(curve.family, "—"), False) for curve in shown.curves]))
     counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]
     if any(counts):
         texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]

@@ -83,6 +83,7 @@ def group_tags(group: Group) -> dict[str, str]:
     named = {
         "study": group.study,
         "note": group.note,
+        "description": group.description,
         "group": group_key(group),
         "digest": group.digest,
         "model": model.name,

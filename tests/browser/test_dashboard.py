@@ -173,7 +173,7 @@ def test_the_table_of_best_layers(visit: Open) -> None:
     for name, ending, _, write in sheets.DOWNLOADS:
         with page.expect_download() as caught:
             page.get_by_role("link", name=f"this table as {name}").click()
-        assert caught.value.suggested_filename == f"Best-layers.{ending}"
+        assert caught.value.suggested_filename == f"paper-Best-layers.{ending}"
         assert Path(caught.value.path()).read_text(encoding="utf-8") == write(sheet)
 
 

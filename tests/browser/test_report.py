@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from clipstudy.dashboard import panels, report, writers
+from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.tables import board, view
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
+from tests.browser import exhibits
+from tests.browser.served import Held
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +36,15 @@ def reader(chromium: Any, tmp_path: Path) -> Iterator[Open]:
     pages, complaints = [], []
 
     def open_report(
-        found: Sequence[Result], dashboard: Dashboard | None = None, *, note: str = NOTE, **context: Any
+        found: Sequence[Result],
+        dashboard: Dashboard | None = None,
+        *,
+        note: str = NOTE,
+        kept: Kept | None = None,
+        **context: Any,
     ) -> Any:
         path = tmp_path / "report.html"
-        report.write(found, path, dashboard=dashboard or panels.load(panels.default()), study_note=note)
+        report.write(found, path, dashboard=dashboard or panels.load(panels.default()), study_note=note, kept=kept)
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, **context)
         page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         page.on("console", lambda message: complaints.append(message.text))
@@ -130,6 +138,44 @@ def test_each_study_has_its_own_sections(reader: Open) -> None:
     assert targets == [1] * 5
 
 
+def test_a_study_says_once_what_it_is_and_what_it_is_not(reader: Open) -> None:
+    found = [result(layer=k, note="Made up.", description="A study of words.") for k in (0, 1)]
+    dashboard = Dashboard("D", (Panel("P"), Panel("Empty", ("nowhere",))))
+    page = reader(found, dashboard, note="")
+    assert page.locator(".callout").all_inner_texts() == ["Made up."]
+    assert "A study of words." in page.inner_text("#about")
+    assert "no result yet for the panels Empty" in page.inner_text("#about")
+    page = reader(found, dashboard, note="Made up. Do not quote.")
+    assert page.locator(".callout").all_inner_texts() == ["Made up. Do not quote."]
+
+
+def test_whatever_a_panel_draws(reader: Open) -> None:
+    """Heat maps, both kinds of table, pictures, points and zero-shot lines: the numbers of the runs."""
+    page = reader(exhibits.RESULTS, exhibits.DASHBOARD, note="", kept=Kept(exhibits.store()))
+    heat = page.eval_on_selector("#panel-1-0 .chart", "e => e.data[0].z.map(row => [...row])")
+    assert heat == exhibits.LIKENESS
+    assert page.locator("#panel-1 .shapelayer path").count() == 2
+    texts = page.locator("#panel-2 tbody tr").all_inner_texts()
+    assert texts == ["Questions, BERT\t71.0 ± 1.0\t69.2\t+1.8\tunknown\tunknown"]
+    assert page.locator("#panel-3 tbody tr").count() == 3
+    page.wait_for_function("() => [...document.querySelectorAll('.album img')].every(i => i.naturalWidth)")
+    assert page.eval_on_selector_all("#panel-4 img", "all => all.map(i => i.naturalWidth)") == [41]
+    bars, points = drawn(page, "panel-5-0")
+    assert bars["y"] == [50.0] and points["y"] == [25.0, 75.0]
+    lines = page.eval_on_selector_all("#panel-5-0 .shapelayer path", "all => all.map(e => getComputedStyle(e).stroke)")
+    assert len(lines) == 1 and lines[0] != page.eval_on_selector("body", "e => getComputedStyle(e).color")
+    with page.expect_download() as caught:
+        page.locator("#panel-2").get_by_role("link", name="CSV").click()
+    assert caught.value.suggested_filename == "paper-Published-numbers-beside-measured-ones.csv"
+
+
+def test_downloads_of_several_studies_have_names_of_their_own(reader: Open) -> None:
+    found = [result(layer=k, study=study) for study in ("one", "two") for k in (0, 1)]
+    page = reader(found, Dashboard("D", (Panel("P"),)))
+    names = page.locator(".downloads a").evaluate_all("all => all.map(a => a.download)")
+    assert len(set(names)) == len(names) == 8 and "two-bigram_shift-accuracy.csv" in names
+
+
 def test_downloads(reader: Open) -> None:
     found = results()
     page = reader(found)
@@ -142,13 +188,13 @@ def test_downloads(reader: Open) -> None:
             figure.get_by_role("link", name=f"Bigram shift as {name}").click()
         got[caught.value.suggested_filename] = Path(caught.value.path()).read_text(encoding="utf-8")
     assert got == {
-        "bigram_shift-accuracy.csv": writers.to_csv(shown),
-        "bigram_shift-accuracy.tex": writers.to_latex(shown),
-        "bigram_shift-accuracy.md": writers.to_markdown(shown),
-        "bigram_shift-accuracy.json": writers.to_json(shown),
+        "paper-bigram_shift-accuracy.csv": writers.to_csv(shown),
+        "paper-bigram_shift-accuracy.tex": writers.to_latex(shown),
+        "paper-bigram_shift-accuracy.md": writers.to_markdown(shown),
+        "paper-bigram_shift-accuracy.json": writers.to_json(shown),
     }
-    rows = list(csv.DictReader(io.StringIO(got["bigram_shift-accuracy.csv"])))
-    assert len(rows) == 6 * 13 == len(json.loads(got["bigram_shift-accuracy.json"]))
+    rows = list(csv.DictReader(io.StringIO(got["paper-bigram_shift-accuracy.csv"])))
+    assert len(rows) == 6 * 13 == len(json.loads(got["paper-bigram_shift-accuracy.json"]))
 
 
 def test_the_table_beside_the_chart(reader: Open) -> None:
@@ -255,6 +301,14 @@ def test_hostile_names_stay_text(reader: Open) -> None:
     assert page.locator("img, b b, h1 *").count() == 0
     assert page.locator(".chart .gtitle").inner_html().count("<b") == 0
     assert page.locator("script").count() == 3, "plotly, ours, and one figure"
+
+
+def test_hostile_names_stay_text_in_whatever_a_panel_draws(reader: Open) -> None:
+    nasty = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<b>bold</b>"
+    found, dashboard, files = exhibits.hostile(nasty)
+    page = reader(found, dashboard, note="", kept=Kept(Held(found, files)))
+    assert page.locator(".panel").count() == len(dashboard.panels)
+    assert page.locator("img:not(.album img), b b, h2 *, h3 *").count() == 0
 
 
 def test_the_page_may_fetch_nothing(chromium: Any, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clipstudy.dashboard.charts import (
+    GREY,
     PALETTE,
     BarsInfo,
     Ink,
@@ -15,8 +18,9 @@ from clipstudy.dashboard.charts import (
     bars_info,
     inks,
     lighter,
+    signs,
 )
-from clipstudy.dashboard.tables import Board, Cell, Curve, View, board, view
+from clipstudy.dashboard.tables import Board, Cell, Curve, Level, View, board, view
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import MODELS, SHIFT, Model, result, results
@@ -89,6 +93,34 @@ def test_lines_over_depth() -> None:
     assert info.series[0].x == [0.0, 1.0]
     figure = bars_figure(info)
     assert [trace.type for trace in figure.data] == ["scatter", "scatter"]
+
+
+def test_seeds_are_points_over_their_bar() -> None:
+    view_ = _view()
+    first, second = view_.curves[0].cells
+    curve = replace(view_.curves[0], cells=(replace(first, points=(0.25, 0.75)), replace(second, points=(0.95,))))
+    info = bars_info(replace(view_, curves=(curve,)), COLORS)
+    assert info.series[0].points == [(0.0, 25.0), (0.0, 75.0), (1.0, 95.0)]
+    assert info.top == pytest.approx(95 * 1.06), "no point leaves the picture"
+    hollow, filled, points = sorted(bars_figure(info).data, key=lambda t: (t.type, t.x[-1]))
+    assert (list(points.x), list(points.y), points.mode) == ([0.0, 0.0, 1.0], [25.0, 75.0, 95.0], "markers")
+    assert points.offsetgroup == hollow.offsetgroup == filled.offsetgroup
+
+
+def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
+    levels = (Level("bert", "zero-shot", Estimate(0.6)), Level("b0", "zero-shot", Estimate(0.602)))
+    info = bars_info(_view(levels=levels), COLORS)
+    assert info.lines == [
+        LineInfo("majority class", 50.0),
+        LineInfo("zero-shot", 60.0, BLUE.color),
+        LineInfo("", pytest.approx(60.2), BLUE.color),
+    ]
+    drawn = [(shape.line.color, shape.line.dash) for shape in bars_figure(info).layout.shapes]
+    assert drawn == [(GREY, "dash"), (BLUE.color, "dot"), (BLUE.color, "dot")]
+    assert signs([_view(levels=levels)]) == [
+        "□ hollow: a probe predicts one class only",
+        "⋯ dotted: the model's zero-shot accuracy",
+    ]
 
 
 def test_a_task_of_the_whole_model_has_one_place() -> None:

@@ -17,7 +17,6 @@ from clipstudy.metrics import (
     holm,
     macro_f1,
     majority,
-    mcnemar,
     nmi,
     paired_difference,
     psnr,
@@ -147,13 +146,6 @@ def test_equal_models_do_not_differ_and_other_items_are_refused() -> None:
     assert (found.value, found.low, found.high, found.p, found.error) == (0, 0, 0, 1, 0)
     with pytest.raises(ValueError, match="not the same layers and items"):
         paired_difference(same, same[..., :50])
-
-
-def test_mcnemar_is_the_binomial_test_of_the_disagreements() -> None:
-    first = np.array([1] * 10 + [0] * 2 + [1] * 50 + [0] * 5, dtype=bool)
-    second = np.array([0] * 10 + [1] * 2 + [1] * 50 + [0] * 5, dtype=bool)
-    assert mcnemar(first, second) == pytest.approx(2 * stats.binom.cdf(2, 12, 0.5))
-    assert mcnemar(first, first) == 1.0
 
 
 def test_holm_by_hand() -> None:

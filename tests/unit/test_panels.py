@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from clipstudy.dashboard import panels
+from clipstudy.dashboard import beside, panels
 from clipstudy.dashboard.panels import Dashboard, Panel, parse
 from clipstudy.dashboard.tables import board
 from clipstudy.errors import StudyError
@@ -60,6 +61,41 @@ def test_tasks_come_in_the_order_in_which_a_panel_names_them() -> None:
     assert panels.averaged(Panel("P"), found) == (None, ())
 
 
+def test_a_panel_of_some_models_at_some_depths() -> None:
+    found = [replace(r, tags=r.tags | {"role": "clip_text other"}) if r.model == "clip-text" else r for r in results()]
+    shown = board(found)
+    (one,) = panels.views(Panel("P", ("bigram_shift",), models=("other", "gpt2"), depths=(0.25, 1)), shown)
+    assert [(curve.family, [cell.layer for cell in curve.cells]) for curve in one.curves] == [
+        ("clip-text", [3, 12]),
+        ("gpt2", [3, 12]),
+    ]
+    assert all(curve.best in (3, 12, None) for curve in one.curves)
+    assert panels.views(Panel("P", depths=(0.3,)), shown) == []
+
+
+def test_six_lines_are_a_panel() -> None:
+    text = """
+    [[panel]]
+    title = "Word order"
+    tasks = ["bigram_shift"]
+    models = ["bert", "gpt2"]
+    seeds = true
+    caption = "Which layers notice two words that changed places?"
+    """
+    (panel,) = parse(text, "mine.toml").panels
+    assert (panel.models, panel.seeds, panel.draw) == (("bert", "gpt2"), True, "bars")
+    assert [len(view.curves) for view in panels.views(panel, board(results()))] == [2]
+
+
+def test_the_reports_figures_are_a_dashboard() -> None:
+    paper = panels.find("paper", Path("/nowhere"))
+    titles = [panel.title.split(".")[0] for panel in paper.panels]
+    assert titles == [*(f"Figure {k}" for k in range(1, 6)), "Table 1", "Figure 6", "Figure 7", "Figure 9"]
+    drawn = {panel.title.split(".")[0]: panel.draw for panel in paper.panels}
+    assert (drawn["Figure 1"], drawn["Figure 2"], drawn["Table 1"]) == ("pictures", "bars", "published")
+    assert beside.numbers(paper.panels[5].source), "its pattern takes the report's numbers"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -73,6 +109,8 @@ def test_tasks_come_in_the_order_in_which_a_panel_names_them() -> None:
         ('[[panel]]\ntitle = "a"\naverage = "yes"', "average = 'yes' is not true or false"),
         ('[[panel]]\ntitle = "a"\ntasks = "a"', "tasks = 'a' is not a list of texts"),
         ('[[panel]]\ntitle = "a"\ncategory = [1]', "category = .* is not a text or a list of texts"),
+        ('[[panel]]\ntitle = "a"\ndraw = "bar"', "draw = 'bar'; did you mean \"bars\""),
+        ('[[panel]]\ntitle = "a"\ndepths = [true]', "depths = .* is not a list of numbers"),
     ],
 )
 def test_slips_are_named(text: str, said: str) -> None:
@@ -86,5 +124,8 @@ def test_a_dashboard_of_ones_own_comes_before_the_shipped_one(tmp_path: Path) ->
     (tmp_path / "dashboards" / "layers.toml").write_text('title = "Mine"\n[[panel]]\ntitle = "a"\n')
     assert panels.find("layers", tmp_path).title == "Mine"
     assert panels.find(str(tmp_path / "dashboards" / "layers.toml"), Path("/")).title == "Mine"
-    with pytest.raises(StudyError, match=r"layerz\.toml.*did you mean \"layers\.toml\""):
+    with pytest.raises(StudyError, match=r"nowhere\.toml: cannot be read: no such file.*layers\.toml"):
+        panels.find(str(tmp_path / "dashboards" / "nowhere.toml"), tmp_path)
+    missing = r"no dashboard \"layerz\" in .* did you mean \"layers\"\? What exists: layers, paper"
+    with pytest.raises(StudyError, match=missing):
         panels.find("layerz", tmp_path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+from typing import Any
 
 import pytest
 
 from clipstudy.dashboard import sheets
 from clipstudy.dashboard.tables import View, board, view
-from clipstudy.outcome import Estimate
+from clipstudy.outcome import Estimate, Result
+from clipstudy.published import Published
+from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
 
 GPT2 = MODELS[1]
@@ -54,11 +57,14 @@ def test_a_difference_and_its_interval() -> None:
     )
     sheet = sheets.differences(views, "bert", "gpt2")
     assert sheet.title == "BERT − GPT-2"
-    (_, (*_, near)), (_, (*_, far)) = sheet.lines
+    (_, (near, p, on, *_)), (_, (far, q, *_)) = sheet.lines
     assert near.value == pytest.approx(4.0) and near.text == f"+4.0 ± {100 * math.hypot(0.03, 0.04):.1f}"
     assert not near.bold and far.text == "+6.0 ± 5.0" and far.bold
-    assert sheets.differences(views, "gpt2", "bert").lines[0][1][2].text == "−4.0 ± 5.0"
-    assert sheets.differences(views, "bert", "bert").lines[0][1][2].text == "+0.0 ± 4.2"
+    # Two normal p (z = 1.568 and 2.352), the smaller one doubled by Holm.
+    assert (p.value, q.value) == (pytest.approx(0.1169, abs=1e-4), pytest.approx(0.0374, abs=1e-4))
+    assert (p.text, q.text, on.text) == ("0.117", "0.037", "not paired")
+    assert sheets.differences(views, "gpt2", "bert").lines[0][1][0].text == "−4.0 ± 5.0"
+    assert sheets.differences(views, "bert", "bert").lines[0][1][0].text == "+0.0 ± 4.2"
     assert sheets.differences(views, "bert", "nobody").lines == ()
 
 
@@ -79,8 +85,51 @@ def test_a_sheet_is_taken_away() -> None:
     sheet = sheets.differences(views, "bert", "gpt2")
     rows = list(csv.reader(io.StringIO(sheets.to_csv(sheet))))
     assert rows == [
-        ["task", "'=cmd()|x & y_z", "GPT-2", "difference"],
-        ["Bigram shift, accuracy (%)", "75.0 ± 3.0 (3)", "70.0 ± 4.0 (1)", "5.0 ± 5.0"],
+        ["task", "difference", "p", "paired on", "'=cmd()|x & y_z", "GPT-2"],
+        ["Bigram shift, accuracy (%)", "5.0 ± 5.0", "0.050", "not paired", "75.0 ± 3.0 (3)", "70.0 ± 4.0 (1)"],
     ]
     assert r"=cmd()|x \& y\_z" in sheets.to_latex(sheet) and r"75.0 $\pm$ 3.0 (3)" in sheets.to_latex(sheet)
     assert r"=cmd()\|x & y\_z" in sheets.to_markdown(sheet)
+
+
+BOOLQ = Task("boolq", "Questions", "pairs")
+
+
+def number(**changed: Any) -> Published:
+    known: dict[str, Any] = {
+        "paper": "A", "where": "Table 1", "model": "BERT", "task": "boolq", "metric": "accuracy", "unit": "percent",
+        "value": 70.0, "read": "source", "data": "same", "method": "near", "role": "bert",
+    }  # fmt: skip
+    return Published(**known | changed)
+
+
+def played(role: str, value: float, model: Model = BERT, **tags: str) -> Result:
+    measured = {"accuracy": Estimate(value, value - 0.01, value + 0.01)}
+    return result(
+        model, BOOLQ, WHOLE_MODEL, measured, role=role, layers="-1", layer_label="whole model", depth="", **tags
+    )
+
+
+def test_published_numbers_beside_measured_ones() -> None:
+    found = [played("bert other", 0.71), played("gpt2", 0.6, GPT2), played("bert", 0.5, MODELS[3])]
+    numbers = [number(), number(role="gpt2", value=65.0), number(task="wic"), number(role="nobody")]
+    sheet = sheets.published(board(found), numbers)
+    assert [(name, [e.text for e in entries]) for name, entries in sheet.lines] == [
+        ("Questions, BERT", ["71.0 ± 1.0", "70.0", "+1.0", "same", "near"]),
+        ("Questions, GPT-2", ["60.0 ± 1.0", "65.0", "−5.0", "same", "near"]),
+    ], "no untrained twin, no role that nobody plays"
+    assert [entries[2].bold for _, entries in sheet.lines] == [False, True], "five points are beyond two"
+    assert "A, Table 1" in sheet.said and "source" not in sheet.head, "one source is said once"
+    two = sheets.published(board(found), [number(), number(paper="B", read="memory")])
+    assert [entries[-1].text for _, entries in two.lines] == ["A, Table 1", "B, Table 1"]
+    assert [e.text for e in two.lines[1][1][1:3]] == ["70.0 (from memory)", "—"]
+
+
+def test_a_stand_in_has_no_difference_from_what_was_published_of_another() -> None:
+    (line,) = sheets.published(board([played("bert", 0.5, note="Not the real one.")]), [number()]).lines
+    assert [entry.text for entry in line[1]] == ["50.0 ± 1.0", "70.0", "—", "—", "—"]
+
+
+def test_texts_and_numbers_are_told_apart() -> None:
+    sheet = sheets.published(board([played("bert", 0.71)]), [number()])
+    assert sheet.numbers == (True, True, True, False, False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from dash import html
 from dash.development.base_component import Component
 
@@ -116,6 +114,4 @@ def _of(run: Result, place: Gallery, names: list[str], desk: Desk) -> list[str]:
 
 
 def _picture(run: Result, name: str, title: str) -> Component:
-    source = f"/picture/{quote(run.run_id, safe='')}/{quote(name)}"
-    image = html.Img(src=source, alt=f"{title}, {run.tags.get('layer_label', run.layer)}: {name}")
-    return html.Figure([html.A(image, href=source, target="_blank"), html.Figcaption(name)])
+    return html.Figure([parts.picture(run, name, title), html.Figcaption(name)])

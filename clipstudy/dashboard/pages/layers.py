@@ -1,27 +1,35 @@
-"""Layers: one chart a task, or the mean of a panel's tasks; bars over layers or lines over depth."""
+"""Layers: panel by panel, one chart a task, or the mean of its tasks; bars over layers or lines over depth. Or whatever
+else the panel draws: heat maps, a table, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, beside, charts, panels, sheets, tables, writers
+from clipstudy.dashboard import address, beside, charts, heat, panels, sheets, tables, writers
 from clipstudy.dashboard.address import Layers
+from clipstudy.dashboard.heat import Likeness
+from clipstudy.dashboard.kept import seeded
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.report import DOWNLOADS
-from clipstudy.dashboard.tables import Board, View
+from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.tables import Board, Curve, View
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 KIND = Layers
 TITLE = "Layers"
 EVERYTHING = Panel("All tasks")
 AXES = {"layer": "layer (bars)", "depth": "depth (lines)"}
 DRAWN = {"tasks": "each task", "average": "their average alone"}
+SEEDS = {"hidden": "hidden", "points": "as points"}
 #: Metrics that say how a run was made, not what it found.
 ASIDE = ("items/", tables.BASELINE)
 
@@ -45,13 +53,17 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
     tasks = {view.task: view.title for view in found.there}
     families = {curve.family for view in found.there for curve in view.curves}
     asked = [task for task in place.task if task in tasks]
+    bars = [
+        Control("x", "Horizontal axis", parts.options(AXES, AXES), _x(place, found), "radio"),
+        Control("draw", "Draw", parts.options(DRAWN, DRAWN), place.draw, "radio"),
+        Control("seeds", "Seeds", parts.options(SEEDS, SEEDS), _seeds(place, found), "radio"),
+    ]
     return [
         *parts.studies(place, desk),
         Control("panel", "Panel", parts.options(p.title for p in offered), found.panel.title, "radio"),
         Control("task", "Tasks", parts.options(tasks, tasks), asked, "picks", "all of the panel"),
         Control("metric", "Metric", parts.options(metrics(board, tasks)), place.metric or None, hint="headline"),
-        Control("x", "Horizontal axis", parts.options(AXES, AXES), _x(place, found), "radio"),
-        Control("draw", "Draw", parts.options(DRAWN, DRAWN), place.draw, "radio"),
+        *(bars if found.panel.draw == "bars" else []),
         parts.models(place, board, desk.records.inks(), families),
     ]
 
@@ -61,28 +73,18 @@ def body(place: Layers, desk: Desk) -> Shown:
     if not _panels(desk, board):
         return Shown("Nothing is recorded yet", empty())
     found = chosen(place, desk)
-    wrong = _unknown(place, desk, board, found)
-    drawn = ([found.mean] if found.mean else []) + (found.shown if place.draw == "tasks" else [])
-    remarks = [*found.notes]
-    if place.draw == "average" and not found.mean:
-        remarks.append("There is no average: it takes two tasks of one metric that every model has.")
-    if not drawn and not remarks:
-        remarks.append("No result is of a task, a model and a metric chosen all three.")
-    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
-    wide = len(drawn) % 2 == 1 and (found.mean is not None or len(drawn) == 1)
-    hollow = any(cell.one_class for view in drawn for curve in view.curves for cell in curve.cells)
-    legend = [html.Li([html.Span(className="swatch hollow"), "a probe predicts one class only"])] * hollow
-    legend += [html.Li("◆ published elsewhere (◇ from memory)")] * any(view.marks for view in drawn)
+    draw = {"heatmap": _heatmaps, "best": _table, "published": _table, "pictures": _pictures}.get(
+        found.panel.draw, _bars
+    )
+    said, shown = draw(place, desk, found)
     return Shown(
-        f"{found.panel.title}: {len(drawn)} chart{'s' * (len(drawn) != 1)}",
+        f"{found.panel.title}: {said}",
         [
-            *parts.complaints(wrong),
+            *parts.complaints(_unknown(place, desk, board, found)),
             *parts.callout(tables.note_of(board.results)),
             html.H2(found.panel.title),
             *([html.P(found.panel.caption)] if found.panel.caption else []),
-            *([html.Ul(legend, className="legend")] if legend else []),
-            *([html.Ul([html.Li(text) for text in remarks], className="notes")] if remarks else []),
-            html.Div([_figure(v, place, desk, found, wide and v is drawn[0]) for v in drawn], className="figures"),
+            *shown,
             *parts.notes(board.notes),
         ],
     )
@@ -107,23 +109,30 @@ def chosen(place: Layers, desk: Desk) -> Chosen:
     families = {curve.family for view in there for curve in view.curves}
     wanted = families & set(place.model) or families
     tasks = {view.task for view in there} & set(place.task)
-    shown = [beside.marked(sheets.only(view, wanted)) for view in there if not tasks or view.task in tasks]
-    shown = [view for view in shown if view.curves]
+    shown = [sheets.only(view, wanted) for view in there if not tasks or view.task in tasks]
+    shown = [beside.levelled(beside.marked(view), board) for view in shown if view.curves]
+    if panel.draw == "bars" and (panel.seeds if place.seeds == "panel" else place.seeds == "points"):
+        shown = [seeded(view, desk.kept) for view in shown]
     averaged = replace(panel, average=panel.average or place.draw == "average")
     mean, notes = panels.averaged(averaged, shown) if len(shown) > 1 else (None, ())
     return Chosen(panel, there, shown, mean, notes)
 
 
 def file(place: Layers, desk: Desk, ending: str) -> tuple[str, str, str] | None:
-    """The table of the first chart of ``place`` as a file: its name, its media type, its text."""
-    writer = next((download for download in DOWNLOADS if download.ending == ending), None)
-    if writer is None or not _panels(desk, desk.board(place)):
+    """The table of what ``place`` draws first, as a file: its name, its media type, its text."""
+    if not _panels(desk, desk.board(place)):
         return None
     found = chosen(place, desk)
+    study = desk.study(place)
+    if sheet := _sheet(place, desk, found):
+        way = next((way for way in sheets.DOWNLOADS if way[1] == ending), None)
+        return (f"{writers.file_name(study, sheet.title)}.{ending}", way[2], way[3](sheet)) if way else None
+    writer = next((download for download in DOWNLOADS if download.ending == ending), None)
     view = found.mean if place.draw == "average" else next(iter(found.shown), None)
-    if view is None:
+    if view is None or writer is None:
         return None
-    return writers.file_name(f"{view.task or view.title}-{view.metric}", ending), writer.mime, writer.write(view)
+    named = writers.file_name(study, view.task or view.title, view.metric)
+    return f"{named}.{ending}", writer.mime, writer.write(view)
 
 
 def metrics(board: Board, tasks: Container[str]) -> list[str]:
@@ -146,6 +155,10 @@ def _x(place: Layers, found: Chosen) -> panels.Axis:
     return found.panel.x if place.x == "panel" else place.x
 
 
+def _seeds(place: Layers, found: Chosen) -> str:
+    return place.seeds if place.seeds != "panel" else "points" if found.panel.seeds else "hidden"
+
+
 def _unknown(place: Layers, desk: Desk, board: Board, found: Chosen) -> list[str]:
     families = {curve.family for view in found.there for curve in view.curves}
     tasks = [view.task for view in found.there]
@@ -158,6 +171,90 @@ def _unknown(place: Layers, desk: Desk, board: Board, found: Chosen) -> list[str
     ]
 
 
+def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
+    drawn = ([found.mean] if found.mean else []) + (found.shown if place.draw == "tasks" else [])
+    remarks = [*found.notes]
+    if place.draw == "average" and not found.mean:
+        remarks.append("There is no average: it takes two tasks of one metric that every model has.")
+    if not drawn and not remarks:
+        remarks.append("No result is of a task, a model and a metric chosen all three.")
+    if _seeds(place, found) == "points":
+        cells = [cell for view in found.shown for curve in view.curves for cell in curve.cells]
+        if not all(cell.points for cell in cells):
+            remarks.append("Some runs kept no value for each seed: their bars have no points.")
+    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
+    wide = len(drawn) % 2 == 1 and (found.mean is not None or len(drawn) == 1)
+    legend = [html.Li(text) for text in charts.signs(drawn)]
+    return f"{len(drawn)} chart{'s' * (len(drawn) != 1)}", [
+        *([html.Ul(legend, className="legend")] if legend else []),
+        *([html.Ul([html.Li(text) for text in remarks], className="notes")] if remarks else []),
+        html.Div([_figure(v, place, desk, found, wide and v is drawn[0]) for v in drawn], className="figures"),
+    ]
+
+
+def _heatmaps(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
+    maps = [one for view in found.shown for one in heat.likenesses(view, desk.board(place))]
+    if not maps:
+        return "no map", [html.P("No run of these tasks compared layers one by one.")]
+    drawn = [_heatmap(one, replace(place, task=(one.task,), model=(one.family,))) for one in maps]
+    signs, figures = html.P(heat.SIGNS), html.Div(drawn, className="figures maps")
+    return f"{len(maps)} map{'s' * (len(maps) != 1)}", [signs, figures]
+
+
+def _heatmap(one: Likeness, at: Layers) -> Component:
+    info, sheet = heat.info(one), sheets.likeness(one)
+    what = f"{info.title}: CKA of each layer with each of {one.reference}. The table below holds the same numbers."
+    lines = [(name, [(entry.text, entry.bold) for entry in entries]) for name, entries in sheet.lines]
+    table = html.Details([html.Summary("Table"), parts.table(f"{sheet.title}, {sheet.said}", sheet.head, lines)])
+    return html.Figure([_graph(heat.figure(info), what), table, _taken(sheet, at)])
+
+
+def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
+    sheet = _sheet(place, desk, found)
+    if sheet is None or not sheet.lines:
+        return "no line", [html.P("Nothing is recorded that this table holds.")]
+    said = f"{len(sheet.lines)} line{'s' * (len(sheet.lines) != 1)}"
+    return said, [html.P(f"{sheet.said}."), _taken(sheet, place), parts.sheet(sheet, "sheet")]
+
+
+def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
+    figures = [
+        html.Figure([html.Figcaption([parts.swatch(desk.records.inks()[curve.family]), caption]), image])
+        for view in found.shown
+        for layer in view.layers
+        for curve in view.curves
+        for caption, image in _images(curve, layer, found.panel, desk)
+    ]
+    if not figures:
+        return "no picture", [html.P("No run of these tasks keeps such a picture.")]
+    said = f"{len(figures)} picture{'s' * (len(figures) != 1)}"
+    return said, [html.P("A picture opens in its full size."), html.Div(figures, className="album")]
+
+
+def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, Component]]:
+    for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
+        for name in desk.kept.pictures(run, panel.picture):
+            yield f"{curve.title}, layer {layer}", parts.picture(run, name, curve.title)
+
+
+def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
+    """The table that the panel draws, or that its first heat map holds; None: it draws another thing."""
+    board = desk.board(place)
+    match found.panel.draw:
+        case "best":
+            return sheets.best(found.shown)
+        case "published":
+            tasks = {view.task for view in found.shown}
+            families = {curve.family for view in found.shown for curve in view.curves}
+            numbers = [number for number in beside.numbers(found.panel.source) if number.task in tasks]
+            kept = tuple(result for result in board.results if tables.family_of(result) in families)
+            return sheets.published(replace(board, results=kept), numbers)
+        case "heatmap":
+            maps = (one for view in found.shown for one in heat.likenesses(view, board))
+            return next((sheets.likeness(one) for one in maps), None)
+    return None
+
+
 def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) -> Component:
     figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False)
     what = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
@@ -167,24 +264,24 @@ def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) ->
     said += f" ◆ ◇ {sources}." * bool(sources)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
-    _, _, query = address.href(at).partition("?")
-    links: list[Component | str] = []
-    for download in DOWNLOADS:
-        name = f"{view.title} as {download.name}"
-        link = html.A(download.name, href=f"/take/layers.{download.ending}?{query}", **parts.labelled(name))
-        links += [" · ", link] if links else [link]
-    graph = dcc.Graph(figure=figure, config={"displaylogo": False, "responsive": True}, className="chart")
+    ways = [(download.name, download.ending) for download in DOWNLOADS]
+    table = parts.table(f"{view.title}, {tables.axis_title(view.metric)}", ["layer", *head], lines)
     return html.Figure(
         [
-            html.Div(graph, role="img", **parts.labelled(what)),
+            _graph(figure, what),
             *([html.P(said)] if said else []),
-            html.Details(
-                [
-                    html.Summary("Table"),
-                    parts.table(f"{view.title}, {tables.axis_title(view.metric)}", ["layer", *head], lines),
-                ]
-            ),
-            html.P(links, className="downloads"),
+            html.Details([html.Summary("Table"), table]),
+            parts.taken("/take/layers", view.title, address.href(at).partition("?")[2], ways),
         ],
         className="full" * full,
     )
+
+
+def _graph(figure: Figure, what: str) -> Component:
+    graph = dcc.Graph(figure=figure, config={"displaylogo": False, "responsive": True}, className="chart")
+    return html.Div(graph, role="img", **parts.labelled(what))
+
+
+def _taken(sheet: Sheet, at: Layers) -> Component:
+    ways = [(name, ending) for name, ending, _, _ in sheets.DOWNLOADS]
+    return parts.taken("/take/layers", sheet.title, address.href(at).partition("?")[2], ways)

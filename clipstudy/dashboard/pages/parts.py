@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from dash import dcc, html
 from dash.development.base_component import Component
@@ -15,11 +17,13 @@ from sqlalchemy import Engine
 from clipstudy.dashboard import charts
 from clipstudy.dashboard.address import Place
 from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, family_of
 from clipstudy.errors import did_you_mean
+from clipstudy.outcome import Result
 
 Option = Mapping[str, Any]  #: value, label, perhaps search
 
@@ -44,6 +48,11 @@ class Desk:
     mlflow: str  #: address of MLflow's own pages
     engine: Engine | None = None  #: the job table; None: there is none
     allow_actions: bool = False
+
+    @cached_property
+    def kept(self) -> Kept:
+        """The files that runs keep."""
+        return Kept(self.records.tracking)
 
     def study(self, place: Place) -> str:
         """The study that a place is about: the one it names if there is such, else the first."""
@@ -160,6 +169,13 @@ def nothing(title: str, said: str, commands: str = "") -> list[Component]:
     return [html.H2(title), html.P(said), *([html.Pre(commands)] if commands else [])]
 
 
+def picture(run: Result, name: str, title: str) -> Component:
+    """A picture that a run keeps; it opens in its full size."""
+    source = f"/picture/{quote(run.run_id, safe='')}/{quote(name)}"
+    image = html.Img(src=source, alt=f"{title}, {run.tags.get('layer_label', run.layer)}: {name}")
+    return html.A(image, href=source, target="_blank")
+
+
 def table(
     caption: str, head: Sequence[str], lines: Sequence[tuple[Any, Sequence[tuple[Any, bool]]]], *, numbers: bool = True
 ) -> Component:
@@ -181,18 +197,20 @@ def sheet(shown: Sheet, name: str) -> Component:
     columns: list[dict[str, Any]] = [
         {"field": "c0", "headerName": shown.head[0], "pinned": "left", "tooltipField": "c0", "width": wide(first)}
     ]
-    for at, title in enumerate(shown.head[1:], 1):
+    for at, (title, numbers) in enumerate(zip(shown.head[1:], shown.numbers, strict=True), 1):
         longest = max(len(title), *(len(entries[at - 1].text) for _, entries in shown.lines))
+        column = {"headerName": title, "headerTooltip": title, "width": wide(longest)}
+        if not numbers:
+            columns.append(column | {"field": f"t{at}", "tooltipField": f"t{at}"})
+            continue
         columns.append(
-            {
+            column
+            | {
                 "field": f"c{at}",
-                "headerName": title,
-                "headerTooltip": title,
                 "type": "numericColumn",
                 "filter": "agNumberColumnFilter",
                 "valueFormatter": {"function": f"params.data.t{at}"},
                 "cellClass": {"function": f"params.data.b{at} ? '{right} best' : '{right}'"},
-                "width": wide(longest),
             }
         )
     rows = []
@@ -202,6 +220,19 @@ def sheet(shown: Sheet, name: str) -> Component:
             row |= {f"c{at}": entry.value, f"t{at}": entry.text, f"b{at}": entry.bold}
         rows.append(row)
     return grid(name, shown.title, columns, rows)
+
+
+def taken(path: str, title: str, query: str, downloads: Iterable[tuple[str, str]]) -> Component:
+    """Links that take a table away.
+
+    Args:
+        downloads: name and ending of each way.
+    """
+    links: list[Component | str] = []
+    for name, ending in downloads:
+        link = html.A(name, href=f"{path}.{ending}?{query}", **labelled(f"{title} as {name}"))
+        links += [" · ", link] if links else [link]
+    return html.P(links, className="downloads")
 
 
 def wide(characters: int) -> int:

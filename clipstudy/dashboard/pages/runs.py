@@ -120,7 +120,7 @@ def _comparison(place: Runs, desk: Desk) -> list[Component]:
     if first == second or not {first, second} <= set(board.families):
         return []
     views = [found for task in board.tasks if (found := tables.view(board, task)) is not None]
-    sheet = sheets.differences(views, first, second)
+    sheet = sheets.differences(views, first, second, desk.kept.tested)
     if not sheet.lines:
         return [html.H2(sheet.title), html.P("They have no task in common.")]
     study = desk.study(place)

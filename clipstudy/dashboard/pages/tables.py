@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dash import html
-from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, panels, sheets, writers
+from clipstudy.dashboard import address, beside, panels, sheets, writers
 from clipstudy.dashboard import tables as results
 from clipstudy.dashboard.address import Tables
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import View
+from clipstudy.published import Published
 
 KIND = Tables
 TITLE = "Tables"
-KINDS = {"best": "best layers", "layers": "one task, layer by layer", "differences": "two models' differences"}
+KINDS = {
+    "best": "best layers",
+    "layers": "one task, layer by layer",
+    "differences": "two models' differences",
+    "published": "beside published numbers",
+}
 
 
 def controls(place: Tables, desk: Desk) -> list[Control]:
@@ -40,6 +45,13 @@ def controls(place: Tables, desk: Desk) -> list[Control]:
             Control("first", "Model", parts.options(there, families), first),
             Control("second", "minus", parts.options(there, families), second),
         ]
+    if place.table == "published":
+        papers = list(dict.fromkeys(number.paper for number in _numbers(place, desk)))
+        asked = [paper for paper in place.source if paper in papers]
+        return [
+            *(control for control in chosen if control.key != "metric"),
+            Control("source", "Sources", parts.options(papers), asked, "picks", "all"),
+        ]
     return [*chosen, parts.models(place, board, desk.records.inks(), families)] if titles else chosen
 
 
@@ -53,6 +65,7 @@ def body(place: Tables, desk: Desk) -> Shown:
         *parts.unknown("task", place.task, board.tasks),
         *parts.unknown("model", [*place.model, place.first, place.second], families),
         *parts.unknown("metric", [place.metric], layers.metrics(board, board.tasks)),
+        *parts.unknown("source", place.source, {number.paper for number in _numbers(place, desk)}),
     ]
     sheet = chosen(place, desk)
     if sheet is None or not sheet.lines:
@@ -65,7 +78,12 @@ def body(place: Tables, desk: Desk) -> Shown:
             *parts.callout(sheet.note),
             html.H2(sheet.title),
             html.P(f"{sheet.said}."),
-            html.P(_links(place), className="downloads"),
+            parts.taken(
+                "/take/tables",
+                "this table",
+                address.href(place).partition("?")[2],
+                [(name, ending) for name, ending, _, _ in sheets.DOWNLOADS],
+            ),
             parts.sheet(sheet, "sheet"),
             *parts.notes(board.notes),
         ],
@@ -78,7 +96,10 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     tasks = {view.task for view in views} & set(place.task)
     if place.table == "differences":
         first, second = pair(place, desk)
-        return sheets.differences([v for v in views if not tasks or v.task in tasks], first, second)
+        return sheets.differences([v for v in views if not tasks or v.task in tasks], first, second, desk.kept.tested)
+    if place.table == "published":
+        numbers = [n for n in _numbers(place, desk) if not place.source or n.paper in place.source]
+        return sheets.published(desk.board(place), [n for n in numbers if not tasks or n.task in tasks])
     families = {curve.family for view in views for curve in view.curves}
     kept = families & set(place.model) or families
     if place.table == "layers":
@@ -99,7 +120,16 @@ def file(place: Tables, desk: Desk, ending: str) -> tuple[str, str, str] | None:
     """The table of ``place`` as a file: its name, its media type, its text."""
     writer = next((one for one in sheets.DOWNLOADS if one[1] == ending), None)
     sheet = chosen(place, desk) if writer else None
-    return (writers.file_name(sheet.title, ending), writer[2], writer[3](sheet)) if writer and sheet else None
+    if writer is None or sheet is None:
+        return None
+    return f"{writers.file_name(desk.study(place), sheet.title)}.{ending}", writer[2], writer[3](sheet)
+
+
+def _numbers(place: Tables, desk: Desk) -> list[Published]:
+    """Published numbers of tasks that are recorded and of roles that some model of them plays."""
+    board = desk.board(place)
+    roles = {role for result in board.results for role in result.tags.get("role", "").split()}
+    return [number for number in beside.numbers() if number.role in roles and number.task in board.tasks]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
@@ -116,12 +146,3 @@ def _views(place: Tables, desk: Desk) -> list[View]:
 
 def _task(place: Tables, titles: dict[str, str]) -> str | None:
     return next((task for task in place.task if task in titles), next(iter(titles), None))
-
-
-def _links(place: Tables) -> list[Component | str]:
-    _, _, query = address.href(place).partition("?")
-    links: list[Component | str] = []
-    for name, ending, _, _ in sheets.DOWNLOADS:
-        link = html.A(name, href=f"/take/tables.{ending}?{query}", **parts.labelled(f"this table as {name}"))
-        links += [" · ", link] if links else [link]
-    return links

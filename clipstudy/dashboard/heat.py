@@ -1,0 +1,172 @@
+"""Every layer of a model beside every layer of the task's reference model: the map, then the figure. Pure."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from clipstudy.dashboard import tables
+from clipstudy.dashboard.charts import FONT, heading
+from clipstudy.dashboard.tables import Board, Cell, View
+from clipstudy.outcome import Estimate
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+#: From unlike to alike: light to dark in the lightness that every eye and every printer sees.
+SCALE = "Cividis"
+OUTLINE = "#D55E00"
+#: What the figure's signs are.
+SIGNS = "Linear CKA, 0 to 1 on one scale for all; outlined: the reference's most similar layer."
+#: Up to so many columns a cell has room for its number.
+ROOMY = 8
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """One model (or the pooled initialisations of an untrained twin) beside the reference."""
+
+    task: str
+    title: str  #: the task's
+    metric: str
+    family: str
+    model: str  #: its title
+    reference: str  #: the reference's title
+    layers: tuple[int, ...]  #: of the model, down
+    others: tuple[int, ...]  #: of the reference, across
+    cells: tuple[tuple[Estimate | None, ...], ...]  #: ``[layers][others]``
+    study: str = ""
+    note: str = ""
+
+
+class HeatInfo(NamedTuple):
+    """What a heat map draws."""
+
+    title: str
+    x_title: str
+    y_title: str
+    x: list[str]
+    y: list[str]  #: from the bottom up
+    z: list[list[float | None]]  #: ``[y][x]``
+    texts: list[list[str]]  #: what hovering says
+    nearest: list[tuple[int, int]]  #: places in ``x`` and ``y`` of the outlined cells
+    note: str = ""
+
+
+def likenesses(view: View, shown: Board) -> list[Likeness]:
+    """A map for each model of ``view`` whose runs measured the reference's layers one by one; in the view's order."""
+    titles = {r.model: r.tags.get("model_title") or r.model for r in shown.results}
+    found = []
+    for curve in view.curves:
+        rows = {cell.layer: _row(cell, view.metric) for cell in curve.cells}
+        others = tuple(sorted({j for row in rows.values() for j in row}))
+        if not others:
+            continue
+        reference = curve.cells[0].runs[0].params.get("reference", "")
+        found.append(
+            Likeness(
+                task=view.task,
+                title=view.title,
+                metric=view.metric,
+                family=curve.family,
+                model=curve.title,
+                reference=titles.get(reference, reference or "the reference"),
+                layers=tuple(rows),
+                others=others,
+                cells=tuple(tuple(row.get(j) for j in others) for row in rows.values()),
+                study=curve.study,
+                note=view.note,
+            )
+        )
+    return found
+
+
+def info(found: Likeness) -> HeatInfo:
+    """The bottom row is the model's first layer, the left column the reference's, so that alike depths lie on a rising
+    diagonal."""
+    names, rows = [str(j) for j in found.others], [str(k) for k in found.layers]
+    nearest = [
+        (max((cell.value, -j) for j, cell in enumerate(row) if cell)[1] * -1, k)
+        for k, row in enumerate(found.cells)
+        if any(row)
+    ]
+    texts = [
+        [
+            f"{found.model}, layer {rows[k]} · {found.reference}, layer {names[j]}: "
+            + (tables.shown_value(cell, found.metric) if cell else "not measured")
+            for j, cell in enumerate(row)
+        ]
+        for k, row in enumerate(found.cells)
+    ]
+    return HeatInfo(
+        title=f"{found.title}: {found.model}",
+        x_title=f"layer of {found.reference} (0 = embedding)",
+        y_title="layer",
+        x=names,
+        y=rows,
+        z=[[cell.value if cell else None for cell in row] for row in found.cells],
+        texts=texts,
+        nearest=nearest,
+        note=found.note,
+    )
+
+
+def figure(drawn: HeatInfo, height: int = 320) -> Figure:
+    """The figure, every map on one scale from 0 to 1; colours of text are left to the page."""
+    import plotly.graph_objects as go
+
+    title, lines = heading(drawn.title, drawn.note)
+    shown = go.Figure(
+        go.Heatmap(
+            x=drawn.x,
+            y=drawn.y,
+            z=drawn.z,
+            zmin=0,
+            zmax=1,
+            colorscale=SCALE,
+            xgap=1,
+            ygap=1,
+            hovertext=[[html.escape(text, quote=False) for text in row] for row in drawn.texts],
+            hoverinfo="text",
+            texttemplate="%{z:.2f}" if len(drawn.x) <= ROOMY else None,
+            textfont={"size": 10},
+            colorbar={"title": {"text": "CKA", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        )
+    )
+    for j, k in drawn.nearest:
+        shown.add_shape(
+            type="rect", x0=j - 0.5, x1=j + 0.5, y0=k - 0.5, y1=k + 0.5, line={"color": OUTLINE, "width": 2}
+        )
+    shown.update_layout(
+        template="none",
+        title=title,
+        height=height,
+        margin={"l": 56, "r": 14, "t": 56 + 17 * lines, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font=FONT,
+    )
+    # As categories: "1" is a layer's name here, not a number to be placed.
+    for axis, said, names in (
+        (shown.update_xaxes, drawn.x_title, drawn.x),
+        (shown.update_yaxes, drawn.y_title, drawn.y),
+    ):
+        text = {"text": html.escape(said, quote=False), "standoff": 6}
+        axis(title=text, type="category", range=[-0.5, len(names) - 0.5], showgrid=False, zeroline=False)
+    return shown
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _row(cell: Cell, metric: str) -> dict[int, Estimate]:
+    """What ``metric`` is with each layer of the reference, ``METRIC/j``; initialisations of a twin pooled."""
+    found: dict[int, list[Estimate]] = defaultdict(list)
+    for run in cell.runs:
+        for name, estimate in run.metrics.items():
+            head, _, last = name.rpartition("/")
+            if head == metric and last.isdecimal():
+                found[int(last)].append(estimate)
+    return {j: tables.pooled(estimates) for j, estimates in found.items()}

@@ -1,0 +1,58 @@
+"""What a contrastive model reaches by its classes' names alone, beside the probes of its layers."""
+
+from __future__ import annotations
+
+from clipstudy.dashboard import beside, sheets, writers
+from clipstudy.dashboard.tables import Level, View, board, view
+from clipstudy.outcome import Estimate, Result
+from clipstudy.spec import WHOLE_MODEL
+from tests.made_up import BERT, Model, Task, result
+
+CLIP, TWIN = Model("clip", "CLIP"), Model("clip-untrained", "CLIP, untrained", "clip", inits=2)
+PROBED, NAMED = Task("cifar", "CIFAR-100", "images"), Task("cifar-zero", "CIFAR-100, zero-shot", "images")
+OTHER = Task("shapes", "Shapes", "images")
+
+
+def zero_shot(model: Model, value: float, dataset: str = "cifar", init: int = 0) -> Result:
+    found = {"accuracy": Estimate(value, value - 0.02, value + 0.02)}
+    return result(model, NAMED, WHOLE_MODEL, found, init, kind="zero_shot", dataset=dataset, layers="-1", depth="")
+
+
+def probed(model: Model, task: Task = PROBED, dataset: str = "cifar") -> list[Result]:
+    return [result(model, task, k, dataset=dataset, modality="image", layers="0,1") for k in (0, 1)]
+
+
+FOUND = [
+    *probed(CLIP), *probed(BERT), *probed(TWIN), *probed(CLIP, OTHER, "shapes"),
+    zero_shot(CLIP, 0.5), zero_shot(TWIN, 0.1), zero_shot(TWIN, 0.2, init=1),
+]  # fmt: skip
+
+
+def levelled(task: Task, metric: str | None = None) -> View:
+    shown = board(FOUND)
+    found = view(shown, task.name, metric)
+    assert found
+    return beside.levelled(found, shown)
+
+
+def test_each_models_own_on_the_same_data() -> None:
+    levels = {level.family: level for level in levelled(PROBED).levels}
+    assert levels["clip"] == Level("clip", "zero-shot", Estimate(0.5, 0.48, 0.52))
+    assert levels["clip-untrained"].estimate.value == 0.15000000000000002, "initialisations are pooled"
+    assert set(levels) == {"clip", "clip-untrained"}, "a model without a second tower has none"
+
+
+def test_none_on_other_data_beside_itself_or_beside_what_is_no_accuracy() -> None:
+    assert levelled(OTHER).levels == () == levelled(NAMED).levels
+    shown = board([*probed(CLIP), zero_shot(CLIP, 0.5)])
+    found = view(shown, PROBED.name)
+    assert found and beside.levelled(View(**{**vars(found), "metric": "selectivity"}), shown).levels == ()
+
+
+def test_the_table_holds_the_line() -> None:
+    shown = sheets.only(levelled(PROBED), ["clip", "bert"])
+    head, body = writers.grid(shown)
+    assert dict(zip(head, next(row for name, row in body if name == "zero-shot"), strict=True)) == {
+        "BERT": ("—", False),
+        "CLIP": ("50.0 ± 2.0", False),
+    }

@@ -1,0 +1,158 @@
+"""Files that runs keep, as each kind writes them, and what is read of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipstudy import metrics
+from clipstudy.dashboard import kept, sheets
+from clipstudy.dashboard.kept import Kept
+from clipstudy.dashboard.tables import View, board, view
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.outcome import Estimate, Result
+from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result
+
+GPT2, PHRASES = MODELS[1], TASKS[0]
+
+
+class Files:
+    """Files by run; counts what is asked for."""
+
+    def __init__(self, of: Mapping[str, Mapping[str, bytes]]) -> None:
+        self.of, self.asked = of, 0
+
+    def files(self, run_id: str) -> list[str]:
+        return list(self.of.get(run_id, {}))
+
+    def artifact(self, run_id: str, name: str) -> bytes:
+        self.asked += 1
+        if name not in self.of.get(run_id, {}):
+            raise ClipstudyError(f"no {name}")
+        return self.of[run_id][name]
+
+
+def parquet(**columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({name.replace("__", "/"): values for name, values in columns.items()}), buffer)
+    return buffer.getvalue()
+
+
+def probed(right: Any, native: Any) -> bytes:
+    """Predictions as `classify` keeps them: ``right`` says for each seed and item whether the probe is right."""
+    label = np.array(["a", "b"] * (len(right[0]) // 2))
+    other = np.where(label == "a", "b", "a")
+    said = {f"mean__mlp__seed_{s}": np.where(row, label, other) for s, row in enumerate(right)}
+    said |= {f"native__mlp__seed_{s}": np.where(row, label, other) for s, row in enumerate(native)}
+    return parquet(label=label, **said)
+
+
+def test_each_seed_of_each_arm() -> None:
+    run = result()
+    store = Files({run.run_id: {"predictions.parquet": probed([[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0]] * 2)}})
+    files = Kept(store)
+    found = files.scores(run, "accuracy")
+    assert found and found.seeds.tolist() == [0.75, 0.25]
+    assert found.each is not None and found.each.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    native = files.scores(run, "native/accuracy")
+    assert native and native.seeds.tolist() == [0, 0] and native.items == found.items
+    assert files.scores(run, "nowhere/accuracy") is None
+    asked = store.asked
+    assert files.scores(run, "accuracy") is found and store.asked == asked, "a finished run keeps what it has"
+    assert files.scores(run, "selectivity") is None and store.asked == asked
+
+
+def test_clusters_and_images() -> None:
+    run = result(task=PHRASES)
+    label, good, bad = ["x", "x", "y", "y"], [0, 0, 1, 1], [0, 1, 0, 1]
+    clusters = parquet(sample=[0] * 4 + [1] * 4, label=label * 2, cluster_0=good + bad, cluster_1=good + good)
+    images = parquet(mse__seed_0=[0.5, 0.25], mse__seed_1=[0.25, 0.5], mse__mean_image=[1.0, 1.0])
+    files = Kept(Files({run.run_id: {"predictions.parquet": clusters, "images.parquet": images}}))
+    found = files.scores(run, "nmi")
+    assert found and found.seeds.tolist() == pytest.approx([1, 1, 0, 1]) and found.samples == 2 and found.each is None
+    assert files.scores(run, "native/nmi") is None, "only the headline's clusters are kept"
+    error = files.scores(run, "mse")
+    assert error and error.seeds.tolist() == [0.375, 0.375] and error.each is not None and error.each.shape == (2, 2)
+
+
+def test_what_is_not_kept_and_what_does_not_answer() -> None:
+    run = result()
+    assert Kept(Files({})).scores(run, "accuracy") is None
+
+    class Away(Files):
+        def artifact(self, run_id: str, name: str) -> bytes:
+            raise TrackingUnreachable
+
+    with pytest.raises(TrackingUnreachable):
+        Kept(Away({})).scores(run, "accuracy")
+
+
+def test_pictures() -> None:
+    run = result()
+    png = kept.PNG + b"..."
+    files = Kept(Files({run.run_id: {"b.png": b"no picture", "a.PNG": png, "notes.txt": b""}}))
+    assert files.pictures(run) == ["a.PNG", "b.png"] and files.pictures(run, ["b*"]) == ["b.png"]
+    assert files.picture(run, "a.PNG") == png
+    assert files.picture(run, "b.png") is None and files.picture(run, "gone.png") is None
+
+
+def both(first: bytes, second: bytes, task: Task = SHIFT, **params: str) -> tuple[View, Kept]:
+    """Two models at one layer each, and what they keep."""
+    value = {task.metric: Estimate(0.5, 0.4, 0.6)}
+    runs = [replace(result(m, task, 3, value), params={"resolved.data": "d"} | params) for m in (BERT, GPT2)]
+    shown = view(board(runs, ("bert",)), task.name)
+    assert shown
+    files = {run.run_id: {"predictions.parquet": one} for run, one in zip(runs, (first, second), strict=True)}
+    return shown, Kept(Files(files))
+
+
+def test_two_models_on_the_same_items() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.random((3, 400)) < 0.8
+    b = a.copy()
+    b[:, :60] = False  # what the second misses besides
+    shown, files = both(probed(a, a), probed(b, b))
+    (line,) = sheets.differences([shown], "bert", "gpt2", files.tested).lines
+    expected = metrics.paired_difference(a[None], b[None], draws=kept.DRAWS)[0]
+    difference, p, on, *_ = line[1]
+    assert difference.value == pytest.approx(100 * expected.value) and p.value == expected.p
+    assert on.text == "400 test items" and difference.bold and expected.value > 0.05
+    (unpaired,) = sheets.differences([shown], "bert", "gpt2").lines
+    assert unpaired[1][2].text == "not paired" and not unpaired[1][0].bold, "of recorded intervals as wide as these"
+
+
+def test_other_items_are_not_paired() -> None:
+    a = np.ones((2, 4), bool)
+    shown, files = both(probed(a, a), probed(np.ones((2, 6), bool), np.ones((2, 6), bool)))
+    assert files.tested(shown.curves[0].cells[0], shown.curves[1].cells[0], "accuracy") is None
+
+
+@pytest.mark.parametrize(("samples", "said"), [(1, "one sample: no test"), (3, "6 samples × seeds")])
+def test_one_sample_of_spans_is_no_test(samples: int, said: str) -> None:
+    label, good, bad = ["x", "x", "y", "y"] * samples, [0, 0, 1, 1], [0, 1, 0, 1]
+    number = [s for s in range(samples) for _ in range(4)]
+    first = parquet(sample=number, label=label, cluster_0=good * samples, cluster_1=good * samples)
+    mixed = (good + bad * samples)[: 4 * samples]
+    second = parquet(sample=number, label=label, cluster_0=bad * samples, cluster_1=mixed)
+    shown, files = both(first, second, PHRASES)
+    ((_, (difference, p, on, *_)),) = sheets.differences([shown], "bert", "gpt2", files.tested).lines
+    assert on.text == said and (p.value is None) == (samples == 1)
+    assert difference.value == pytest.approx(0.0 if samples == 1 else 1 - 1 / 6)
+
+
+def test_seeds_as_points() -> None:
+    model = Model("twin", "Twin", "bert", inits=2)
+    runs: list[Result] = [result(model, SHIFT, 0, init=k) for k in (0, 1)]
+    a, b = probed([[1, 1, 1, 0]], [[0] * 4]), probed([[1, 0, 0, 0]], [[0] * 4])
+    files = Kept(Files({runs[0].run_id: {"predictions.parquet": a}, runs[1].run_id: {"predictions.parquet": b}}))
+    shown = view(board([*runs, result(layer=1)]), SHIFT.name)
+    assert shown
+    points = {c.family: [cell.points for cell in c.cells] for c in kept.seeded(shown, files).curves}
+    assert points == {"twin": [(0.75, 0.25)], "bert": [()]}
