@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper check lint types floors format bench clean
+.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ paper: install  ## the paper's study on full-size random weights, from a stand-i
 	$(BIN)/python tests/real/paper.py
 	$(BIN)/python tests/real/paper.py --images
 
+screenshots: install  ## pictures of the dashboard and of MLflow for docs/images, from the results of CLIPSTUDY_HOME (make demo)
+	$(BIN)/python tests/real/screens.py
+
 check: lint types floors  ## everything but the tests
 
 lint: install
@@ -62,6 +65,7 @@ bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.probes
 	$(BIN)/python -m benchmarks.visualise
 	$(BIN)/python -m benchmarks.reconstruction
+	$(BIN)/python -m benchmarks.dashboard
 
 clean:  ## remove what was computed (mlruns/), not what was installed
 	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

@@ -44,10 +44,12 @@ def dashboard(
     token = os.environ.get("CLIPSTUDY_TOKEN") or None
     guard.check(host, token)
     shown = panels.find(dashboard, settings.home)
-    records = Records(open_tracking(settings), selecting.study_name(study), shown.order)
+    records = Records(open_tracking(settings), selecting.study_name(study), shown.order, settings.cache / "dashboard")
     known = records.now()  # before the first visitor comes, who would wait for it
     if known.trouble:
         raise ClipstudyError(known.trouble)
+    if gone := records.tracking.gone():
+        typer.echo(f"no pictures and no paired tests: {gone}.", err=True)
     desk = Desk(records, shown, _mlflow(settings.tracking), _queue(settings), allow_actions)
     try:
         server = app.listen(app.application(desk, [host, *(allow_host or ())], token), host, port)

@@ -78,7 +78,15 @@ def _frame(desk: Desk) -> Component:
             html.Div(
                 [
                     html.Form(id="controls", **parts.labelled("What to show")),
-                    html.Main([html.Div(id="did", role="status"), html.Div(id="body")], id="main", tabIndex="-1"),
+                    html.Main(
+                        [
+                            html.P("Working …", id="working", role="status", hidden=True),
+                            html.Div(id="did", role="status"),
+                            html.Div(id="body"),
+                        ],
+                        id="main",
+                        tabIndex="-1",
+                    ),
                 ],
                 className="room",
             ),
@@ -118,6 +126,7 @@ def _callbacks(app: Dash, desk: Desk) -> None:
         State(controls, "id"),
         State(controls, "value"),
         State("chosen", "data"),
+        running=[(Output("working", "hidden"), False, True)],
     )
     def show(path: object, query: object, _: object, ids: object, values: object, before: object) -> tuple[Any, ...]:
         page = PAGES.get(path) if isinstance(path, str) else None

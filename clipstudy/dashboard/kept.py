@@ -144,7 +144,8 @@ class Kept:
             # Seeds of k-means alone say nothing of how another sample of spans would come out.
             return Tested(None, "one sample: no test")
         apart = a.seeds - b.seeds
-        return Tested(metrics.difference(float(apart.mean()), apart, len(apart) - 1, few=True), f"{len(apart)} samples × seeds")
+        found = metrics.difference(float(apart.mean()), apart, len(apart) - 1, few=True)
+        return Tested(found, f"{len(apart)} samples × seeds")
 
     def _held(self, held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
         with self._lock:

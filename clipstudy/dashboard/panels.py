@@ -126,7 +126,7 @@ def narrowed(panel: Panel, shown: Board) -> Board:
 def views(panel: Panel, shown: Board) -> list[View]:
     """The panel's tasks that have results, in the order in which the panel names them."""
     shown = narrowed(panel, shown)
-    category = {r.task: r.tags.get("category", "") for r in shown.results}
+    category = {task: rows[-1].tags.get("category", "") for task, rows in shown.by_task.items()}
     taken = [task for task in shown.tasks if task in category and panel.takes(task, category[task])]
     taken.sort(key=lambda task: next((i for i, p in enumerate(panel.tasks) if fnmatch.fnmatchcase(task, p)), 0))
     found = [found for task in taken if (found := view(shown, task, panel.metric)) is not None]

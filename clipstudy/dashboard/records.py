@@ -1,20 +1,29 @@
-"""What MLflow holds, as pages read it: all of it once, then what came since. The first page waits; the others do not.
+"""What MLflow holds, as pages read it: all of it once, then what came since.
 
-A run keeps the time at which it was computed, however late it was recorded (a tracking server may have been away). So a
-look goes back ``OVERLAP`` behind the newest run that is known, and now and then everything is read again, which also
-finds what came later still and what was deleted.
+Reading a run costs MLflow one to three milliseconds, so ten thousand are half a minute. Therefore
+
+- what is known is kept in a file as well, and the next dashboard begins with it;
+- a look asks for the runs that ended lately and are not known, which are few. A run keeps the time at which it was
+  computed, however late it was recorded (a tracking server may have been away), so a look goes back ``OVERLAP`` behind
+  the newest run that is known;
+- now and then everything is read again, while pages show what is known: that finds what came later still, and what
+  was deleted.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import charts, evidence, tables
+from clipstudy.dashboard import charts, evidence, shelf, tables
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.tables import Board
 from clipstudy.errors import ClipstudyError
@@ -23,8 +32,12 @@ from clipstudy.settings import redact
 from clipstudy.tracking import Tracking, newest_runs
 
 OVERLAP = timedelta(hours=1)
-#: Seconds between two looks, and between two readings of everything.
-LOOK, WHOLE = 5.0, 600.0
+#: Known runs that a look leaves out by name; where more than these ended lately, it goes back less far.
+MOST_NAMED = 300
+#: Seconds between two looks, and between two readings of everything; these take at most one part in SHARE of the time.
+LOOK, WHOLE, SHARE = 5.0, 600.0, 50
+#: Seconds after which everything is read for the first time where it was kept: the first pages come before.
+GRACE = 20.0
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,7 +49,7 @@ class Snapshot:
     read: datetime | None = None
     trouble: str = ""  #: why nothing newer is known
 
-    @property
+    @functools.cached_property
     def studies(self) -> tuple[str, ...]:
         return tuple(sorted({result.study for result in self.results}))
 
@@ -46,6 +59,7 @@ class Records:
 
     Args:
         order: patterns of models: which are drawn first.
+        kept: the folder that holds from one dashboard to the next what is known; None: nothing is kept.
     """
 
     def __init__(
@@ -53,13 +67,16 @@ class Records:
         tracking: Tracking,
         study: str | None = None,
         order: tuple[str, ...] = (),
+        kept: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tracking = tracking
-        self._study, self._order, self._clock = study, order, clock
+        self.study, self._order, self._kept, self._clock = study, order, kept, clock
         self._lock = threading.Lock()
         self._known = Snapshot()
-        self._looked = self._whole = -float("inf")
+        self._runs: frozenset[str] = frozenset()
+        self._looked = self._due = -float("inf")
+        self._reading: threading.Thread | None = None
         self._boards: dict[str, Board] = {}
         self._inks: dict[str, Ink] = {}
         self._pictures: dict[str, tuple[str, ...]] = {}
@@ -72,10 +89,16 @@ class Records:
             if self._clock() - self._looked < LOOK:
                 return self._known
             try:
-                self._read()
+                if self._known.read is None:
+                    self._begin()
+                else:
+                    self._look()
             except ClipstudyError as error:
                 self._known = replace(self._known, trouble=redact(error.message))
             self._looked = self._clock()
+            if self._clock() >= self._due and self._reading is None:
+                self._reading = threading.Thread(target=self._read_again, daemon=True)
+                self._reading.start()
             return self._known
 
     def board(self, study: str) -> Board:
@@ -89,8 +112,9 @@ class Records:
     def inks(self) -> dict[str, Ink]:
         """One ink a model, the same on every page, whatever is chosen there."""
         known = self.now()
+        only = self.board(known.studies[0]) if len(known.studies) == 1 else None
         with self._lock:
-            self._inks = self._inks or charts.inks(tables.board(known.results, self._order))
+            self._inks = self._inks or charts.inks(only or tables.board(known.results, self._order))
             return self._inks
 
     def judged(self, study: str) -> list[Judgement]:
@@ -108,7 +132,8 @@ class Records:
 
     def pictures(self, run_id: str) -> tuple[str, ...]:
         """The names of the PNG files that a known run keeps. A finished run keeps what it has, so it is asked once."""
-        if not any(result.run_id == run_id for result in self.now().results):
+        self.now()
+        if run_id not in self._runs:
             return ()
         if run_id not in self._pictures:
             self._pictures[run_id] = tuple(n for n in self.tracking.files(run_id) if n.lower().endswith(".png"))
@@ -121,18 +146,80 @@ class Records:
         content = self.tracking.artifact(run_id, name)
         return content if content.startswith(PNG) else None
 
-    def _read(self) -> None:
-        began = self._clock()
-        ended = [datetime.fromisoformat(r.tags["ended"]) for r in self._known.results if r.tags.get("ended")]
-        if not ended or began - self._whole > WHOLE:
-            found = self.tracking.results(self._study)
-            self._whole = began
+    def size(self, run_id: str, name: str) -> tuple[int, int] | None:
+        """Width and height of a picture in pixels, as its header says."""
+        content = self.picture(run_id, name)
+        return (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) if content else None
+
+    # -- inside; the lock is held but where it is said otherwise ---------------------------------------------------
+
+    def _begin(self) -> None:
+        """The first look: from what was kept, else by reading everything."""
+        if self._kept is None or (held := shelf.load(self._kept, self._store())) is None:
+            self._know(self._everything())
         else:
-            news = self.tracking.results(self._study, since=max(ended) - OVERLAP)
-            found = merged(self._known.results, news)
-        if tuple(found) != self._known.results:
-            self._boards, self._inks = {}, {}
-        self._known = Snapshot(tuple(found), datetime.now(UTC))
+            self._know(held)
+            self._due = self._clock() + GRACE
+            self._look()
+
+    def _look(self) -> None:
+        """Adds what is new."""
+        lately = [r for r in self._known.results[-MOST_NAMED:] if r.tags.get("ended")]
+        if not lately:
+            self._know(self.tracking.results(self.study))
+            return
+        first, last = (datetime.fromisoformat(r.tags["ended"]) for r in (lately[0], lately[-1]))
+        since = last - OVERLAP if len(lately) < MOST_NAMED else max(last - OVERLAP, first)
+        if news := self.tracking.results(self.study, since=since, known=[r.run_id for r in lately]):
+            self._know(merged(self._known.results, news))
+        else:
+            self._known = replace(self._known, read=datetime.now(UTC), trouble="")
+
+    def _know(self, found: Iterable[Result]) -> None:
+        results = tuple(found)
+        if results != self._known.results:
+            before, after = _by_study(self._known.results), _by_study(results)
+            # A study that nothing came to keeps its board, and with it the verdicts on its claims.
+            self._boards = {s: board for s, board in self._boards.items() if before.get(s) == after.get(s)}
+            self._inks = {}
+            self._runs = frozenset(r.run_id for r in results)
+        self._known = Snapshot(results, datetime.now(UTC))
+
+    def _everything(self) -> list[Result]:
+        """Reads all runs, and says when that is due again. Needs no lock."""
+        began = self._clock()
+        found = self.tracking.results(self.study)
+        self._due = self._clock() + max(WHOLE, SHARE * (self._clock() - began))
+        if self._kept is not None and found:
+            shelf.save(self._kept, self._store(), found)
+        return found
+
+    def _read_again(self) -> None:
+        """Everything once more, beside the pages. Runs without the lock until all is read."""
+        try:
+            found = self._everything()
+        except ClipstudyError:
+            self._due = self._clock() + WHOLE  # the next look tells what is wrong
+        except Exception:
+            logging.getLogger(__name__).exception("the results could not be read again")
+            self._due = self._clock() + WHOLE
+        else:
+            with self._lock:
+                self._know(found)
+                self._looked = -float("inf")  # what came meanwhile
+        finally:
+            self._reading = None
+
+    def _store(self) -> str:
+        """Which results these are; another store, or one made anew in its place, has others."""
+        return f"{self.tracking.identity()} {self.study or ''}"
+
+
+def _by_study(results: Iterable[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        found[result.study].append(result)
+    return found
 
 
 def merged(known: Iterable[Result], news: Iterable[Result]) -> list[Result]:

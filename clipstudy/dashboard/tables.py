@@ -11,6 +11,7 @@ errors are, read back from the intervals as (high − low) / (2 · 1.96):
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +133,24 @@ class Board:
     order: tuple[str, ...] = ()
     tasks: tuple[str, ...] = field(default=())
 
-    @property
+    @functools.cached_property
+    def by_task(self) -> Mapping[str, Sequence[Result]]:
+        found: dict[str, list[Result]] = defaultdict(list)
+        for result in self.results:
+            found[result.task].append(result)
+        return found
+
+    @functools.cached_property
+    def metrics(self) -> Mapping[str, frozenset[str]]:
+        """Task → the names of all that its runs measured."""
+        return {task: frozenset(name for r in rows for name in r.metrics) for task, rows in self.by_task.items()}
+
+    @functools.cached_property
+    def views(self) -> dict[tuple[str, str | None], View | None]:
+        """What was drawn of it once: thousands of results are not gone through again for every page."""
+        return {}
+
+    @functools.cached_property
     def families(self) -> tuple[str, ...]:
         titles = {family_of(r): r for r in self.results}
         return tuple(sorted(titles, key=lambda family: _rank(titles[family], self.order)))
@@ -180,7 +198,13 @@ def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str
 
 def view(shown: Board, task: str, metric: str | None = None) -> View | None:
     """``metric`` (None: the headline) of one task over all models; None: no model has it."""
-    rows = [r for r in shown.results if r.task == task]
+    if (task, metric) not in shown.views:
+        shown.views[task, metric] = _view(shown, task, metric)
+    return shown.views[task, metric]
+
+
+def _view(shown: Board, task: str, metric: str | None) -> View | None:
+    rows = shown.by_task.get(task, ())
     headline = next((r.tags["metric"] for r in rows if r.tags.get("metric")), "accuracy")
     name = metric or headline
     rows = [r for r in rows if name in r.metrics]

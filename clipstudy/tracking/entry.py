@@ -160,6 +160,13 @@ def note(group: Group, entry: Entry | None = None) -> str:
     return clip(text, LONGEST_TAG)
 
 
+def source(entry: Entry | None = None) -> dict[str, str]:
+    """What MLflow's pages call the source of a run, with the commit of the code where it is known."""
+    commit = entry.params.get("git.commit", "").removesuffix("+") if entry else ""
+    named = {"mlflow.source.name": "clipstudy", "mlflow.source.type": "LOCAL"}
+    return named | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
 def milliseconds(when: datetime) -> int:
     """MLflow's clock: milliseconds since 1970, UTC."""
     return round(when.timestamp() * 1000)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Artifact, Estimate, Result, estimates, flat
+from clipstudy.settings import redact
+from clipstudy.spec import decisive
 from clipstudy.tracking import entry as entries
 from clipstudy.tracking import store
 from clipstudy.tracking.entry import LONGEST_KEY, LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PAGE = 500
+#: Runs of one answer: a server at work beside others takes seconds for them, and a request is given fifteen.
+PAGE = 250
 #: MLflow's limits of one log_batch.
 MOST_METRICS, MOST_PARAMS = 1000, 100
 LOG = "log.txt"
@@ -45,7 +50,16 @@ class Tracking:
         self._opened: tuple[MlflowClient, str] | None = None
 
     def prepare(self) -> None:
-        """Makes the store and the experiment where they are not there yet; safe in several processes at once."""
+        """Makes the store and the experiment where they are not there yet; safe in several processes at once.
+
+        Raises:
+            TrackingUnreachable: the store may be read, but not written to.
+        """
+        file = store.sqlite_file(self.uri)
+        if file is not None and store.sealed(file):
+            raise TrackingUnreachable(
+                f"The MLflow store {file} may not be written to (the file, or its folder). Check CLIPSTUDY_TRACKING."
+            )
         self._open()
 
     def record(self, entry: Entry, parent_run_id: str) -> str:
@@ -92,17 +106,21 @@ class Tracking:
                 return run_id
             run = self._oldest(self._search({"group": entries.group_key(group), "level": "parent"}))
             if run is None:
-                tags = entries.group_tags(group) | {
-                    PREFIX + "level": "parent",
-                    PREFIX + "claimed": str(time.time_ns()),
-                    "mlflow.note.content": entries.note(group),
-                }
+                tags = (
+                    entries.group_tags(group)
+                    | entries.source()
+                    | {
+                        PREFIX + "level": "parent",
+                        PREFIX + "claimed": str(time.time_ns()),
+                        "mlflow.note.content": entries.note(group),
+                    }
+                )
                 begin = None if started is None else milliseconds(started)
                 run = client.create_run(experiment, begin, tags, entries.group_title(group))
             values = json.loads(resolved) if isinstance(resolved, str) else dict(resolved or {})
             params = entries.group_params(group) | {f"resolved.{k}": str(v) for k, v in values.items()}
             self._log(run.info.run_id, [], _new(params, run))
-            self._log_inputs(run.info.run_id, group)
+            self._log_inputs(run.info.run_id, group, values.get("data", ""))
             return str(run.info.run_id)
 
     def project(self, parent_run_id: str, results: Iterable[Result]) -> None:
@@ -127,7 +145,11 @@ class Tracking:
             client.set_terminated(parent_run_id, "FINISHED" if finished else "FAILED", end or None)
 
     def results(
-        self, study: str | None = None, since: datetime | None = None, parent_run_id: str | None = None
+        self,
+        study: str | None = None,
+        since: datetime | None = None,
+        parent_run_id: str | None = None,
+        known: Collection[str] = (),
     ) -> list[Result]:
         """FINISHED runs of jobs, the newest of each cell and digest, oldest first.
 
@@ -135,6 +157,7 @@ class Tracking:
             study: only this study's.
             since: only those that ended at or after it: what a cached table must add.
             parent_run_id: only the children of this run.
+            known: ids of runs that are not asked for again, some hundreds at most.
         """
         if self._nothing_yet():
             return []
@@ -144,6 +167,8 @@ class Tracking:
             more.append(f"attributes.end_time >= {milliseconds(since)}")
         if parent_run_id is not None:
             more.append(f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
+        if known:
+            more.append(f"attributes.run_id NOT IN ({', '.join(map(repr, known))})")
         with self._reaching():
             found = [_result(run) for run in self._search(wanted, more)]
         return newest_runs(result for result in found if study in (None, result.study))
@@ -166,21 +191,27 @@ class Tracking:
         Raises:
             ClipstudyError: the run kept none of that name.
         """
-        folder = str(PurePosixPath(name).parent)
         with self._reaching():
             client, _ = self._open()
-            if all(file.path != name for file in client.list_artifacts(run_id, None if folder == "." else folder)):
-                raise ClipstudyError(
-                    f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
-                    "Type: clipstudy rerun"
-                )
-            with tempfile.TemporaryDirectory() as place:
-                return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+            if (here := self._folder(run_id)) is not None:
+                if name in _files(here):
+                    return (here / name).read_bytes()
+            else:
+                folder = str(PurePosixPath(name).parent)
+                if any(file.path == name for file in client.list_artifacts(run_id, None if folder == "." else folder)):
+                    with tempfile.TemporaryDirectory() as place:
+                        return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+            raise ClipstudyError(
+                f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
+                "Type: clipstudy rerun" + (f" ({gone})" if (gone := self.gone()) else "")
+            )
 
     def files(self, run_id: str) -> list[str]:
         """The names of all files that were kept with the run, those in folders too."""
         with self._reaching():
             client, _ = self._open()
+            if (here := self._folder(run_id)) is not None:
+                return _files(here)
             names: list[str] = []
             folders: list[str | None] = [None]
             while folders:
@@ -188,9 +219,26 @@ class Tracking:
                     (folders if file.is_dir else names).append(file.path)
             return sorted(names)
 
+    def gone(self) -> str:
+        """Why no run has files: the folder that the store names is not on this machine; empty where it is."""
+        if self._nothing_yet() or (place := self._place()) is None or place.is_dir():
+            return ""
+        return (
+            f"The runs' files are not here: the store says that they are in {place}. Copy that folder too, and set "
+            "CLIPSTUDY_ARTIFACTS to where it is"
+        )
+
     def experiment(self) -> str:
         """The number of the experiment that holds the runs, for links into MLflow's own pages."""
         return self._open()[1]
+
+    def identity(self) -> str:
+        """What tells these runs from those of any other store, or of one made anew in the same place."""
+        if self._nothing_yet():
+            return ""
+        with self._reaching():
+            client, experiment = self._open()
+            return f"{redact(self.uri)} {experiment} {client.get_experiment(experiment).creation_time}"
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -199,6 +247,29 @@ class Tracking:
             if self._opened is None:
                 self._opened = store.connect(self.uri, self.artifacts_uri)
             return self._opened
+
+    def _place(self) -> Path | None:
+        """The folder of all runs' files; None where no file system of this machine should have it.
+
+        The store names it once and for all. Where it came here from another machine together with its files, they are
+        in the folder that the settings name.
+        """
+        named = urlsplit(self._artifact_location)
+        if named.scheme != "file":
+            return None
+        place, here = Path(unquote(named.path)), Path(self.artifacts_uri)
+        return here if not place.is_dir() and here.is_dir() else place
+
+    @functools.cached_property
+    def _artifact_location(self) -> str:
+        client, experiment = self._open()
+        with self._reaching():
+            return str(client.get_experiment(experiment).artifact_location)
+
+    def _folder(self, run_id: str) -> Path | None:
+        """Where MLflow puts the files of a run, if that is a folder of this machine."""
+        place = self._place()
+        return None if place is None else place / run_id / "artifacts"
 
     def _nothing_yet(self) -> bool:
         """A reader makes no store."""
@@ -222,12 +293,18 @@ class Tracking:
 
     def _own_run(self, entry: Entry, parent_run_id: str) -> Run:
         client, experiment = self._open()
-        tags = entries.entry_tags(entry) | {
-            PREFIX + "claimed": str(time.time_ns()),
-            "mlflow.parentRunId": parent_run_id,
-            "mlflow.note.content": entries.note(entry.group, entry),
-        }
-        mine = client.create_run(experiment, milliseconds(entry.started), tags, entry.title)
+        tags = (
+            entries.entry_tags(entry)
+            | entries.source(entry)
+            | {
+                PREFIX + "claimed": str(time.time_ns()),
+                "mlflow.parentRunId": parent_run_id,
+                "mlflow.note.content": entries.note(entry.group, entry),
+            }
+        )
+        # Layers of one batch began together. MLflow lists later runs first: a millisecond a layer puts them in order.
+        began = milliseconds(entry.started) - max(entry.layer, 0)
+        mine = client.create_run(experiment, began, tags, entry.title)
         return self._oldest(self._search({"entry": entry.key})) or mine
 
     def _oldest(self, runs: Iterable[Run]) -> Run | None:
@@ -279,8 +356,12 @@ class Tracking:
                 path.write_bytes(artifact.content)
             client.log_artifacts(run_id, folder)
 
-    def _log_inputs(self, run_id: str, group: Group) -> None:
-        """The model and the data set where MLflow's UI looks for them: what the group's run was given."""
+    def _log_inputs(self, run_id: str, group: Group, fingerprint: str) -> None:
+        """The model and the data set where MLflow's UI looks for them: what the group's run was given.
+
+        Args:
+            fingerprint: of the rows, where it is known: MLflow takes data of one name and digest for the same.
+        """
         from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
 
         client, _ = self._open()
@@ -288,9 +369,11 @@ class Tracking:
         source: dict[str, Any] = {"path": spec.hub, "config_name": spec.config, "revision": spec.revision}
         if not spec.hub:
             source = {"uri": spec.path or spec.name}
-        dataset = Dataset(
-            clip(spec.name, LONGEST_KEY), group.digest, "hugging_face" if spec.hub else "local", json.dumps(source)
+        digest = (
+            fingerprint.rpartition(":")[2][:12] or entries.short_hash(json.dumps(decisive(spec), sort_keys=True))[:12]
         )
+        kind = "hugging_face" if spec.hub else "local"
+        dataset = Dataset(clip(spec.name, LONGEST_KEY), digest, kind, json.dumps(source))
         model = LoggedModelInput(self._model(group))
         client.log_inputs(run_id, [DatasetInput(dataset)], [model])
 
@@ -323,6 +406,10 @@ def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:
     """What the run does not have yet: MLflow takes a parameter once, and a later version may word it otherwise."""
     named = {safe_key(key): clip(value, LONGEST_PARAM) for key, value in params.items()}
     return {key: value for key, value in named.items() if key not in run.data.params}
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _plain(study: str | None) -> dict[str, str]:

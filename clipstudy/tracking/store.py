@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.settings import redact
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "clipstudy"
+#: Tags of an experiment: its description, and that MLflow's pages shall show runs and models, not prompts and traces.
+ABOUT = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "What each layer of a model knows. One run a (model, task, layer), nested under one parent a (model, task), "
+        "whose metrics have one step a layer: select the parents of several models to compare their curves. "
+        "To see parents alone, search for ``tags.`clipstudy.level` = 'parent'``; one task, "
+        "``tags.`clipstudy.task` = 'bigram_shift'``. `clipstudy dashboard` draws the same results as the report does."
+    ),
+}
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 #: Ours unless the user says otherwise. No retries inside MLflow: a request that was answered too late and is sent
@@ -68,6 +78,8 @@ def sqlite_file(uri: str) -> Path | None:
 def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
     """A client and the id of the experiment, both made where they are not there yet. Safe in many processes at once.
 
+    A SQLite store that may not be written to, a copy on another machine say, is opened for reading.
+
     Raises:
         TrackingUnreachable: the server or the database does not answer.
         ClipstudyError: the experiment was deleted, or the store is of another MLflow version.
@@ -75,6 +87,8 @@ def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     file = sqlite_file(uri)
+    if file is not None and sealed(file):
+        return _read_only(file, uri)
     with reaching(uri), _alone(file), _quiet():
         from mlflow import MlflowClient
 
@@ -88,6 +102,33 @@ def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
         if location and "://" not in location:
             location = Path(location).resolve().as_uri()
         return client, experiment(client, location)
+
+
+def sealed(file: Path) -> bool:
+    """Is there a store that may be read but not written to? SQLite writes beside the file too."""
+    there = file.exists() and file.stat().st_size > 0
+    return there and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
+def _read_only(file: Path, uri: str) -> tuple[MlflowClient, str]:
+    """A client that reads ``file`` as it is and writes nothing, no lock either."""
+    waiting = file.with_name(f"{file.name}-wal")
+    if waiting.exists() and waiting.stat().st_size:
+        raise TrackingUnreachable(
+            f"The MLflow store {file} may not be written to, and a part of it still lies in {waiting.name}. Copy it "
+            f"again without that: sqlite3 {file.name} \"VACUUM INTO 'copy.db'\", or let every program that uses it end "
+            "first."
+        )
+    with reaching(uri), _quiet():
+        from mlflow import MlflowClient
+
+        # With its driver's name, or MLflow would make a folder called "file:" where the program was started.
+        where = f"sqlite+pysqlite:///file:{quote(str(file.resolve()))}?mode=ro&immutable=1&uri=true"
+        client = MlflowClient(tracking_uri=where)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            raise TrackingUnreachable(f"The MLflow store {file} may not be written to, and holds no study.")
+        return client, found.experiment_id
 
 
 @contextlib.contextmanager
@@ -163,7 +204,7 @@ def experiment(client: MlflowClient, location: str | None, name: str = EXPERIMEN
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags=ABOUT)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

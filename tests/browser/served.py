@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,11 @@ class Held(Tracking):
         self.held, self.kept = list(results), dict(files or {})
 
     def results(
-        self, study: str | None = None, since: datetime | None = None, parent_run_id: str | None = None
+        self,
+        study: str | None = None,
+        since: datetime | None = None,
+        parent_run_id: str | None = None,
+        known: Collection[str] = (),
     ) -> list[Result]:
         return [result for result in self.held if study in (None, result.study)]
 
@@ -42,6 +46,12 @@ class Held(Tracking):
         except KeyError:
             raise ClipstudyError(f"Run {run_id} kept no {name}") from None
 
+    def identity(self) -> str:
+        return "held"
+
+    def gone(self) -> str:
+        return ""
+
     def experiment(self) -> str:
         return "1"
 
@@ -49,9 +59,9 @@ class Held(Tracking):
         return None
 
 
-def picture(color: str, size: int = 96) -> bytes:
+def picture(color: str, width: int = 96, height: int | None = None) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (size, size), color).save(buffer, "PNG")
+    Image.new("RGB", (width, height or width), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -75,7 +85,8 @@ def desk(
     files: Mapping[str, Mapping[str, bytes]] | None = None,
     engine: Engine | None = None,
     allow_actions: bool = False,
+    study: str | None = None,
 ) -> Desk:
     shown = dashboard or panels.load(panels.default())
-    records = Records(Held(results, files), None, shown.order)
+    records = Records(Held(results, files), study, shown.order)
     return Desk(records, shown, "http://127.0.0.1:5000", engine, allow_actions)

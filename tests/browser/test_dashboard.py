@@ -6,6 +6,7 @@ import csv
 import io
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,7 +21,7 @@ from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.tables import board, view
-from clipstudy.job import Group, Status, layer_label
+from clipstudy.job import Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
@@ -264,6 +265,38 @@ def test_from_mlflow_to_the_screen(visit: Open, tmp_path: Path) -> None:
     assert set(links) == known
 
 
+@pytest.mark.parametrize(("size", "rows"), [((90, 60), 2), ((300, 60), 4)])
+def test_wide_pictures_get_a_line_of_their_own(visit: Open, size: tuple[int, int], rows: int) -> None:
+    """Two layers of two models: beside each other, or where nothing could be made out then, under each other."""
+    found = [result(m, SHIFT, k) for m in (BERT, MODELS[1]) for k in (1, 2)]
+    page = visit(desk(found, files={r.run_id: {"sheet.png": picture("red", *size)} for r in found}), "/gallery")
+    said(page, "Bigram shift: 4 pictures")
+    assert page.locator(".gallery tbody tr").count() == rows
+    assert page.locator("figcaption").count() == 0, "one kind of picture is named once"
+    assert page.get_by_text("sheet.png of every run.").count() == 1
+
+
+def test_files_that_stayed_on_another_machine_are_said(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = desk(results(MODELS[:1], TASKS[:1]))
+    monkeypatch.setattr(shown.records.tracking, "gone", lambda: "The runs' files are not here: see /another/machine")
+    assert "see /another/machine." in visit(shown, "/gallery").inner_text("#body")
+    assert "see /another/machine. No test here is paired." in visit(shown, "/claims").inner_text("#body")
+
+
+def test_a_page_that_takes_long_says_so(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = desk(results(MODELS[:1]))
+    page = visit(shown)
+    assert page.locator("#working").is_hidden()
+    ready = threading.Event()
+    judged = shown.records.judged
+    monkeypatch.setattr(shown.records, "judged", lambda study: ready.wait(20) and judged(study))
+    page.get_by_role("link", name="Claims").click()
+    page.get_by_text("Working …").wait_for(state="visible")
+    ready.set()
+    said(page, "claims")
+    page.get_by_text("Working …").wait_for(state="hidden")
+
+
 def test_the_page_says_what_is_older_or_missing(visit: Open) -> None:
     gone = [r for r in results(MODELS[:1]) if (r.task, r.layer) != ("tree_depth", 5)]
     old = [
@@ -347,6 +380,21 @@ def test_the_queue_and_its_actions(visit: Open, tmp_path: Path) -> None:
     page.get_by_role("button", name="Cancel the ticked").click()
     page.locator("#did", has_text="cancelled.").wait_for()
     assert jobs.get(engine, there[Status.QUEUED].id).status is Status.CANCELLED
+
+
+def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:
+    """`dashboard --study`: no other study's cells are shown or can be chosen, and an empty table is a sentence."""
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    samples.one_of_each(engine)
+    study = next(iter(jobs.names(engine)))[0]
+    mine, other = desk([], engine=engine, study=study), desk([], engine=engine, study="another")
+    assert "1 of 5 cells done" in visit(mine, "/queue?status=done").inner_text("#body")
+    text = visit(other, f"/queue?study={study}").inner_text("#body")
+    assert "Nothing is enqueued." in text and f'no study "{study}"' in text
+    jobs.cancel(engine, Selection(study=study))
+    text = visit(mine, "/queue?status=queued&status=running").inner_text("#body")
+    assert "None is queued or running." in text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -54,10 +54,14 @@ def draw(browser: Any, report: Path, picture: Path, titles: Sequence[str] = CHAR
     page.goto(report.resolve().as_uri())
     page.wait_for_selector("body[data-drawn=yes]", state="attached")
     page.evaluate(ARRANGE, [list(titles), HEIGHT])
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    taken = Image.open(io.BytesIO(page.screenshot()))
+    keep(page.screenshot(), picture)
     page.close()
-    taken.quantize(128).save(picture, optimize=True)  # it lies in the repository: a third of the bytes
+
+
+def keep(taken: bytes, picture: Path) -> None:
+    """Writes a screenshot as a PNG of few colours: it lies in the repository, and this is a third of the bytes."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(io.BytesIO(taken)).quantize(128).save(picture, optimize=True)
 
 
 def main(report: str, picture: str = str(PICTURE), *titles: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sqlite3
 import statistics
 import threading
 import time
@@ -15,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from clipstudy.errors import ClipstudyError
+from clipstudy.dashboard import records
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Artifact, Estimate, flat
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tracking import Entry, Tracking, environment
+from clipstudy.tracking import Entry, Tracking, environment, store
 from clipstudy.tracking.entry import LONGEST_KEY, clip, entry_params, entry_tags, place, safe_key
 
 Make = Callable[..., Entry]
@@ -72,13 +75,41 @@ def test_what_a_person_sees(tracking: Tracking, study: str, group: Group, entry:
     assert child.data.tags["mlflow.parentRunId"] == parent == above.info.run_id
     assert "block 7 of **BERT**" in child.data.tags["mlflow.note.content"]
     assert child.info.status == "FINISHED"
-    assert (child.info.start_time, child.info.end_time) == (1793534400123, 1793534409123)
+    assert (child.info.start_time, child.info.end_time) == (1793534400123 - 7, 1793534409123)
+    assert child.data.tags["mlflow.source.name"] == "clipstudy" == above.data.tags["mlflow.source.name"]
     assert above.data.params["resolved.checkpoint"] == "abc"
     client, experiment = tracking._open()
     inputs = client.get_run(parent).inputs
     assert [(d.dataset.name, d.dataset.source_type) for d in inputs.dataset_inputs] == [("senteval", "hugging_face")]
+    about = client.get_experiment(experiment).tags
+    assert about["mlflow.experimentKind"] == "custom_model_development" and "parent" in about["mlflow.note.content"]
     [model] = client.search_logged_models([experiment], f"model_id = '{inputs.model_inputs[0].model_id}'")
     assert model.name == "bert" and model.params["model.checkpoint"] == "bert-base-uncased"
+
+
+def test_data_of_two_models_are_the_same_data(tracking: Tracking, study: str, group: Group) -> None:
+    """MLflow tells data sets apart by name and digest: those of two models must not differ, other rows must."""
+    another = replace(group, model=replace(group.model, name="gpt2"))
+    changed = replace(group, dataset=replace(group.dataset, revision="other"))
+    client, _ = tracking._open()
+
+    def digest(group: Group, resolved: dict[str, str]) -> str:
+        (given,) = client.get_run(tracking.parent(group, resolved, None)).inputs.dataset_inputs
+        return str(given.dataset.digest)
+
+    assert digest(group, {}) == digest(another, {}) != digest(changed, {})
+    rows = {"data": "sha256:0123456789abcdef"}
+    assert digest(replace(group, note="n", study=f"{study} 2"), rows) == "0123456789ab"
+
+
+def test_layers_stand_in_their_order(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    """Those of one batch began at one moment; MLflow's pages list the latest first."""
+    parent = tracking.parent(group, None, None)
+    for layer in (3, 0, 12, 1):
+        tracking.record(entry(layer), parent)
+    client, experiment = tracking._open()
+    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert [run.data.tags["clipstudy.layer"] for run in found] == ["0", "1", "3", "12"]
 
 
 def test_recording_again_changes_nothing(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
@@ -193,6 +224,43 @@ def test_only_what_changed_is_fetched(tracking: Tracking, study: str, group: Gro
     assert [r.layer for r in tracking.results(study, since=entry(2).ended)] == [2, 3]
     assert [r.layer for r in tracking.results(parent_run_id=parent)] == [0, 1, 2, 3]
     assert tracking.results("no such study") == []
+
+
+def test_known_runs_are_not_fetched_again(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    first, second = (tracking.record(entry(layer), parent) for layer in (1, 2))
+    assert [r.run_id for r in tracking.results(study, since=entry(1).ended, known=[first])] == [second]
+    assert tracking.results(study, since=entry(1).ended, known=[first, second]) == []
+
+
+def test_a_look_that_finds_nothing_is_one_question(
+    tracking: Tracking, study: str, group: Group, entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the dashboard asks MLflow: all runs once, then only those that it does not know."""
+    parent = tracking.parent(group, None, None)
+    for layer in range(3):
+        tracking.record(entry(layer), parent)
+    client, _ = tracking._open()
+    answers: list[int] = []
+    ask = client.search_runs
+
+    def counted(*given: Any, **named: Any) -> Any:
+        page = ask(*given, **named)
+        answers.append(len(page))
+        return page
+
+    time = [0.0]
+    known = records.Records(tracking, study, clock=lambda: time[0])
+    monkeypatch.setattr(client, "search_runs", counted)
+    for layers, expected in ((3, [3]), (3, [0]), (4, [1]), (4, [0])):
+        if layers > len(known._runs) > 0:
+            monkeypatch.setattr(client, "search_runs", ask)
+            tracking.record(entry(3), parent)
+            monkeypatch.setattr(client, "search_runs", counted)
+        answers.clear()
+        assert len(known.now().results) == layers and answers == expected
+        assert len(known.now().results) == layers and answers == expected, "a look a moment ago is good enough"
+        time[0] += records.LOOK
 
 
 def test_the_parent_is_found_again(tracking: Tracking, study: str, group: Group) -> None:
@@ -407,3 +475,48 @@ def test_recording_costs_little_more_than_the_bare_calls(
             times[name].append(time.perf_counter() - begun)
     ratio = statistics.median(times["record"]) / statistics.median(times["bare"])
     assert ratio < 1.8, f"{ratio:.2f}"
+
+
+def test_a_copy_that_may_not_be_written_to_is_read(
+    sqlite_store: tuple[str, str],
+    study: str,
+    group: Group,
+    entry: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On another machine: no right to write, another folder, the runs' files not there, then there."""
+    first = Tracking(*sqlite_store)
+    parent = first.parent(group, None, None)
+    run_id = first.record(entry(artifacts=(Artifact("maps/a.png", b"png"),)), parent)
+    copy = tmp_path / "a copy"
+    copy.mkdir()
+    with contextlib.closing(sqlite3.connect(store.sqlite_file(first.uri))) as whole:
+        whole.execute("VACUUM INTO ?", [str(copy / "mlflow.db")])
+        whole.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as other, other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("UPDATE experiments SET artifact_location = 'file:///another/machine' WHERE name = 'clipstudy'")
+    monkeypatch.setattr(store.os, "access", lambda path, mode: mode != store.os.W_OK)  # root may write everywhere
+    monkeypatch.chdir(tmp_path)
+    before = {file.name: file.stat() for file in copy.iterdir()}
+
+    moved = Tracking(f"sqlite:///{copy / 'mlflow.db'}", str(copy / "artifacts"))
+    (found,) = moved.results(study)
+    assert found.run_id == run_id and found.metrics == first.results(study)[0].metrics
+    assert moved.files(run_id) == [] and "/another/machine" in moved.gone() and "CLIPSTUDY_ARTIFACTS" in moved.gone()
+    with pytest.raises(ClipstudyError, match="not here"):
+        moved.artifact(run_id, "maps/a.png")
+    assert {file.name: file.stat() for file in copy.iterdir()} == before, "not even a lock is written"
+    assert list(tmp_path.iterdir()) == [copy]
+
+    (copy / "artifacts" / run_id / "artifacts" / "maps").mkdir(parents=True)
+    (copy / "artifacts" / run_id / "artifacts" / "maps" / "a.png").write_bytes(b"png")
+    assert moved.gone() == "" and moved.files(run_id) == ["maps/a.png"]
+    assert moved.artifact(run_id, "maps/a.png") == b"png"
+
+    with pytest.raises(TrackingUnreachable, match="may not be written to"):
+        moved.prepare()
+    (copy / "mlflow.db-wal").write_bytes(b"what was not written yet")
+    with pytest.raises(TrackingUnreachable, match="VACUUM INTO"):
+        Tracking(moved.uri, "").results()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from clipstudy.dashboard import records
+import pytest
+
+from clipstudy.dashboard import records, shelf
 from clipstudy.dashboard.records import Records, merged
 from clipstudy.errors import TrackingUnreachable
 from clipstudy.outcome import Result
 from clipstudy.tracking import Tracking
-from tests.made_up import MODELS, SHIFT, result
+from tests.made_up import MODELS, SHIFT, result, results
 
 
 class Source(Tracking):
@@ -21,15 +26,25 @@ class Source(Tracking):
         super().__init__(f"sqlite:///{folder / 'mlflow.db'}", str(folder))
         self.held: list[Result] = []
         self.asked: list[datetime | None] = []
+        self.named: list[Collection[str]] = []
         self.away = False
 
     def results(
-        self, study: str | None = None, since: datetime | None = None, parent_run_id: str | None = None
+        self,
+        study: str | None = None,
+        since: datetime | None = None,
+        parent_run_id: str | None = None,
+        known: Collection[str] = (),
     ) -> list[Result]:
         if self.away:
             raise TrackingUnreachable("away: postgresql://me:secret@host/db")
         self.asked.append(since)
-        return [r for r in self.held if since is None or datetime.fromisoformat(r.tags["ended"]) >= since]
+        self.named.append(known)
+        late = [r for r in self.held if since is None or datetime.fromisoformat(r.tags["ended"]) >= since]
+        return [r for r in late if r.run_id not in known]
+
+    def identity(self) -> str:
+        return "made up"
 
     def files(self, run_id: str) -> list[str]:
         return ["a.png", "b/c.PNG", "log.txt", "fake.png"]
@@ -38,8 +53,14 @@ class Source(Tracking):
         return b"<svg>" if name == "fake.png" else records.PNG + name.encode()
 
 
+def beside(known: Records) -> None:
+    """Waits until everything has been read that is read beside the pages."""
+    while reading := known._reading:
+        reading.join(10)
+
+
 def at(hour: int, layer: int, **tags: str) -> Result:
-    made = result(layer=layer, ended=f"2026-11-24T{hour:02}:00:00+00:00", **tags)
+    made = result(layer=layer, **{"ended": f"2026-11-24T{hour:02}:00:00+00:00"} | tags)
     return replace(made, run_id=f"{made.run_id}-{hour}")
 
 
@@ -55,10 +76,77 @@ def test_only_what_is_new_is_read_again(tmp_path: Path) -> None:
     time[0] += records.LOOK
     found = known.now()
     assert source.asked == [None, datetime.fromisoformat("2026-11-24T04:00:00+00:00")]
+    assert set(source.named[-1]) == {r.run_id for r in source.held[:2]}, "what is known is not read again"
     assert [(r.layer, r.tags["ended"][11:13]) for r in found.results] == [(0, "01"), (2, "06"), (1, "07")]
     source.held = source.held[-1:]
     time[0] += records.WHOLE + 1
-    assert [r.layer for r in known.now().results] == [1], "what was deleted is gone when everything is read again"
+    assert len(known.now().results) == 3, "nobody waits for everything to be read again"
+    beside(known)
+    assert [r.layer for r in known.now().results] == [1], "what was deleted is gone when it has been"
+
+
+def test_a_look_leaves_out_few_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many that ended lately only the newest are named, and the look goes no further back than these."""
+    monkeypatch.setattr(records, "MOST_NAMED", 2)
+    time = [0.0]
+    source = Source(tmp_path)
+    known = Records(source, clock=lambda: time[0])
+    source.held = [at(5, 0, ended=f"2026-11-24T05:{m:02}:00+00:00") for m in (0, 10, 20)]
+    source.held = [replace(r, run_id=f"r{n}", layer=n) for n, r in enumerate(source.held)]
+    known.now()
+    time[0] += records.LOOK
+    known.now()
+    assert source.asked[-1] == datetime.fromisoformat("2026-11-24T05:10:00+00:00")
+    assert source.named[-1] == ["r1", "r2"]
+
+
+def test_the_next_dashboard_begins_with_what_was_known(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    source.held = [at(1, 0), at(5, 1), at(6, 2)]
+    time = [0.0]
+    first = Records(source, kept=tmp_path / "kept")
+    first.now()
+    source.held += [at(7, 3)]
+    del source.held[0]
+    second = Records(source, kept=tmp_path / "kept", clock=lambda: time[0])
+    assert [r.layer for r in second.now().results] == [0, 1, 2, 3], "what is kept, and what a look found"
+    assert source.asked[1] is not None
+    time[0] += records.GRACE
+    second.now()
+    beside(second)
+    assert [r.layer for r in second.now().results] == [1, 2, 3]
+    assert shelf.load(tmp_path / "kept", second._store()) == source.held
+    another = Records(source, "another", kept=tmp_path / "kept")
+    another.now()
+    assert source.asked[-1] is None, "of another study nothing is kept"
+
+
+def test_results_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
+    shelf.save(tmp_path, "store", results(MODELS[:2]))
+    assert shelf.load(tmp_path, "store") == results(MODELS[:2])
+    assert shelf.load(tmp_path, "another store") is None
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o077 == 0, "the results are this user's alone"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b'{"version": 1, "results": [{"run_id": 3}]}')[:-9]]
+)
+def test_a_broken_file_counts_as_none(content: bytes, tmp_path: Path) -> None:
+    shelf.save(tmp_path, "store", [result()])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    assert shelf.load(tmp_path, "store") is None
+    for wrong in ([], {}, {"version": 0, "results": []}, {"version": 1, "results": [{"run_id": "r"}]}):
+        file.write_bytes(gzip.compress(json.dumps(wrong).encode()))
+        assert shelf.load(tmp_path, "store") is None
+
+
+def test_where_nothing_can_be_kept_all_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    source = Source(tmp_path)
+    source.held = [at(1, 0)]
+    assert len(Records(source, kept=tmp_path / "file").now().results) == 1
 
 
 def test_boards_and_colours_follow_what_is_known(tmp_path: Path) -> None:
@@ -71,6 +159,11 @@ def test_boards_and_colours_follow_what_is_known(tmp_path: Path) -> None:
     source.held += [result(MODELS[1], SHIFT, 0, ended="2026-11-24T02:00:00+00:00")]
     time[0] += records.LOOK
     assert len(known.board("paper").results) == 2 and set(known.inks()) == {"bert", "gpt2"}
+    kept = known.board("paper")
+    source.held += [result(study="another", ended="2026-11-24T03:00:00+00:00")]
+    time[0] += records.LOOK
+    assert known.now().studies == ("another", "paper")
+    assert known.board("paper") is kept, "nothing came to it"
 
 
 def test_trouble_is_told_and_what_was_known_stays(tmp_path: Path) -> None:

@@ -376,3 +376,12 @@ def test_of_a_study_that_says_something_else_now_the_last_word_counts() -> None:
         "New. Other.",
         "Other. New.",
     )
+
+
+def test_a_board_is_gone_through_once() -> None:
+    """Pages ask for the same views again and again, of thousands of results."""
+    shown = board(results(MODELS[:2]))
+    assert view(shown, "bigram_shift") is view(shown, "bigram_shift")
+    assert view(shown, "bigram_shift", "native/accuracy") is not view(shown, "bigram_shift")
+    assert view(shown, "bigram_shift", "no such metric") is None
+    assert "native/accuracy" in shown.metrics["bigram_shift"] and set(shown.by_task) == set(shown.tasks)

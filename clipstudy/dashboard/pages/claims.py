@@ -53,6 +53,7 @@ def body(place: Claims, desk: Desk) -> Shown:
         [
             *parts.complaints(wrong),
             *parts.callout(verdicts.subject(board.results)),
+            *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
             html.P(f"{verdicts.counted(judged)}."),
             _judged([row for row in shown if row.statistic]),

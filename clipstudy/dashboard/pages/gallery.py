@@ -1,19 +1,28 @@
-"""Gallery: the pictures that runs keep, layers down and models across."""
+"""Gallery: the pictures that runs keep, layers down and models across; wide ones under each other."""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.dashboard.address import Gallery
+from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
-from clipstudy.dashboard.tables import family_of, layer_name
+from clipstudy.dashboard.tables import Board, family_of, layer_name
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
 
 KIND = Gallery
 TITLE = "Gallery"
+#: How many times as wide as high a picture is that gets a line of its own.
+STRIP = 2.0
+#: (layer, family) → the pictures of its runs.
+Cells = Mapping[tuple[int, str], Sequence[tuple[Result, str]]]
 
 
 def controls(place: Gallery, desk: Desk) -> list[Control]:
@@ -45,6 +54,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
         return Shown("MLflow does not answer", parts.nothing(TITLE, error.message))
     if not runs:
         said = "No run of this study keeps a picture. Feature visualisations, attention maps and reconstructions do."
+        said = f"{gone}." if (gone := desk.records.tracking.gone()) else said
         return Shown("No pictures", parts.nothing(TITLE, said))
     there = {family_of(run) for run in runs}
     wanted = there & set(place.model) or there
@@ -58,28 +68,24 @@ def body(place: Gallery, desk: Desk) -> Shown:
         *parts.unknown("layer", place.layer, map(str, depths)),
         *parts.unknown("picture", [place.picture], names),
     ]
-    titles, inks = parts.titled(board), desk.records.inks()
-    head = [html.Th("layer"), *(html.Th([parts.swatch(inks[f]), titles[f]]) for f in families)]
-    lines, count = [], 0
-    for layer in kept:
-        cells = []
-        for family in families:
-            here = [run for run in runs if run.layer == layer and family_of(run) == family]
-            shown = [_picture(run, name, titles[family]) for run in here for name in _of(run, place, names, desk)]
-            count += len(shown)
-            cells.append(html.Td(shown or "—"))
-        label = layer_name(layer, runs[0].tags.get("modality", "image"))
-        lines.append(html.Tr([html.Th(label, scope="row"), *cells]))
-    table = html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)])
+    name = _name(place, names)
+    kinds = [name] if name else names
+    here: dict[tuple[int, str], list[tuple[Result, str]]] = defaultdict(list)
+    for run in runs:
+        here[run.layer, family_of(run)] += [(run, n) for n in desk.records.pictures(run.run_id) if n in kinds]
+    shown = {(layer, family): here[layer, family] for layer in kept for family in families}
+    count = sum(map(len, shown.values()))
+    draw = _strips if _are_strips(shown, desk) else _grid
     title = tasks[runs[0].task]
+    what = f"{kinds[0]} of every run. " if len(kinds) == 1 else ""
     return Shown(
         f"{title}: {count} pictures",
         [
             *parts.complaints(wrong),
             *parts.callout(runs[0].tags.get("note", "")),
             html.H2(title),
-            html.P("A picture opens in its full size."),
-            html.Div(table, className="wide gallery"),
+            html.P(f"{what}A picture opens in its full size."),
+            html.Div(draw(shown, board, desk.records.inks(), len(kinds) > 1), className="wide gallery"),
         ],
     )
 
@@ -109,9 +115,53 @@ def _name(place: Gallery, names: list[str]) -> str | None:
     return place.picture if place.picture in names else None
 
 
-def _of(run: Result, place: Gallery, names: list[str], desk: Desk) -> list[str]:
-    return [name for name in desk.records.pictures(run.run_id) if _name(place, names) in (None, name)]
+def _are_strips(shown: Cells, desk: Desk) -> bool:
+    """Are the pictures so much wider than high that beside each other nothing could be made out on them? Pictures of
+    one task are alike, so the first one tells."""
+    first = next((pair for pairs in shown.values() for pair in pairs), None)
+    size = desk.records.size(first[0].run_id, first[1]) if first else None
+    return size is not None and size[0] > STRIP * size[1]
 
 
-def _picture(run: Result, name: str, title: str) -> Component:
-    return html.Figure([parts.picture(run, name, title), html.Figcaption(name)])
+def _grid(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> Component:
+    """Layers down, models across."""
+    layers, families = (list(dict.fromkeys(keys)) for keys in zip(*shown, strict=True))
+    titles = parts.titled(board)
+    head = [html.Th("layer"), *(html.Th([parts.swatch(inks[f]), titles[f]]) for f in families)]
+    lines = [
+        html.Tr(
+            [
+                html.Th(_layer(layer, board), scope="row"),
+                *(html.Td(_pictures(shown[layer, f], titles[f], named)) for f in families),
+            ]
+        )
+        for layer in layers
+    ]
+    return html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)])
+
+
+def _strips(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> Component:
+    """Layers down, and in each of them the models down: every picture has the whole width."""
+    titles = parts.titled(board)
+    lines = []
+    for layer in dict.fromkeys(layer for layer, _ in shown):
+        there = [(family, pairs) for (k, family), pairs in shown.items() if k == layer and pairs]
+        for at, (family, pairs) in enumerate(there):
+            first = [html.Th(_layer(layer, board), scope="rowgroup", rowSpan=len(there))] if at == 0 else []
+            name = html.Th([parts.swatch(inks[family]), titles[family]], scope="row")
+            lines.append(html.Tr([*first, name, html.Td(_pictures(pairs, titles[family], named))]))
+    head = html.Tr([html.Th("layer"), html.Th("model"), html.Th()])
+    return html.Table([html.Thead(head), html.Tbody(lines)], className="strips")
+
+
+def _layer(layer: int, board: Board) -> str:
+    return layer_name(layer, next(r.tags.get("modality", "image") for r in board.results if r.layer == layer))
+
+
+def _pictures(pairs: Sequence[tuple[Result, str]], title: str, named: bool) -> Any:
+    return [_picture(run, name, title, named) for run, name in pairs] or "—"
+
+
+def _picture(run: Result, name: str, title: str, named: bool) -> Component:
+    captions = [html.Figcaption(name)] if named else []
+    return html.Figure([parts.picture(run, name, title), *captions])

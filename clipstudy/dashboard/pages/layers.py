@@ -3,7 +3,7 @@ else the panel draws: heat maps, a table, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -135,9 +135,9 @@ def file(place: Layers, desk: Desk, ending: str) -> tuple[str, str, str] | None:
     return f"{named}.{ending}", writer.mime, writer.write(view)
 
 
-def metrics(board: Board, tasks: Container[str]) -> list[str]:
+def metrics(board: Board, tasks: Iterable[str]) -> list[str]:
     """What the runs of these tasks measured, the arms of a task after its headline."""
-    names = {name for r in board.results if r.task in tasks for name in r.metrics if not name.startswith(ASIDE)}
+    names = {name for task in tasks for name in board.metrics.get(task, ()) if not name.startswith(ASIDE)}
     return sorted((n for n in names if "/baseline/" not in n), key=lambda name: (name.count("/"), name))
 
 

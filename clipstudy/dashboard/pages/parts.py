@@ -160,6 +160,10 @@ def notes(said: Sequence[str]) -> list[Component]:
     return [html.Details([html.Summary(head), html.Ul([html.Li(text) for text in said])], open=len(said) <= 3)]
 
 
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def callout(text: str) -> list[Component]:
     return [html.P(text, className="callout", role="note")] if text else []
 

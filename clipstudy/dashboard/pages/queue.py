@@ -33,7 +33,7 @@ LIVE = (Status.RUNNING, Status.QUEUED, Status.COMPUTED, Status.FAILED)
 def controls(place: Queue, desk: Desk) -> list[Control]:
     if desk.engine is None:
         return []
-    studies = sorted({study for study, _, _ in jobs.names(desk.engine)})
+    studies = _studies(desk, desk.engine)
     several = [Control("study", "Study", parts.options(studies), place.study or None, hint="all")]
     statuses = [str(status) for status in Status]
     chosen = [status for status in statuses if status in _statuses(place)]
@@ -82,11 +82,10 @@ def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
 
 
 def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
-    selection = Selection(study=place.study or None)
+    selection = Selection(study=desk.records.study or place.study or None)
     counts = jobs.counts(engine, selection)
-    studies = {study for study, _, _ in jobs.names(engine)}
     wrong = [
-        *parts.unknown("study", [place.study], studies),
+        *parts.unknown("study", [place.study], _studies(desk, engine)),
         *parts.unknown("status", place.status, map(str, Status)),
     ]
     if not counts:
@@ -96,7 +95,7 @@ def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
     for by_status in counts.values():
         totals.update(by_status)
     rows = jobs.rows(engine, selection, _statuses(place), limit=MOST + 1)
-    said = _summary(totals, jobs.throughput(engine, selection), outbox.pending(engine))
+    said = _summary(totals, jobs.throughput(engine, selection), outbox.pending(engine, selection.study))
     return Shown(
         said,
         [
@@ -106,11 +105,10 @@ def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
             *_log(place, desk, engine),
             *_failures(place, jobs.rows(engine, selection, [Status.FAILED])),
             html.H3("Workers"),
-            _workers(engine),
+            _workers(engine, jobs.rows(engine, selection, [Status.RUNNING])),
             html.H3("Cells"),
             *([html.P(f"The first {MOST:,}.")] if len(rows) > MOST else []),
-            *(_buttons() if desk.allow_actions else []),
-            _grid(rows[:MOST], desk.allow_actions),
+            *(_cells(rows[:MOST], desk.allow_actions) if rows else [html.P(f"None is {_listed(_statuses(place))}.")]),
             html.H3("By model and task"),
             _counts(counts, totals),
         ],
@@ -119,6 +117,16 @@ def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
 
 def _statuses(place: Queue) -> list[Status]:
     return [status for status in Status if status in place.status] or list(LIVE)
+
+
+def _studies(desk: Desk, engine: Engine) -> list[str]:
+    """The studies that have cells; of a dashboard on one study only this."""
+    return sorted({study for study, _, _ in jobs.names(engine) if desk.records.study in (None, study)})
+
+
+def _listed(statuses: list[Status]) -> str:
+    *others, last = map(str, statuses)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _summary(totals: Counter[Status], pace: jobs.Throughput, waiting: int) -> str:
@@ -130,14 +138,21 @@ def _summary(totals: Counter[Status], pace: jobs.Throughput, waiting: int) -> st
     return text + (f"; {waiting} attempts wait for MLflow" if waiting else "")
 
 
-def _workers(engine: Engine) -> Component:
+def _workers(engine: Engine, running: Iterable[Job]) -> Component:
     found = jobs.workers(engine)
+    # A worker says at its next beat what it is at; its rows know at once.
+    at = {job.worker: f"{job.model} · {job.task}" for job in running}
     if not found:
         return html.P(["No worker is at work. Type: ", html.Code("clipstudy worker")])
     lines = [
         (
             w.name,
-            [(w.host, False), (w.device, False), (w.batch or "idle", False), (f"{duration(w.age or 0)} ago", False)],
+            [
+                (w.host, False),
+                (w.device, False),
+                (w.batch or at.get(w.name, "idle"), False),
+                (f"{duration(w.age or 0)} ago", False),
+            ],
         )
         for w in found
     ]
@@ -177,6 +192,11 @@ def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
     return [html.H3(title), html.P(close), html.Pre(said, className="log", tabIndex="0")]
 
 
+def _cells(rows: list[Job], choose: bool) -> list[Component]:
+    """The cells, and what may be done to them."""
+    return [*(_buttons() if choose else []), _grid(rows, choose)]
+
+
 def _buttons() -> list[Component]:
     return [
         html.Div(
@@ -190,7 +210,8 @@ def _buttons() -> list[Component]:
 
 
 def _grid(rows: list[Job], choose: bool) -> Component:
-    names = ("id", "study", "model", "task", "layer", "status", "attempt", "worker", "error")
+    several = len({job.study for job in rows}) > 1
+    names = ("id", *(["study"] * several), "model", "task", "layer", "status", "attempt", "worker", "error")
     shown = [
         {
             "key": str(job.id),

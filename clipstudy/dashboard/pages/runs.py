@@ -32,7 +32,10 @@ COLUMNS = {
 NUMBERS = ("layer", "value", "low", "high")
 #: As many places as an interval is worth; MLflow has the others.
 FOUR_PLACES = "params.value == null ? '—' : d3.format('.4f')(params.value)"
-LINK = {"cellRenderer": "RunLink", "filter": False, "tooltipField": None, "width": 90, "pinned": "right"}
+WHOLE = "params.value < 0 ? 'whole' : params.value"
+#: Pixels; what is cut short is told in full by its tooltip.
+NARROW = {"value": 96, "low": 92, "high": 96, "layer": 92, "metric": 120}
+LINK = {"cellRenderer": "RunLink", "filter": False, "tooltipField": None, "width": 84, "pinned": "right"}
 
 
 def controls(place: Runs, desk: Desk) -> list[Control]:
@@ -64,9 +67,9 @@ def body(place: Runs, desk: Desk) -> Shown:
             "field": name,
             "headerName": title,
             "tooltipField": name,
-            "width": min(260, parts.wide(max(len(title), *(len(str(row[name])) for row in rows)))),
+            "width": min(NARROW.get(name, 190), parts.wide(max(len(title), *(len(str(row[name])) for row in rows)))),
             **({"type": "numericColumn", "filter": "agNumberColumnFilter"} if name in NUMBERS else {}),
-            **({"valueFormatter": {"function": FOUR_PLACES}, "width": 105} if name in NUMBERS[1:] else {}),
+            **({"valueFormatter": {"function": FOUR_PLACES if name != "layer" else WHOLE}} if name in NUMBERS else {}),
             **(LINK if name == "run" else {}),
         }
         for name, title in COLUMNS.items()
@@ -126,7 +129,7 @@ def _comparison(place: Runs, desk: Desk) -> list[Component]:
     study = desk.study(place)
     return [
         html.H2(sheet.title),
-        html.P(f"{sheet.said}."),
+        html.P(parts.sentence(sheet.said)),
         html.P(
             [
                 dcc.Link("their charts", href=address.href(Layers(study=study, model=(first, second)))),

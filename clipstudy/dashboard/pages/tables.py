@@ -77,7 +77,7 @@ def body(place: Tables, desk: Desk) -> Shown:
             *parts.complaints(wrong),
             *parts.callout(sheet.note),
             html.H2(sheet.title),
-            html.P(f"{sheet.said}."),
+            html.P(parts.sentence(sheet.said)),
             parts.taken(
                 "/take/tables",
                 "this table",
