@@ -17,7 +17,7 @@ from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
 from clipstudy.outcome import Artifact, Outcome
-from clipstudy.progress import Progress, duration
+from clipstudy.progress import Progress, counted, duration
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
 from clipstudy.tasks.task import Bench
@@ -62,7 +62,7 @@ class Attempt:
     ) -> None:
         self.engine, self.batch, self.heartbeat, self.progress, self.tally = engine, batch, heartbeat, progress, tally
         self.patience = patience
-        self.title = f"{batch.group.model.name} · {batch.group.task.name} · {len(batch.jobs)} layers"
+        self.title = f"{batch.group.model.name} · {batch.group.task.name} · {counted(len(batch.jobs), 'layer')}"
         self.left = {job.layer: job for job in batch.jobs}
 
     def compute(self, shelf: run.Shelf, store: Store | None, bench: Bench) -> None:
@@ -82,7 +82,7 @@ class Attempt:
                 for layer, one in found:
                     if isinstance(one, Failure):
                         job = self.left[layer]
-                        self.progress.say(f"{name(job)}: {one.error} → {self._end(job, one, text)}")
+                        self.progress.say(f"{name(job)}: {self._end(job, one, text)}")  # what failed is logged already
                     else:
                         ended = started + timedelta(seconds=time.monotonic() - began)
                         try:
@@ -102,7 +102,7 @@ class Attempt:
                 self.heartbeat.drop()
                 if self.left:
                     given = self._ask(lambda: jobs.release(self.engine, tuple(self.left.values())))
-                    log.info("%s: %d cells given back", self.title, given)
+                    log.info("%s: %s given back", self.title, counted(given, "cell"))
 
     def _hand_over(self, job: Job, outcome: Outcome, text: io.StringIO, **times: datetime) -> None:
         whole = replace(
@@ -126,7 +126,7 @@ class Attempt:
         failure = run.failure(error)
         ends = {self._end(job, failure, text) for job in self.left.values()}
         self.left.clear()
-        self.progress.say(f"{self.title}: {failure.error} → {', '.join(sorted(ends))}")
+        self.progress.say(f"{self.title}: {', '.join(sorted(ends))}")
 
     def _end(self, job: Job, failure: Failure, text: io.StringIO) -> Status | str:
         """End an attempt without an outcome; where the job went."""

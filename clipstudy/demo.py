@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,10 +26,11 @@ from clipstudy.errors import ClipstudyError
 from clipstudy.job import SETTLED, Job, Selection, Status, plan
 from clipstudy.pocket import corpora
 from clipstudy.pocket.baskets import Sizes
-from clipstudy.progress import Progress
+from clipstudy.progress import Progress, counted
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, Study, TaskSpec
+from clipstudy.supervisor import Crew, alike
 from clipstudy.tracking import open as open_tracking
 
 if TYPE_CHECKING:
@@ -141,8 +140,8 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             device = pool.submit(_prepare, settings, device, SIZES).result()
         jobs.enqueue(engine, groups)
-        with _workers(settings, device) as workers:
-            _watch(engine, whole, workers, {} if full else budgets(), progress)
+        with _workers(settings, engine, device) as crew:
+            _watch(engine, whole, crew, {} if full else budgets(), progress)
     counts = jobs.counts(engine, Selection(study=STUDY))
     statuses = {status: sum(cell.get(status, 0) for cell in counts.values()) for status in Status}
     return Told(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
@@ -171,30 +170,22 @@ def _there(study: Study) -> None:
 
 
 @contextmanager
-def _workers(settings: Settings, device: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _workers(settings: Settings, engine: Engine, device: str) -> Iterator[Crew]:
     """Workers of this study alone, that end when nothing of it is queued; told to stop where the block is left early.
 
     Without an accelerator one a core is as fast as it gets, with one thread each: so small products gain nothing from
     two threads.
     """
     number = min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
-    words = ["worker", "--drain", "--study", STUDY, "--device", device]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if device == "cpu" else dict(os.environ)
-    workers = []
-    try:
-        for k in range(number):
-            with log_file(settings, k).open("w") as log:
-                workers.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "clipstudy", *words], env=environment, stdout=log, stderr=log
-                    )
-                )
-        yield workers
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
+    posts = alike(number, device, threads=1)
+    with ExitStack() as files:
+        logs = {post.name: files.enter_context(log_file(settings, k).open("w")) for k, post in enumerate(posts)}
+
+        def say(post: str, line: str) -> None:
+            print(line, file=logs[post], flush=True)
+
+        with Crew(posts, engine, ["--drain", "--study", STUDY], say) as crew:
+            yield crew
 
 
 def log_file(settings: Settings, number: int) -> Path:
@@ -204,7 +195,7 @@ def log_file(settings: Settings, number: int) -> Path:
 def _watch(
     engine: Engine,
     study: Study,
-    workers: list[subprocess.Popen[bytes]],
+    crew: Crew,
     budgets: Mapping[str, float],
     progress: Progress,
 ) -> None:
@@ -215,7 +206,7 @@ def _watch(
     progress.batch(study.name)
     spent: set[str] = set()
     while True:
-        ended = [worker.poll() for worker in workers]
+        at_work = crew.tend()
         rows = jobs.rows(engine, Selection(study=study.name))
         now = dialect.now(engine)
         live = [row for row in rows if row.status not in (Status.CANCELLED, Status.SUPERSEDED)]
@@ -226,8 +217,8 @@ def _watch(
                 spent.add(kind)
                 left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
                 if left:
-                    progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {left} cells are left out")
-        if None not in ended:
+                    progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {counted(left, 'cell')} left out")
+        if not at_work:
             break
         time.sleep(LOOK)
     progress.close()

@@ -1,8 +1,55 @@
-"""Which device a worker computes on, and a clear word where it does not exist."""
+"""Which device a worker computes on, which GPUs there are, and a clear word where one does not exist."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
 from clipstudy.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as torch numbers it in this process. Memory in bytes."""
+
+    index: int
+    name: str
+    free: int
+    total: int
+
+    @property
+    def visible_as(self) -> str:
+        """What CUDA_VISIBLE_DEVICES says for a process that shall see this one alone."""
+        return visible().get(self.index, str(self.index))
+
+
+def visible() -> dict[int, str]:
+    """torch's numbers → what CUDA_VISIBLE_DEVICES calls them (a number, a UUID); empty where it is not set."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return dict(enumerate(name.strip() for name in listed.split(",") if name.strip()))
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that torch sees, with the memory that is free now.
+
+    Asked in a process of its own: whoever asks torch for a GPU's memory takes some hundred megabytes of it.
+    """
+    asked = [sys.executable, "-m", "clipstudy.device"]
+    done = subprocess.run(asked, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise DeviceError("torch cannot be asked for its GPUs; what it said is above. Type: clipstudy doctor")
+    return tuple(Gpu(**one) for one in json.loads(done.stdout))
+
+
+def _ask() -> tuple[Gpu, ...]:
+    import torch
+
+    return tuple(
+        Gpu(i, torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)) for i in range(torch.cuda.device_count())
+    )
 
 
 def find(asked: str) -> str:
@@ -37,6 +84,13 @@ def described(device: str) -> str:
     return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device
 
 
+def registered(device: str) -> str:
+    """The device as the list of workers shows it: of several processes that each see one GPU, every one is cuda:0."""
+    kind, _, number = device.partition(":")
+    outside = visible().get(int(number)) if kind == "cuda" and number.isdecimal() else None
+    return device if outside in (None, number) else f"{device} (GPU {outside})"
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Did the device or the machine run out of memory? Libraries say so in their own ways."""
     import torch
@@ -47,3 +101,7 @@ def out_of_memory(error: BaseException) -> bool:
         or "out of memory" in text
         or "can't allocate memory" in text
     )
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(gpu) for gpu in _ask()]))

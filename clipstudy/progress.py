@@ -66,6 +66,11 @@ def paced(what: str, done: int, of: int, seconds: float) -> str:
     return text + (f", {duration((of - done) / rate)} left" if rate and done < of else f" in {duration(seconds)}")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 cell``, ``1,200 cells``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
     whole = round(seconds)

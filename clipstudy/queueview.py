@@ -10,7 +10,11 @@ from clipstudy.progress import duration
 from clipstudy.queue import jobs, outbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console, ConsoleOptions
     from rich.console import Group as Renderable
+    from rich.table import Table
     from sqlalchemy import Engine
 
 Counts = dict[tuple[str, str, str], dict[Status, int]]  #: (study, model, task) -> how many in each status
@@ -51,7 +55,7 @@ def page(engine: Engine, selection: Selection, *, rows: bool = False) -> Rendera
     if not counts:
         nothing = "Nothing is enqueued. Type: clipstudy enqueue --all"
         return Lines(Text(nothing if selection == Selection() else "No such cell is among the newest settings."))
-    parts.append(_rows(jobs.rows(engine, selection)) if rows else _counts(counts))
+    parts.append(_rows(jobs.rows(engine, selection)) if rows else _Counts(counts))
     parts.append(Text(_summary(_totals(counts), jobs.throughput(engine, selection), outbox.pending(engine))))
     parts.extend(_workers(engine))
     parts.extend(_failures(jobs.rows(engine, selection, statuses=[Status.FAILED])))
@@ -91,20 +95,44 @@ def _summary(totals: dict[Status, int], pace: jobs.Throughput, waiting: int) -> 
     return text + (f"; {waiting} attempts of the whole table wait for MLflow" if waiting else "")
 
 
-def _counts(counts: Counts) -> Any:
-    from rich.table import Table
+class _Counts:
+    """A line a (model, task); where that is wider than the screen, a line a task under its model's."""
 
-    totals = _totals(counts)
-    columns = [*ALWAYS, *(s for s in SOMETIMES if totals.get(s))]
-    table = Table(box=None, header_style="bold")
-    skip = len({study for study, _, _ in counts}) < 2  # one study needs no column
-    for name in ("study", "model", "task")[skip:]:
-        table.add_column(name, overflow="fold")
-    for status in columns:
-        table.add_column(str(status), justify="right")
-    for cell, by_status in counts.items():
-        table.add_row(*cell[skip:], *(str(by_status[s]) if by_status.get(s) else "·" for s in columns))
-    return table
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        totals = _totals(counts)
+        self.columns = [*ALWAYS, *(s for s in SOMETIMES if totals.get(s))]
+        self.skip = len({study for study, _, _ in counts}) < 2  # one study needs no column
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        wide = self._table(*("study", "model", "task")[self.skip :])
+        for cell, by_status in self.counts.items():
+            wide.add_row(*cell[self.skip :], *self._numbers(by_status))
+        fits = console.measure(wide, options=options.update(max_width=10_000)).maximum <= options.max_width
+        yield wide if fits else self._narrow()
+
+    def _narrow(self) -> Table:
+        table = self._table("task")
+        above: tuple[str, ...] = ()
+        for (study, model, task), by_status in self.counts.items():
+            if (study, model) != above:
+                above = study, model
+                table.add_row(" · ".join(above[self.skip :]), style="bold")
+            table.add_row(f"  {task}", *self._numbers(by_status))
+        return table
+
+    def _table(self, *names: str) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for status in self.columns:
+            table.add_column(str(status), justify="right")
+        return table
+
+    def _numbers(self, by_status: Mapping[Status, int]) -> list[str]:
+        return [str(by_status[s]) if by_status.get(s) else "·" for s in self.columns]
 
 
 def _rows(found: list[Job]) -> Any:

@@ -41,7 +41,10 @@ def find(name: str | None, home: Path) -> Path:
     if name in shipped:
         return shipped[name]
     there = [*shipped, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")]
-    raise StudyError(f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE.")
+    raise StudyError(
+        f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE. "
+        "To see a study at work first, with nothing declared: clipstudy demo"
+    )
 
 
 def load(path: Path) -> Study:

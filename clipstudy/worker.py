@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from clipstudy import recorder, run
 from clipstudy.attempt import Attempt, Tally, name
+from clipstudy.device import registered
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Status
@@ -62,7 +63,7 @@ class Worker:
         self.shelf = run.Shelf(device)
         self.stop = threading.Event()  #: asked to leave
         self.enough = threading.Event()  #: asked again: not even a database that is away is waited for
-        here = jobs.WorkerInfo(self.name, socket.gethostname(), os.getpid(), device)
+        here = jobs.WorkerInfo(self.name, socket.gethostname(), os.getpid(), registered(device))
         self.heartbeat = Heartbeat(engine, here, habits.lease)
         #: After a lease's length what is held is no longer ours anyway.
         self.patience = Patience(habits.lease, self.enough)

@@ -27,3 +27,14 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"no real rows at {REAL}: set CLIPSTUDY_REAL_DATA")
     monkeypatch.setenv("CLIPSTUDY_REAL_DATA", str(REAL))
     return REAL
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with tables and nothing in them: its hundred migrations are run once, not in every test."""
+    from clipstudy.tracking import store
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with store._quiet():
+        store._make(file)
+    return file

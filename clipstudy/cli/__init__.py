@@ -1,17 +1,19 @@
 """The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
 
-``work``, ``fetching``, ``jobs``, ``results``, ``judging`` and ``pocket`` hold the commands. What they share:
-``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings point to),
-``screen`` (tables, the log).
+``work``, ``fetching``, ``jobs``, ``health``, ``results``, ``judging`` and ``pocket`` hold the commands. What they
+share: ``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings
+point to), ``screen`` (tables, the log).
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from clipstudy.cli import dashboard, fetching, jobs, judging, pocket, results, work
+from clipstudy import __version__
+from clipstudy.cli import dashboard, fetching, health, jobs, judging, pocket, results, work
 from clipstudy.errors import ClipstudyError
 from clipstudy.settings import redact
 
@@ -41,6 +43,7 @@ COMMANDS = (
     jobs.retry,
     jobs.rerun,
     jobs.prioritise,
+    health.doctor,
     results.report,
     results.results,
     judging.claims,
@@ -50,6 +53,23 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clipstudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version, and nothing else.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 app.add_typer(pocket.group)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ from clipstudy.cli.options import All, Json, Layers, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from clipstudy.job import Job
 
 
 def status(
@@ -72,7 +78,7 @@ def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status -
     one = jobs.get(engine, job)
     text = recorder.log_of(engine, open_tracking(settings), one)
     if text is None:
-        raise ClipstudyError(f"job {job} is {one.status} and has no log yet. See: clipstudy show {job}")
+        raise ClipstudyError(f"job {job} is {one.status} and {_no_log(one)}")
     typer.echo(text, nl=False)
 
 
@@ -84,7 +90,9 @@ def cancel(
 
     selection = selecting.selection(model, task, layer, everything, "cancel", study)
     engine = stores.engine(Settings.read())
-    typer.echo(f"{jobs.cancel(engine, selecting.existing(engine, selection))} cells cancelled")
+    _changed(
+        engine, selection, jobs.cancel(engine, selecting.existing(engine, selection)), "cancelled", "queued or running"
+    )
 
 
 def retry(
@@ -104,7 +112,9 @@ def retry(
     failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
-    typer.echo(f"{number} cells queued again")
+    wanted = [("failed", failed or lost), ("cancelled", cancelled)]
+    meant = " or ".join(word for word, asked in wanted if asked) + " (their worker lost)" * (lost and not failed)
+    _changed(engine, selection, number, "queued again", meant)
 
 
 def rerun(
@@ -120,7 +130,8 @@ def rerun(
     engine = stores.engine(Settings.read())
     number = jobs.rerun(engine, selecting.existing(engine, selection))
     left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
-    typer.echo(f"{number} cells queued again" + (f"; {left} are not done yet: later, type it once more" * bool(left)))
+    later = f"; {left} not done yet: later, type it once more" * bool(left)
+    _changed(engine, selection, number, "queued again", "done or failed", later)
 
 
 def prioritise(
@@ -136,4 +147,28 @@ def prioritise(
 
     selection = selecting.selection(model, task, layer, everything, "prioritise", study)
     engine = stores.engine(Settings.read())
-    typer.echo(f"{jobs.set_priority(engine, selecting.existing(engine, selection), priority)} cells changed")
+    number = jobs.set_priority(engine, selecting.existing(engine, selection), priority)
+    _changed(engine, selection, number, "changed", "queued or running")
+
+
+def _changed(engine: Engine, selection: Selection, number: int, done: str, of: str, more: str = "") -> None:
+    """How many cells a verb changed; where none, why: it is about cells that are ``of``, and those meant are not."""
+    from clipstudy.progress import counted
+    from clipstudy.queue import jobs
+
+    why = ""
+    if not number:
+        found: Counter[Status] = Counter()
+        for by_status in jobs.counts(engine, selection, newest_only=False).values():
+            found.update(by_status)
+        there = ", ".join(f"{count:,} {status}" for status, count in found.items()) or "none"
+        why = f": none is {of}. What is there: {there}"
+    typer.echo(f"{counted(number, 'cell')} {done}{why}{more}")
+
+
+def _no_log(job: Job) -> str:
+    if job.status is Status.CANCELLED:
+        return "kept no log: only an attempt that ends has one. To run it: clipstudy retry --cancelled"
+    if job.status is Status.SUPERSEDED:
+        return "has no log: its settings were changed before it ran. See: clipstudy status"
+    return f"has no log yet. See: clipstudy show {job.id}"

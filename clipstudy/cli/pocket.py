@@ -26,7 +26,7 @@ def demo(
     """The whole study in minutes, with no network, on miniature models: see what you will get."""
     from clipstudy import demo as demonstration
     from clipstudy import progress as progresses
-    from clipstudy.progress import duration
+    from clipstudy.progress import counted, duration
 
     settings = Settings.read()
     progress = progresses.for_stream()
@@ -51,16 +51,20 @@ def demo(
     typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")
     typer.echo(f"{tables.note_of(shown.results)}\n")
     if told.computed:
-        typer.echo(f"{told.computed:,} cells computed in {duration(told.seconds)}; {told.done:,} are done.")
+        typer.echo(f"{counted(told.computed, 'cell')} computed in {duration(told.seconds)}; {told.done:,} are done.")
     else:
         typer.echo(f"Nothing to do: {told.done:,} cells are done already.")
     if told.left_out:
-        typer.echo(f"{told.left_out:,} cells found no room in the budget of time. To run them: clipstudy demo --full")
+        typer.echo(
+            f"{counted(told.left_out, 'cell')} found no room in the budget of time. To run them: clipstudy demo --full"
+        )
     typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
     typer.echo("       clipstudy ui                       every run in MLflow")
     typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
     if told.failed:
-        raise ClipstudyError(f"{told.failed} cells failed. See: clipstudy status --study {demonstration.STUDY}")
+        raise ClipstudyError(
+            f"{counted(told.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"
+        )
 
 
 @group.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,11 @@ from clipstudy.cli.options import All, Json, Layers, Models, Study, StudyOption,
 from clipstudy.errors import ClipstudyError, StudyError
 from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from clipstudy.supervisor import Post
 
 
 def init() -> None:
@@ -39,6 +44,7 @@ def enqueue(
     """Put a study's cells into the job table. Doing it twice gives nothing new; a changed table gives new cells."""
     from clipstudy import tasksfile
     from clipstudy.job import keys, plan
+    from clipstudy.progress import counted
     from clipstudy.queue import jobs
 
     settings = Settings.read()
@@ -67,7 +73,7 @@ def enqueue(
     present = ", ".join(f"{n:,} {status}" for status, n in told.present.items() if n)
     verb = "would be new" if dry_run else "new"
     typer.echo(
-        f"{found.name}: {len(keys(groups)):,} cells in {len(groups)} groups: {told.new:,} {verb}"
+        f"{found.name}: {counted(len(keys(groups)), 'cell')} in {counted(len(groups), 'group')}: {told.new:,} {verb}"
         + (f", {told.revived:,} revived" if told.revived else "")
         + (f", {told.superseded:,} older ones superseded" if told.superseded else "")
         + (f"; already here: {present}" if present else "")
@@ -82,7 +88,11 @@ def enqueue(
 
 
 def worker(
-    gpu: Annotated[str | None, typer.Option("--gpu", help="The GPU's number: 0 is cuda:0.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="A GPU's number: 0 is cuda:0. Of 0,1 or all: one worker each.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="So many workers on the device, a process each.")] = None,
+    min_memory: Annotated[float, typer.Option(min=0, help="GB that must be free on each of several GPUs.")] = 2,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda:N or mps. [default: CLIPSTUDY_DEVICE, auto]")
     ] = None,
@@ -97,16 +107,18 @@ def worker(
 ) -> None:
     """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued.
 
+    --gpu 0,1 (or all) and --workers start a process each, keep them at work, and pass a word to stop on to all of them.
     With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed.
     """
     from clipstudy import device as devices
     from clipstudy import progress as progresses
-    from clipstudy import worker as workers
+    from clipstudy import supervisor
+    from clipstudy import worker as one_worker
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
-    if gpu is not None and device is not None:
-        raise typer.BadParameter("name --gpu or --device, not both")
+    if gpu is not None and (device is not None or workers is not None):
+        raise typer.BadParameter("name --gpu alone, or --device and --workers")
     settings = Settings.read()
     engine = stores.engine(settings)
     only = selecting.study_name(study)
@@ -114,25 +126,59 @@ def worker(
         if drain:
             raise ClipstudyError(f"The job table has {missing}")
         typer.echo(f"the job table has {missing}", err=True)  # it may come while the worker waits
+    if workers is not None or (gpu is not None and not gpu.isdecimal()):
+        words = [*["--drain"] * drain, *["--verbose"] * verbose, "--lease", str(lease)]
+        words += ["--study", study] if study else []
+        words += ["--layers-per-batch", str(layers_per_batch)] if layers_per_batch else []
+        if workers is not None:
+            posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
+        else:
+            posts = _gpu_posts(str(gpu), min_memory)
+            words += ["--threads", str(threads)] if threads else []
+        raise typer.Exit(_supervise(engine, posts, words))
     place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
     _threads(threads)
     progress = progresses.for_stream()
     screen.log(verbose, progress)
-    habits = workers.Habits(drain, only, layers_per_batch, lease)
-    one = workers.Worker(engine, open_tracking(settings), stores.features(settings), place, habits, progress)
-    workers.obey_signals(one)
+    habits = one_worker.Habits(drain, only, layers_per_batch, lease)
+    one = one_worker.Worker(engine, open_tracking(settings), stores.features(settings), place, habits, progress)
+    one_worker.obey_signals(one)
     typer.echo(f"{one.name} on {devices.described(place)}, {redact(settings.database)}", err=True)
     did = one.work()
     share = f"; {did.keeping / did.busy:.1%} of the time went to the queue and MLflow" if did.computed else ""
-    again = f", {did.again} attempts failed and are tried again" if did.again else ""
+    again = f", {progresses.counted(did.again, 'attempt')} failed, to be tried again" if did.again else ""
     failed = f"{did.failed} failed (see: clipstudy status)" if did.failed else "0 failed"
-    typer.echo(f"{did.computed} cells computed, {failed}{again}, {did.recorded} recorded{share}", err=True)
+    typer.echo(
+        f"{progresses.counted(did.computed, 'cell')} computed, {failed}{again}, {did.recorded} recorded{share}",
+        err=True,
+    )
     if one.stop.is_set():
         typer.echo("what was not done is queued again; to go on: clipstudy worker", err=True)
     elif not jobs.names(engine):
         typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
     if drain and (did.failed or did.waiting):
         raise typer.Exit(1)
+
+
+def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
+    from clipstudy import device as devices
+    from clipstudy import supervisor
+    from clipstudy.errors import DeviceError
+
+    posts, left_out = supervisor.on_gpus(supervisor.chosen(asked, devices.gpus()), int(min_memory * 2**30))
+    for line in left_out:
+        typer.echo(line, err=True)
+    if not posts:
+        raise DeviceError("No GPU has enough memory free. Free some, or say how little will do: --min-memory 0.5")
+    return posts
+
+
+def _supervise(engine: Engine, posts: list[Post], words: list[str]) -> int:
+    from clipstudy import supervisor
+
+    crew = supervisor.Crew(posts, engine, words, lambda post, line: typer.echo(f"[{post}] {line}", err=True))
+    supervisor.obey_signals(crew)
+    return crew.work()
 
 
 def run(

@@ -212,6 +212,28 @@ def disown(engine: Engine, worker: str, keep: Sequence[Job] = ()) -> int:
     return _put_back(engine, [others])
 
 
+def bury(engine: Engine, worker: str) -> list[Job]:
+    """``worker`` is known to be dead: what it held is lost now, not when its lease runs out. Returns those rows, as
+    :func:`requeue_expired` does.
+
+    Only for whoever saw it end (its parent process); a worker that is merely silent keeps its lease.
+    """
+    with writing(engine) as connection:
+        move(
+            connection,
+            [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker],
+            {"leased_at": clock(), "lease_until": clock()},
+        )
+    return [job for job in requeue_expired(engine) if job.worker == worker]
+
+
+def handed_over(engine: Engine, worker: str) -> bool:
+    """Whether any row has its outcome from ``worker``."""
+    query = select(jobs.c.id).where(jobs.c.worker == worker, is_(jobs.c.status, Status.COMPUTED, Status.DONE)).limit(1)
+    with reading(engine) as connection:
+        return connection.scalar(query) is not None
+
+
 def _put_back(engine: Engine, selections: Sequence[list[ColumnElement[bool]]]) -> int:
     count = 0
     for where in selections:

@@ -1,6 +1,6 @@
 """The queue's face: every verb about rows, whichever room does it."""
 
-from clipstudy.queue.claims import beat, claim, disown, fail, release, requeue_expired
+from clipstudy.queue.claims import beat, bury, claim, disown, fail, handed_over, release, requeue_expired
 from clipstudy.queue.enqueue import Enqueued, enqueue
 from clipstudy.queue.status import Throughput, counts, get, group_of, names, pin, rows, throughput, totals
 from clipstudy.queue.verbs import cancel, rerun, retry, set_priority
@@ -12,6 +12,7 @@ __all__ = [
     "WorkerInfo",
     "beat",
     "beat_worker",
+    "bury",
     "cancel",
     "claim",
     "counts",
@@ -22,6 +23,7 @@ __all__ = [
     "forget_silent",
     "get",
     "group_of",
+    "handed_over",
     "names",
     "pin",
     "register",

@@ -38,7 +38,7 @@ def retry(
         (cancelled, is_(jobs.c.status, Status.CANCELLED)),
     ]
     where = or_(false(), *(condition for asked, condition in which if asked))
-    return _again(engine, selection, where)
+    return again(engine, selection, where)
 
 
 def rerun(engine: Engine, selection: Selection) -> int:
@@ -48,7 +48,7 @@ def rerun(engine: Engine, selection: Selection) -> int:
     A group of which nothing is left that is done, computed or running begins anew, with the checkpoint and the data of
     today: the way on where they changed.
     """
-    return _again(engine, selection, is_(jobs.c.status, Status.DONE, Status.FAILED))
+    return again(engine, selection, is_(jobs.c.status, Status.DONE, Status.FAILED))
 
 
 def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
@@ -67,7 +67,7 @@ def _apply(engine: Engine, selection: Selection, where: ColumnElement[bool], val
         return len(move(connection, [where, *chosen(connection, selection, newest_only=False)], values))
 
 
-def _again(engine: Engine, selection: Selection, where: ColumnElement[bool]) -> int:
+def again(engine: Engine, selection: Selection, where: ColumnElement[bool]) -> int:
     """Queue rows of the newest settings; a group of theirs that has nothing to show begins anew."""
     with writing(engine) as connection:
         serialise(connection, "enqueue")

@@ -138,17 +138,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with tables and nothing in them: its hundred migrations are run once, not in every test."""
-    from clipstudy.tracking import store
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with store._quiet():
-        store._make(file)
-    return file
-
-
 @pytest.fixture
 def place(tmp_path: Path, material: Path, empty_mlflow: Path) -> Iterator[Place]:
     """A fresh folder with the small study, on the embedded default."""

@@ -64,12 +64,13 @@ def test_a_draining_worker_says_that_cells_failed_and_retry_takes_them_up(place:
     (place.folder / "order.txt").write_text(rows + "te up\n")
     typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
     said = typed("worker", "--drain", "--device", "cpu", code=1)
-    assert "1 failed (see: clipstudy status)" in said.err
+    assert "1 failed (see: clipstudy status)" in said.err and said.err.count("found 1 columns") == 1
     (place.folder / "order.txt").write_text(rows)
-    assert typed("retry", "--lost").out == "0 cells queued again\n"
-    assert typed("retry").out == "1 cells queued again\n"
+    why = "none is failed (their worker lost). What is there: 1 failed"
+    assert typed("retry", "--lost").out == f"0 cells queued again: {why}\n"
+    assert typed("retry").out == "1 cell queued again\n"
     said = typed("worker", "--drain", "--device", "cpu")
-    assert "1 cells computed, 0 failed, 1 recorded" in said.err
+    assert "1 cell computed, 0 failed, 1 recorded" in said.err
     assert totals(typed) == {"done": 1}
 
 
@@ -107,9 +108,11 @@ def test_two_studies_in_one_table(place: Place, typed: Typed) -> None:
     assert typed("prioritise", "3", "--study", "large").out == "6 cells changed\n"
     assert typed("cancel", "--study", "large", "--task", "order").out == "3 cells cancelled\n"
     assert typed("cancel", "--study", "other.toml").out == "3 cells cancelled\n"
-    assert typed("retry", "--cancelled", "--study", "small").out == "0 cells queued again\n"
+    why = "none is cancelled. What is there: 18 queued"
+    assert typed("retry", "--cancelled", "--study", "small").out == f"0 cells queued again: {why}\n"
     assert typed("retry", "--cancelled", "--study", "large").out == "6 cells queued again\n"
-    assert typed("rerun", "--study", "large").out == "0 cells queued again\n"
+    why = "none is done or failed. What is there: 6 queued"
+    assert typed("rerun", "--study", "large").out == f"0 cells queued again: {why}\n"
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry", "rerun", "prioritise 1", "status", "status --json"])
@@ -207,8 +210,39 @@ def test_lost_means_lost_with_all_too(place: Place, typed: Typed) -> None:
     for job in batch.jobs:
         jobs.fail(engine, job, Failure(FailureKind.CODE, "broke", "", retry=False))
     engine.dispose()
-    assert typed("retry", "--lost", "--all").out == "0 cells queued again\n"
+    assert typed("retry", "--lost", "--all").out.startswith("0 cells queued again: none is failed")
     assert typed("retry", "--all").out == "3 cells queued again\n"
+
+
+def test_a_cancelled_cell_says_why_it_has_no_log(typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    typed("cancel", "--all")
+    said = typed("logs", "1", code=2).err
+    assert "job 1 is cancelled and kept no log" in said and "clipstudy retry --cancelled" in said
+    assert "status      cancelled" in typed("show", "1").out
+
+
+def test_without_a_study_file_the_demo_is_offered(place: Place, typed: Typed) -> None:
+    (place.folder / "tasks.toml").unlink()
+    said = typed("enqueue", "--all", code=2).err
+    assert "no study file" in said and "pocket" in said and "clipstudy demo" in said
+
+
+def test_version(typed: Typed) -> None:
+    from clipstudy import __version__
+
+    assert typed("--version").out == f"clipstudy {__version__}\n"
+
+
+def test_status_on_a_narrow_screen(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names stay in one piece, whatever is counted."""
+    typed("enqueue", "--all")
+    typed("cancel", "--layer", "0")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert sum(line.split()[:2] == ["bert-untrained-1", "phrases"] for line in typed("status").out.splitlines()) == 1
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = [line.rstrip() for line in typed("status").out.splitlines()]
+    assert " bert-untrained-1" in lines and sum(line.split()[:1] == ["phrases"] for line in lines) == 3
 
 
 def test_the_pocket_world(typed: Typed) -> None:

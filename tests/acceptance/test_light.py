@@ -75,9 +75,10 @@ from clipstudy.pocket.baskets import Sizes
 from clipstudy.settings import Settings
 
 @contextmanager
-def workers(settings, device):
+def workers(settings, engine, device):
     print("HEAVY:", *sorted({"torch", "mlflow", "sklearn", "pandas", "plotly", "dash"} & set(sys.modules)))
-    yield []
+    with demo.Crew([], engine, [], print) as crew:
+        yield crew
 
 demo._workers, demo.SIZES = workers, Sizes(20, 10, 20)
 demo.run(Settings.read(), full=False, device="cpu", progress=progress.for_stream())

@@ -31,9 +31,10 @@ def test_from_tasks_toml_to_a_chart(placed: Place) -> None:
     assert placed.json("enqueue", "--all")["new"] == CELLS
     assert placed.json("enqueue", "--all")["new"] == 0
 
-    workers = [placed.start("worker", "--drain", "--device", "cpu", "--layers-per-batch", "2") for _ in range(2)]
-    said = [w.communicate(timeout=240)[0] for w in workers]
-    assert [w.returncode for w in workers] == [0, 0], said
+    crew = placed.start("worker", "--workers", "2", "--drain", "--device", "cpu", "--layers-per-batch", "2")
+    said = crew.communicate(timeout=240)[0]
+    assert crew.returncode == 0, said
+    assert all(f"[worker {k}] " in said for k in (1, 2)) and said.count("0 failed") == 2
     status = placed.json("status", "--rows")
     assert status["totals"] == {"done": CELLS}, status["totals"]
     assert {row["attempt"] for row in status["rows"]} == {1}
@@ -91,11 +92,12 @@ def test_verbs(place: Place) -> None:
 
 
 def test_sigterm_gives_back(place: Place) -> None:
-    """A worker that is told to stop leaves at once; what it held is queued again and no try is spent."""
+    """A worker that is told to stop leaves at once; what it held is queued again and no try is spent. Here it is its
+    supervisor that is told, and passes it on."""
     file = place.folder / "tasks.toml"
     file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 100000, tenacity = 100000"))
     place("enqueue", "--task", "order", "--model", "bert")
-    worker = place.start("worker", "--device", "cpu")
+    worker = place.start("worker", "--workers", "1", "--device", "cpu")
     until = time.monotonic() + 120
     while not place.json("status")["totals"].get("running"):
         assert worker.poll() is None and time.monotonic() < until, worker.stdout and worker.stdout.read()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipstudy import backbones, run
+from clipstudy import backbones, device, run
 from clipstudy.features.extract import Text, extract
 from clipstudy.probes.mlp import Inputs, Labels, Recipe, fit
 from tests.torch import checkpoints
@@ -57,3 +57,13 @@ def test_a_model_is_trained_as_on_the_cpu(tmp_path: Path) -> None:
     outcome = tuned(group(model, data, (0, 1), epochs=16), shelf=run.Shelf("cuda:0"))
     assert outcome.metrics["accuracy"].value == outcome.metrics["dev_accuracy"].value == 1.0
     assert torch.equal(torch.rand(3, device="cuda:0"), expected), "training must not draw from the global generator"
+
+
+def test_gpus_are_counted_with_their_memory_and_one_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = device.gpus()
+    assert [gpu.index for gpu in found] == list(range(torch.cuda.device_count()))
+    assert all(gpu.name and 0 < gpu.free <= gpu.total for gpu in found)
+    last = found[-1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", last.visible_as)
+    (alone,) = device.gpus()
+    assert (alone.index, alone.name, alone.total) == (0, last.name, last.total)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer
 
 from clipstudy import data, tasks, tasksfile
 from clipstudy.cli import app
@@ -23,6 +24,13 @@ def test_every_command() -> None:
     table = README.split("## Commands")[1].split("\n## ")[0]
     assert [n for n in names if f"`{n}" not in table] == []
     assert all(c.callback and c.callback.__doc__ for c in app.registered_commands)
+
+
+def test_every_option() -> None:
+    """Of `worker` and `doctor`: what each of the others takes is said by its --help alone."""
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {o for name in ("worker", "doctor") for p in known[name].params for o in p.opts if o.startswith("--")}
+    assert sorted(o for o in options - {"--verbose"} if f"`{o}" not in README and f"{o} " not in README) == []
 
 
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])

@@ -1,0 +1,57 @@
+"""The command that looks whether all is well: doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipstudy.cli.options import Json
+from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from clipstudy.doctor import Finding
+
+
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Put right what job table, outbox and MLflow say differently.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Is this machine fit, and do job table, outbox and MLflow say the same? Exit code 1 where something is wrong.
+
+    Nothing is changed without --fix, and with it nothing that a live worker holds.
+    """
+    from clipstudy import doctor as doctors
+
+    found = []
+    for finding in doctors.examine(Settings.read(), fix=fix):
+        found.append(finding)
+        if not as_json:
+            _print(finding)
+    well = all(finding.level is not doctors.Level.WRONG for finding in found)
+    if as_json:
+        typer.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in found]}))
+    else:
+        told = [f"{sum(f.level is level for f in found)} {level}" for level in doctors.Level]
+        typer.echo("\n" + ", ".join(told))
+    if not well:
+        raise typer.Exit(1)
+
+
+def _print(finding: Finding) -> None:
+    import shutil
+    import textwrap
+
+    colour = {"ok": "green", "warning": "yellow", "wrong": "red", "mended": "cyan"}[finding.level]
+    head, margin = f"{finding.level:<8} {finding.what:<10} ", " " * 20
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(finding.says, max(width - len(margin), 30), break_long_words=False, break_on_hyphens=False)
+    typer.echo(typer.style(head[:9], fg=colour, bold=finding.level != "ok") + head[9:] + f"\n{margin}".join(lines))
+    if finding.do:
+        typer.echo(f"{margin}→ {finding.do}")  # one line, to be copied
+    sys.stdout.flush()

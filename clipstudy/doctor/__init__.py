@@ -1,0 +1,45 @@
+"""`clipstudy doctor`: is this machine fit, and do job table, outbox and MLflow say the same?
+
+``machine`` asks about what is around the study, ``ledger`` compares the three books, ``mending`` puts them right,
+``books`` says what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clipstudy.doctor import books, machine
+from clipstudy.doctor.finding import Finding, Level
+from clipstudy.errors import ClipstudyError
+from clipstudy.queue import dialect
+from clipstudy.settings import Settings
+from clipstudy.tracking import open as open_tracking
+
+__all__ = ["Finding", "Level", "examine"]
+
+
+def examine(settings: Settings, *, fix: bool = False) -> Iterator[Finding]:
+    """Everything, one finding after another; with ``fix`` the books are put right first and then looked at again."""
+    yield from machine.packages()
+    yield from machine.device(settings)
+    yield from machine.places(settings)
+    yield machine.hub()
+    try:
+        tracking = open_tracking(settings)
+    except ClipstudyError as error:
+        yield Finding(Level.WRONG, "MLflow", error.message)
+        return
+    answer = machine.mlflow(tracking)
+    yield answer
+    try:
+        engine = dialect.connect(settings.database)
+    except ClipstudyError as error:
+        yield Finding(Level.WRONG, "job table", error.message)
+        return
+    usable = True
+    for finding in machine.table(engine):
+        usable = usable and finding.level is not Level.WRONG
+        yield finding
+    if usable:
+        yield from books.examine(engine, tracking, fix, answer.level is not Level.WRONG)
+    engine.dispose()

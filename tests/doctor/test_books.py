@@ -1,0 +1,297 @@
+"""Each way in which job table, outbox and MLflow can disagree: found, mended, mended once, and nothing else touched."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipstudy.doctor import books, mending
+from clipstudy.doctor.finding import Level
+from clipstudy.doctor.ledger import Kind
+from clipstudy.job import Job, Status
+from clipstudy.queue import dialect, jobs, outbox
+from clipstudy.tracking import Tracking
+from tests.doctor.conftest import Books, hand_over_now
+from tests.queue.conftest import emptied
+from tests.queue.samples import LEASE, cells, claim, expire, fail, group, hand_over
+
+HOUR = 3600 * 10**9
+
+
+def expired(of: Books, done: list[Job]) -> None:
+    jobs.enqueue(of.engine, cells(group("gpt2", blocks=2)))
+    expire(of.engine, claim(of.engine, "dead").jobs)
+
+
+def refused(of: Books, done: list[Job]) -> None:
+    left_in_the_outbox(of, done)
+    for record in outbox.take(of.engine, "rec", lease=LEASE):
+        outbox.give_back(of.engine, record, "a name that MLflow does not take")
+
+
+def left_in_the_outbox(of: Books, done: list[Job]) -> None:
+    jobs.enqueue(of.engine, cells(group("gpt2", blocks=2)))
+    for job in claim(of.engine).jobs:
+        hand_over(of.engine, job)
+
+
+def reopened(of: Books, done: list[Job]) -> None:
+    of.client.update_run(done[0].run_id, status="RUNNING")
+
+
+def trashed(of: Books, done: list[Job]) -> None:
+    of.client.delete_run(done[0].run_id)
+
+
+def gone(of: Books, done: list[Job]) -> None:
+    of.client._tracking_client.store._hard_delete_run(done[0].run_id)
+
+
+def forgotten(of: Books, done: list[Job]) -> None:
+    of.sql(f"UPDATE jobs SET status = 'queued', run_id = NULL WHERE id = {done[1].id}")
+
+
+def misnamed(of: Books, done: list[Job]) -> None:
+    of.sql(f"UPDATE jobs SET run_id = 'no such run' WHERE id = {done[1].id}")
+
+
+def unsent(of: Books, done: list[Job]) -> None:
+    left_in_the_outbox(of, done)
+    of.sql("DELETE FROM outbox")
+
+
+def untold(of: Books, done: list[Job]) -> None:
+    jobs.enqueue(of.engine, cells(group("vit", blocks=1)))
+    for job in claim(of.engine).jobs:
+        fail(of.engine, job, retry=False)
+    of.record()
+    of.client.delete_run(jobs.rows(of.engine)[-1].run_id)
+
+
+def copied(of: Books, run_id: str, status: str | None = None, **tags: str) -> str:
+    """A second run like this one, an hour old and open, or closed as ``status``."""
+    run = of.client.get_run(run_id)
+    named = {f"clipstudy.{name}": value for name, value in tags.items()}
+    there = {k: v for k, v in run.data.tags.items() if k.startswith("clipstudy.") or k == "mlflow.parentRunId"}
+    made = {"clipstudy.claimed": str(time.time_ns() - HOUR)}
+    copy = of.client.create_run(of.experiment, run.info.start_time, there | made | named, run.info.run_name)
+    if status:
+        of.client.set_terminated(copy.info.run_id, status)
+    return str(copy.info.run_id)
+
+
+def left_open(of: Books, done: list[Job]) -> None:
+    copied(of, str(done[0].run_id), entry="of an attempt that nobody knows", attempt="7")
+
+
+def left_open_by_a_zombie(of: Books, done: list[Job]) -> None:
+    """It slept, another recorded its entry, it woke and made its run, and died before it looked for the other."""
+    copied(of, str(done[0].run_id))
+
+
+def recorded_twice(of: Books, done: list[Job]) -> None:
+    copied(of, str(done[0].run_id), "FINISHED")
+
+
+def parent_of(of: Books) -> str:
+    (parent,) = {parent for _, _, parent in of.runs().values() if parent}
+    return parent
+
+
+def parent_failed(of: Books, done: list[Job]) -> None:
+    of.client.set_terminated(parent_of(of), "FAILED")
+
+
+def parent_left_open(of: Books, done: list[Job]) -> None:
+    of.client.update_run(parent_of(of), status="RUNNING")
+    of.client.set_tag(parent_of(of), "clipstudy.claimed", str(time.time_ns() - HOUR))
+
+
+def two_parents(of: Books, done: list[Job]) -> None:
+    of.client.set_tag(done[0].run_id, "mlflow.parentRunId", copied(of, parent_of(of), "FINISHED"))
+
+
+def orphaned(of: Books, done: list[Job]) -> None:
+    of.client.delete_run(parent_of(of))
+
+
+BROKEN: list[tuple[Callable[[Books, list[Job]], None], Kind]] = [
+    (expired, Kind.EXPIRED),
+    (refused, Kind.REFUSED),
+    (left_in_the_outbox, Kind.STUCK),
+    (reopened, Kind.UNFINISHED),
+    (trashed, Kind.TRASHED),
+    (gone, Kind.GONE),
+    (forgotten, Kind.MISSED),
+    (misnamed, Kind.MISSED),
+    (unsent, Kind.UNSENT),
+    (untold, Kind.UNTOLD),
+    (left_open, Kind.OPEN),
+    (left_open_by_a_zombie, Kind.OPEN),
+    (recorded_twice, Kind.TWICE),
+    (parent_failed, Kind.PARENT),
+    (parent_left_open, Kind.PARENT),
+    (two_parents, Kind.PARENTS),
+    (orphaned, Kind.ORPHANED),
+]
+
+
+def test_every_kind_that_can_be_mended_is_broken_here() -> None:
+    assert {kind for _, kind in BROKEN} == set(mending.MENDS)
+    assert set(books.SAID) == set(Kind) == set(mending.MENDS) | set(books.ELSE_TYPE)
+
+
+@pytest.mark.parametrize(("harm", "kind"), BROKEN, ids=[harm.__name__ for harm, _ in BROKEN])
+def test_found_and_mended(shelf: Books, harm: Callable[[Books, list[Job]], None], kind: Kind) -> None:
+    done = shelf.work()
+    assert shelf.kinds() == [] and shelf.levels() == {Level.OK}
+
+    harm(shelf, done)
+    before = shelf.everything()
+    assert set(shelf.kinds()) == {kind}
+    (told,) = [finding for finding in shelf.examine() if finding.level is not Level.OK]
+    assert told.level is books.SAID[kind].level and told.do.startswith("clipstudy doctor --fix")
+    assert shelf.everything() == before  # looking changes nothing
+
+    mended = [finding for finding in shelf.examine(fix=True) if finding.level is not Level.OK]
+    assert {finding.level for finding in mended} == {Level.MENDED}, mended
+    assert told.says in [finding.says for finding in mended]
+    assert shelf.kinds() == []
+    after = shelf.everything()
+    assert shelf.levels(fix=True) == {Level.OK}
+    assert shelf.everything() == after  # and once is enough
+    assert not [run for run, (_, status, _) in shelf.runs().items() if status == "RUNNING"]
+
+
+def test_what_becomes_of_them(shelf: Books) -> None:
+    """The mends do what is said of them, and compute nothing again that is recorded."""
+    done = shelf.work()
+    forgotten(shelf, done)
+    trashed(shelf, done)
+    gone(shelf, done[2:])
+    two_parents(shelf, [done[1]])
+    shelf.examine(fix=True)
+    first, second, third = (jobs.get(shelf.engine, job.id) for job in done)
+    assert (first.status, first.run_id, first.attempt) == (Status.DONE, done[0].run_id, 1)
+    assert (second.status, second.run_id, second.attempt) == (Status.DONE, done[1].run_id, 1)
+    assert (third.status, third.tries) == (Status.QUEUED, 0)
+    assert {run for run, (level, _, _) in shelf.runs().items() if level == "job"} == {first.run_id, second.run_id}
+    assert parent_of(shelf) and [level for level, _, _ in shelf.runs().values()].count("parent") == 1
+    history = shelf.client.get_metric_history(parent_of(shelf), "accuracy")
+    assert sorted({point.step for point in history}) >= [0, 1]
+
+
+def test_a_lost_last_try_is_told_to_mlflow(shelf: Books) -> None:
+    expired(shelf, [])
+    shelf.sql("UPDATE jobs SET tries = max_tries")
+    assert Level.WRONG not in shelf.levels(fix=True)
+    assert {job.status for job in jobs.rows(shelf.engine)} == {Status.FAILED}
+    runs = shelf.runs()
+    assert {runs[str(job.run_id)][:2] for job in jobs.rows(shelf.engine)} == {("job", "FAILED")}
+    assert runs[parent_of(shelf)][:2] == ("parent", "FAILED")
+
+
+def test_what_a_live_worker_holds_is_not_touched(shelf: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch under a lease, a record in a recorder's hands with its run open, and a second table's open run."""
+    monkeypatch.setattr(books, "PAUSE", 0.0)
+    done = shelf.work()
+    jobs.register(shelf.engine, jobs.WorkerInfo("ann", "a host", 1, "cpu"))
+    jobs.enqueue(shelf.engine, cells(group("t5", blocks=2), group("vit", blocks=2)))
+    held = claim(shelf.engine, "ann").jobs
+    for job in claim(shelf.engine, "ann").jobs:
+        hand_over_now(shelf.engine, job)
+    records = outbox.take(shelf.engine, "ann", lease=LEASE)
+    copied(
+        shelf, str(done[0].run_id), job=str(records[0].job.id), attempt=str(records[0].attempt), entry="e", group="g"
+    )
+    copied(shelf, str(done[0].run_id), job="4711", entry="f", claimed=str(time.time_ns()))
+    before = shelf.everything()
+    assert shelf.levels() == shelf.levels(fix=True) == {Level.OK}
+    assert shelf.everything() == before
+    expired(shelf, done)  # and beside them what is dead is taken back
+    assert Level.MENDED in shelf.levels(fix=True)
+    rows, waiting, runs = shelf.everything()
+    assert rows[: len(before[0])] == before[0] and (waiting, runs) == before[1:]
+    assert {job.status for job in map(lambda one: jobs.get(shelf.engine, one.id), held)} == {Status.RUNNING}
+
+
+def test_another_store_is_not_taken_for_a_loss(shelf: Books, tmp_path: Path, empty_mlflow: Path) -> None:
+    """The wrong CLIPSTUDY_TRACKING must not queue a whole study again."""
+    shelf.work()
+    shutil.copy(empty_mlflow, tmp_path / "other.db")
+    other = Books(shelf.engine, Tracking(f"sqlite:///{tmp_path / 'other.db'}", str(tmp_path / "other")))
+    before = other.everything()
+    (told,) = [finding for finding in other.examine(fix=True) if finding.level is not Level.OK]
+    assert told.level is Level.WRONG and "3 cells done, and none of their runs" in told.says
+    assert "CLIPSTUDY_TRACKING" in told.do and other.everything() == before
+
+
+def test_a_newer_run_than_the_tables_own_is_said(shelf: Books) -> None:
+    done = shelf.work()
+    copied(shelf, str(done[0].run_id), "FINISHED", entry="e", job="99", ended="2030-01-01T00:00:00+00:00")
+    before = shelf.everything()
+    (told,) = [finding for finding in shelf.examine(fix=True) if finding.level is not Level.OK]
+    assert told.level is Level.WARNING and "newer run" in told.says and "clipstudy ui" in told.do
+    assert shelf.everything() == before
+
+
+def test_runs_of_an_older_table_are_nobodys_loss(shelf: Books) -> None:
+    """The table was made anew, so job numbers begin again: what MLflow has of the older one is none of its results."""
+    shelf.work()
+    for table in ("outbox", "jobs", "groups"):
+        shelf.sql(f"DELETE FROM {table}")
+    jobs.enqueue(shelf.engine, cells(group("bert", blocks=2)))
+    assert shelf.levels(fix=True) == {Level.OK}
+    assert {job.status for job in jobs.rows(shelf.engine)} == {Status.QUEUED}
+
+
+def test_rerun_is_no_disagreement(shelf: Books) -> None:
+    from clipstudy.job import Selection
+
+    shelf.work()
+    jobs.rerun(shelf.engine, Selection())
+    assert shelf.kinds() == []
+    for job in claim(shelf.engine).jobs:
+        hand_over_now(shelf.engine, job)
+    shelf.record()
+    assert shelf.kinds() == []  # two FINISHED runs a cell, of two attempts: the reports take the later one
+
+
+def test_where_mlflow_is_away(shelf: Books) -> None:
+    """Leases are taken back without it; the rest is said not to have been compared."""
+    shelf.work()
+    expired(shelf, [])
+    away = Tracking("http://127.0.0.1:9", "")
+    found = {finding.what: finding for finding in books.examine(shelf.engine, away, True, answers=False)}
+    assert found["leases"].level is Level.OK or found["leases"].level is Level.MENDED
+    assert found["runs"].level is Level.WARNING and "not compared" in found["runs"].says
+    assert {job.status for job in jobs.rows(shelf.engine)} == {Status.DONE, Status.QUEUED}
+
+
+def test_silent_workers(shelf: Books) -> None:
+    jobs.register(shelf.engine, jobs.WorkerInfo("dead", "a host", 1, "cpu"))
+    shelf.sql("UPDATE workers SET heartbeat = heartbeat - 3600")
+    (told,) = [finding for finding in shelf.examine() if finding.what == "workers"]
+    assert told.level is Level.WARNING and "last heard of 1 h 0 min ago" in told.says
+    assert Level.MENDED in shelf.levels(fix=True) and jobs.workers(shelf.engine) == []
+
+
+@pytest.mark.postgres
+def test_on_postgres(store: Tracking, migrated_database: str) -> None:
+    engine = dialect.connect(emptied(migrated_database))
+    shelf = Books(engine, store)
+    done = shelf.work()
+    for harm in (two_parents, untold, refused, left_open, forgotten):
+        harm(shelf, done)
+    shelf.sql("UPDATE outbox SET ended_at = ended_at - 1000")
+    assert set(shelf.kinds()) == {Kind.UNTOLD, Kind.MISSED, Kind.REFUSED, Kind.OPEN, Kind.PARENTS}
+    found: list[Any] = shelf.examine(fix=True)
+    assert {finding.level for finding in found} == {Level.OK, Level.MENDED}, found
+    after = shelf.everything()
+    assert shelf.kinds() == [] and shelf.levels(fix=True) == {Level.OK} and shelf.everything() == after
+    engine.dispose()
