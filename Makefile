@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format bench clean
+.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format fuzz audit bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,13 @@ floors: install
 format: install  ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: install  ## ten thousand hostile inputs for each parser (the suite tries a few dozen)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=14400
+
+audit: install  ## are there known vulnerabilities in what is installed here? (asks a service on the network)
+	@[ -x .audit/bin/pip-audit ] || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
+	@$(BIN)/python .ci/audit.py .audit/bin/pip-audit
 
 bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.extraction

@@ -20,6 +20,7 @@ from clipstudy.outcome import Artifact, Outcome
 from clipstudy.progress import Progress, counted, duration
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
+from clipstudy.settings import RedactedFormatter
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import environment
 
@@ -159,7 +160,7 @@ def captured() -> Iterator[io.StringIO]:
     """Everything that clipstudy logs meanwhile: the attempt's log."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactedFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("clipstudy")
     logger.addHandler(handler)
     try:

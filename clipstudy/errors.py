@@ -23,7 +23,13 @@ Anything else that is raised is a bug, and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: Characters of a line of a message, from its beginning and its end: what is quoted between may be a whole file.
+LONGEST = 8000
+#: What steers a terminal or turns the order of letters round; a message may quote any file.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class ClipstudyError(Exception):
@@ -33,7 +39,9 @@ class ClipstudyError(Exception):
     transient = False
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or " ".join((self.__doc__ or "").split()))
+        text = message or " ".join((self.__doc__ or "").split())
+        lines = (x if len(x) <= 2 * LONGEST else f"{x[:LONGEST]} … {x[-LONGEST:]}" for x in text.split("\n"))
+        super().__init__(printable("\n".join(lines)))
 
     @property
     def message(self) -> str:
@@ -95,6 +103,11 @@ class NotFetched(ClipstudyError):
 
 class GroupChanged(ClipstudyError):
     """A checkpoint or data file changed since this group began. Type: clipstudy rerun --model NAME --task NAME"""
+
+
+def printable(text: str) -> str:
+    """``text`` without what steers a terminal, line ends and tabs excepted."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

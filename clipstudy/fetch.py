@@ -9,6 +9,7 @@ that its publisher states. The manifest, a JSON file a study under the cache fol
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import urllib.request
@@ -236,6 +237,11 @@ def _size(source: Released) -> int:
 
 def _download(source: Released, entry: Entry, progress: Progress) -> None:
     """Beside its place under another name until it is whole and the one meant."""
+    if os.path.lexists(source.path):
+        raise DataError(
+            f"[{source.table}] path: {source.path} is there already, and is not the file that checksum says. It may be "
+            "yours: move it away, or mend path; then type it again."
+        )
     try:
         source.path.parent.mkdir(parents=True, exist_ok=True)
         part = source.path.with_name(f"{source.path.name}.{os.getpid()}.part")
@@ -282,7 +288,15 @@ def manifest_path(cache: Path, study: str) -> Path:
 
 
 def record(path: Path, surveyed: Survey) -> None:
-    """Write what was fetched into the manifest ``path``, beside what it holds of other items."""
+    """Write what was fetched into the manifest ``path``, beside what it holds of other items; safe in several processes
+    at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file gives it back
+        _record(path, surveyed)
+
+
+def _record(path: Path, surveyed: Survey) -> None:
     item = surveyed.item
     tables, files = list(item.tables), {e.path: {"size": e.size, "checksum": e.checksum} for e in surveyed.entries}
     patterns = list(item.source.allow) if isinstance(item.source, Repository) else []
@@ -292,7 +306,6 @@ def record(path: Path, surveyed: Survey) -> None:
         tables, patterns = _union(before["tables"], tables), _union(before["patterns"], patterns)
         files = {**before["files"], **files}
     items[item.key] = {"tables": tables, "commit": surveyed.commit, "patterns": patterns, "files": files}
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps({"version": VERSION, "items": items}, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
@@ -352,11 +365,22 @@ def _read(path: Path) -> Mapping[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
             raise NotFetched(f"{path} is of another version. Delete it, then type: clipstudy fetch --study FILE")
-        items: Mapping[str, Any] = manifest["items"]
-        return items
+        return {key: _whole(item) for key, item in manifest["items"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise NotFetched(
             f"{path} cannot be read ({error}). Delete it, then type: clipstudy fetch --study FILE"
         ) from error
+
+
+def _whole(item: Any) -> dict[str, Any]:
+    """An item of a manifest with all that :func:`record` writes. Raises what Python does where it lacks some."""
+    files = {
+        str(name): {"size": int(about["size"]), "checksum": str(about["checksum"])}
+        for name, about in item["files"].items()
+    }
+    if not files:
+        raise ValueError("an item has no files")
+    tables, patterns = (list(map(str, item[key])) for key in ("tables", "patterns"))
+    return {"tables": tables, "commit": item["commit"], "patterns": patterns, "files": files}

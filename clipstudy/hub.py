@@ -10,7 +10,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from clipstudy.errors import ClipstudyError, DataError, ModelError
@@ -131,7 +131,7 @@ def listing(repository: Repository) -> tuple[str, tuple[Entry, ...]]:
         info: Any = HfApi().repo_info(
             repository.id, repo_type=repository.kind, revision=repository.revision, files_metadata=True
         )
-    there = {file.rfilename: file for file in info.siblings or ()}
+    there = {file.rfilename: file for file in info.siblings or () if ".." not in PurePosixPath(file.rfilename).parts}
 
     def taken(patterns: tuple[str, ...]) -> list[str]:
         return list(filter_repo_objects(there, allow_patterns=list(patterns), ignore_patterns=list(repository.ignore)))

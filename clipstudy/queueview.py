@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from clipstudy.errors import printable
 from clipstudy.job import Job, Selection, Status
 from clipstudy.progress import duration
 from clipstudy.queue import jobs, outbox
@@ -107,7 +108,7 @@ class _Counts:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         wide = self._table(*("study", "model", "task")[self.skip :])
         for cell, by_status in self.counts.items():
-            wide.add_row(*cell[self.skip :], *self._numbers(by_status))
+            wide.add_row(*map(printable, cell[self.skip :]), *self._numbers(by_status))
         fits = console.measure(wide, options=options.update(max_width=10_000)).maximum <= options.max_width
         yield wide if fits else self._narrow()
 
@@ -117,8 +118,8 @@ class _Counts:
         for (study, model, task), by_status in self.counts.items():
             if (study, model) != above:
                 above = study, model
-                table.add_row(" · ".join(above[self.skip :]), style="bold")
-            table.add_row(f"  {task}", *self._numbers(by_status))
+                table.add_row(printable(" · ".join(above[self.skip :])), style="bold")
+            table.add_row(printable(f"  {task}"), *self._numbers(by_status))
         return table
 
     def _table(self, *names: str) -> Table:
@@ -144,7 +145,7 @@ def _rows(found: list[Job]) -> Any:
         table.add_column(name, justify="right" if name in ("job", "attempt") else "left", overflow="fold")
     for job in found:
         cells = (job.model, job.task, job.label, job.status, job.attempt, job.worker or "", job.error or "")
-        table.add_row(*map(str, (job.id, *[job.study] * several, *cells)))
+        table.add_row(*(printable(str(cell)) for cell in (job.id, *[job.study] * several, *cells)))
     return table
 
 
@@ -160,7 +161,7 @@ def _failures(failed: list[Job]) -> list[Any]:
     lines = [Text(f"\n{len(failed)} failed:", style="bold red")]
     for (title, error), some in list(alike.items())[:MOST_FAILURES]:
         which = some[0].label if len(some) == 1 else f"{len(some)} layers"
-        lines.append(Text(f"  {title} · {which} (job {some[0].id}, {some[0].failure}): {error}"))
+        lines.append(Text(printable(f"  {title} · {which} (job {some[0].id}, {some[0].failure}): {error}")))
     if len(alike) > MOST_FAILURES:
         lines.append(Text(f"  … and {len(alike) - MOST_FAILURES} more kinds"))
     lines.append(Text(f"  see: clipstudy logs {failed[0].id}; mend it, then: clipstudy retry --failed"))
@@ -175,5 +176,6 @@ def _workers(engine: Engine) -> list[Any]:
 
     lines = []
     for w in jobs.workers(engine):
-        lines.append(Text(f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age or 0)} ago"))
+        busy = f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age or 0)} ago"
+        lines.append(Text(printable(busy)))
     return lines

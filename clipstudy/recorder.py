@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.job import Job
 from clipstudy.queue import outbox
+from clipstudy.settings import redact
 from clipstudy.tracking import Entry, Tracking
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
                 recorded += record_group(engine, tracking, part, renew)
             except TrackingUnreachable as error:
                 for one in (*part, *(one for rest in parts for one in rest)):
-                    outbox.give_back(engine, one, str(error))
+                    outbox.give_back(engine, one, redact(str(error)))
                 raise
             except DatabaseUnreachable:
                 raise
@@ -54,7 +55,7 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
                     parts[:0] = [[one] for one in part]  # which of them is it?
                     continue
                 # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
-                outbox.give_back(engine, part[0], f"{type(error).__name__}: {error}")
+                outbox.give_back(engine, part[0], redact(f"{type(error).__name__}: {error}"))
                 log.exception("job %d attempt %d could not be recorded", part[0].job.id, part[0].attempt)
     return recorded
 

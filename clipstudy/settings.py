@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, printable
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,32 @@ def locate(reference: str, base: str = "") -> Path | None:
     """The file or folder that a study file's ``reference`` means; None where it is a name (a Hub id), not a path.
 
     A path is absolute, or begins with ``./`` or ``../`` (from the study file's folder, ``base``), with
-    ``${CLIPSTUDY_…}`` (only such variables are read: a path must not carry a secret into the table; those that have a
-    default need not be set), or with
+    ``${CLIPSTUDY_…}`` (only such variables are read, and of those none that may hold a password: a path must not carry
+    a secret into the table; those that have a default need not be set), or with
     ``package:NAME/`` (a file inside an installed Python package, which is not imported).
     """
     if reference.startswith("package:"):
         package, _, rest = reference.removeprefix("package:").partition("/")
         found = importlib.util.find_spec(package) if package.isidentifier() else None
         root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
-        return (root or Path("package:") / package) / rest
-    if not reference.startswith((".", "/", "~", "${CLIPSTUDY_")):
+        within = os.path.normpath(f"/{rest}").lstrip("/")  # no `..` leads out of the package
+        return (root or Path("package:") / package) / within
+    if not reference.startswith((".", "/", "~", "${CLIPSTUDY_")) or "\0" in reference:
         return None
     settings = Settings.read()
     known = {**os.environ, "CLIPSTUDY_HOME": str(settings.home), "CLIPSTUDY_CACHE": str(settings.cache)}
-    expanded = re.sub(r"\$\{(CLIPSTUDY_\w+)\}", lambda m: known.get(m[1], m[0]), reference)
-    return Path(os.path.normpath(Path(base or ".") / Path(expanded).expanduser()))
 
+    def value(variable: re.Match[str]) -> str:
+        return variable[0] if _PRIVATE.search(variable[1]) else known.get(variable[1], variable[0])
+
+    path = Path(re.sub(r"\$\{(CLIPSTUDY_\w+)\}", value, reference))
+    with contextlib.suppress(RuntimeError):  # ~NAME of a user who does not exist: no such file
+        path = path.expanduser()
+    return Path(os.path.normpath(Path(base or ".") / path))
+
+
+#: Environment variables whose value may be, or hold, a credential.
+_PRIVATE = re.compile(r"TOKEN|PASS|SECRET|KEY|CREDENTIAL|^CLIPSTUDY_(DATABASE|TRACKING|ARTIFACTS)$", re.IGNORECASE)
 
 _PASSWORD = re.compile(r"""(\w+://[^:\s"']*):[^\s"']*@""")
 _SECRET = re.compile(
@@ -82,14 +94,31 @@ _SECRET = re.compile(
     r"""=('[^']*'|"[^"]*"|["']?[^&\s"']*)""",
     re.IGNORECASE,
 )
+_HEADER = re.compile(r"""(authorization["']?\s*[:=]\s*["']?\w+\s+)[^\s"']+""", re.IGNORECASE)
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+#: Variables that are a credential as a whole, not where one lies.
+_CREDENTIAL = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIALS?)$", re.IGNORECASE)
+_SHORTEST_CREDENTIAL = 8  #: characters: shorter ones are words of other texts
 
 
 def redact(text: str) -> str:
-    """``text`` with the password of every URL in it replaced, and the values of keys such as ``password=``.
+    """``text`` with every credential in it replaced: the password of a URL, the values of keys such as ``password=``,
+    the ``Authorization`` of a request, tokens of the Hub, and the value of each environment variable that is one.
 
     A password may hold ``/``, ``:`` or ``@``, so all up to the last ``@`` before white space or a quote is taken for
     one: rather too much is hidden than too little.
     """
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_CREDENTIAL and _CREDENTIAL.search(name):
+            text = text.replace(value, "***")
+    text = _HUB_TOKEN.sub("hf_***", _HEADER.sub(r"\1***", text))
     # A value that holds an @ leaves one behind, since a password before it may end there.
     text = _SECRET.sub(lambda m: f"{m[1]}=***{'@' if '@' in m[2] else ''}", text)
     return _PASSWORD.sub(r"\1:***@", text)
+
+
+class RedactedFormatter(logging.Formatter):
+    """Log lines, tracebacks included, without credentials, and without what steers a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(redact(super().format(record)))

@@ -22,6 +22,8 @@ from clipstudy.tasks.task import BadOption, Kind, Needs, build, options, plain
 #: Studies that come with the package: a folder each with a file of this name, called by the folder's name.
 SHIPPED = "tasks.toml"
 
+#: Layers of a model, and cells are rows: more is a slip of the pen.
+DEEPEST = 10_000
 #: Keys of a model's table that are expanded or worked out here, not written by the user.
 _WORKED_OUT = {"name", "family", "base", "method", "modules"}
 
@@ -64,7 +66,7 @@ def parse(text: str, path: Path) -> Study:
     """As :func:`load`, from text; relative paths in it start from ``path``'s folder."""
     try:
         tables = tomllib.loads(text)
-    except ValueError as error:  # a syntax error, or a number of too many digits
+    except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
         raise StudyError(f"{path} is not TOML: {error}. Mend that line.") from None
     problems: list[str] = []
     study = _study(tables, path, problems)
@@ -177,6 +179,8 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
         yield f'modality: found "{spec.modality}", but source = "{spec.source}" has {" and ".join(there)} models'
     if spec.layers < 1 or spec.batch_size < 1:
         yield f"layers and batch_size: found {spec.layers} and {spec.batch_size}, want 1 or more"
+    if spec.layers > DEEPEST:
+        yield f"layers: found {spec.layers}, want {DEEPEST} or fewer"
     summaries = SUMMARIES if spec.modality == "text" else IMAGE_SUMMARIES
     if spec.view not in (None, *summaries):
         yield f'view: found "{spec.view}". {did_you_mean(str(spec.view), summaries)}'
@@ -249,6 +253,8 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
         yield f'checksum: found "{spec.checksum}", want "sha256:" and 64 or "git:" and 40 hexadecimal digits'
     if spec.url is not None and not spec.url.startswith(("https://", "http://")):
         yield f'url: found "{spec.url}", want an address that begins with https:// or http://'
+    if spec.url is not None and "@" in spec.url.partition("://")[2].partition("/")[0]:
+        yield "url: found a login in it, and a study file goes into the job table. Write the address without"
     if spec.url is not None and spec.checksum is None:
         yield "url: found without a checksum. Write one, so that a file that changed there is told from the one meant"
     used = ("reader", "hint", named[0], *places[named[0]])

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+#: What `make fuzz` gives each parser.
+settings.register_profile("fuzz", max_examples=10_000, print_blob=True)
 
 REAL = Path(os.environ.get("CLIPSTUDY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -18,6 +22,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CLIPSTUDY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # what a command sets is taken back after the test
+    del os.environ["PYTHONSAFEPATH"]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -26,6 +27,18 @@ DESCRIPTION = (
     "added_tokens.json",
     "*.model",
     "*.tiktoken",
+)
+#: What reading and building a model raise where its description holds other values than it should.
+BROKEN = (
+    ValueError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    StrictDataclassError,
 )
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -72,8 +85,10 @@ def weights_in(folder: Path, spec: ModelSpec) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            named = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not all(isinstance(name, str) for name in named):
+                raise TypeError("weight_map names no files")
+        except BROKEN as error:
             raise ModelError(f"[models.{spec.name}] {index} is not a readable index. Fetch it again.") from error
         missing = sorted(named - {f.name for f in files})
         if missing:

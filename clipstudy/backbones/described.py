@@ -18,7 +18,7 @@ TRANSFORMERS = ("vit_", "deit_", "deit3_", "beit", "eva")
 def has_attention(spec: ModelSpec) -> bool | None:
     """Has an image model attention from patch to patch? None: that shows only when it is loaded."""
     if spec.source == "open_clip":
-        tower = _open_clip(spec).get("vision_cfg", {})
+        tower = _within(_open_clip(spec), "vision_cfg")
         if "layers" not in tower or tower.get("timm_model_name"):
             return None
         return not isinstance(tower["layers"], list)  # a residual tower's says how many in each stage
@@ -31,8 +31,7 @@ def has_attention(spec: ModelSpec) -> bool | None:
 def _open_clip(spec: ModelSpec) -> dict[str, Any]:
     folder = locate(spec.checkpoint, spec.base)
     if folder is not None:
-        described: dict[str, Any] = _json(folder / "open_clip_config.json").get("model_cfg", {})
-        return described
+        return _within(_json(folder / "open_clip_config.json"), "model_cfg")
     package = importlib.util.find_spec("open_clip")
     places = (package and package.submodule_search_locations) or []
     return next((_json(Path(place) / "model_configs" / f"{spec.checkpoint}.json") for place in places), {})
@@ -47,10 +46,15 @@ def _timm(spec: ModelSpec) -> str:
     return name.removeprefix("timm/") if name.count("/") <= name.startswith("timm/") else ""
 
 
+def _within(table: dict[str, Any], key: str) -> dict[str, Any]:
+    held = table.get(key)
+    return held if isinstance(held, dict) else {}
+
+
 def _json(path: Path) -> dict[str, Any]:
     """An object from a file; an empty one where there is none: loading the model says what is wrong with it."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}

@@ -150,11 +150,15 @@ def wanted(spec: ModelSpec) -> list[Repository]:
         found.append(_configuration(spec))
     if spec.init == "pretrained" and (weights := _published(spec, config)):
         found.append(weights)
-    words = config.get("text_cfg", {}).get("hf_tokenizer_name")
-    if spec.modality == "text" and words:
-        found.append(
-            Repository(f"models.{spec.name}", "tokenizer", words, (Part("tokenizer", checkpoint.DESCRIPTION),))
-        )
+    text = config.get("text_cfg", {})
+    # An image tower's too: both towers are built, and zero-shot reads the classes' names.
+    parts = (
+        ("hf_tokenizer_name", "tokenizer", checkpoint.DESCRIPTION),
+        ("hf_model_name", "text tower", ("config.json",)),
+    )
+    for key, what, patterns in parts:
+        if text.get(key):
+            found.append(Repository(f"models.{spec.name}", what, text[key], (Part(what, patterns),)))
     return found
 
 
@@ -186,7 +190,10 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
         hub.snapshot(_configuration(spec))  # says what is wrong; open_clip then finds it in the cache
     try:
         config = open_clip.get_model_config(spec.checkpoint)
-    except (OSError, ValueError, KeyError) as error:
+        wrong = [key for key in ("vision_cfg", "text_cfg") if config and not isinstance(config.get(key, {}), dict)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no table")
+    except checkpoint.BROKEN as error:
         raise ModelError(
             f"{here} has no configuration that can be read ({error}). Mend the key, or give a folder that has one."
         ) from error
@@ -306,7 +313,7 @@ def _filled(spec: ModelSpec, weights: Path | None) -> Any:
         return model
     try:
         open_clip.load_checkpoint(model, str(weights))
-    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+    except checkpoint.BROKEN as error:
         raise ModelError(
             f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
             f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
@@ -335,6 +342,12 @@ def _create(spec: ModelSpec) -> Any:
             model: nn.Module = open_clip.create_model(
                 spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
             )
+    except checkpoint.BROKEN as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be built as its configuration says '
+            f"({said}). Mend open_clip_config.json, or fetch what it names ({hub.remedy(f'models.{spec.name}')})."
+        ) from error
     finally:
         quiet.setLevel(level)
     return model
@@ -355,7 +368,10 @@ def _tower(model: Any, spec: ModelSpec) -> Any:
 
 def _tokenizer(spec: ModelSpec) -> Any:
     try:
-        return open_clip.get_tokenizer(spec.checkpoint)
+        described = open_clip.get_model_config(spec.checkpoint)["text_cfg"]
+        # Said here, since a description may ask for it by its `tokenizer_kwargs`; those come last otherwise.
+        never = {"trust_remote_code": False} if described.get("hf_tokenizer_name") else {}
+        return open_clip.get_tokenizer(spec.checkpoint, **never)
     except Exception as error:  # a tokenizer from the Hub fails in as many ways as it has formats
         remedy = hub.remedy(f"models.{spec.name}")
         raise ModelError(

@@ -92,7 +92,7 @@ def _found(spec: ModelSpec) -> tuple[str, Path | None]:
     try:
         known = json.loads(config.read_text(encoding="utf-8"))
         architecture = known.get("architecture") if isinstance(known, dict) else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no config.json that can be read ({error}). '
             "Give a checkpoint in timm's layout."
@@ -164,7 +164,7 @@ def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
         torch.manual_seed(spec.init_seed)
         try:
             return timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=source)
-        except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
+        except checkpoint.BROKEN as error:
             said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             raise ModelError(
                 f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({said}). Weights and '

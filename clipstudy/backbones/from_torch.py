@@ -28,7 +28,7 @@ from clipstudy.backbones.vision import Anatomy, Vision
 from clipstudy.errors import ModelError, did_you_mean
 from clipstudy.hub import Repository
 from clipstudy.settings import Settings
-from clipstudy.spec import ModelSpec
+from clipstudy.spec import ANY_SEED, ModelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,9 +51,10 @@ def load(spec: ModelSpec, device: str) -> Vision:
     """
     _check(spec)
     factory = _factory(spec)
-    model = _built(spec, factory)
+    model = _built(spec, factory, spec.init_seed)
     code = _code(factory, model)
     if spec.init == "random":
+        _check_random(spec, model, _built(spec, factory, (spec.init_seed + 1) % len(ANY_SEED)))
         vision.open_branches(model)
         identity = checkpoint.fingerprint(code, f"random init, {checkpoint.weights_of(model)}")
     else:
@@ -114,12 +115,12 @@ def _check(spec: ModelSpec) -> None:
 # --- its code
 
 
-def _built(spec: ModelSpec, factory: Callable[[], object]) -> nn.Module:
-    """The module that the factory returns, with random weights drawn by ``init_seed``."""
+def _built(spec: ModelSpec, factory: Callable[[], object], seed: int) -> nn.Module:
+    """The module that the factory returns, with random weights drawn by ``seed``."""
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.init_seed)
+        torch.manual_seed(seed)
         try:
             model = factory()
         except Exception as error:  # the user's own code, which may raise anything
@@ -132,10 +133,31 @@ def _built(spec: ModelSpec, factory: Callable[[], object]) -> nn.Module:
     return model
 
 
+def _check_random(spec: ModelSpec, model: nn.Module, other: nn.Module) -> None:
+    """An untrained twin is what its seed draws: a factory that loads weights, or sets a seed itself, draws nothing.
+
+    Told by the weights of two or more axes, by their number: norms, biases and fixed positions begin alike.
+    """
+    drawn = dict(other.named_parameters())
+    same = total = 0
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            total += weight.numel()
+            same += weight.numel() * (name in drawn and torch.equal(weight, drawn[name]))
+    if 2 * same >= total:
+        raise ModelError(
+            f'[models.{spec.name}] init = "random", but {spec.checkpoint} gives the same weights for another seed '
+            f"({same} of {total} numbers): it loads them, sets a seed, or has none. Name a factory that draws them "
+            "from torch's generator."
+        )
+
+
 def _factory(spec: ModelSpec) -> Callable[[], object]:
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     path, _, name = spec.checkpoint.partition(":")
-    if not all(part.isidentifier() for part in (*path.split("."), name)):
+    parts = (*path.split("."), name)
+    # `package.__main__` is no module but a program.
+    if not all(part.isidentifier() and not part.startswith("__") for part in parts):
         raise ModelError(f'{here} names no code. Write "package.module:factory", what builds the model.')
     trusted = Settings.read().torch_packages
     if not _within(path, trusted):
@@ -154,12 +176,17 @@ def _factory(spec: ModelSpec) -> Callable[[], object]:
     except Exception as error:  # the user's own code, which may raise anything
         raise ModelError(f"{here}: importing {path} raises {_said(error)}. Mend it.") from error
     factory = getattr(module, name, None)
-    # Not what the module imported from elsewhere: a trusted package may well import os.
-    if not callable(factory) or not _within(str(getattr(factory, "__module__", "")), trusted):
+    # Not what the module imported from elsewhere: a trusted package may well import os. Nor what builds no model.
+    if not callable(factory) or not _may_build(factory, trusted):
         own = [n for n, held in vars(module).items() if _builds(held, trusted)]
         raise ModelError(f"{here}: {path} defines no function or class {name}; {did_you_mean(name, own)} Mend the key.")
     build: Callable[[], object] = factory
     return build
+
+
+def _may_build(factory: object, trusted: Sequence[str]) -> bool:
+    own = _within(str(getattr(factory, "__module__", "")), trusted)
+    return own and (not inspect.isclass(factory) or issubclass(factory, nn.Module))
 
 
 def _builds(held: object, trusted: Sequence[str]) -> bool:
@@ -175,7 +202,16 @@ def _code(factory: Callable[[], object], model: nn.Module) -> list[Path]:
     """The files that define what ``model`` is built of, torch's own left out: other code computes other states."""
     kinds = {type(module) for module in model.modules()}
     own: list[Any] = [factory, *(kind for kind in kinds if kind.__module__.partition(".")[0] != "torch")]
-    return sorted({Path(file) for file in map(inspect.getsourcefile, own) if file})
+    return sorted({Path(file) for file in map(_source_file, own) if file})
+
+
+def _source_file(code: Any) -> str | None:
+    """Where ``code`` is defined; of an object that is called, where its class is. None: read of no file."""
+    code = inspect.unwrap(code)
+    try:
+        return inspect.getsourcefile(code if inspect.isroutine(code) or inspect.isclass(code) else type(code))
+    except TypeError:  # built into the interpreter, or compiled
+        return None
 
 
 def _said(error: Exception) -> str:

@@ -205,11 +205,15 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
         raise ModelError(f"{here} has no config.json. Give a checkpoint in the Hub's layout.")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+    except checkpoint.BROKEN as error:
         raise ModelError(
             f"{here} has a configuration that transformers {transformers.__version__} does not know "
             f"({_first_line(error)}). Models that bring their own code are not run; choose one that the library has."
         ) from error
+    # A configuration may name code of the Hub's for attention, which the library would fetch and run; what computes it
+    # is not the checkpoint's to say.
+    for one in (config, _text_config(config)):
+        one._attn_implementation = None
     if config.is_encoder_decoder:
         raise ModelError(
             f"{here} is an encoder-decoder ({config.model_type}): its layers are not one stack. Choose an encoder "
@@ -236,7 +240,10 @@ def _tokenizer(folder: Path, spec: ModelSpec) -> Any:
         # Without a vocabulary the library makes a tokenizer of special tokens alone, which reads every word as unknown.
         if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
             raise FileNotFoundError(f"{folder} holds none of {', '.join(VOCABULARIES)}")
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer(["a"], ["a"])  # some of what is wrong with it shows only then
+        tokenizer.num_special_tokens_to_add()
+        return tokenizer
     except Exception as error:  # the library raises whatever its many formats raise
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no tokenizer that can be read '
@@ -248,9 +255,15 @@ def _random(config: Any, spec: ModelSpec) -> nn.Module:
     # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.init_seed)
-        if config.model_type == "clip":
-            return CLIPTextModel._from_config(config.text_config, dtype=DTYPES[spec.dtype])
-        model: nn.Module = AutoModel.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
+        try:
+            if config.model_type == "clip":
+                return CLIPTextModel._from_config(config.text_config, dtype=DTYPES[spec.dtype])
+            model: nn.Module = AutoModel.from_config(config, dtype=DTYPES[spec.dtype], trust_remote_code=False)
+        except checkpoint.BROKEN as error:
+            raise ModelError(
+                f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be built as its config.json says '
+                f"({_first_line(error)}). Fetch the checkpoint again."
+            ) from error
         return model
 
 
@@ -268,7 +281,7 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except checkpoint.BROKEN as error:
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({_first_line(error)}). Weights '
             "and config.json do not belong together; fetch the checkpoint again."

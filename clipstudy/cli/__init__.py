@@ -7,14 +7,16 @@ point to), ``screen`` (tables, the log).
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from clipstudy import __version__
 from clipstudy.cli import dashboard, fetching, health, jobs, judging, pocket, results, work
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, printable
 from clipstudy.settings import redact
 
 __all__ = ["app", "main"]
@@ -74,7 +76,11 @@ app.add_typer(pocket.group)
 
 
 def main() -> None:
-    """The entry point: an error that the user can mend prints without a traceback, and exits with 2."""
+    """The entry point: an error that the user can mend prints without a traceback, and exits with 2; any other is a
+    bug, and prints one without credentials."""
+    # What is started from here (workers, MLflow's pages) imports nothing from the current folder: that may be a
+    # stranger's study, with a file beside it that is called as a module is.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         app()
     except ClipstudyError as error:
@@ -82,3 +88,6 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception:
+        typer.echo(printable(redact(traceback.format_exc())), err=True, nl=False)
+        sys.exit(1)

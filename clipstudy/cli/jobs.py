@@ -10,7 +10,7 @@ import typer
 
 from clipstudy.cli import selecting, stores
 from clipstudy.cli.options import All, Json, Layers, Models, Study, Tasks
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, printable
 from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
 
@@ -62,7 +62,7 @@ def show(
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {redact(str(value))}")
+        typer.echo(f"{name:<{width}}  {printable(redact(str(value)))}")
     typer.echo(f"{'options':<{width}}  {json.dumps(dict(group.task.options))}")
     typer.echo(f"{'resolved':<{width}}  {resolved or 'not yet'}")
 
@@ -79,7 +79,7 @@ def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status -
     text = recorder.log_of(engine, open_tracking(settings), one)
     if text is None:
         raise ClipstudyError(f"job {job} is {one.status} and {_no_log(one)}")
-    typer.echo(text, nl=False)
+    typer.echo(printable(text), nl=False)
 
 
 def cancel(

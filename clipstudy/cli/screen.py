@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from clipstudy.settings import RedactedFormatter
+
 
 def table(head: list[str], rows: list[list[str]], transpose: bool = False) -> None:
     """Print ``rows`` under ``head``; with ``transpose``, what were columns are rows."""
@@ -51,7 +53,7 @@ def log(verbose: bool, progress: Any) -> None:
     bars = hasattr(progress, "rich")
     handler: logging.Handler = Said() if bars else logging.StreamHandler()
     handler.setLevel(logging.DEBUG if verbose else logging.WARNING if bars else logging.INFO)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(RedactedFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("clipstudy")
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.addHandler(handler)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +22,13 @@ from numpy.typing import NDArray
 from clipstudy import claims, metrics
 from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
 from clipstudy.dashboard import tables
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.outcome import Result
 
 if TYPE_CHECKING:
     from pyarrow import Table
+
+log = logging.getLogger(__name__)
 
 #: (run id, a file's name) → its bytes; raises ClipstudyError where the run kept none.
 Fetch = Callable[[str, str], bytes]
@@ -121,11 +124,11 @@ def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple
     """
     kept = KEPT[metric]
     try:
-        found = [[kept.read(fetch(r.run_id, kept.file), metric, r) for r in members] for members in inits]
+        found = [[_read(kept, metric, r, fetch) for r in members] for members in inits]
     except ClipstudyError as error:
         if error.transient:
             raise
-        return None, ()  # removed
+        return None, ()  # removed, or broken
     if kept.unit is Unit.CHANNELS:  # no layer's are another's
         (own,) = found
         widest = max(len(rows.names) for rows in own)
@@ -137,6 +140,19 @@ def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple
     if not names:
         return None, ()
     return np.concatenate([np.stack([rows.of(names) for rows in members]) for members in found], axis=1), names
+
+
+def _read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
+    """Raises DataError where what the run kept cannot be read."""
+    import pyarrow as pa
+
+    content = fetch(result.run_id, kept.file)
+    try:
+        return kept.read(content, metric, result)
+    except (pa.ArrowException, csv.Error, OSError, KeyError, ValueError) as error:
+        told = DataError(f"run {result.run_id}: {kept.file} cannot be read ({error}). Type: clipstudy rerun")
+        log.warning("%s", told)
+        raise told from error
 
 
 def _correct(content: bytes, metric: str, result: Result) -> Rows:

@@ -105,7 +105,7 @@ def parse(text: str, where: str) -> Dashboard:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
         raise StudyError(f"{where}: not TOML ({error}). Mend that line.") from error
     tables = values.pop("panel", [])
     _check(values, _DASHBOARD, where)

@@ -6,6 +6,7 @@ A reader turns files (or a Hub table) into frozen values and a fingerprint of wh
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from clipstudy import checksum
 from clipstudy.errors import DataError
 from clipstudy.hub import Repository, remedy
-from clipstudy.settings import locate
+from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, Modality
 
 _PICKED = ("splits", "columns", "limit", "limit_seed", "development", "development_seed")
@@ -49,6 +50,8 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "hub": (*_PICKED, "config", "unseen_labels", "unreadable", "revision"),
     },
 }
+#: What a released file may be called, by ending: names of data, which no program takes for its own.
+TEXTS = (".txt", ".tsv", ".csv")
 #: reader → the splits that it reads of a Hub data set, and whether each must be there.
 SPLITS: Mapping[str, Mapping[str, bool]] = {
     "conll2000": {"train": True, "test": False},
@@ -73,7 +76,7 @@ def wanted(spec: DatasetSpec) -> Repository | Released | None:
     """What the reader takes from elsewhere: of the Hub, or a released file; None: its files are here by themselves.
 
     Raises:
-        DataError: ``path`` is no place that a file can be put.
+        DataError: ``path`` is no place that a file may be put.
     """
     from clipstudy.data import table  # a reader, which this module cannot import at the top
 
@@ -81,7 +84,7 @@ def wanted(spec: DatasetSpec) -> Repository | Released | None:
         return table.wanted(spec, SPLITS[spec.reader])
     if spec.url is None or spec.checksum is None:
         return None
-    return Released(f"datasets.{spec.name}", spec.url, spec.checksum, _place(spec))
+    return Released(f"datasets.{spec.name}", spec.url, spec.checksum, _writable(spec))
 
 
 def modality(reader: str) -> Modality:
@@ -125,6 +128,39 @@ def _place(spec: DatasetSpec) -> Path:
     if "${" in str(path):
         variable = str(path).partition("${")[2].partition("}")[0]
         raise DataError(f'{where} = "{spec.path}": {variable} is not set here. Set it, then: clipstudy retry --failed')
+    return path
+
+
+def _writable(spec: DatasetSpec) -> Path:
+    """Where ``spec.path`` is, if a file from elsewhere may be put there: whoever wrote the study file chose both, and a
+    file that is put in the right place is run, or believed, by something else."""
+    path, settings = _place(spec), Settings.read()
+    own = (spec.path or "").partition("}/")[0] + "}/"  # a folder that the environment names
+    roots = [Path(spec.base), settings.home, settings.cache, locate(own, spec.base) if own.startswith("${") else None]
+    real = path.resolve()
+    inside = [real.relative_to(root.resolve()) for root in roots if root and real.is_relative_to(root.resolve())]
+    where = f'[datasets.{spec.name}] path = "{spec.path}": nothing is fetched to {real}'
+    if not inside:
+        raise DataError(
+            f"{where}, which is neither in the study file's folder nor in CLIPSTUDY_HOME nor in the cache. Write a "
+            'path there ("./data/…", "${CLIPSTUDY_CACHE}/…"), or put the file there yourself and remove url.'
+        )
+    if real.suffix not in TEXTS or any(part.startswith(".") for part in min(inside, key=lambda p: len(p.parts)).parts):
+        raise DataError(
+            f"{where}: want a name that ends with {' or '.join(TEXTS)}, in no hidden folder. Mend the path."
+        )
+    return path
+
+
+def within(spec: DatasetSpec, folder: Path, name: str) -> Path:
+    """The file or folder ``name`` of ``folder``, existing or not.
+
+    Raises:
+        DataError: it leads out of ``folder``.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if "\0" in name or not path.is_relative_to(os.path.normpath(folder)):
+        raise DataError(f'[datasets.{spec.name}] splits: "{name}" is not in {folder}. Name what is there.')
     return path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstudy.data import files, fingerprint, table, text_lines
+from clipstudy.data import files, fingerprint, table, text_lines, within
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import DatasetSpec
 
@@ -51,7 +51,7 @@ def read(spec: DatasetSpec, split: str) -> Corpus:
     if spec.hub:
         return _from_hub(spec, split)
     folder = files(spec)
-    path = folder / spec.splits.get(split, f"{split}.txt") if folder.is_dir() else folder
+    path = within(spec, folder, spec.splits.get(split, f"{split}.txt")) if folder.is_dir() else folder
     if not path.exists():
         known = [p.stem for p in path.parent.glob("*.txt")]
         raise DataError(
@@ -74,10 +74,10 @@ def parse(lines: Sequence[str], path: Path) -> Iterator[Sentence]:
         fields = line.split(" ")
         if len(fields) != 3 or not all(fields):
             raise DataError(
-                f'{path}:{number}: found "{line}", want "word POS chunk" with single spaces. Mend the line.'
+                f'{path}:{number}: found "{line[:40]}", want "word POS chunk" with single spaces. Mend the line.'
             )
         if fields[2] != OUTSIDE and fields[2][:2] not in ("B-", "I-"):
-            raise DataError(f'{path}:{number}: chunk tag "{fields[2]}" is not B-…, I-… or O. Mend the line.')
+            raise DataError(f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O. Mend the line.')
         rows.append((fields[0], fields[1], fields[2]))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipstudy.data import files, fingerprint, table
+from clipstudy.data import files, fingerprint, table, within
 from clipstudy.data.labelled import Labelled, checked, stratified
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 #: What is taken for an image in a folder, by ending.
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+#: What of that its bytes may be, as the library calls it. It knows more, and hands some of them to other programs (EPS
+#: to Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
     import PIL.Image
 
     try:
-        image: Image = PIL.Image.open(io.BytesIO(content))
+        image: Image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
         # Asked here, since the library only warns, and a filter of warnings is not one thread's own.
         most = PIL.Image.MAX_IMAGE_PIXELS
         if most and image.width * image.height > most:
@@ -182,7 +185,7 @@ def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]
 
 def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
     """The rows of one split, what they were read from as a fingerprint, and where that is."""
-    folder = None if spec.hub else files(spec) / spec.splits.get(split, split)
+    folder = None if spec.hub else within(spec, files(spec), spec.splits.get(split, split))
     if folder is not None and folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
         return _from_folder(spec, split, folder)
     # Masks are read where the table says that there are some: a column that happens to be called so may hold others.
@@ -199,7 +202,9 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
                     "image. Name the column that holds images."
                 )
         if isinstance(label, list | dict) or label == "" or label != label:
-            raise DataError(f'[datasets.{spec.name}] {where}: label is "{label}", want one label. Mend the row.')
+            raise DataError(
+                f'[datasets.{spec.name}] {where}: label is "{str(label)[:40]}", want one label. Mend the row.'
+            )
         rows.append((Picture(images["image"], where, split, images.get("mask")), str(label)))
     return rows, found.fingerprint, found.source
 

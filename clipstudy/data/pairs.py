@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipstudy.data import files, fingerprint, table, text_lines
+from clipstudy.data import files, fingerprint, table, text_lines, within
 from clipstudy.data.labelled import stratified
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import DatasetSpec
@@ -176,7 +176,7 @@ def split_file(spec: DatasetSpec, split: str, layouts: Sequence[str]) -> Path:
         raise DataError(f"{where} path: {folder} is one file, but each split has its own. Name their folder.")
     name = spec.splits.get(split, split)
     wanted = [layout.format(name) for layout in layouts]
-    found = [candidate for candidate in (name, *wanted) if (folder / candidate).is_file()]
+    found = [candidate for candidate in (name, *wanted) if within(spec, folder, candidate).is_file()]
     if len(found) > 1:
         raise DataError(f'{where} has several files for split "{split}": {", ".join(found)}. Name one in `splits`.')
     if not found:

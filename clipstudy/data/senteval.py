@@ -26,7 +26,7 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
             )
         split, label, sentence = fields
         if split not in parts:
-            raise DataError(f'{path}:{number}: split "{split}" is not tr, va or te. Mend the line.')
+            raise DataError(f'{path}:{number}: split "{split[:40]}" is not tr, va or te. Mend the line.')
         words = tuple(sentence.split())
         if not words or not label:
             raise DataError(f"{path}:{number}: {'no sentence' if label else 'no label'}. Mend or remove the line.")

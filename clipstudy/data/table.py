@@ -21,6 +21,11 @@ from clipstudy.spec import DatasetSpec
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 
 
+#: A parquet file may unfold to so many times its bytes, and have so many rows a byte (what compresses like that is no
+#: text or image); or to so little that it does no harm.
+MOST_UNPACKED, MOST_ROWS, SMALL = 1000, 64, 1 << 24
+
+
 @dataclass(frozen=True)
 class Table:
     """One split of a table."""
@@ -56,9 +61,9 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
         for row, (text, label) in enumerate(zip(table.columns["text"], table.columns["label"], strict=True)):
             words = tuple(text.split()) if isinstance(text, str) else ()
             if not words:
-                raise _refused(spec, split, table.source, row, f'text is "{text}"', "a text")
+                raise _refused(spec, split, table.source, row, f'text is "{str(text)[:40]}"', "a text")
             if isinstance(label, list | dict) or label == "" or label != label:
-                raise _refused(spec, split, table.source, row, f'label is "{label}"', "one label")
+                raise _refused(spec, split, table.source, row, f'label is "{str(label)[:40]}"', "one label")
             rows.append((words, str(label)))
         parts.append(rows)
         tables.append(table)
@@ -186,6 +191,7 @@ def _rows(path: Path) -> Any:
     kind = FORMATS[path.suffix]
     try:
         if kind == "parquet":
+            _check_size(path)
             return datasets.Dataset.from_parquet(str(path))
         if kind == "json":
             return datasets.Dataset.from_json(str(path))
@@ -204,14 +210,29 @@ def _rows(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as {kind} ({said}). Mend or fetch the file.") from None
 
 
+def _check_size(path: Path) -> None:
+    """Raises ValueError where a file says of itself that it unfolds to many times what any data does."""
+    import pyarrow.parquet
+
+    about, size = pyarrow.parquet.read_metadata(path), path.stat().st_size
+    unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
+    if unpacked > max(MOST_UNPACKED * size, SMALL) or about.num_rows > max(MOST_ROWS * size, SMALL):
+        raise ValueError(f"{size} bytes that unfold to {unpacked} and {about.num_rows} rows: more than any data does")
+
+
 def _cells(rows: Any, column: str) -> list[Any]:
     """A column's values, class numbers as their names; None: a number that names no class (a hidden label)."""
+    import datasets
+
     stored = rows.data.column(column)
     if (encoded := _encoded(stored)) is not None:
         return encoded
     feature = rows.features[column]
     names = getattr(getattr(feature, "feature", feature), "names", None)
-    values: list[Any] = list(rows[column])
+    # Of all that the library decodes, the JSON that it stores mixed cells as: the rest it would open, by the path or
+    # address that a cell names.
+    decoded = isinstance(feature, datasets.Json)
+    values: list[Any] = list(rows[column]) if decoded else stored.to_pylist()
     return values if names is None else [_named(value, names) for value in values]
 
 

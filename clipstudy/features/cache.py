@@ -33,7 +33,7 @@ ABANDONED_SECONDS = 86_400.0
 BLOCK, BLOCKS = 4096, 64
 #: The bytes that the check sum takes at the end of a file.
 SUM = 4
-_NAME = re.compile(r"(?P<key>[^.]+)\.(?P<view>[^.]+)\.(?P<layer>\d+)\.npy")
+_NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re.ASCII)
 
 
 class Sheet(Protocol):
@@ -132,7 +132,10 @@ class Store:
         return removed
 
     def _file(self, key: str, view: str, layer: int) -> Path:
-        return self.path / f"{key}.{view}.{layer}.npy"
+        name = f"{key}.{view}.{layer}.npy"
+        if not _NAME.fullmatch(name):  # a view may come from a row that no study file was checked for
+            raise ValueError(f"no features can be kept as {name!r}")
+        return self.path / name
 
 
 def _whole(path: Path, array: NDArray[Any]) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from clipstudy.errors import DataError, did_you_mean
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import classify
@@ -126,7 +127,10 @@ def read(dataset: DatasetSpec, options: Options) -> PairTexts:
 
 
 def pairs_of(dataset: DatasetSpec) -> Pairs:
-    """What the dataset's reader reads. Raises DataError as the reader does."""
+    """What the dataset's reader reads. Raises DataError as the reader does, or that it reads no pairs."""
+    if dataset.reader not in READERS:  # a row that no study file was checked for
+        known = did_you_mean(dataset.reader, READERS)
+        raise DataError(f'[datasets.{dataset.name}] reader: found "{dataset.reader}". {known} Mend the key.')
     found: Pairs = importlib.import_module(f"clipstudy.data.{dataset.reader}").read(dataset)
     return found
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from clipstudy.job import Group, layers_of
 from clipstudy.outcome import Artifact, Estimate, Result
+from clipstudy.settings import redact
 from clipstudy.spec import WHOLE_MODEL, ModelSpec, decisive
 
 Kind = Literal["finished", "failed"]
@@ -194,8 +195,8 @@ def short_hash(text: str) -> str:
 
 
 def clip(value: str, longest: int) -> str:
-    """``value`` as any database stores it: no NUL, no lone surrogate, at most ``longest`` characters."""
-    text = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    """``value`` as any database stores it: no NUL, no lone surrogate, at most ``longest`` characters; no credential."""
+    text = redact(str(value)).replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
     if len(text) <= longest:
         return text
     tail = f"… ({len(text)} characters)"

@@ -84,6 +84,7 @@ class Tracking:
             except MlflowException:
                 # Another recorder of this entry wrote the same parameters at the same moment: they are there now.
                 self._log(run_id, points, _new(entries.entry_params(entry), client.get_run(run_id)))
+            self._check_place(run)
             self._keep(run_id, entry)
             client.set_terminated(run_id, "FINISHED" if entry.kind == "finished" else "FAILED", when)
             return run_id
@@ -193,14 +194,17 @@ class Tracking:
         """
         with self._reaching():
             client, _ = self._open()
-            if (here := self._folder(run_id)) is not None:
-                if name in _files(here):
-                    return (here / name).read_bytes()
-            else:
-                folder = str(PurePosixPath(name).parent)
-                if any(file.path == name for file in client.list_artifacts(run_id, None if folder == "." else folder)):
-                    with tempfile.TemporaryDirectory() as place:
-                        return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+            if _within(f"{run_id}/{name}"):
+                if (here := self._folder(run_id)) is not None:
+                    if name in _files(here):
+                        return (here / name).read_bytes()
+                else:
+                    self._check_place(client.get_run(run_id))
+                    folder = str(PurePosixPath(name).parent)
+                    kept = client.list_artifacts(run_id, None if folder == "." else folder)
+                    if any(file.path == name for file in kept):
+                        with tempfile.TemporaryDirectory() as place:
+                            return Path(client.download_artifacts(run_id, name, place)).read_bytes()
             raise ClipstudyError(
                 f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
                 "Type: clipstudy rerun" + (f" ({gone})" if (gone := self.gone()) else "")
@@ -212,11 +216,13 @@ class Tracking:
             client, _ = self._open()
             if (here := self._folder(run_id)) is not None:
                 return _files(here)
+            self._check_place(client.get_run(run_id))
             names: list[str] = []
             folders: list[str | None] = [None]
             while folders:
                 for file in client.list_artifacts(run_id, folders.pop()):
-                    (folders if file.is_dir else names).append(file.path)
+                    if _within(file.path):
+                        (folders if file.is_dir else names).append(file.path)
             return sorted(names)
 
     def gone(self) -> str:
@@ -249,11 +255,14 @@ class Tracking:
             return self._opened
 
     def _place(self) -> Path | None:
-        """The folder of all runs' files; None where no file system of this machine should have it.
+        """The folder of all runs' files; None where no file system of this machine should have it, and where a server
+        is asked, which chooses no folder of ours.
 
         The store names it once and for all. Where it came here from another machine together with its files, they are
         in the folder that the settings name.
         """
+        if urlsplit(self.uri).scheme in store.SERVERS:
+            return None
         named = urlsplit(self._artifact_location)
         if named.scheme != "file":
             return None
@@ -338,6 +347,24 @@ class Tracking:
             client.log_batch(run_id, metrics[:room], pairs[:MOST_PARAMS])
             metrics, pairs = metrics[room:], pairs[MOST_PARAMS:]
 
+    def _check_place(self, run: Run) -> None:
+        """A server's word on where a run's files are is not taken for a folder of this machine, ours excepted.
+
+        Raises:
+            ClipstudyError: it names another.
+        """
+        where = urlsplit(run.info.artifact_uri or "")
+        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme not in ("", "file"):
+            return
+        folder = Path(unquote(where.path)).resolve()
+        if self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
+            return
+        raise ClipstudyError(
+            f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are in the folder {folder} of this "
+            "machine, which it may not choose. Start it with --artifacts-destination, so that it keeps them; or, "
+            "where you both share that folder, set CLIPSTUDY_ARTIFACTS to it."
+        )
+
     def _keep(self, run_id: str, entry: Entry) -> None:
         """The entry's files, in one go; writing a file again replaces it."""
         files = [*entry.artifacts]
@@ -348,10 +375,9 @@ class Tracking:
         client, _ = self._open()
         with tempfile.TemporaryDirectory() as folder:
             for artifact in files:
-                name = PurePosixPath(artifact.name)
-                if name.is_absolute() or ".." in name.parts or not name.parts or "\0" in artifact.name:
+                if not _within(artifact.name):
                     raise ValueError(f"an artifact cannot be called {artifact.name!r}")
-                path = Path(folder) / name
+                path = Path(folder) / artifact.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(artifact.content)
             client.log_artifacts(run_id, folder)
@@ -390,6 +416,12 @@ class Tracking:
         made = client.create_logged_model(experiment, name, tags=tags, params=params, model_type=group.model.source)
         client.finalize_logged_model(made.model_id, "READY")
         return str(made.model_id)
+
+
+def _within(name: str) -> bool:
+    """Does an artifact's name stay in the folder that it is put into? A server's names are asked as well as ours."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not {"\0", "\\"} & set(name)
 
 
 def newest_runs(results: Iterable[Result]) -> list[Result]:

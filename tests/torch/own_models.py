@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import torch
@@ -97,3 +98,29 @@ def text() -> str:
 
 
 abort = os.abort  #: what must never be called: the package is trusted, what it imports is not
+
+
+def loaded() -> nn.Module:
+    """Gives weights of its own, whatever the seed; only its head is drawn."""
+    model = Convolutions()
+    generator = torch.Generator().manual_seed(7)
+    for weight in [*model.stem.parameters(), *model.stages.parameters()]:
+        weight.data = torch.randn(weight.shape, generator=generator)
+    return model
+
+
+class Builder:
+    """What builds a model when it is called, as configured factories do."""
+
+    def __call__(self) -> nn.Module:
+        return Convolutions()
+
+
+build, cached = Builder(), functools.lru_cache(Convolutions)
+
+
+class Touches:
+    """No model: what it does when it is built must not be done."""
+
+    def __init__(self) -> None:
+        raise SystemExit("it was built")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,6 +235,9 @@ def test_a_released_file_that_changed_here(place: Place) -> None:
         data.files(study.datasets["shift"])
     (said,) = place.problems()
     assert "shift.txt is git:" in said and "fetched was git:" in said
+    (said,) = place.fetch()
+    assert "is there already, and is not the file that checksum says" in said and "dog" in file.read_text()
+    file.unlink()
     assert place.fetch() == [] and place.problems() == []
     file.unlink()
     with pytest.raises(DataError, match=r"does not exist.*clipstudy fetch --study FILE"):
@@ -319,6 +323,14 @@ def test_no_network_and_nothing_cached(place: Place, monkeypatch: pytest.MonkeyP
             [("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", ("open_clip_model.safetensors",))],
         ),
         (
+            ModelSpec("m", "open_clip", "ViT-L-14-CLIPA", 24, init="random", modality="image"),
+            [("bert-base-uncased", ("tokenizer*",))],
+        ),
+        (
+            ModelSpec("m", "open_clip", "roberta-ViT-B-32", 12, init="random", modality="image"),
+            [("roberta-base", ("tokenizer*",)), ("roberta-base", ("config.json",))],
+        ),
+        (
             ModelSpec("m", "timm", "resnet50.tv_in1k", 4, modality="image"),
             [("timm/resnet50.tv_in1k", ("config.json", "model.safetensors"))],
         ),
@@ -355,6 +367,33 @@ reference = "other"
     study = tasksfile.parse(place.text, place.folder / "study.toml")
     items = fetch.wanted(group for group, _ in plan(study, Selection(("tiny",), ("like",))))
     assert [item.name for item in items][:2] == ["org/tiny", "org/other"]
+
+
+def test_a_link_that_leads_nowhere_is_not_written_through(place: Place) -> None:
+    (place.folder / "data").mkdir()
+    (place.folder / "data" / "shift.txt").symlink_to(place.folder / "data" / "elsewhere.txt")
+    (said,) = place.fetch()
+    assert "is there already" in said and not (place.folder / "data" / "elsewhere.txt").exists()
+
+
+def test_fetches_at_once_lose_no_entry(tmp_path: Path) -> None:
+    """Eight processes' worth of threads: the lock is of the open file, not of the process."""
+    manifest = tmp_path / "fetched" / "study.json"
+    entries = [fetch.Entry(f"{n}.txt", n, f"sha256:{n:064x}") for n in range(40)]
+    surveys = [
+        fetch.Survey(
+            fetch.Item(
+                data.Released(f"datasets.d{n}", f"https://h/{n}", entry.checksum, tmp_path / entry.path), ("d",)
+            ),
+            None,
+            (entry,),
+            frozenset(),
+        )
+        for n, entry in enumerate(entries)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda survey: fetch.record(manifest, survey), surveys))
+    assert len(json.loads(manifest.read_text())["items"]) == len(surveys)
 
 
 def test_no_address_for_a_file_that_is_just_here() -> None:

@@ -66,10 +66,26 @@ class TestWhatIsImported:
         refused(own("nn", "stages"), "defines no function or class nn")
 
     @pytest.mark.parametrize(
-        "checkpoint", ["os", "os:", ":x", ".os:x", "a..b:c", "a:b.c", "a b:c", "a:b:c", "./a.py:b"]
+        "checkpoint",
+        ["os", "os:", ":x", ".os:x", "a..b:c", "a:b.c", "a b:c", "a:b:c", "./a.py:b", "a.__main__:b", "a:__init__"],
     )
     def test_nothing_that_is_no_name(self, checkpoint: str) -> None:
         refused(replace(own("x", "stages"), checkpoint=checkpoint), 'Write "package.module:factory"')
+
+    def test_no_program_of_a_trusted_package(self) -> None:
+        refused(replace(own("x", "stages"), checkpoint=f"{OWN}.__main__:x"), 'Write "package.module:factory"')
+
+    def test_nothing_is_built_that_is_no_model(self) -> None:
+        refused(own("Touches", "stages"), "defines no function or class Touches")
+
+    def test_what_is_called_may_be_an_object(self) -> None:
+        called, direct = (backbones.load(own(name, "stages"), "cpu") for name in ("build", "Convolutions"))
+        assert called.resolved["checkpoint"] == direct.resolved["checkpoint"], "the same code, the same draws"
+
+    def test_a_twin_that_its_seed_does_not_draw(self) -> None:
+        refused(own("loaded", "stages"), "gives the same weights for another seed", "(1278 of 1338 numbers)")
+        refused(own("cached", "stages"), "gives the same weights for another seed")
+        backbones.load(own("Convolutions", "stages", init_seed=2**32 - 1), "cpu")
 
     def test_modules_that_are_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = own("Convolutions", "stages")

@@ -74,6 +74,12 @@ def test_an_untrained_twin_plays_no_role() -> None:
     assert evidence.measured([twin], lambda run, name: b"") == []
 
 
+@pytest.mark.parametrize("content", [b"", b"no table", predictions([[True, False]])[:-9]])
+def test_predictions_that_cannot_be_read_are_told_of(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (one,) = evidence.measured([pair("c", "clip_text")], lambda run, name: content)
+    assert one.scores is None and "predictions.parquet cannot be read" in caplog.text
+
+
 def test_a_server_that_is_away_is_not_taken_for_a_file_that_is_gone() -> None:
     def away(run: str, name: str) -> bytes:
         raise TrackingUnreachable
