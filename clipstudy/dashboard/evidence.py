@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -156,16 +157,27 @@ def _read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
 
 
 def _correct(content: bytes, metric: str, result: Result) -> Rows:
-    """Was the headline arm's model of each seed right? The headline's columns come first."""
+    """Was the model of each seed right, of the arm that the metric is of?"""
     table = _table(content)
     columns = [name for name in table.column_names if "/seed_" in name]
-    if not columns:
+    arm = _arm(list(dict.fromkeys(name.rpartition("/")[0] for name in columns)), metric.rpartition("/")[0])
+    if arm is None:
         return NOTHING
-    own = columns[0].rpartition("/")[0] + "/seed_"
+    own = f"{arm}/seed_"
     label = _texts(table, "label")
     ids = _texts(table, "id") if "id" in table.column_names else range(len(label))
     right = np.stack([_texts(table, name) == label for name in columns if name.startswith(own)])
     return _named([f"{at} {said}" for at, said in zip(ids, label, strict=True)], right, result)
+
+
+def _arm(arms: Sequence[str], prefix: str) -> str | None:
+    """The arm whose metrics have ``prefix``: those of a column's parts that differ from the headline's, which comes
+    first."""
+    for arm in arms:
+        apart = [part for part, other in zip_longest(arm.split("/"), arms[0].split("/")) if part and part != other]
+        if "/".join(apart) == prefix:
+            return arm
+    return None
 
 
 def _nmi(content: bytes, metric: str, result: Result) -> Rows:
@@ -232,6 +244,11 @@ KEPT: Mapping[str, Kept] = {
     **{name: Kept("images.csv", _channels, Unit.CHANNELS) for name in _LOOKS},
     **{name: Kept("scores.parquet", _pictures, seeded=False) for name in _SEEN},
 }
+
+
+def kept_of(metric: str) -> Kept | None:
+    """Where runs keep the scores behind ``metric``; every arm's accuracies are kept as the headline's are."""
+    return KEPT.get("accuracy" if metric.endswith("/accuracy") else metric)
 
 
 def _named(names: Sequence[Any], scores: NDArray[Any], result: Result, *options: str) -> Rows:

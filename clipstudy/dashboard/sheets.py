@@ -120,7 +120,7 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
         "each at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
-        f"paired: a bootstrap of {DRAWS:,} draws on the same test items (of clusterings, over samples and seeds); not "
+        f"paired: a bootstrap of {DRAWS:,} draws on the same test items (of clusterings, Student's over samples); not "
         f"paired: rather too wide; bold: p < {ALPHA}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])

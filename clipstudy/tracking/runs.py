@@ -194,7 +194,7 @@ class Tracking:
         """
         with self._reaching():
             client, _ = self._open()
-            if _within(f"{run_id}/{name}"):
+            if _within(run_id) and _within(name):
                 if (here := self._folder(run_id)) is not None:
                     if name in _files(here):
                         return (here / name).read_bytes()

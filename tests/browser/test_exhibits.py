@@ -60,6 +60,11 @@ def test_published_numbers_beside_measured_ones(visit: Open) -> None:
     assert [row[:2] for row in found] == [[name, entries[0].text] for name, entries in shown.lines]
 
 
+def test_a_models_zero_shot_accuracy_is_in_the_table_of_its_layers(visit: Open) -> None:
+    page = visit(desk(exhibits.RESULTS, exhibits.DASHBOARD, exhibits.FILES), "/tables?table=layers&task=images")
+    assert cells(page, "sheet") == [["1", "50.0 ± 10.0"], ["zero-shot", "30.0"]]
+
+
 def test_differences_are_paired_on_the_same_items(visit: Open) -> None:
     """BERT is right where GPT-2 is not, on the same 40 items: the page says so, though recorded intervals overlap."""
     page = visit(desk(*exhibits.paired()), "/tables?table=differences&first=bert&second=gpt2")

@@ -59,10 +59,9 @@ def test_each_seed_of_each_arm() -> None:
     store = Files({run.run_id: {"predictions.parquet": probed([[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0]] * 2)}})
     files = Kept(store)
     found = files.scores(run, "accuracy")
-    assert found and found.seeds.tolist() == [0.75, 0.25]
-    assert found.each is not None and found.each.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert found and found.scores.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
     native = files.scores(run, "native/accuracy")
-    assert native and native.seeds.tolist() == [0, 0] and native.items == found.items
+    assert native and native.scores.tolist() == [[0] * 4] * 2 and native.names == found.names
     assert files.scores(run, "nowhere/accuracy") is None
     asked = store.asked
     assert files.scores(run, "accuracy") is found and store.asked == asked, "a finished run keeps what it has"
@@ -76,10 +75,10 @@ def test_clusters_and_images() -> None:
     images = parquet(mse__seed_0=[0.5, 0.25], mse__seed_1=[0.25, 0.5], mse__mean_image=[1.0, 1.0])
     files = Kept(Files({run.run_id: {"predictions.parquet": clusters, "images.parquet": images}}))
     found = files.scores(run, "nmi")
-    assert found and found.seeds.tolist() == pytest.approx([1, 1, 0, 1]) and found.samples == 2 and found.each is None
+    assert found and found.scores.ravel().tolist() == pytest.approx([1, 0, 1, 1]) and len(found.names) == 2
     assert files.scores(run, "native/nmi") is None, "only the headline's clusters are kept"
     error = files.scores(run, "mse")
-    assert error and error.seeds.tolist() == [0.375, 0.375] and error.each is not None and error.each.shape == (2, 2)
+    assert error and error.scores.tolist() == [[0.5, 0.25], [0.25, 0.5]]
 
 
 def test_what_is_not_kept_and_what_does_not_answer() -> None:
@@ -128,13 +127,20 @@ def test_two_models_on_the_same_items() -> None:
     assert unpaired[1][2].text == "not paired" and not unpaired[1][0].bold, "of recorded intervals as wide as these"
 
 
-def test_other_items_are_not_paired() -> None:
-    a = np.ones((2, 4), bool)
-    shown, files = both(probed(a, a), probed(np.ones((2, 6), bool), np.ones((2, 6), bool)))
-    assert files.tested(shown.curves[0].cells[0], shown.curves[1].cells[0], "accuracy") is None
+def test_models_are_paired_on_the_items_that_both_scored() -> None:
+    first, second = np.ones((2, 6), bool), np.zeros((2, 4), bool)
+    shown, files = both(probed(first, first), probed(second, second))
+    cells = shown.curves[0].cells[0], shown.curves[1].cells[0]
+    found = files.tested(*cells, "accuracy")
+    assert found and found.on == "4 test items" and found.difference and found.difference.value == 1
+    elsewhere = replace(cells[0].runs[0], run_id="x", params={"resolved.data": "other rows"})
+    second_run = cells[1].runs[0].run_id
+    store = Files({"x": {"predictions.parquet": probed(first, first)},
+                   second_run: {"predictions.parquet": probed(second, second)}})  # fmt: skip
+    assert Kept(store).tested(replace(cells[0], runs=(elsewhere,)), cells[1], "accuracy") is None
 
 
-@pytest.mark.parametrize(("samples", "said"), [(1, "one sample: no test"), (3, "6 samples × seeds")])
+@pytest.mark.parametrize(("samples", "said"), [(1, "one sample: no test"), (3, "3 samples")])
 def test_one_sample_of_spans_is_no_test(samples: int, said: str) -> None:
     label, good, bad = ["x", "x", "y", "y"] * samples, [0, 0, 1, 1], [0, 1, 0, 1]
     number = [s for s in range(samples) for _ in range(4)]

@@ -104,7 +104,8 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     kept = families & set(place.model) or families
     if place.table == "layers":
         wanted = _task(place, {view.task: view.title for view in views})
-        return next((sheets.by_layer(sheets.only(v, kept)) for v in views if v.task == wanted), None)
+        view = next((view for view in views if view.task == wanted), None)
+        return sheets.by_layer(sheets.only(beside.levelled(view, desk.board(place)), kept)) if view else None
     return sheets.best([sheets.only(view, kept) for view in views if not tasks or view.task in tasks])
 
 
