@@ -252,6 +252,6 @@ def serving(folder: Path) -> Iterator[str]:
 if __name__ == "__main__":
     found = []
     for figure in rows("--quick" in sys.argv[1:]):
-        print(f"{figure.what:<50}{figure.value:>8.3f} {figure.unit}  {figure.bound}", flush=True)
+        print(f"{figure.what:<50}{figure.value:>8.3f} {figure.unit}  {figure.bound}  {figure.said}", flush=True)
         found.append(figure)
     sys.exit(any(figure.met is False for figure in found))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "clipstudy"
-#: Tags of an experiment: its description, and that MLflow's pages shall show runs and models, not prompts and traces.
+#: Tags of an experiment: its kind, as MLflow's pages call it, and its description.
 ABOUT = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": (

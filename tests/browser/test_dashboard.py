@@ -261,8 +261,8 @@ def test_from_mlflow_to_the_screen(visit: Open, tmp_path: Path) -> None:
     said(page, "4 runs")
     page.locator("#runs a").first.wait_for()
     links = page.locator("#runs a").evaluate_all("all => all.map(a => a.href)")
-    known = {f"http://127.0.0.1:5000/#/experiments/{tracking.experiment()}/runs/{r.run_id}" for r in tracking.results()}
-    assert set(links) == known
+    there = f"http://127.0.0.1:5000/#/experiments/{tracking.experiment()}/runs/"
+    assert set(links) == {f"{there}{r.run_id}?workflowType=machine_learning" for r in tracking.results()}
 
 
 @pytest.mark.parametrize(("size", "rows"), [((90, 60), 2), ((300, 60), 4)])

@@ -37,7 +37,7 @@ DASHBOARD = {
     "layers": "/?panel=Syntactic",
     "tables": "/tables",
     "claims": "/claims",
-    "gallery": "/gallery?task=visualise&model=clip-vit-image&model=vit&layer=2&layer=4",
+    "gallery": "/gallery?task=visualise&model=clip-vit-image&model=vit&layer=4",
     "runs": "/runs?first=bert&second=gpt2",
 }
 
@@ -97,9 +97,11 @@ def mlflow(page: Any, url: str, images: Path) -> None:
           localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
         }"""
     )
+    page.goto(url)  # it opens its assistant once
+    page.wait_for_timeout(8000)
     for name, address in pages.items():
         page.goto("about:blank")  # an address that differs after its # alone would not load anew
-        page.goto(address)
+        page.goto(f"{address}{'&' if '?' in address else '?'}workflowType=machine_learning")
         page.wait_for_timeout(8000)  # it never stops asking, so there is nothing to wait for
         keep(page.screenshot(), images / f"mlflow-{name}.png")
 

@@ -30,6 +30,8 @@ COLUMNS = {
     "run": "MLflow",
 }
 NUMBERS = ("layer", "value", "low", "high")
+#: MLflow shows runs and models then; else what is for prompts and agents.
+TRAINING = "?workflowType=machine_learning"
 #: As many places as an interval is worth; MLflow has the others.
 FOUR_PLACES = "params.value == null ? '—' : d3.format('.4f')(params.value)"
 WHOLE = "params.value < 0 ? 'whole' : params.value"
@@ -83,7 +85,12 @@ def body(place: Runs, desk: Desk) -> Shown:
             html.P(
                 [
                     "The newest of each cell, of the newest settings. The last column leads to ",
-                    html.A("MLflow's own pages", href=desk.mlflow, target="_blank", rel="noreferrer"),
+                    html.A(
+                        "MLflow's own pages",
+                        href=f"{desk.mlflow}/#/experiments/{experiment}/runs{TRAINING}",
+                        target="_blank",
+                        rel="noreferrer",
+                    ),
                     "; where nothing answers there, type ",
                     html.Code("clipstudy ui"),
                     ".",
@@ -112,7 +119,7 @@ def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
         "high": estimate.high if estimate else None,
         "device": result.params.get("device", ""),
         "ended": result.tags.get("ended", "")[:19].replace("T", " "),
-        "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}",
+        "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}{TRAINING}",
     }
 
 
