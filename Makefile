@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format fuzz audit bench clean
+.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format fuzz audit bench scale clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,9 @@ bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.visualise
 	$(BIN)/python -m benchmarks.reconstruction
 	$(BIN)/python -m benchmarks.dashboard
+
+scale: install  ## how many workers and rows a job table carries, SQLite and Postgres; its tables go into docs/scale.md
+	$(BIN)/python -m benchmarks.scale
 
 clean:  ## remove what was computed (mlruns/), not what was installed
 	rm -rf mlruns/clipstudy.db* mlruns/mlflow.db* mlruns/artifacts report.html

@@ -14,6 +14,7 @@
     │   └── NoSuchJob
     ├── TrackingUnreachable  MLflow does not answer
     ├── NoResults            nothing recorded yet that could be drawn
+    ├── FleetError           the cluster cannot be asked, or refuses
     ├── NotFetched           what a study reads of the network is not here, or not whole
     └── GroupChanged         a checkpoint or data file changed between two batches of one group
 
@@ -95,6 +96,10 @@ class TrackingUnreachable(ClipstudyError):
 class NoResults(ClipstudyError):
     """Nothing is recorded yet. `clipstudy status` says what is queued, running or failed. To begin with nothing:
     clipstudy init, clipstudy enqueue --all, clipstudy worker --drain"""
+
+
+class FleetError(ClipstudyError):
+    """The cluster does not take this. Without one: clipstudy worker --drain"""
 
 
 class NotFetched(ClipstudyError):

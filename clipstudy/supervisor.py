@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 COMMAND = (sys.executable, "-m", "clipstudy", "worker")
-#: Of a draining worker that was told to stop before the queue was empty.
+#: Of a draining worker that a signal stopped before the queue was empty (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
 #: Exit codes with which a worker says that it is done; its other ends are crashes. 2: something that a user must mend.
 #: Of a draining one also 1: cells failed, or MLflow took nothing.

@@ -19,7 +19,6 @@ from clipstudy.attempt import Attempt, Tally, name
 from clipstudy.device import registered
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
-from clipstudy.job import Status
 from clipstudy.progress import Progress, duration
 from clipstudy.queue import jobs, outbox
 from clipstudy.queue.patience import Patience
@@ -59,7 +58,7 @@ class Worker:
         self, engine: Engine, tracking: Tracking, store: Store | None, device: str, habits: Habits, progress: Progress
     ) -> None:
         self.engine, self.tracking, self.store, self.habits, self.progress = engine, tracking, store, habits, progress
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(2).hex()}"
+        self.name = _name()
         self.shelf = run.Shelf(device)
         self.stop = threading.Event()  #: asked to leave
         self.enough = threading.Event()  #: asked again: not even a database that is away is waited for
@@ -175,7 +174,7 @@ class Worker:
     def _over(self) -> bool:
         """Whether a draining worker has nothing left to do, or nothing that it could."""
         queued, waiting = (
-            jobs.totals(self.engine, self.habits.study)[Status.QUEUED],
+            jobs.any_queued(self.engine, self.habits.study),
             outbox.pending(self.engine, self.habits.study),
         )
         if not waiting:
@@ -193,9 +192,15 @@ class Worker:
         return True
 
 
+def _name() -> str:
+    """``host:pid:random``; within a SLURM job with its number before the random part, which is how a fleet is known."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return ":".join([socket.gethostname(), str(os.getpid()), *[f"slurm-{job}"] * bool(job), os.urandom(2).hex()])
+
+
 def obey_signals(worker: Worker) -> None:
-    """SIGTERM and SIGINT: drop the layer at hand, give the rest back, leave. A second one: do not wait for the database
-    either, and SIGINT interrupts at once."""
+    """SIGTERM, SIGUSR1 (a cluster's notice that it takes the machine away) and SIGINT: drop the layer at hand, give the
+    rest back, leave. A second one: do not wait for the database either, and SIGINT interrupts at once."""
 
     def told(number: int, frame: object) -> None:
         # The events first: writing a line may fail where the signal came amid another one.
@@ -206,5 +211,5 @@ def obey_signals(worker: Worker) -> None:
         worker.stop.set()
         log.warning("%s: giving back what is not done", signal.Signals(number).name)
 
-    signal.signal(signal.SIGTERM, told)
-    signal.signal(signal.SIGINT, told)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, told)

@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
 
-``work``, ``fetching``, ``jobs``, ``health``, ``results``, ``judging`` and ``pocket`` hold the commands. What they
-share: ``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings
+``work``, ``fetching``, ``fleet``, ``jobs``, ``health``, ``results``, ``judging`` and ``pocket`` hold the commands. What
+they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings
 point to), ``screen`` (tables, the log).
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from clipstudy import __version__
-from clipstudy.cli import dashboard, fetching, health, jobs, judging, pocket, results, work
+from clipstudy.cli import dashboard, fetching, fleet, health, jobs, judging, pocket, results, work
 from clipstudy.errors import ClipstudyError, printable
 from clipstudy.settings import redact
 
@@ -72,6 +72,7 @@ def common(
     """What stands before a command."""
 
 
+app.add_typer(fleet.group)
 app.add_typer(pocket.group)
 
 

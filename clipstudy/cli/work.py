@@ -108,7 +108,8 @@ def worker(
     """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued.
 
     --gpu 0,1 (or all) and --workers start a process each, keep them at work, and pass a word to stop on to all of them.
-    With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed.
+    With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed; 75 where a
+    signal stopped it before the queue was empty: start it again.
     """
     from clipstudy import device as devices
     from clipstudy import progress as progresses
@@ -156,6 +157,8 @@ def worker(
         typer.echo("what was not done is queued again; to go on: clipstudy worker", err=True)
     elif not jobs.names(engine):
         typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
+    if drain and one.stop.is_set():
+        raise typer.Exit(supervisor.STOPPED)  # whatever failed before: there is work left
     if drain and (did.failed or did.waiting):
         raise typer.Exit(1)
 

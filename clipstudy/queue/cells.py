@@ -64,13 +64,15 @@ def chosen(connection: Connection, selection: Selection | None, *, newest_only: 
     conditions: list[ColumnElement[bool]] = []
     selection = selection or Selection()
     if newest_only or selection.models or selection.tasks or selection.study is not None:
-        query = select(groups.c.id, groups.c.model, groups.c.task)
-        if newest_only:
-            query = query.where(groups.c.newest)
+        of: list[ColumnElement[bool]] = [groups.c.newest] if newest_only else []
         if selection.study is not None:
-            query = query.where(groups.c.study == selection.study)
-        found = [row.id for row in connection.execute(query) if selection.takes(row.model, row.task)]
-        conditions.append(among(jobs.c.group_id, found))
+            of.append(groups.c.study == selection.study)
+        if selection.models or selection.tasks:
+            query = select(groups.c.id, groups.c.model, groups.c.task).where(*of)
+            found = [row.id for row in connection.execute(query) if selection.takes(row.model, row.task)]
+            conditions.append(among(jobs.c.group_id, found))
+        else:
+            conditions.append(jobs.c.group_id.in_(select(groups.c.id).where(*of)))
     if selection.layers:
         conditions.append(jobs.c.layer.in_(selection.layers))
     return conditions

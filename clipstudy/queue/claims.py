@@ -16,7 +16,6 @@ from sqlalchemy import (
     Update,
     and_,
     case,
-    exists,
     func,
     literal_column,
     or_,
@@ -132,7 +131,7 @@ def _leader(prefer_model: str | None, study: str | None) -> Select[Any]:
     query = (
         select(head.c.id, head.c.group_id, head.c.failure)
         .where(_ready(head), *_of(head, study), or_(_lost(head), head.c.id == foremost))
-        .order_by(head.c.priority.desc(), head.c.id)
+        .order_by(*_in_turn(head, study))
         .limit(_ONE)
         .with_for_update(of=head, skip_locked=True)
     )
@@ -146,12 +145,24 @@ def _first(column: str, study: str | None) -> Select[Any]:
     """``column`` of the first ready row. In the claim's order, although any row would tell whether there is one: so
     that it is found by the claim's index."""
     query = select(first.c[column]).where(_ready(first), *_of(first, study))
-    return query.order_by(first.c.priority.desc(), first.c.id).limit(_ONE)
+    return query.order_by(*_in_turn(first, study)).limit(_ONE)
+
+
+def any_queued(engine: Engine, study: str | None = None) -> bool:
+    """Whether anything is queued (of one study), ready or not."""
+    query = select(first.c.id).where(is_(first.c.status, Status.QUEUED), *_of(first, study))
+    with reading(engine) as connection:
+        return connection.scalar(query.order_by(*_in_turn(first, study)).limit(_ONE)) is not None
 
 
 def _of(row: FromClause, study: str | None) -> list[ColumnElement[bool]]:
-    """Of that study, where one is named."""
-    return [] if study is None else [exists().where(groups.c.id == row.c.group_id, groups.c.study == study)]
+    """Of that study, where one is named. A range, ordered by (see _in_turn), which only the study's own index can
+    serve: told that they are equal, Postgres may walk all studies' rows in the hope to meet one of this soon."""
+    return [] if study is None else [row.c.study.between(study, study)]
+
+
+def _in_turn(row: FromClause, study: str | None) -> list[ColumnElement[Any]]:
+    return [*([] if study is None else [row.c.study]), row.c.priority.desc(), row.c.id]
 
 
 def _ready(row: FromClause) -> ColumnElement[bool]:

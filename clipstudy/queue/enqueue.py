@@ -216,7 +216,7 @@ def _carry_out(
     ids = {cell: row.id for cell, row in _known(connection, asked)[0].items()}
     if plan.insert_jobs:
         wanted = [
-            (ids[cell], cell[1], tuple((layer, layer_label(asked[cell].group.model, layer)) for layer in layers))
+            (ids[cell], *cell[:2], tuple((layer, layer_label(asked[cell].group.model, layer)) for layer in layers))
             for cell, layers in plan.insert_jobs
         ]
         _insert_jobs(connection, wanted, priority, max_tries)
@@ -238,16 +238,16 @@ def _carry_out(
 
 
 def _insert_jobs(
-    connection: Connection, wanted: Sequence[tuple[int, str, Layers]], priority: int, max_tries: int
+    connection: Connection, wanted: Sequence[tuple[int, str, str, Layers]], priority: int, max_tries: int
 ) -> None:
     """One row for each (group, layer), numbered in the groups' order.
 
     Groups × their set of layers, multiplied by the database: a study has thousands of groups, and few different sets.
     """
     sets: dict[Layers, int] = {}
-    owners = [(group_id, model, sets.setdefault(layers, len(sets))) for group_id, model, layers in wanted]
+    owners = [(*owner, sets.setdefault(layers, len(sets))) for *owner, layers in wanted]
     members = [(number, layer, label) for layers, number in sets.items() for layer, label in layers]
-    owner = _table("owner", owners, group_id=Integer, model=String, layers=Integer)
+    owner = _table("owner", owners, group_id=Integer, study=String, model=String, layers=Integer)
     member = _table("member", members, layers=Integer, layer=Integer, label=String)
     fixed = {
         "status": literal(Status.QUEUED),
@@ -259,11 +259,12 @@ def _insert_jobs(
         "created_at": clock(),
     }
     rows = (
-        select(owner.c.group_id, owner.c.model, member.c.layer, member.c.label, *fixed.values())
+        select(owner.c.group_id, owner.c.study, owner.c.model, member.c.layer, member.c.label, *fixed.values())
         .where(owner.c.layers == member.c.layers)
         .order_by(owner.c.group_id, member.c.layer)
     )
-    connection.execute(insert_new(connection, jobs).from_select(["group_id", "model", "layer", "label", *fixed], rows))
+    columns = ["group_id", "study", "model", "layer", "label", *fixed]
+    connection.execute(insert_new(connection, jobs).from_select(columns, rows))
 
 
 def _table(name: str, rows: Sequence[tuple[Any, ...]], **types: type[Integer] | type[String]) -> CTE:

@@ -1,6 +1,16 @@
 """The queue's face: every verb about rows, whichever room does it."""
 
-from clipstudy.queue.claims import beat, bury, claim, disown, fail, handed_over, release, requeue_expired
+from clipstudy.queue.claims import (
+    any_queued,
+    beat,
+    bury,
+    claim,
+    disown,
+    fail,
+    handed_over,
+    release,
+    requeue_expired,
+)
 from clipstudy.queue.enqueue import Enqueued, enqueue
 from clipstudy.queue.status import Throughput, counts, get, group_of, names, pin, rows, throughput, totals
 from clipstudy.queue.verbs import cancel, rerun, retry, set_priority
@@ -10,6 +20,7 @@ __all__ = [
     "Enqueued",
     "Throughput",
     "WorkerInfo",
+    "any_queued",
     "beat",
     "beat_worker",
     "bury",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Engine, and_, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import Engine, and_, delete, exists, func, insert, literal_column, or_, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
@@ -292,7 +292,7 @@ def pending(engine: Engine, study: str | None = None) -> int:
     """How many records wait, of all or of one study."""
     query = select(func.count()).select_from(table)
     if study is not None:
-        query = query.join(jobs, jobs.c.id == table.c.job_id).join(groups).where(groups.c.study == study)
+        query = query.where(exists().where(jobs.c.id == table.c.job_id, jobs.c.study == study))
     with reading(engine) as connection:
         return connection.scalar(query) or 0
 

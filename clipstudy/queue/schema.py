@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 #: The newest migration. `migration.check` compares with it, so that a command need not import Alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -90,6 +90,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),
+    Column("study", String, nullable=False, server_default=""),  # as model: the group's, once more
     UniqueConstraint("group_id", "layer"),
     CheckConstraint(
         "status IN ('queued', 'running', 'computed', 'done', 'failed', 'cancelled', 'superseded')", name="status"
@@ -110,6 +111,8 @@ def _where(condition: str) -> dict[str, Any]:
 Index("ix_jobs_queued", jobs.c.priority.desc(), jobs.c.id, **_where("status = 'queued'"))
 Index("ix_jobs_queued_model", jobs.c.model, jobs.c.priority.desc(), jobs.c.id, **_where("status = 'queued'"))
 Index("ix_jobs_queued_group", jobs.c.group_id, jobs.c.priority.desc(), jobs.c.id, **_where("status = 'queued'"))
+Index("ix_jobs_queued_study", jobs.c.study, jobs.c.priority.desc(), jobs.c.id, **_where("status = 'queued'"))
+Index("ix_jobs_failed", jobs.c.group_id, **_where("status = 'failed'"))
 Index("ix_jobs_leased", jobs.c.lease_until, **_where("status = 'running'"))
 # Not (status, …): without statistics SQLite takes an equality on status for the best there is, and sorts.
 Index("ix_jobs_ended", jobs.c.ended_at, jobs.c.status)

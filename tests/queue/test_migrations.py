@@ -82,6 +82,15 @@ def test_down_and_up_again(own: Engine) -> None:
     assert jobs.enqueue(own, cells(group())).new == 4
 
 
+def test_rows_of_the_first_version_learn_their_study(own: Engine) -> None:
+    jobs.enqueue(own, cells(group(), group(study="mine")))
+    with writing(own) as connection:
+        command.downgrade(config(connection), "0001")
+    assert "study" not in {c["name"] for c in inspect(own).get_columns("jobs")}
+    migrate(own)
+    assert {job.study for job in claim(own, study="mine").jobs} == {"mine"}
+
+
 def test_migrating_again_keeps_what_is_there(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     migrate(engine)

@@ -20,6 +20,8 @@ from clipstudy.queue import dialect, jobs, migration, outbox, patience
 from clipstudy.worker import Habits, Worker, obey_signals
 from tests.queue.samples import cells, group
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 
 class Book:
     """Stands for MLflow: keeps what is recorded; may be away."""
@@ -321,7 +323,7 @@ def test_asked_twice_to_stop_it_waits_for_nobody(
     away = Away(outbox.hand_over, 1000)
     monkeypatch.setattr(outbox, "hand_over", away)
     jobs.enqueue(engine, cells(group()))
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     try:
         obey_signals(worker)
         told = signal.getsignal(signal.SIGTERM)
@@ -330,7 +332,7 @@ def test_asked_twice_to_stop_it_waits_for_nobody(
         assert worker.stop.is_set() and not worker.enough.is_set()
         told(signal.SIGTERM, None)
     finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
     with pytest.raises(DatabaseUnreachable):
         worker.step()
@@ -340,7 +342,7 @@ def test_asked_twice_to_stop_it_waits_for_nobody(
 def test_a_signal_counts_where_no_line_can_be_written(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     from clipstudy import worker as module
 
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
 
     def reentrant(*words: Any) -> None:
         raise RuntimeError("reentrant call inside a buffered writer")
@@ -353,7 +355,7 @@ def test_a_signal_counts_where_no_line_can_be_written(worker: Worker, monkeypatc
         with pytest.raises(RuntimeError):
             told(signal.SIGTERM, None)
     finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
     assert worker.stop.is_set()
 

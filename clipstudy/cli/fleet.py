@@ -1,0 +1,118 @@
+"""The group `clipstudy fleet`: draining workers on a SLURM cluster."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from clipstudy.cli import screen, selecting, stores
+from clipstudy.cli.options import Json, Study
+from clipstudy.errors import FleetError
+from clipstudy.settings import Settings
+
+group = typer.Typer(
+    name="fleet",
+    help="Workers on a SLURM cluster: each drains the queue and leaves.",
+    no_args_is_help=True,
+)
+
+
+@group.command()
+def submit(
+    workers: Annotated[int, typer.Option(min=1, help="How many; each is a job of its own.")] = 1,
+    gpus_per_worker: Annotated[int, typer.Option(min=0, help="GPUs of each worker's job; 0 computes on the CPU.")] = 1,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each. [default: the cluster's]")] = None,
+    memory: Annotated[str | None, typer.Option(help="Of each: 32G. [default: the cluster's]")] = None,
+    time: Annotated[str | None, typer.Option(help="Limit of each: 4:00:00 or 1-12. [default: the partition's]")] = None,
+    partition: Annotated[str | None, typer.Option(help="Where to. [default: the cluster's]")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option("--sbatch", help="Any option of sbatch: account=vision; may be repeated.")
+    ] = None,
+    study: Study = None,
+    layers_per_batch: Annotated[int | None, typer.Option(min=1, help="At most this many layers in one claim.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Start workers through SLURM. Each works until nothing is queued; one that is preempted gives back what it holds,
+    spends no try, and is queued again."""
+    from clipstudy import fleet
+    from clipstudy.job import Selection
+    from clipstudy.queue import jobs
+
+    settings = Settings.read()
+    engine = stores.engine(settings)
+    only = selecting.study_name(study)
+    selecting.existing(engine, Selection(study=only))
+    if not jobs.any_queued(engine, only):
+        raise FleetError("Nothing is queued: workers would leave at once. Type: clipstudy enqueue --all")
+    words = [
+        *(["--study", only] if only else []),
+        *(["--layers-per-batch", str(layers_per_batch)] * bool(layers_per_batch)),
+    ]
+    wanted = fleet.Wanted(
+        workers, gpus_per_worker, cpus_per_worker, memory, time, partition, _options(sbatch), tuple(words)
+    )
+    told = fleet.submit(settings, wanted)
+    if as_json:
+        typer.echo(json.dumps(asdict(told), default=str))
+        return
+    typer.echo(f"job {told.job}: {told.workers} workers\nscript  {told.script}\nlogs    {told.logs}")
+    typer.echo("next: clipstudy fleet status")
+
+
+@group.command()
+def status(as_json: Json = False) -> None:
+    """What SLURM does with this job table's workers, and what they do."""
+    from clipstudy import fleet
+    from clipstudy.progress import duration
+    from clipstudy.queue import jobs
+
+    settings = Settings.read()
+    engine = stores.engine(settings)
+    found = fleet.members(settings, engine)
+    totals = {str(status): number for status, number in jobs.totals(engine).items() if number}
+    if as_json:
+        typer.echo(json.dumps({"jobs": [asdict(m) for m in found], "totals": totals}, default=str))
+        return
+    rows = []
+    for one in found:
+        does = ", ".join(f"{w.batch or 'idle'}, heard of {duration(w.age or 0)} ago" for w in one.workers)
+        rows.append([one.job, one.state.lower(), one.where, one.ran, does or "–"])
+    if rows:
+        screen.table(["job", "state", "node", "for", "does"], rows)
+    else:
+        typer.echo("SLURM lists no worker of this job table. Type: clipstudy fleet submit --workers 8")
+    typer.echo(", ".join(f"{number:,} {status}" for status, number in totals.items()) or "nothing is enqueued")
+    if broken := [m for m in found if m.state not in fleet.LIVE and m.state not in ("COMPLETED", "CANCELLED")]:
+        typer.echo(f"{broken[0].job} is {broken[0].state.lower()}; see {broken[0].log}, and: clipstudy status")
+
+
+@group.command()
+def cancel(
+    job: Annotated[
+        list[str] | None, typer.Argument(help="Jobs (1234) or members (1234_5), from `fleet status`.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every worker of this job table.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End workers. What they hold is queued again, and no try is spent; what is queued stays."""
+    from clipstudy import fleet
+
+    if not (everything or job):
+        raise FleetError("cancel what? Name jobs, or say: clipstudy fleet cancel --all")
+    settings = Settings.read()
+    ended = fleet.cancel(settings, stores.engine(settings), [] if everything else job or [])
+    typer.echo(json.dumps({"cancelled": ended}) if as_json else f"{len(ended)} workers cancelled")
+
+
+def _options(given: list[str] | None) -> dict[str, str]:
+    """``account=vision`` → account: vision."""
+    found = {}
+    for text in given or ():
+        key, equals, value = text.removeprefix("--").partition("=")
+        if not (key and equals and value):
+            raise FleetError(f'--sbatch "{text}": want KEY=VALUE, as in --sbatch account=vision')
+        found[key] = value
+    return found
