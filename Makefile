@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper screenshots check lint types floors format fuzz audit bench scale clean
+.PHONY: help install demo test docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit bench scale clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ fuzz: install  ## ten thousand hostile inputs for each parser (the suite tries a
 audit: install  ## are there known vulnerabilities in what is installed here? (asks a service on the network)
 	@[ -x .audit/bin/pip-audit ] || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
 	@$(BIN)/python .ci/audit.py .audit/bin/pip-audit
+
+chaos: install  ## every fault on workers, databases and MLflow (long, and goes on where it ended; CHAOS="--only 'kill*' --jobs 100" thins it)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: install  ## the speed figures, as ratios
 	$(BIN)/python -m benchmarks.extraction

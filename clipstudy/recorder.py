@@ -23,15 +23,19 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(minutes=3)
 
 
-def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, most: int | None = None) -> int:
+def drain(
+    engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, enough: Callable[[], bool] = lambda: False
+) -> int:
     """Record what waits in the outbox, oldest first, and return how many attempts were recorded.
+
+    ``enough`` is asked after each attempt: once it says so, what was taken and not recorded is let go.
 
     Raises:
         TrackingUnreachable: MLflow does not answer; what was taken is given back and waits.
         DatabaseUnreachable: what was taken waits until its lease is over.
     """
     recorded = 0
-    while most is None or recorded < most:
+    while not (recorded and enough()):
         records = outbox.take(engine, name, lease=LEASE, limit=limit)
         if not records:
             break
@@ -40,10 +44,10 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
             of_group.setdefault(record.job.group_id, []).append(record)
         parts = list(of_group.values())
         renew = renewing(engine, records[0].token)
-        while parts:
+        while parts and not (recorded and enough()):
             part = parts.pop(0)
             try:
-                recorded += record_group(engine, tracking, part, renew)
+                recorded += record_group(engine, tracking, part, renew, enough)
             except TrackingUnreachable as error:
                 for one in (*part, *(one for rest in parts for one in rest)):
                     outbox.give_back(engine, one, redact(str(error)))
@@ -57,6 +61,8 @@ def drain(engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, mos
                 # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
                 outbox.give_back(engine, part[0], redact(f"{type(error).__name__}: {error}"))
                 log.exception("job %d attempt %d could not be recorded", part[0].job.id, part[0].attempt)
+        if enough():
+            outbox.let_go(engine, records[0].token)
     return recorded
 
 
@@ -74,17 +80,23 @@ def renewing(engine: Engine, token: str) -> Callable[[], None]:
 
 
 def record_group(
-    engine: Engine, tracking: Tracking, records: Sequence[outbox.Record], renew: Callable[[], None]
+    engine: Engine,
+    tracking: Tracking,
+    records: Sequence[outbox.Record],
+    renew: Callable[[], None],
+    enough: Callable[[], bool] = lambda: False,
 ) -> int:
     """Attempts of one group into MLflow: the parent, a run each, the parent's per-layer metrics, then ``computed`` →
-    ``done``. How many were recorded.
+    ``done``. At least one, and no more of them once it is ``enough``. How many were recorded.
 
     The projection comes before ``done``: a computed row can only become done, and a crash in between repeats it. It
     closes the parent, so it is made where nothing finished, too.
     """
     parent = parent_of(engine, tracking, records[0])
-    runs = []
+    runs: list[tuple[outbox.Record, str]] = []
     for record in records:
+        if runs and enough():
+            break
         renew()
         runs.append((record, tracking.record(entry_of(record), parent)))
     tracking.project(parent, [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"])
@@ -92,17 +104,14 @@ def record_group(
 
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
-    """The group's parent run. Made under the group's lock, which is held only where it is not known yet: on SQLite the
-    lock stops every other writer for as long as MLflow takes to answer."""
+    """The group's parent run, made by one recorder at a time."""
     if record.parent_run_id is not None:
         known = tracking.parent(record.group, record.resolved, record.parent_run_id)
         if known == record.parent_run_id:
             return known
     with outbox.parent(engine, record.job.group_id) as held:
-        parent = tracking.parent(record.group, record.resolved, held.run_id, record.started)
-        if parent != held.run_id:
-            held.set(parent)
-    return parent
+        held.run_id = tracking.parent(record.group, record.resolved, held.run_id, record.started)
+        return held.run_id
 
 
 def entry_of(record: outbox.Record) -> Entry:

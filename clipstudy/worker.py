@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a worker that has given no sign of life leaves the list of workers.
 SILENT = 600.0
+#: Seconds that a worker which was told to stop still gives to MLflow.
+LEAVING = 3.0
+#: Seconds for which a request that was given up may still reach MLflow.
+STRAGGLERS = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Habits:
     lease: float = 120.0
     poll: float = 1.0  #: first wait when nothing is queued; doubles up to 30
     outbox_bound: int = 2000  #: attempts that may wait for MLflow before no more work is claimed
+    recording: float = 10.0  #: at one go, before it looks for work again; as long a pause follows where more waits
     #: So long a draining worker that has only MLflow to wait for bears no progress. Longer than a recorder's lease:
     #: what a dead one held is recorded still.
     mlflow: float = 240.0
@@ -70,7 +75,9 @@ class Worker:
         self.tally = Tally()
         self._doubtful = False
         self._mlflow_after, self._mlflow_wait, self._expired_after = 0.0, 1.0, 0.0
+        self._work_first = 0.0  # until when recording lets computing go before
         self._waiting, self._progressed = 0, time.monotonic()
+        self._sweep_until = time.monotonic() + STRAGGLERS
         self._away: str | None = None  # what MLflow said last, where it did not answer
 
     def work(self) -> Tally:
@@ -81,10 +88,11 @@ class Worker:
         wait = self.habits.poll
         try:
             while not self.stop.is_set():
+                progressed = self._progressed
                 worked = self._round()
                 if worked is None:
                     break
-                wait = self.habits.poll if worked else min(wait * 2, 30.0)
+                wait = self.habits.poll if worked or self._progressed > progressed else min(wait * 2, 30.0)
                 if not worked:
                     # A draining worker is waited for: what backs off or is being recorded will not take long.
                     self.stop.wait(min(wait, 2.0) if self.habits.drain else wait * random.uniform(0.5, 1.0))
@@ -117,6 +125,7 @@ class Worker:
             self._mend()
             waiting = self.record()
             if waiting >= self.habits.outbox_bound:
+                self._work_first = 0.0
                 log.warning("%d results wait for MLflow: no more work is claimed until they are recorded", waiting)
                 return False
             batch = jobs.claim(
@@ -128,6 +137,7 @@ class Worker:
                 study=self.habits.study,
             )
         if batch is None:
+            self._work_first = 0.0
             return False
         attempt = Attempt(self.engine, batch, self.heartbeat, self.progress, self.patience, self.tally)
         attempt.compute(self.shelf, self.store, self.bench)
@@ -137,18 +147,29 @@ class Worker:
         return True
 
     def record(self) -> int:
-        """Bring the outbox to MLflow where it answers; how many attempts still wait."""
-        if time.monotonic() >= self._mlflow_after and outbox.pending(self.engine):
+        """Bring the outbox to MLflow where it answers, but not all the time: it may be slow, and there is work to do.
+        How many attempts still wait."""
+        began = time.monotonic()
+
+        def enough() -> bool:
+            most = LEAVING if self.stop.is_set() else self.habits.recording
+            return self.enough.is_set() or time.monotonic() - began > most
+
+        if began >= max(self._mlflow_after, self._work_first) and outbox.pending(self.engine):
             try:
                 self.tracking.prepare()
-                self.tally.recorded += recorder.drain(self.engine, self.tracking, self.name, most=64)
+                self.tally.recorded += recorder.drain(self.engine, self.tracking, self.name, enough=enough)
                 self._mlflow_wait, self._away = 1.0, None
             except TrackingUnreachable as error:
                 log.warning("%s", error)
                 self._away = str(error)
+                self._sweep_until = time.monotonic() + STRAGGLERS
                 self._mlflow_after = time.monotonic() + self._mlflow_wait
                 self._mlflow_wait = min(self._mlflow_wait * 2, 60.0)
-        waiting = outbox.pending(self.engine)
+        waiting, took = outbox.pending(self.engine), time.monotonic() - began
+        if waiting and took > self.habits.recording:
+            log.warning("MLflow is slow: %d results wait for it; computing goes on meanwhile", waiting)
+            self._work_first = time.monotonic() + took
         if waiting < self._waiting:
             self._progressed = time.monotonic()
         self._waiting = waiting
@@ -157,14 +178,23 @@ class Worker:
     def _mend(self) -> None:
         """Take back what vanished workers held, and what a broken connection may have claimed for this one."""
         if time.monotonic() > self._expired_after:
-            for job in jobs.requeue_expired(self.engine):
+            for job in jobs.requeue_expired(self.engine, grace=timedelta(seconds=self.habits.lease / 2)):
                 log.warning("job %d (%s) was lost: %s", job.id, name(job), job.error)
             jobs.forget_silent(self.engine, SILENT)
+            self._sweep()
             self._expired_after = time.monotonic() + self.habits.lease / 4
         if self._doubtful:
             # A connection that broke amid a claim leaves it open whether the claim happened; nothing is held here.
             jobs.disown(self.engine, self.name)
             self._doubtful = False
+
+    def _sweep(self) -> None:
+        """Where MLflow did not answer not long ago (to this worker, or to one before it), requests may reach it still
+        that nobody waits for."""
+        if self.tally.recorded and self._away is None and time.monotonic() < self._sweep_until:
+            with contextlib.suppress(TrackingUnreachable):
+                if swept := self.tracking.sweep():
+                    log.info("%d runs deleted that requests left in MLflow after their time", swept)
 
     def _told(self, what: str, done: int, of: int) -> None:
         self.progress(what, done, of)
@@ -178,6 +208,8 @@ class Worker:
             outbox.pending(self.engine, self.habits.study),
         )
         if not waiting:
+            if not queued:
+                self._sweep()
             return not queued
         only_mlflow = not queued or waiting >= self.habits.outbox_bound
         if not only_mlflow or time.monotonic() - self._progressed < self.habits.mlflow:

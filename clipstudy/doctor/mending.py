@@ -109,9 +109,7 @@ def _new_parent(ward: Ward, found: Sequence[Disagreement]) -> None:
         assert one.group is not None
         row = one.group
         with outbox.parent(ward.engine, row.id) as held:
-            held.set(ward.tracking.parent(row.group, row.resolved, held.run_id))
-            assert held.run_id is not None
-            parent = held.run_id
+            parent = held.run_id = ward.tracking.parent(row.group, row.resolved, held.run_id)
         records.gather(ward.tracking, parent, children[ledger.group_key(row.group)])
 
 

@@ -5,6 +5,8 @@ Nothing above this room asks which database it talks to.
 
 from __future__ import annotations
 
+import fcntl
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Double, Engine, Insert, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, TimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnClause, ColumnElement, FunctionElement, literal_column
@@ -58,7 +60,7 @@ _MOUNTS = Path("/proc/mounts")
 _IDLE_IN_TRANSACTION_S = 60
 _LOCK_WAIT_S = 90
 _SQLITE_BUSY_S = 30
-_UNDEFINED_TABLE, _LOCK_NOT_AVAILABLE, _IDLE_TOO_LONG = "42P01", "55P03", "25P03"  # SQLSTATE
+_UNDEFINED_TABLE, _LOCK_NOT_AVAILABLE, _IDLE_TOO_LONG, _READ_ONLY = "42P01", "55P03", "25P03", "25006"  # SQLSTATE
 _SQLITE_ERROR = 1  # sqlite.org/rescode.html
 _READING = "clipstudy_reading"
 
@@ -176,6 +178,12 @@ def _connect_postgres(url: str) -> Engine:
             cursor.execute(f"SET lock_timeout = '{_LOCK_WAIT_S}s'")
         connection.commit()
 
+    @event.listens_for(engine, "handle_error")
+    def demoted(context: ExceptionContext) -> None:
+        # A replica, or a server that became one: the sessions of today never can write again, those of tomorrow may.
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
+
     return engine
 
 
@@ -258,6 +266,33 @@ def serialise(connection: Connection, what: str, number: int = 0) -> None:
     if connection.dialect.name == "postgresql":
         key = zlib.crc32(what.encode()) - 2**31
         connection.execute(select(func.pg_advisory_xact_lock(key, number)))
+
+
+@contextmanager
+def alone(engine: Engine, what: str, number: int) -> Iterator[None]:
+    """Let one process at a time into the block for (``what``, ``number``). Nobody who writes waits for it.
+
+    Raises DatabaseUnreachable where another one stays in it for too long.
+    """
+    if engine.dialect.name == "postgresql":
+        with writing(engine) as connection:
+            serialise(connection, what, number)
+            yield
+        return
+    # Not SQLite's own lock, of which there is one for all that write; a lock on a file ends with its process, too.
+    until = time.monotonic() + _SQLITE_BUSY_S
+    with Path(f"{engine.url.database}.{what}.lock").open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise DatabaseUnreachable(
+                        f"{file.name} is busy: another process holds it. Try again; if it stays so, end what holds it."
+                    ) from None
+                time.sleep(0.05)
+        yield
 
 
 def refresh_statistics(connection: Connection, table: Table) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ColumnElement
 from clipstudy.job import Group, Job, Status
 from clipstudy.outcome import Artifact, Estimate, Outcome, metrics_from_json, metrics_to_json
 from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
-from clipstudy.queue.dialect import clock, instant, is_, reading, serialise, writing
+from clipstudy.queue.dialect import alone, clock, instant, is_, reading, writing
 from clipstudy.queue.retries import delay
 from clipstudy.queue.schema import groups, jobs, outbox_files
 from clipstudy.queue.schema import outbox as table
@@ -252,6 +252,14 @@ def renew(engine: Engine, token: str, *, lease: timedelta) -> None:
         )
 
 
+def let_go(engine: Engine, token: str) -> None:
+    """What is left of what one :func:`take` gave is anybody's again, at once."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(table).where(table.c.token == token).values(token=None, recorder=None, lease_until=None)
+        )
+
+
 def give_back(engine: Engine, record: Record, error: str) -> None:
     """Recording did not work: end the lease, and let the record rest for a while that doubles up to a minute."""
     rest = min(delay(record.tries + 1, record.id), _LONGEST_DELAY_S)
@@ -304,27 +312,25 @@ def last_error(engine: Engine) -> str | None:
         return connection.scalar(query)
 
 
+@dataclass
 class Parent:
     """A group's parent run, while nobody else can set it."""
 
-    def __init__(self, connection: Connection, group_id: int, run_id: str | None) -> None:
-        self._connection = connection
-        self._group_id = group_id
-        self.run_id = run_id
-
-    def set(self, run_id: str) -> None:
-        self._connection.execute(update(groups).where(groups.c.id == self._group_id).values(parent_run_id=run_id))
-        self.run_id = run_id
+    run_id: str | None
 
 
 @contextmanager
 def parent(engine: Engine, group_id: int) -> Iterator[Parent]:
-    """Hold the group's parent run, so that of several recorders one at a time finds or creates it.
+    """Hold the group's parent run, so that of several recorders one at a time finds or creates it. What is set is
+    written when the block ends well.
 
-    On SQLite the block holds the write lock: keep it short, and write nothing to this database by another way inside.
+    The block may wait for a tracking server: whoever claims, hands over or gives back does not wait with it.
     """
-    with writing(engine) as connection:
-        # Not the row's own lock: a worker that gives rows back reads the row, and must not wait for a tracking server.
-        serialise(connection, "parent", group_id)
-        found = connection.execute(select(groups.c.parent_run_id).where(groups.c.id == group_id)).scalar_one()
-        yield Parent(connection, group_id, found)
+    with alone(engine, "parent", group_id):
+        with reading(engine) as connection:
+            found = connection.execute(select(groups.c.parent_run_id).where(groups.c.id == group_id)).scalar_one()
+        held = Parent(found)
+        yield held
+        if held.run_id != found:
+            with writing(engine) as connection:
+                connection.execute(update(groups).where(groups.c.id == group_id).values(parent_run_id=held.run_id))

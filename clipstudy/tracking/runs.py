@@ -142,8 +142,32 @@ class Tracking:
             self._log(parent_run_id, points, {})
             run = client.get_run(parent_run_id)
             finished = finished or run.info.status == "FINISHED"
-            end = max(run.info.end_time or 0, latest)
-            client.set_terminated(parent_run_id, "FINISHED" if finished else "FAILED", end or None)
+            end = max(run.info.end_time or 0, latest) or None
+            if not finished:
+                client.set_terminated(parent_run_id, "FAILED", end)
+                # Another recorder may have closed it meanwhile, with a result: that one's numbers are there by now.
+                finished = bool(client.get_run(parent_run_id).data.metrics)
+            if finished:
+                client.set_terminated(parent_run_id, "FINISHED", end)
+
+    def sweep(self) -> int:
+        """Deletes what a request left behind that reached MLflow when its sender had given up: a run that is open,
+        while another of the same entry (or group) is closed. How many.
+
+        Safe while others record: whoever looks for an entry's run takes the closed one.
+        """
+        with self._reaching():
+            client, _ = self._open()
+            swept = 0
+            for run in list(self._search({}, ["attributes.status = 'RUNNING'"])):
+                if not (same := _alike(run)):
+                    continue
+                now = {one.info.run_id: one.info.status for one in self._search(same)}
+                # It may have been closed since the first question: then it is the one to keep.
+                if now.pop(run.info.run_id, None) == "RUNNING" and set(now.values()) - {"RUNNING"}:
+                    client.delete_run(run.info.run_id)
+                    swept += 1
+            return swept
 
     def results(
         self,
@@ -447,6 +471,19 @@ def _files(folder: Path) -> list[str]:
 def _plain(study: str | None) -> dict[str, str]:
     """The filter for a study, where MLflow's filters can say its name; the caller looks again."""
     return {"study": study} if study and "'" not in study else {}
+
+
+def _alike(run: Run) -> dict[str, str]:
+    """The tags that only runs of the same entry have, or parents of the same group; empty: it is neither."""
+    tags = {
+        name: run.data.tags[PREFIX + name] for name in ("level", "entry", "group") if PREFIX + name in run.data.tags
+    }
+    match tags.get("level"):
+        case "job":
+            return {"entry": tags["entry"]}
+        case "parent":
+            return {"group": tags["group"], "level": "parent"}
+    return {}
 
 
 def _age(run: Run) -> tuple[bool, int, str]:

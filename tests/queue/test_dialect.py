@@ -125,3 +125,27 @@ def test_connections_that_the_server_ended_are_replaced(engine: Engine, url: str
     assert {job.worker for job in batch} == {"ann"}
     assert jobs.beat(engine, "ann", batch, lease=LEASE) == {job.id for job in batch}
     server.dispose()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_sessions_of_a_server_that_only_reads_are_not_kept(engine: Engine, url: str) -> None:
+    """A failover that nobody was told of: the sessions that were opened on the replica never can write."""
+    jobs.enqueue(engine, cells(group()))
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    end_all = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'clipstudy' AND datname = current_database()"
+    )
+    with server.connect() as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        try:
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+            connection.execute(end_all)
+            with pytest.raises(DatabaseUnreachable, match="read-only") as told:
+                claim(engine)
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+    assert told.value.transient
+    assert len(claim(engine).jobs) == 4  # in a session of now
+    server.dispose()

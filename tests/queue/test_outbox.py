@@ -176,6 +176,20 @@ def test_a_lease_is_renewed_for_what_is_left_of_it(engine: Engine) -> None:
     assert outbox.recorded(engine, left, "run") is True
 
 
+def test_what_is_let_go_is_anybodys_at_once(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    for job in claim(engine).jobs:
+        hand_over(engine, job)
+    ours, others = outbox.take(engine, "rec", lease=LEASE, limit=3), outbox.take(engine, "other", lease=LEASE)
+    assert outbox.recorded(engine, ours[0], "run-1")
+    outbox.let_go(engine, ours[0].token)
+    again = outbox.take(engine, "next", lease=LEASE)
+    assert [record.job.layer for record in again] == [1, 2]
+    assert {record.tries for record in again} == {0}
+    assert not outbox.recorded(engine, ours[1], "run-2")
+    assert outbox.recorded(engine, others[0], "run-4")
+
+
 def test_a_failed_run_marks_the_row_only_while_it_is_its_last_word(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group(blocks=2)))
     settled, waiting, gone_on = claim(engine).jobs
@@ -230,12 +244,11 @@ def test_the_parent_run_is_set_at_the_end_or_not_at_all(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     group_id = jobs.rows(engine)[0].group_id
     with pytest.raises(RuntimeError), outbox.parent(engine, group_id) as held:
-        held.set("half")
+        held.run_id = "half"
         raise RuntimeError
     with outbox.parent(engine, group_id) as held:
         assert held.run_id is None
-        held.set("whole")
-        assert held.run_id == "whole"
+        held.run_id = "whole"
     assert jobs.group_of(engine, group_id) == (group(), None, "whole")
 
 
@@ -248,7 +261,7 @@ def test_of_many_recorders_one_makes_the_parent_run(engine: Engine) -> None:
         start.wait()
         with outbox.parent(engine, group_id) as held:
             if held.run_id is None:
-                held.set(f"parent-{next(made)}")
+                held.run_id = f"parent-{next(made)}"
             return str(held.run_id)
 
     with ThreadPoolExecutor(6) as pool:
@@ -270,8 +283,6 @@ def test_a_parent_run_that_is_held_is_nobody_elses(engine: Engine, url: str, mon
     impatient.dispose()
 
 
-@pytest.mark.postgres
-@pytest.mark.parametrize("backend", ["postgres"])
 def test_a_slow_tracking_server_holds_up_no_worker(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     batch = claim(engine)

@@ -32,6 +32,7 @@ class Book:
         self.away = False
         self.refuses: set[int] = set()  #: jobs
         self.closed: set[str] = set()
+        self.swept = 0
 
     def prepare(self) -> None:
         if self.away:
@@ -46,6 +47,11 @@ class Book:
             raise ValueError("a name that MLflow does not take")
         self.runs[entry.key] = entry
         return f"run {entry.job}.{entry.attempt}"
+
+    def sweep(self) -> int:
+        self.prepare()
+        self.swept += 1
+        return 0
 
     def project(self, parent: str, results: Any) -> None:
         self.projected.extend(results)
@@ -229,6 +235,22 @@ def test_mlflow_away(engine: Engine, worker: Worker, book: Book, monkeypatch: py
     assert {(j.status, j.attempt) for j in jobs.rows(engine)} == {(Status.DONE, 1)}
 
 
+def test_after_an_outage_stragglers_are_swept(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    worker._sweep_until = 0.0
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    assert worker.step()
+    worker._mend()
+    assert book.swept == 0  # nothing has gone wrong for long
+    book.away = True
+    assert worker.step()
+    book.away, worker._mlflow_after = False, 0.0
+    worker.work()
+    assert book.swept >= 1 and {j.status for j in jobs.rows(engine)} == {Status.DONE}
+
+
 def test_no_more_work_while_too_much_waits(
     engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,6 +261,50 @@ def test_no_more_work_while_too_much_waits(
     assert bounded.step()
     assert not bounded.step()
     assert "4 results wait for MLflow" in caplog.text
+
+
+def slowly(worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """MLflow takes ``seconds`` for a run, on a clock that only it moves."""
+    clock, real = [1000.0], book.record
+
+    def slow(entry: Any, parent: str) -> str:
+        clock[0] += seconds
+        return real(entry, parent)
+
+    monkeypatch.setattr(book, "record", slow)
+    monkeypatch.setattr("clipstudy.worker.time.monotonic", lambda: clock[0])
+    worker._progressed = clock[0]
+
+
+def test_a_slow_mlflow_does_not_keep_from_computing(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measuring(monkeypatch, outcome)
+    slowly(worker, book, monkeypatch, worker.habits.recording * 0.6)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    assert worker.step()
+    assert (
+        sorted(j.status for j in jobs.rows(engine)) == [Status.COMPUTED] * 2 + [Status.DONE] * 2 + [Status.QUEUED] * 4
+    )
+    assert "MLflow is slow: 2 results wait for it" in caplog.text
+    assert worker.step()  # the next batch, although the first is not recorded
+    assert [j.status for j in jobs.rows(engine)][4:] == [Status.COMPUTED] * 4
+    while worker.record():
+        worker.step()  # nothing to compute: MLflow gets all the time
+    assert {j.status for j in jobs.rows(engine)} == {Status.DONE}
+    assert len(book.runs) == 8 and {j.attempt for j in jobs.rows(engine)} == {1}
+
+
+def test_told_to_stop_it_does_not_wait_for_a_slow_mlflow(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    slowly(worker, book, monkeypatch, 2.0)
+    jobs.enqueue(engine, cells(group()))
+    worker.stop.set()
+    assert worker.step()
+    assert [j.status for j in jobs.rows(engine)] == [Status.DONE] * 2 + [Status.COMPUTED] * 2
+    assert len(outbox.take(engine, "another", lease=recorder.LEASE)) == 2  # nobody need wait for its lease
 
 
 def test_a_group_that_changed(engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,6 +307,71 @@ def test_a_parent_of_failures_is_closed_and_a_later_result_redeems_it(
     assert client.get_run(parent).info.status == "FINISHED"
 
 
+def test_of_two_recorders_the_one_without_results_does_not_have_the_last_word(
+    tracking: Tracking, group: Group, entry: Make
+) -> None:
+    """One recorded failures alone, the other results of the same group, and closes the parent in between."""
+    parent = tracking.parent(group, None, None)
+    result = entry().result(tracking.record(entry(), parent))
+    other = Tracking(tracking.uri, tracking.artifacts_uri)
+    client, experiment = tracking._open()
+
+    class Late:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(client, name)
+
+        def set_terminated(self, *args: Any) -> None:
+            other.project(parent, [result])
+            client.set_terminated(*args)
+
+    tracking._opened = (Late(), experiment)  # type: ignore[assignment]
+    tracking.project(parent, [])
+    tracking._opened = (client, experiment)
+    assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_what_late_requests_left_is_swept(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    kept, client = tracking.record(entry(), parent), tracking._open()[0]
+    tracking.project(parent, [entry().result(kept)])
+    of_nobody = []
+    for run_id in (kept, parent):  # the same request once more, after its sender had given up
+        run = client.get_run(run_id)
+        of_nobody.append(client.create_run(run.info.experiment_id, None, run.data.tags).info.run_id)
+    in_hand = client.create_run(tracking.experiment(), None, {**run.data.tags, "clipstudy.group": "another"})
+    assert tracking.sweep() == 2
+    assert [client.get_run(run_id).info.lifecycle_stage for run_id in of_nobody] == ["deleted"] * 2
+    assert [run.info.run_id for run in runs(tracking, study, "job")] == [kept]
+    assert client.get_run(in_hand.info.run_id).info.lifecycle_stage == "active"
+    client.delete_run(in_hand.info.run_id)
+    assert tracking.sweep() == 0
+
+
+def test_a_run_that_is_closed_meanwhile_is_not_swept(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
+    parent = tracking.parent(group, None, None)
+    kept, (client, experiment) = tracking.record(entry(), parent), tracking._open()
+    tracking.project(parent, [entry().result(kept)])
+
+    class Earlier:
+        """Its first search is answered as if the run had not been closed yet."""
+
+        def __init__(self) -> None:
+            self.searches = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(client, name)
+
+        def search_runs(self, experiments: Any, asked: str, **named: Any) -> Any:
+            self.searches += 1
+            return client.search_runs(experiments, asked.replace("'RUNNING'", "'FINISHED'"), **named)
+
+    earlier = Earlier()
+    tracking._opened = (earlier, experiment)  # type: ignore[assignment]
+    assert tracking.sweep() == 0 and earlier.searches > 1
+    tracking._opened = (client, experiment)
+    assert [run.info.run_id for run in runs(tracking, study, "job")] == [kept]
+
+
 def test_layers_and_depths_are_compared_as_numbers(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     """As a person filters in MLflow's UI; yet no result is called ``layer`` or ``depth``."""
     parent = tracking.parent(group, None, None)

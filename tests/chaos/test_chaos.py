@@ -1,0 +1,44 @@
+"""The promise under the most telling faults: a few cells each. `make chaos` runs all faults, on servers too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import servers
+from tests.chaos.faults import FAULTS
+from tests.chaos.house import Backends, trial
+
+NAMED = {fault.name: fault for fault in FAULTS}
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Backends:
+    return Backends("embedded", servers.unused_store(tmp_path_factory.mktemp("store") / "mlflow.db"))
+
+
+@pytest.fixture(scope="module")
+def on_postgres(embedded: Backends) -> Iterator[Backends]:
+    with servers.folder("clipstudy-chaos-") as folder:
+        postgres = servers.Postgres(folder / "postgres")
+        yield Backends("Postgres", embedded.unused, postgres)
+        postgres.close()
+
+
+def hold(name: str, backends: Backends, folder: Path, jobs: int = 30) -> None:
+    fault = NAMED[name]
+    _, verdict, wrong = trial(fault, backends, folder / "house", jobs, busy=5.0, workers=2, limit=120)
+    assert wrong == []
+    assert verdict.jobs == verdict.done + verdict.failed >= jobs
+
+
+@pytest.mark.parametrize("name", ["kill at: hand-over", "kill at: create_run", "sleep at: mid-fit", "poison"])
+def test_embedded(name: str, embedded: Backends, tmp_path: Path) -> None:
+    hold(name, embedded, tmp_path)
+
+
+@pytest.mark.postgres
+def test_postgres_crashes(on_postgres: Backends, tmp_path: Path) -> None:
+    hold("Postgres crashes", on_postgres, tmp_path)
