@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit bench scale clean
+.PHONY: help install demo test docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit
+.PHONY: bench bench-quick scale clean
 
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## create .venv with clipstudy and what its tests need
 
@@ -70,12 +71,11 @@ audit: install  ## are there known vulnerabilities in what is installed here? (a
 chaos: install  ## every fault on workers, databases and MLflow (long, and goes on where it ended; CHAOS="--only 'kill*' --jobs 100" thins it)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
-bench: install  ## the speed figures, as ratios
-	$(BIN)/python -m benchmarks.extraction
-	$(BIN)/python -m benchmarks.probes
-	$(BIN)/python -m benchmarks.visualise
-	$(BIN)/python -m benchmarks.reconstruction
-	$(BIN)/python -m benchmarks.dashboard
+bench: install  ## how fast, ratio by ratio: an hour; its table goes into docs/performance.md
+	$(BIN)/python -m benchmarks
+
+bench-quick: install  ## the same, smaller and with fewer repeats: ten minutes
+	$(BIN)/python -m benchmarks --quick
 
 scale: install  ## how many workers and rows a job table carries, SQLite and Postgres; its tables go into docs/scale.md
 	$(BIN)/python -m benchmarks.scale

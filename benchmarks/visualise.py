@@ -1,22 +1,14 @@
-"""What fitting many images as one gains: 64 channels of the last stage in chunks of 16, against one by one.
-
-    python -m benchmarks.visualise [--full]
-
-On the pocket residual network (64 px); with ``--full`` on ResNet-50 too (224 px, images of 128, fewer channels), both
-untrained. Prints a line a model: seconds of processor time one by one and in chunks and their ratio, what a step takes
-beside the network's own forward and backward pass, and what layer 1 takes beside the last. Fails where fitting as one
-gains less than LEAST on the pocket network.
-"""
+"""What fitting many images as one gains: channels of the last stage in chunks against one by one."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.extraction import fastest
+from benchmarks.figures import Row, in_turns, ratios
 from clipstudy import backbones
 from clipstudy.backbones.backbone import ImageBackbone
 from clipstudy.pocket import models
@@ -24,30 +16,22 @@ from clipstudy.probes.activation import Recipe, maximise, targets
 from clipstudy.spec import ModelSpec
 
 STEPS, CHUNK = 4, 16
-LEAST = 1.3
 
 
-def main(full: bool) -> None:
-    print(f"{torch.get_num_threads()} threads, {STEPS} steps")
-    print(f"{'':32}{'one by one':>12}{'chunks':>10}{'ratio':>8}{'step / passes':>15}{'layer 1 / last':>16}")
+def rows(quick: bool) -> Iterator[Row]:
+    repeats = 1 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
         models.save("resnet", models.build("resnet"), Path(folder))
-        spec = ModelSpec("pocket resnet", "timm", f"local-dir:{folder}", 4, modality="image")
-        gain = row(backbones.load(spec, "cpu"), side=64, channels=64)
-    if full:
-        spec = ModelSpec("resnet50", "timm", "resnet50.tv_in1k", 4, modality="image", init="random")
-        row(backbones.load(spec, "cpu"), side=128, channels=16)
-    if gain < LEAST:
-        sys.exit(f"less than {LEAST} times faster in processor time")
+        spec = ModelSpec("pocket ResNet", "timm", f"local-dir:{folder}", 4, modality="image")
+        yield from of(backbones.load(spec, "cpu"), 64, 16 if quick else 64, repeats)
 
 
-def row(backbone: ImageBackbone, side: int, channels: int) -> float:
-    """Measure one model; how many times faster its images are fitted as one."""
+def of(backbone: ImageBackbone, side: int, channels: int, repeats: int) -> Iterator[Row]:
     recipe = Recipe("channel", side, STEPS, 0.05, robust=True)
+    some = targets(backbone.depth, (backbone.widths[-1], 1, 1), recipe.objective, channels, neurons=1)
 
-    def fit(layer: int, chunk: int) -> None:
-        some = targets(layer, (backbone.widths[layer], 1, 1), recipe.objective, channels, neurons=1)
-        maximise(backbone, layer, [(target, 0) for target in some], recipe, chunk=chunk)
+    def fit(chunk: int) -> None:
+        maximise(backbone, backbone.depth, [(target, 0) for target in some], recipe, chunk=chunk)
 
     def passes() -> None:
         # As many images as a fit shows the network: at every step, and twice at the end without gradients.
@@ -58,14 +42,16 @@ def row(backbone: ImageBackbone, side: int, channels: int) -> float:
             for _ in range(2):
                 backbone.states(pixels, [backbone.depth])
 
-    singly, together, bare, first = fastest(
-        lambda: fit(backbone.depth, 1), lambda: fit(backbone.depth, CHUNK), passes, lambda: fit(1, CHUNK)
+    seconds = in_turns(repeats, singly=lambda: fit(1), together=lambda: fit(CHUNK), passes=passes)
+    said = f"{STEPS} steps on images of {side} px, {CHUNK} at once"
+    yield Row(
+        f"{channels} channels visualised: one by one / together ({backbone.name})",
+        ratios(seconds["singly"], seconds["together"]),
+        least=1.3,
+        said=said,
     )
-    name = f"{backbone.name}, {channels} channels"
-    ratios = f"{singly / together:8.2f}{together / bare:15.2f}{first / together:16.2f}"
-    print(f"{name:32}{singly:11.1f}s{together:9.1f}s{ratios}", flush=True)
-    return singly / together
-
-
-if __name__ == "__main__":
-    main("--full" in sys.argv[1:])
+    yield Row(
+        f"visualising / the network's own passes ({backbone.name})",
+        ratios(seconds["together"], seconds["passes"]),
+        said=said,
+    )

@@ -6,9 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from clipstudy.errors import DeviceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,61 @@ def out_of_memory(error: BaseException) -> bool:
         or "out of memory" in text
         or "can't allocate memory" in text
     )
+
+
+def landing(values: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Begin to copy ``values`` off their device; what is returned waits for that copy alone, and gives them.
+
+    A GPU goes on with what is asked of it next meanwhile: the copy goes into memory that it can write to by itself.
+    """
+    import torch
+
+    if values.device.type != "cuda":
+        landed = values.cpu()
+        return landed.numpy
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait() -> NDArray[np.float32]:
+        done.synchronize()
+        found: NDArray[np.float32] = host.numpy()
+        return found
+
+    return wait
+
+
+class Stopwatch:
+    """Seconds that what runs within :meth:`running` takes: on a GPU by its own clock, since a call there returns before
+    the work is done."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._events: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        import torch
+
+        began, events = time.perf_counter(), None
+        if torch.cuda.is_available():
+            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            events[0].record()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - began
+            if events:
+                events[1].record()
+                self._events.append(events)
+
+    @property
+    def seconds(self) -> float:
+        """So far; waits for the GPU. Of both clocks the one that ran longer: the other saw the call alone."""
+        for _, end in self._events:
+            end.synchronize()
+        return max(self._seconds, sum(start.elapsed_time(end) for start, end in self._events) / 1000)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count, repeat
 
 from clipstudy.backbones.backbone import Pieces
 
@@ -54,16 +55,12 @@ class WordPieces:
 
     def _fill(self, words: Sequence[str], room: int) -> _Filled:
         """As many pieces of ``words`` as there is room for."""
-        ids: list[int] = []
-        owners: list[int] = []
-        for index, word in enumerate(words):
-            pieces = self._known[word]
-            left = room - len(ids)
-            ids.extend(pieces[:left])
-            owners.extend([index] * len(pieces[:left]))
-            if len(pieces) > left:
-                return _Filled(ids, owners, index)
-        return _Filled(ids, owners, None)
+        pieces = [self._known[word] for word in words]
+        ids = list(chain.from_iterable(pieces))
+        owners = list(chain.from_iterable(map(repeat, count(), map(len, pieces))))
+        if len(ids) <= room:
+            return _Filled(ids, owners, None)
+        return _Filled(ids[:room], owners[:room], owners[room])
 
     def _framed(self, one: _Filled, two: _Filled | None = None) -> Pieces:
         ids, owners = [*self.front, *one.ids], [*(None for _ in self.front), *one.owners]

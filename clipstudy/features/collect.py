@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from clipstudy.errors import ModelError
 from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all
 
+#: Files that are brought to the disk at once: each waits for it, not for the processor.
+CLOSERS = 8
 #: A file or array of features: (view, layer).
 Cell = tuple[str, int]
 
@@ -97,8 +100,11 @@ class Collection:
 
     def finish(self) -> None:
         """Close every sheet that was not spoiled; its array is then in ``arrays``."""
-        for cell in list(self._sheets):
-            if cell not in self.spoiled:
-                self.arrays[cell] = self._sheets.pop(cell).close()
+        whole = [cell for cell in self._sheets if cell not in self.spoiled]
+        with ThreadPoolExecutor(CLOSERS) as pool:
+            closed = list(pool.map(lambda cell: self._sheets[cell].close(), whole))
+        for cell, array in zip(whole, closed, strict=True):
+            self.arrays[cell] = array
+            del self._sheets[cell]
         if self._store:
             self._store.prune()  # what was just mapped stays readable even where the budget is too small for it

@@ -1,11 +1,18 @@
-"""Texts → features: all asked layers and views in one pass over texts sorted by length, each distinct text once."""
+"""Texts → features: all asked layers and views in one pass over texts sorted by length, each distinct text once.
+
+What a batch gave is written while the next one is encoded, so that an encoder on a device of its own does not wait for
+the disk.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,16 +20,25 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
-from clipstudy.device import out_of_memory
+from clipstudy.device import Stopwatch, landing, out_of_memory
 from clipstudy.errors import DeviceError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Cell, Collection, Vectors
 
+log = logging.getLogger(__name__)
+
 #: Part of every key of the store: raise it when the same request would give other numbers.
 EXTRACTION = 1
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
+#: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
+#: in a core's cache of this many bytes: larger ones wait for memory.
+CACHE = 3 * 2**20
+
+
+#: A view, rows of its sheet, and their values once they are off the device.
+_Pooled = tuple[str, NDArray[np.int64], Callable[[], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -179,16 +195,35 @@ class _Run:
             if span.ends is not None:
                 self._spans_of.setdefault(span.text, []).append(row)
         self.useful = self.executed = 0
+        self._encoder = Stopwatch()
+        self._device = ""  #: known once a batch went through the model
 
     def all(self, on_progress: Callable[[int, int], None] | None) -> None:
         total = len(self._work.pieces) if self._layers else 0
         done = 0
-        for batch in self._batches(total):
-            done += len(batch)
-            if on_progress:
-                on_progress(done, total)
+        whole = Stopwatch()
+        with ThreadPoolExecutor(1, "features") as writer, whole.running():
+            writing: Future[None] | None = None
+            for pooled, texts in self._batches(total):
+                if writing:  # one batch waits to be written, and no more
+                    writing.result()
+                writing = writer.submit(self._write, pooled)
+                done += texts
+                if on_progress:
+                    on_progress(done, total)
+            if writing:
+                writing.result()
+        if total:
+            share = self._encoder.seconds / whole.seconds
+            log.info("%d texts in %.1f s, %.0f%% of it the encoder's", total, whole.seconds, 100 * share)
 
-    def _batches(self, total: int) -> Iterator[list[int]]:
+    def _write(self, pooled: Sequence[_Pooled]) -> None:
+        for view, rows, landed in pooled:
+            for layer, values in zip(self._layers, landed(), strict=True):
+                self._found.write((view, layer), rows, values)
+
+    def _batches(self, total: int) -> Iterator[tuple[list[_Pooled], int]]:
+        """What each batch gave, and how many texts it held."""
         # Longest first: what does not fit in memory shows at once, and sorted texts need little padding.
         lengths = np.array([len(pieces.ids) for pieces in self._work.pieces], dtype=np.int64)
         order = np.argsort(-lengths, kind="stable").tolist() if total else []
@@ -200,7 +235,7 @@ class _Run:
             batch = order[start : start + max(1, min(budget // longest, most))]
             full = False
             try:
-                self._encode(batch)
+                pooled = self._encode(batch)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -215,28 +250,29 @@ class _Run:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
+            if self._device == "cpu":
+                budget = min(budget, torch.get_num_threads() * CACHE // (4 * 4 * self._backbone.width))
             self.useful += int(lengths[batch].sum())
             self.executed += longest * len(batch)
             start += len(batch)
-            yield batch
+            yield pooled, len(batch)
 
-    def _encode(self, batch: list[int]) -> None:
+    def _encode(self, batch: list[int]) -> list[_Pooled]:
         pieces = [self._work.pieces[i] for i in batch]
-        longest = max(len(p.ids) for p in pieces)
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros(len(batch), longest, dtype=torch.bool)
-        own = torch.zeros(len(batch), longest, dtype=torch.bool)
-        for row, p in enumerate(pieces):
-            ids[row, : len(p.ids)] = torch.tensor(p.ids)
-            mask[row, : len(p.ids)] = True
-            own[row, list(p.own)] = True
-        states = self._backbone.states(ids, mask, self._layers)
-        own = own.to(states[self._layers[0]].device)
+        lengths = torch.tensor([len(p.ids) for p in pieces])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(mask.shape, dtype=torch.long)
+        ids[mask] = torch.tensor(list(chain.from_iterable(p.ids for p in pieces)))
+        own = torch.zeros_like(mask)
+        positions = [p.own for p in pieces]
+        own[np.repeat(range(len(batch)), list(map(len, positions))), list(chain.from_iterable(positions))] = True
+        with self._encoder.running():
+            states = self._backbone.states(ids, mask, self._layers)
+        device = states[self._layers[0]].device
+        self._device = device.type
+        own = own.to(device)
         # Everything is pooled before anything is written: a batch that runs out of memory leaves no half behind.
-        pooled = [(view, *self._pool(view, states, batch, pieces, own)) for view in self._views]
-        for view, rows, values in pooled:
-            for layer, layer_values in zip(self._layers, values, strict=True):
-                self._found.write((view, layer), rows, layer_values)
+        return [(view, *self._pool(view, states, batch, pieces, own)) for view in self._views]
 
     def _pool(
         self,
@@ -245,23 +281,22 @@ class _Run:
         batch: list[int],
         pieces: list[Pieces],
         own: torch.Tensor,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows of the view's sheet, and their values at every layer ``[layers, rows, …]``: one copy off the device."""
+    ) -> tuple[NDArray[np.int64], Callable[[], NDArray[np.float32]]]:
+        """Rows of the view's sheet, and (when it has landed) their values at every layer, ``[layers, rows, …]``: one
+        copy off the device."""
         if view == "mean":
             vectors = [view_of.mean(states[layer], own) for layer in self._layers]
-            return np.array(batch, dtype=np.int64), torch.stack(vectors).cpu().numpy()
+            return np.array(batch, dtype=np.int64), landing(torch.stack(vectors))
         if view in SUMMARIES:
             at = [p.summary(view) for p in pieces]
             vectors = [view_of.at(states[layer], range(len(batch)), at) for layer in self._layers]
-            return np.array(batch, dtype=np.int64), torch.stack(vectors).cpu().numpy()
+            return np.array(batch, dtype=np.int64), landing(torch.stack(vectors))
         rows = [(i, row) for i, text in enumerate(batch) for row in self._spans_of.get(text, ())]
         where = [self._work.spans[row].ends or (0, 0) for _, row in rows]
         twice = [i for i, _ in rows for _ in (0, 1)]
         vectors = [view_of.at(states[k], twice, [p for pair in where for p in pair]) for k in self._layers]
-        values = torch.stack(vectors).cpu().numpy()
-        return np.array([row for _, row in rows], dtype=np.int64), values.reshape(
-            len(vectors), len(rows), 2, values.shape[-1]
-        )
+        pairs = torch.stack(vectors).unflatten(1, (len(rows), 2))
+        return np.array([row for _, row in rows], dtype=np.int64), landing(pairs)
 
 
 def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:

@@ -23,6 +23,10 @@ class Inputs:
     dev: Any
     test: Any
 
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in (self.train, self.dev, self.test))
+
     def tensors(self, layer: int, device: str | torch.device) -> Inputs:
         """The same as float32 tensors on ``device``.
 

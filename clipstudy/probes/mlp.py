@@ -24,6 +24,8 @@ __all__ = ["JAWAHAR", "LINEAR", "SENTEVAL", "Inputs", "Labels", "ProbeFit", "Rec
 
 #: Training state kept at once. On a CPU a few dozen members already hide the cost between operations; a GPU wants more.
 _BUDGET = {"cpu": 32 * 2**20, "cuda": 2 * 2**30}
+#: Features in memory at once: members of as many layers are trained together as fit, and of one at least.
+_FEATURES = {"cpu": 3 * 2**29, "cuda": 16 * 2**30}
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def _fit(
     rows = Inputs(train.shape[1], dev.shape[1], test.shape[1])
     total = len(inputs) * len(seeds) * len(recipe.l2) * len(labels)
     results: dict[tuple[int, int, int, float], _Found] = {}
+    features = _FEATURES.get(place.type, _FEATURES["cuda"])
     coming = _members(inputs, rows, len(labels), recipe, seeds, place)
     head = next(coming, None)
     stack: Stack | None = None
@@ -139,7 +142,11 @@ def _fit(
         assert stack is not None
         room = max(1, budget // stack.shape.nbytes()) - len(stack.members) + len(leave)
         enter: list[Member] = []
+        held = {member.layer: member.inputs.nbytes for member in stack.members if member not in leave}
         while head and head.width == stack.shape.width and len(enter) < room:
+            held[head.layer] = head.inputs.nbytes
+            if len(held) > 1 and sum(held.values()) > features:
+                break
             enter.append(head)
             head = next(coming, None)
         stack.change(leave, enter)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from clipstudy import backbones
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
+from clipstudy.features.collect import Collection
 from clipstudy.features.extract import Text, extract
 from tests.torch import checkpoints
 
@@ -139,6 +142,54 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error):
     assert features.span_ends(2)[:, 1, 0].tolist() == [i + 4 for i in range(40)]
     assert [rows for rows, _ in backbone.batches] == [16, 8, *[4] * 10]
     assert features.coverage.tokens_useful == 200, "what did not fit is not counted"
+
+
+def test_what_a_batch_gave_is_written_while_the_next_one_is_encoded(monkeypatch):
+    encoding, writing = threading.Event(), threading.Event()
+    write, states = Collection.write, Counting.states
+    met = []
+
+    def slow_write(self, *given):
+        if not writing.is_set():  # the first batch: the second one's pass must begin meanwhile
+            writing.set()
+            met.append(encoding.wait(10))
+        write(self, *given)
+
+    def watched(self, *given):
+        if self.batches:
+            met.append(writing.wait(10))
+            encoding.set()
+        return states(self, *given)
+
+    monkeypatch.setattr(Collection, "write", slow_write)
+    monkeypatch.setattr(Counting, "states", watched)
+    features = run(Counting(), texts_of("10", "20"), views=["mean"], batch_size=1)
+    assert met == [True, True]
+    assert features.vectors(0, "mean")[:, 0].tolist() == [10, 20]
+
+
+def test_what_cannot_be_written_ends_the_extraction(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Collection, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(Counting(), texts_of("10", "20"), batch_size=1)
+
+
+def test_the_log_says_how_much_was_the_encoders(caplog):
+    with caplog.at_level("INFO", logger="clipstudy"):
+        run(Counting(), texts_of("10", "20"))
+    assert re.search(r"2 texts in \d+\.\d s, \d+% of it the encoder's", caplog.text)
+
+
+def test_on_processor_cores_a_batch_stays_in_the_cache(monkeypatch):
+    monkeypatch.setattr("clipstudy.features.extract.CACHE", 0)  # not even one text, so one a batch
+    backbone = Counting()
+    texts = texts_of(*(f"{i} {i + 1}" for i in range(10, 20)))
+    found = run(backbone, texts, batch_size=4)
+    assert [rows for rows, _ in backbone.batches] == [4, 1, 1, 1, 1, 1, 1], "the first batch tells the device"
+    assert np.array_equal(found.vectors(1, "mean"), run(Counting(), texts, batch_size=10).vectors(1, "mean"))
 
 
 def test_a_text_that_fits_in_no_memory_is_a_device_error():

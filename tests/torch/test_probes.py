@@ -15,7 +15,7 @@ from clipstudy.errors import DataError
 from clipstudy.probes import mlp
 from clipstudy.probes.inputs import principal
 from clipstudy.probes.mlp import JAWAHAR, LINEAR, SENTEVAL, Inputs, Labels, ProbeFit, Recipe, fit, standardise
-from clipstudy.probes.stack import Member, Shape, Stream
+from clipstudy.probes.stack import Member, Shape, Stack, Stream
 
 CLASSES = 4
 QUICK = Recipe(hidden=16, l2=(1e-4,), tenacity=2, epoch_size=2, max_epoch=40)
@@ -174,6 +174,27 @@ def test_layers_of_other_widths_are_fitted_apart_and_loaded_in_turn() -> None:
     for k in range(4):
         ((alone,),) = fit([layers[k]], [truth], CLASSES, QUICK, [0, 1])
         assert same(alone, found[k][0])
+
+
+def test_as_many_layers_are_in_memory_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = labels()
+    layers = [layer(k, truth) for k in range(4)]
+    together = fit(layers, [truth], CLASSES, QUICK, [0, 1])
+    one = layers[0].tensors(0, "cpu").nbytes
+    held: list[set[int]] = []
+    train = Stack.train
+
+    def watched(stack: Stack, *given: Any, **named: Any) -> None:
+        held.append({member.layer for member in stack.members})
+        train(stack, *given, **named)
+
+    monkeypatch.setattr(Stack, "train", watched)
+    for room, most in ((0, 1), (2 * one, 2), (9 * one, 4)):
+        held.clear()
+        monkeypatch.setitem(mlp._FEATURES, "cpu", room)
+        found = fit(layers, [truth], CLASSES, QUICK, [0, 1])
+        assert max(map(len, held)) == most
+        assert all(same(a, b) for (a,), (b,) in zip(found, together, strict=True))
 
 
 def test_progress_may_stop_the_fit() -> None:

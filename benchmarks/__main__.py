@@ -1,0 +1,93 @@
+"""``python -m benchmarks``: every topic, one table, and docs/performance.md where all of it was measured.
+
+    python -m benchmarks [--quick] [--only TOPIC ...] [--clock wall|processor]
+
+Ends with 1 where a bound is not met or a topic failed; the table is written all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from benchmarks import figures
+from benchmarks.figures import Row, machine, short, table
+
+#: In the order of the table. One that is no file of this folder is passed over.
+TOPICS = {
+    "study": "The whole text study",
+    "extraction": "Extraction",
+    "overlap": "Stages at a time",
+    "probes": "Probes",
+    "clusters": "Clusters",
+    "reconstruction": "Reconstruction",
+    "visualise": "Visualisation",
+    "keeping": "Queue, MLflow and command line",
+    "queue": "The job table at scale",
+    "dashboard": "The dashboard with many runs",
+    "memory": "Memory",
+    "growth": "Growth",
+    "gpu": "On a GPU",
+}
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
+
+
+def main() -> None:
+    there = [topic for topic in TOPICS if importlib.util.find_spec(f"benchmarks.{topic}")]
+    told = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    told.add_argument("--quick", action="store_true", help="smaller and fewer repeats: ten minutes, not an hour")
+    told.add_argument("--only", nargs="+", choices=there, help="these topics; the page is left as it is")
+    told.add_argument("--clock", choices=figures.CLOCKS, default="wall", help="processor: for a busy machine")
+    asked = told.parse_args()
+    figures.use(asked.clock)
+    began, failed = time.perf_counter(), []
+    found: dict[str, list[Row]] = {}
+    for topic in asked.only or there:
+        print(f"\n{TOPICS[topic]}", flush=True)
+        found[topic] = []
+        try:
+            for row in importlib.import_module(f"benchmarks.{topic}").rows(asked.quick):
+                found[topic].append(row)
+                print("  " + line(row), flush=True)
+        except Exception:  # what is measured already is not to be lost
+            traceback.print_exc()
+            failed.append(topic)
+    minutes = (time.perf_counter() - began) / 60
+    everything = [row for rows in found.values() for row in rows]
+    broken = [row for row in everything if row.met is False]
+    bound = [row for row in everything if row.met is not None]
+    how = f"{'Quick' if asked.quick else 'Full'} run of {minutes:.0f} min, {asked.clock} time"
+    summary = f"{how}: {len(bound) - len(broken)} of {len(bound)} bounds are met."
+    if failed:
+        summary += f" Not measured, since it failed: {', '.join(failed)}."
+    print(f"\n{summary}")
+    if not asked.only:
+        text = PAGE.read_text(encoding="utf-8")
+        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+        PAGE.write_text(f"{head}{MARKS[0]}\n\n{page(found, summary)}\n{MARKS[1]}{tail}", encoding="utf-8")
+        print("the table is in docs/performance.md")
+    if broken or failed:
+        sys.exit(1)
+
+
+def line(row: Row) -> str:
+    said = f"{short(row.value)} {row.unit}".strip()
+    judged = {None: "", True: f"  {row.bound}: met", False: f"  {row.bound}: NOT MET"}[row.met]
+    spread = f"  ({short(min(row.found))}–{short(max(row.found))})" if len(row.found) > 1 else ""
+    return f"{row.what:66} {said}{spread}{judged}  {row.said}"
+
+
+def page(found: dict[str, list[Row]], summary: str) -> str:
+    facts = "".join(f"- {name}: {value}\n" for name, value in machine().items())
+    tables = "".join(f"\n### {TOPICS[topic]}\n\n{table(rows)}" for topic, rows in found.items() if rows)
+    return f"{summary}\n\n{facts}{tables}"
+
+
+if __name__ == "__main__":
+    main()
