@@ -1,4 +1,4 @@
-"""The README names every command, every key and every variable."""
+"""The README names every command and variable; it and docs/ every key, option and reader."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WORDS = set(re.findall(r"[A-Za-z_][\w-]*", README))
+STUDY_FILE = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
+KEYS = set(re.findall(r"[A-Za-z_][\w-]*", STUDY_FILE))
+WORKERS = README + (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
 
 
 def test_every_command() -> None:
@@ -30,23 +33,24 @@ def test_every_option() -> None:
     """Of `worker` and `doctor`: what each of the others takes is said by its --help alone."""
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     options = {o for name in ("worker", "doctor") for p in known[name].params for o in p.opts if o.startswith("--")}
-    assert sorted(o for o in options - {"--verbose"} if f"`{o}" not in README and f"{o} " not in README) == []
+    assert sorted(o for o in options - {"--verbose"} if f"`{o}" not in WORKERS and f"{o} " not in WORKERS) == []
 
 
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])
 def test_every_key(cls: type) -> None:
-    assert [k for k in tasksfile._keys(cls) if k not in WORDS] == []
+    assert [k for k in tasksfile._keys(cls) if k not in KEYS] == []
 
 
 def test_every_reader() -> None:
-    assert [reader for reader in data.READERS if f"`{reader}`" not in README] == []
+    assert [reader for reader in data.READERS if f"`{reader}`" not in STUDY_FILE] == []
 
 
 @pytest.mark.parametrize("kind", tasks.kinds())
 def test_every_option_and_profile(kind: str) -> None:
+    assert f"| `{kind}`" in README or f"`{kind}` |" in README
     module = tasks.load(kind)
     options = {f.name for f in fields(module.Options)}
-    assert [k for k in (*options, *module.PROFILES) if k not in WORDS] == []
+    assert [k for k in (*options, *module.PROFILES) if k not in KEYS] == []
     assert module.__doc__ and all(profile in module.__doc__ for profile in module.PROFILES)
 
 
