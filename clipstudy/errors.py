@@ -121,3 +121,10 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     listed = ", ".join(names) if names else "none"
     return (f'did you mean "{near[0]}"? ' if near else "") + f"What exists: {listed}."
+
+
+def said(error: BaseException, most: int = 200) -> str:
+    """What a library's error says, in at most so many characters: its first line, and the next where that only
+    announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:most] or type(error).__name__

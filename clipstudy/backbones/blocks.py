@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clipstudy.errors import DeviceError, ModelError
+from clipstudy.errors import DeviceError, ModelError, said
 
 
 def find(model: nn.Module, depth: int, trial: Callable[[], object], name: str) -> Sequence[nn.Module]:
@@ -112,7 +112,7 @@ def place(model: nn.Module, device: str) -> None:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f'the model cannot be put on device "{device}" ({str(error).splitlines()[0]}). '
+            f'the model cannot be put on device "{device}" ({said(error)}). '
             "`clipstudy worker --device auto` takes what there is."
         ) from error
 

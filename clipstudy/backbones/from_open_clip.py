@@ -21,7 +21,7 @@ from clipstudy.backbones import blocks, checkpoint, open_clip_image, vision
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
 from clipstudy.backbones.vision import DTYPES, Vision
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
-from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import ModelSpec
 
@@ -316,7 +316,7 @@ def _filled(spec: ModelSpec, weights: Path | None) -> Any:
     except checkpoint.BROKEN as error:
         raise ModelError(
             f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
-            f"({str(error).splitlines()[0][:200]}). Mend checkpoint or pretrained so that they belong together."
+            f"({said(error)}). Mend checkpoint or pretrained so that they belong together."
         ) from error
     return model
 
@@ -343,10 +343,10 @@ def _create(spec: ModelSpec) -> Any:
                 spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
             )
     except checkpoint.BROKEN as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        remedy = hub.remedy(f"models.{spec.name}")
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be built as its configuration says '
-            f"({said}). Mend open_clip_config.json, or fetch what it names ({hub.remedy(f'models.{spec.name}')})."
+            f"({said(error)}). Mend open_clip_config.json, or fetch what it names ({remedy})."
         ) from error
     finally:
         quiet.setLevel(level)

@@ -17,7 +17,7 @@ from torch import nn
 
 from clipstudy.backbones import checkpoint, vision
 from clipstudy.backbones.vision import Anatomy, Vision
-from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
@@ -165,9 +165,8 @@ def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
         try:
             return timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=source)
         except checkpoint.BROKEN as error:
-            said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             raise ModelError(
-                f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({said}). Weights and '
+                f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({said(error)}). Weights and '
                 "configuration do not belong together; fetch the checkpoint again."
             ) from error
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from clipstudy.backbones import blocks, checkpoint, vision
 from clipstudy.backbones.vision import Anatomy, Vision
-from clipstudy.errors import ModelError, did_you_mean
+from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
 from clipstudy.settings import Settings
 from clipstudy.spec import ANY_SEED, ModelSpec
@@ -215,7 +215,7 @@ def _source_file(code: Any) -> str | None:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
+    return f"{type(error).__name__}: {said(error)}"
 
 
 # --- its weights

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
 from clipstudy.backbones import blocks, checkpoint
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
-from clipstudy.errors import ModelError
+from clipstudy.errors import ModelError, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
@@ -208,7 +208,7 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
     except checkpoint.BROKEN as error:
         raise ModelError(
             f"{here} has a configuration that transformers {transformers.__version__} does not know "
-            f"({_first_line(error)}). Models that bring their own code are not run; choose one that the library has."
+            f"({said(error)}). Models that bring their own code are not run; choose one that the library has."
         ) from error
     # A configuration may name code of the Hub's for attention, which the library would fetch and run; what computes it
     # is not the checkpoint's to say.
@@ -247,7 +247,7 @@ def _tokenizer(folder: Path, spec: ModelSpec) -> Any:
     except Exception as error:  # the library raises whatever its many formats raise
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no tokenizer that can be read '
-            f"({_first_line(error)}). Put the tokenizer's files (tokenizer.json, or its vocabulary) beside config.json."
+            f"({said(error)}). Put the tokenizer's files (tokenizer.json, or its vocabulary) beside config.json."
         ) from error
 
 
@@ -262,7 +262,7 @@ def _random(config: Any, spec: ModelSpec) -> nn.Module:
         except checkpoint.BROKEN as error:
             raise ModelError(
                 f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be built as its config.json says '
-                f"({_first_line(error)}). Fetch the checkpoint again."
+                f"({said(error)}). Fetch the checkpoint again."
             ) from error
         return model
 
@@ -283,7 +283,7 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
         )
     except checkpoint.BROKEN as error:
         raise ModelError(
-            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({_first_line(error)}). Weights '
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be loaded ({said(error)}). Weights '
             "and config.json do not belong together; fetch the checkpoint again."
         ) from error
     finally:
@@ -353,7 +353,3 @@ def _text_config(config: Any) -> Any:
 def _rows(model: Any) -> int:
     rows: int = model.get_input_embeddings().num_embeddings
     return rows
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipstudy.data import files, fingerprint, table, within
 from clipstudy.data.labelled import Labelled, checked, stratified
-from clipstudy.errors import DataError
+from clipstudy.errors import DataError, said
 from clipstudy.spec import DatasetSpec
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
         image.load()
         image = image if numbers else _eight_bits(image)
     except Exception as error:  # each format has its own ways to be broken
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DataError(f"{where}: no image that can be read ({said}). Mend or remove it.") from None
+        raise DataError(f"{where}: no image that can be read ({said(error)}). Mend or remove it.") from None
     return image
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from clipstudy import hub
 from clipstudy.data import files, fingerprint
 from clipstudy.data.labelled import Labelled, checked
-from clipstudy.errors import DataError, did_you_mean
+from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import DatasetSpec
 
@@ -206,8 +206,7 @@ def _rows(path: Path) -> Any:
             cause = cause.__cause__
         if getattr(cause, "errno", None) is not None:
             raise  # the disk's fault, not the file's
-        said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-        raise DataError(f"{path} cannot be read as {kind} ({said}). Mend or fetch the file.") from None
+        raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Mend or fetch the file.") from None
 
 
 def _check_size(path: Path) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, TimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnClause, ColumnElement, FunctionElement, literal_column
 
-from clipstudy.errors import DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError
+from clipstudy.errors import DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError, said
 from clipstudy.settings import redact
 
 #: File systems on which SQLite's locks and its shared memory cannot be trusted (sqlite.org/faq.html#q5, wal.html).
@@ -232,7 +232,7 @@ def translated(engine: Engine) -> Iterator[None]:
     except (DBAPIError, TimeoutError, driver.Error) as error:
         own: Any = getattr(error, "orig", None) or error
         state = getattr(own, "sqlstate", None)
-        reason = redact((str(own).strip().splitlines() or [type(own).__name__])[0])
+        reason = redact(said(own, 1000))
         where = redact(engine.url.render_as_string(hide_password=True))
         if reason.startswith("no such table") or state == _UNDEFINED_TABLE:
             raise NotMigrated() from error
