@@ -48,7 +48,7 @@ def dashboard(
     known = records.now()  # before the first visitor comes, who would wait for it
     if known.trouble:
         raise ClipstudyError(known.trouble)
-    if gone := records.tracking.gone():
+    if known.results and (gone := records.tracking.gone()):
         typer.echo(f"no pictures and no paired tests: {gone}.", err=True)
     desk = Desk(records, shown, _mlflow(settings.tracking), _queue(settings), allow_actions)
     try:
