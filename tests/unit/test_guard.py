@@ -106,7 +106,7 @@ def test_no_other_files_are_made(name: str) -> None:
 def test_files_come_under_a_plain_name() -> None:
     answer = client().get("/take/layers.csv?panel=Syntactic&task=bigram_shift&model=%0d%0aSet-Cookie:x")
     assert answer.status_code == 200 and answer.headers["Content-Disposition"] == (
-        'attachment; filename="bigram_shift-accuracy.csv"'
+        'attachment; filename="paper-bigram_shift-accuracy.csv"'
     )
     assert "Set-Cookie" not in answer.headers
 
