@@ -40,14 +40,14 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         rows = verdicts.rows(judgements)
         decided = [[r.claim, r.verdict, f"{r.statistic} ({r.models})", r.value, r.p, r.n] for r in rows if r.statistic]
         if decided:
-            screen.table(["claim", "verdict", "decided by", "value [95%]", "p", "n"], decided)
+            screen.table(["claim", "verdict", "decided by", verdicts.MARGIN.lower(), "p", "n"], decided)
         for row in rows:
             if row.why:
                 typer.echo(f"{row.claim}: {row.verdict}, {row.why}." + (f" Type: {row.todo}" if row.todo else ""))
     typer.echo("\nThe claims, as the report words them:")
     for claim in CLAIMS:
         typer.echo(f'{claim.number}: "{claim.quote}"')
-    typer.echo(f"\n{verdicts.METHOD}")
+    typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
     typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
 
 

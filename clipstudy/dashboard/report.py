@@ -270,7 +270,7 @@ def _claims(judgements: Sequence[Judgement], shown: Board, anchor: str, title: s
         )
     head = (
         "<tr><th>Claim, and what was compared</th><th>Verdict</th><th>Decided by</th>"
-        "<th class=number>Value [95%]</th><th class=number>p</th><th class=number>n</th></tr>"
+        f"<th class=number>{verdicts.MARGIN}</th><th class=number>p</th><th class=number>n</th></tr>"
     )
     table = (
         f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(told)}</tbody></table></div>' if told else ""
@@ -282,7 +282,8 @@ def _claims(judgements: Sequence[Judgement], shown: Board, anchor: str, title: s
     ) * bool(silent)
     return (
         f'<section id="{anchor}"><h2>{escape(title)}</h2>{_callout(verdicts.subject(shown.results))}'
-        f"<p>{escape(verdicts.counted(judgements))}.</p>{_paragraph(verdicts.METHOD)}{table}{rest}</section>"
+        f"<p>{escape(verdicts.counted(judgements))}. {escape(verdicts.KEY)}</p>{table}{rest}"
+        f"{_paragraph(verdicts.METHOD)}</section>"
     )
 
 

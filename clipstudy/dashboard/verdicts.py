@@ -18,9 +18,14 @@ METHOD = (
     "one of a margin below it (non-inferiority); otherwise undecided. Models, layers and floors are compared on the "
     "same test items (bootstrap over items, and over each model's seeds), clusterings on the same span samples, each "
     "with every seed a replicate of the whole; channels have no counterpart in another model or layer, so each layer's "
-    "are resampled by themselves. The inequality shown is the one that the verdict hangs on; the value, with its 95% "
-    "interval, is its left side less its right one, or the difference that a margin bounds; n counts items, "
-    "replicates or channels. Blocks are counted in twelfths of a model's depth."
+    "are resampled by themselves. n counts items, replicates or channels."
+)
+#: Over the column of numbers, and what they are.
+MARGIN = "Left − right [95%]"
+KEY = (
+    "The inequality shown is the one that the verdict hangs on; the number beside it is its left side less its right "
+    "one, or the difference that a margin bounds. Blocks are counted in twelfths of a model's depth: the last of any "
+    "model is block 12."
 )
 
 

@@ -55,7 +55,7 @@ def body(place: Claims, desk: Desk) -> Shown:
             *parts.callout(verdicts.subject(board.results)),
             *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
-            html.P(f"{verdicts.counted(judged)}."),
+            html.P(f"{verdicts.counted(judged)}. {verdicts.KEY}"),
             _judged([row for row in shown if row.statistic]),
             _silent([row for row in shown if not row.statistic]),
             html.P(verdicts.METHOD, className="notes"),
@@ -85,7 +85,7 @@ def _judged(rows: Sequence[Row]) -> Component:
                 ]
             )
         )
-    numbers = [html.Th(name, className="number") for name in ("Value [95%]", "p", "n")]
+    numbers = [html.Th(name, className="number") for name in (verdicts.MARGIN, "p", "n")]
     head = [html.Th("Claim, and what was compared"), html.Th("Verdict"), html.Th("Decided by"), *numbers]
     table = html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)], id="judged")
     return html.Div(table if lines else None, className="wide")
