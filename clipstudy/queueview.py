@@ -91,6 +91,8 @@ def _summary(totals: dict[Status, int], pace: jobs.Throughput, waiting: int) -> 
     """``12 of 56 cells done, 9.5 a minute, 4 min 38 s left``."""
     live = sum(n for s, n in totals.items() if s not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
+    if cancelled := totals.get(Status.CANCELLED, 0):
+        text += f", {cancelled:,} more cancelled"
     if pace.time_left:
         text += f", {pace.per_hour / 60:,.1f} a minute, {duration(pace.time_left.total_seconds())} left"
     return text + (f"; {waiting} attempts of the whole table wait for MLflow" if waiting else "")

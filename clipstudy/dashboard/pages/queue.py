@@ -133,6 +133,8 @@ def _summary(totals: Counter[Status], pace: jobs.Throughput, waiting: int) -> st
     live = sum(n for status, n in totals.items() if status not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals[Status.DONE]:,} of {live:,} cells done"
     text += f", {totals[Status.RUNNING]:,} running, {totals[Status.QUEUED]:,} queued, {totals[Status.FAILED]:,} failed"
+    if cancelled := totals[Status.CANCELLED]:
+        text += f", {cancelled:,} more cancelled"
     if pace.time_left and pace.left:
         text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"
     return text + (f"; {waiting} attempts wait for MLflow" if waiting else "")
