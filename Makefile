@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit
+.PHONY: help install demo test slow docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit
 .PHONY: bench bench-quick scale clean
 
 help:  ## list the verbs
@@ -24,7 +24,10 @@ demo: install  ## the pocket study, from nothing to report.html in minutes, with
 	@$(BIN)/clipstudy demo
 
 test: install  ## the tests
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -m "not gpu and not slow"
+
+slow: install  ## the tests that take minutes by themselves
+	$(BIN)/pytest -m slow
 
 docs: install  ## does the README name every command, key, option and variable, and does every link lead somewhere?
 	$(BIN)/pytest -q tests/unit/test_docs.py

@@ -18,6 +18,7 @@ TWINS = tuple(f"{name}-untrained-0" for name in paper_images.MODELS)
 LONGEST = 900  #: seconds that a worker may take on a machine that others use too
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.timeout(2 * LONGEST)
 def test_fetched_then_run_offline(place: Place, real: Path, tmp_path: Path) -> None:
