@@ -200,7 +200,7 @@ class Records:
             found = self._everything()
         except ClipstudyError:
             self._due = self._clock() + WHOLE  # the next look tells what is wrong
-        except Exception:
+        except Exception:  # a thread's own end would be seen by nobody, and what is known is still shown
             logging.getLogger(__name__).exception("the results could not be read again")
             self._due = self._clock() + WHOLE
         else:
