@@ -133,11 +133,12 @@ def _callbacks(app: Dash, desk: Desk) -> None:
         if page is None:
             return [], {}, _lost(path), _navigation("", ""), "There is no such page", True
         place, wrong = address.parse(page.KIND, query)
-        offered: list[Control] = page.controls(place, desk)
+        offered: list[Control] = []
         try:
+            offered = page.controls(place, desk)
             shown = page.body(place, desk)
         except ClipstudyError as error:  # files that runs keep are read while a page is made
-            shown = Shown("MLflow does not answer", parts.nothing(page.TITLE, redact(error.message)))
+            shown = Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)))
         trouble = desk.records.now().trouble
         body = [*parts.callout(trouble), *parts.complaints(wrong), *shown.body]
         data = {c.key: {"value": c.value, "options": [_plain(option) for option in c.options]} for c in offered}

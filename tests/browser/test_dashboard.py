@@ -22,6 +22,7 @@ from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.tables import board, view
 from clipstudy.job import Group, Selection, Status, layer_label
+from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
@@ -281,6 +282,15 @@ def test_files_that_stayed_on_another_machine_are_said(visit: Open, monkeypatch:
     monkeypatch.setattr(shown.records.tracking, "gone", lambda: "The runs' files are not here: see /another/machine")
     assert "see /another/machine." in visit(shown, "/gallery").inner_text("#body")
     assert "see /another/machine. No test here is paired." in visit(shown, "/claims").inner_text("#body")
+
+
+def test_files_that_cannot_be_read_are_said(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(run_id: str) -> list[str]:
+        raise ClipstudyError("MLflow says that the files are in a folder of this machine, which it may not choose.")
+
+    shown = desk(results(MODELS[:1], TASKS[:1]))
+    monkeypatch.setattr(shown.records.tracking, "files", refused)
+    assert "a folder of this machine, which it may not choose." in visit(shown, "/gallery").inner_text("#body")
 
 
 def test_a_page_that_takes_long_says_so(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:

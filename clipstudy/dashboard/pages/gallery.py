@@ -14,7 +14,6 @@ from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.tables import Board, family_of, layer_name
-from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
 
 KIND = Gallery
@@ -46,12 +45,9 @@ def controls(place: Gallery, desk: Desk) -> list[Control]:
 
 def body(place: Gallery, desk: Desk) -> Shown:
     board = desk.board(place)
-    try:
-        tasks = _tasks(place, desk)
-        runs = _runs(place, desk, tasks)
-        names = _names(runs, desk)
-    except ClipstudyError as error:
-        return Shown("MLflow does not answer", parts.nothing(TITLE, error.message))
+    tasks = _tasks(place, desk)
+    runs = _runs(place, desk, tasks)
+    names = _names(runs, desk)
     if not runs:
         said = "No run of this study keeps a picture. Feature visualisations, attention maps and reconstructions do."
         said = f"{gone}." if (gone := desk.records.tracking.gone()) else said
