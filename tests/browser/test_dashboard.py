@@ -21,8 +21,8 @@ from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.tables import board, view
-from clipstudy.job import Group, Selection, Status, layer_label
 from clipstudy.errors import ClipstudyError
+from clipstudy.job import Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
