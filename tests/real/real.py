@@ -3,7 +3,7 @@
 The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
 and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the table of results
 into docs/real-rows.md between its marks. Fails where a bound of the project is broken. `make pairs` runs the study of
-pairs.toml, on SQLite alone since fine-tuning takes an hour or two.
+pairs.toml, on SQLite alone since fine-tuning takes an hour or two; where it was stopped it goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def study(name: str, file: Path, home: Path, database: str | None = None) -> dic
     environment = {"CLIPSTUDY_HOME": str(home), "CLIPSTUDY_CACHE": str(home.parent / "cache"), "OMP_NUM_THREADS": "1"}
     if database:
         environment["CLIPSTUDY_DATABASE"] = database
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     print(clipstudy("init", **environment))
     print(clipstudy("enqueue", "--all", "--study", str(file), **environment))
     began = time.perf_counter()
@@ -109,12 +109,12 @@ def on_both(out: Path) -> None:
 def main() -> None:
     if not (Path(os.environ.get("CLIPSTUDY_REAL_DATA", "")) / "conll2000").is_dir():
         sys.exit("CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make real CLIPSTUDY_REAL_DATA=/rows")
-    out = ROOT / "mlruns" / "real" / time.strftime("%Y%m%d-%H%M%S")
+    out = ROOT / "mlruns" / "real"
     if sys.argv[1:] == ["pairs"]:
-        study("real-pairs", HERE / "pairs.toml", out / "sqlite")
-        show("pairs", out / "sqlite")
+        study("real-pairs", HERE / "pairs.toml", out / "pairs")
+        show("pairs", out / "pairs")
     else:
-        on_both(out)
+        on_both(out / time.strftime("%Y%m%d-%H%M%S"))
 
 
 if __name__ == "__main__":
