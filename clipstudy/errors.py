@@ -120,7 +120,7 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     listed = ", ".join(names) if names else "none"
-    return (f'did you mean "{near[0]}"? ' if near else "") + f"What exists: {listed}."
+    return (f'Did you mean "{near[0]}"? ' if near else "") + f"What exists: {listed}."
 
 
 def said(error: BaseException, most: int = 200) -> str:

@@ -70,7 +70,7 @@ def _module(spec: ModelSpec) -> Any:
     """The room of ``spec.source``, imported."""
     if spec.source not in MODULES:
         raise ModelError(
-            f'[models.{spec.name}] source = "{spec.source}" is unknown: {did_you_mean(spec.source, SOURCES)} '
+            f'[models.{spec.name}] source = "{spec.source}" is unknown. {did_you_mean(spec.source, SOURCES)} '
             "Mend the source key."
         )
     if spec.modality not in MODALITIES[spec.source]:

@@ -199,7 +199,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
         ) from error
     if config is None:
         raise ModelError(
-            f"{here} is not a model of open_clip {open_clip.__version__}; "
+            f"{here} is not a model of open_clip {open_clip.__version__}. "
             f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Mend the key."
         )
     if spec.modality == "image":
@@ -272,7 +272,7 @@ def _published(spec: ModelSpec, config: Mapping[str, Any]) -> Repository | None:
     tags = open_clip.list_pretrained_tags_by_model(spec.checkpoint)
     if spec.pretrained not in tags:
         raise ModelError(
-            f'{here} pretrained = "{spec.pretrained}" is neither a file here nor a tag of {spec.checkpoint}; '
+            f'{here} pretrained = "{spec.pretrained}" is neither a file here nor a tag of {spec.checkpoint}. '
             f"{did_you_mean(spec.pretrained, tags)} Mend the key."
         )
     tagged = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained)

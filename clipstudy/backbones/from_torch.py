@@ -179,7 +179,7 @@ def _factory(spec: ModelSpec) -> Callable[[], object]:
     # Not what the module imported from elsewhere: a trusted package may well import os. Nor what builds no model.
     if not callable(factory) or not _may_build(factory, trusted):
         own = [n for n, held in vars(module).items() if _builds(held, trusted)]
-        raise ModelError(f"{here}: {path} defines no function or class {name}; {did_you_mean(name, own)} Mend the key.")
+        raise ModelError(f"{here}: {path} defines no function or class {name}. {did_you_mean(name, own)} Mend the key.")
     build: Callable[[], object] = factory
     return build
 
@@ -252,7 +252,7 @@ def _stages(spec: ModelSpec, model: nn.Module) -> list[nn.Module]:
             # A large model has thousands of modules: the near ones, and those at the top.
             there = {*near, *(n for n in known if "." not in n)}
             raise ModelError(
-                f'[models.{spec.name}] layers: {spec.checkpoint} has no module "{name}"; {did_you_mean(name, there)} '
+                f'[models.{spec.name}] layers: {spec.checkpoint} has no module "{name}". {did_you_mean(name, there)} '
                 "Mend the key; a module within another is named outer.inner."
             )
         found.append(known[name])

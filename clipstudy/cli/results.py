@@ -57,7 +57,7 @@ def results(
 
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     if format not in (*formats, "text", "json"):
-        raise ClipstudyError(f'--format "{format}": {did_you_mean(format, [*formats, "text", "json"])}')
+        raise ClipstudyError(f'--format "{format}". {did_you_mean(format, [*formats, "text", "json"])}')
     shown = tables.board(_chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ()))))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:

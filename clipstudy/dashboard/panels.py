@@ -186,7 +186,7 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
         raise StudyError(f'{where}: has no title. Add one: title = "Syntactic".')
     for key, known in (("x", AXES), ("draw", KINDS)):
         if (said := table.get(key, known[0])) not in known:
-            raise StudyError(f"{where}: {key} = {said!r}; {did_you_mean(said, known)} Say one of them.")
+            raise StudyError(f"{where}: {key} = {said!r}. {did_you_mean(said, known)} Say one of them.")
     values: dict[str, Any] = {}
     for key, value in table.items():
         alone = _PANEL[key] == _TEXT_OR_TEXTS and isinstance(value, str)
@@ -199,6 +199,6 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
 def _check(table: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
     for key, value in table.items():
         if key not in kinds:
-            raise StudyError(f"{where}: unknown key {key!r}; {did_you_mean(key, kinds)} Mend or remove it.")
+            raise StudyError(f"{where}: unknown key {key!r}. {did_you_mean(key, kinds)} Mend or remove it.")
         if not _FITS[kinds[key]](value):
             raise StudyError(f"{where}: {key} = {value!r} is not {kinds[key]}. Mend it.")

@@ -96,7 +96,7 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
         for column, own in called.items():
             if own not in rows.column_names:
                 raise DataError(
-                    f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column; '
+                    f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column. '
                     + did_you_mean(own, rows.column_names)
                 )
             values[column] += _cells(rows, own)

@@ -275,7 +275,7 @@ def _checked(names: Iterable[str], steps: int | None, jobs: int | None) -> list[
     """``names`` once each, the longest to train first."""
     wanted = set(names)
     for name in sorted(wanted - set(models.MODELS)):
-        raise ModelError(f'There is no pocket model "{name}": {did_you_mean(name, models.MODELS)}')
+        raise ModelError(f'There is no pocket model "{name}". {did_you_mean(name, models.MODELS)}')
     for what, number in (("steps", steps), ("jobs", jobs)):
         if number is not None and number < 1:
             raise ClipstudyError(f"{what} is {number}, want 1 or more. Type: clipstudy pocket pretrain --{what} 1")

@@ -39,11 +39,11 @@ def test_results_in_every_format(place: Place, typed: Typed) -> None:
     assert "tabular" in typed("results", "-f", "latex").out
     assert typed("results", "--metric", "ami").out != text
 
-    assert 'did you mean "csv"' in typed("results", "-f", "cvs", code=2).err
-    assert 'no model "brt". did you mean "bert"' in typed("results", "--model", "brt", code=2).err
+    assert 'Did you mean "csv"' in typed("results", "-f", "cvs", code=2).err
+    assert 'no model "brt". Did you mean "bert"' in typed("results", "--model", "brt", code=2).err
     assert 'no task "order". What exists: phrases' in typed("results", "--task", "order", code=2).err
-    assert 'no metric "nmy". did you mean "nmi"' in typed("results", "--metric", "nmy", code=2).err
-    assert 'no study "smal". did you mean "small"' in typed("results", "--study", "smal", code=2).err
+    assert 'no metric "nmy". Did you mean "nmi"' in typed("results", "--metric", "nmy", code=2).err
+    assert 'no study "smal". Did you mean "small"' in typed("results", "--study", "smal", code=2).err
     assert typed("results", "--study", "tasks.toml").out == text
 
     # Once more, and the results stay meanwhile.
@@ -119,10 +119,10 @@ def test_two_studies_in_one_table(place: Place, typed: Typed) -> None:
 def test_names_that_are_not_there(typed: Typed, verb: str) -> None:
     words = verb.split()
     typed("enqueue", "--model", "bert", "--task", "order")
-    assert 'no model "brt". did you mean "bert"' in typed(*words, "--model", "brt", code=2).err
+    assert 'no model "brt". Did you mean "bert"' in typed(*words, "--model", "brt", code=2).err
     assert 'no model "gpt*"' in typed(*words, "--model", "bert", "--model", "gpt*", code=2).err
     assert 'no task "phrases". What exists: order' in typed(*words, "--task", "phrases", code=2).err
-    assert 'no study "smal". did you mean "small"' in typed(*words, "--study", "smal", code=2).err
+    assert 'no study "smal". Did you mean "small"' in typed(*words, "--study", "smal", code=2).err
     if "prioritise" not in words:
         assert "no cell that has them all at layer 9" in typed(*words, "--layer", "9", code=2).err
 
@@ -184,7 +184,7 @@ def test_ui(place: Place) -> None:
 
 def test_a_worker_of_one_study(place: Place, typed: Typed) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
-    assert 'no study "smal". did you mean "small"?' in typed("worker", "--drain", "--study", "smal", code=2).err
+    assert 'no study "smal". Did you mean "small"?' in typed("worker", "--drain", "--study", "smal", code=2).err
     assert totals(typed) == {"queued": 3}
 
 
@@ -247,4 +247,4 @@ def test_status_on_a_narrow_screen(typed: Typed, monkeypatch: pytest.MonkeyPatch
 
 def test_the_pocket_world(typed: Typed) -> None:
     assert "| transformer |" in typed("pocket", "twins").out
-    assert 'did you mean "bert"' in typed("pocket", "pretrain", "brt", code=2).err
+    assert 'Did you mean "bert"' in typed("pocket", "pretrain", "brt", code=2).err

@@ -26,4 +26,4 @@ def test_mistakes_are_told(place: Place) -> None:
     away = place("dashboard", "--host", "0.0.0.0", ok=False)
     assert away.returncode == 2 and "export CLIPSTUDY_TOKEN" in away.stderr and "Traceback" not in away.stderr
     unknown = place("dashboard", "--dashboard", "layrs", "--port", "0", ok=False)
-    assert unknown.returncode == 2 and 'did you mean "layers"?' in unknown.stderr
+    assert unknown.returncode == 2 and 'Did you mean "layers"?' in unknown.stderr

@@ -115,7 +115,7 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     refused = typed("fleet", "submit", "--gpus-per-worker", "0", "--time", "soon", code=2).err
     assert "sbatch refused: Invalid --time specification" in refused
     unknown = typed("fleet", "submit", "--partition", "urgnt", code=2).err
-    assert 'did you mean "urgent"? What exists: common, urgent.' in unknown
+    assert 'Did you mean "urgent"? What exists: common, urgent.' in unknown
     assert "want KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account", code=2).err
 
     later = ["--gpus-per-worker", "0", "--sbatch", "begin=now+1hour", "--partition", "urgent"]
@@ -124,7 +124,7 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     shown = typed("fleet", "status").out
     assert shown.count("pending") == 3 and "9 queued" in shown
     until(lambda: "BeginTime" in typed("fleet", "status").out, lambda: shown)  # once SLURM has looked at it
-    assert f'did you mean "{job}_1"' in typed("fleet", "cancel", f"{job}_11", code=2).err
+    assert f'Did you mean "{job}_1"' in typed("fleet", "cancel", f"{job}_11", code=2).err
     assert "cancel what?" in typed("fleet", "cancel", code=2).err
     assert json.loads(typed("fleet", "cancel", f"{job}_1", "--json").out) == {"cancelled": [f"{job}_1"]}
     assert typed("fleet", "cancel", "--all").out == "2 workers cancelled\n"

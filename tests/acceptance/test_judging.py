@@ -55,7 +55,7 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     text = recorded("claims", "--study", "small").out
     assert "small: 1 undecided, " in text and '"and even higher than BERT except the last layer"' in text
     assert "concern" not in text
-    assert 'did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
+    assert 'Did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
 
     compared = json.loads(recorded("published", "phrases-released", "--json").out)["compared"]
     assert [(c["model"], c["layer"], c["comparable"], c["from_memory"]) for c in compared] == [
@@ -90,6 +90,6 @@ def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:
     text = typed("published", "wic", "bert*").out
     assert "word_content" in text and "63.25 ± 1.63%" in text and "GPT-1" not in text
     assert "No result is of a role" in text
-    assert 'did you mean "boolq"' in typed("published", "bolq", code=2).err
+    assert 'Did you mean "boolq"' in typed("published", "bolq", code=2).err
     assert "Nothing is recorded" in typed("published", "--study", "paper", code=2).err
     assert "Nothing is recorded" in typed("claims", code=2).err

@@ -166,7 +166,7 @@ class TestBadInput:
         assert says in place("logs", str(rows[0]["id"])).stdout
 
     def test_names(self, place: Place) -> None:
-        assert 'did you mean "bert"' in self.refused(place, "enqueue", "--model", "brt")
+        assert 'Did you mean "bert"' in self.refused(place, "enqueue", "--model", "brt")
         assert "no cell at layer 9" in self.refused(place, "enqueue", "--layer", "9")
         assert "enqueue what?" in self.refused(place, "enqueue")
         assert "no study file" in self.refused(place, "enqueue", "--all", "--study", "other.toml")

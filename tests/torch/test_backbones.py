@@ -388,6 +388,6 @@ def test_real_tokenizers_on_real_sentences(kind, tmp_path, real):
 
 def test_an_unknown_source_says_what_exists():
     with pytest.raises(
-        ModelError, match=r'did you mean "open_clip"\? What exists: open_clip, timm, torch, transformers'
+        ModelError, match=r'Did you mean "open_clip"\? What exists: open_clip, timm, torch, transformers'
     ):
         backbones.load(ModelSpec("m", "openclip", "x", 1), "cpu")

@@ -68,7 +68,7 @@ def test_no_such_folder_and_no_such_name(bert, tower):
     refused(replace(bert, checkpoint="not an id!"), "neither a folder here nor a Hub id")
     refused(replace(tower, checkpoint="local-dir:/nowhere"), "/nowhere/open_clip_config.json")
     refused(replace(tower, checkpoint="/nowhere"), "/nowhere/open_clip_config.json")
-    refused(replace(tower, checkpoint="ViT-B-33", init="random"), 'did you mean "ViT-B-32"?')
+    refused(replace(tower, checkpoint="ViT-B-33", init="random"), 'Did you mean "ViT-B-32"?')
 
 
 def test_what_the_hub_cache_holds_is_taken(cached, bert):
@@ -205,7 +205,7 @@ def test_keys_that_do_not_fit_the_source(bert, tower):
     refused(replace(tower, revision="main"), "Remove it.")
     named = replace(tower, checkpoint="ViT-B-32-quickgelu", layers=12)
     refused(named, "has no pretrained key")
-    refused(replace(named, pretrained="openia"), 'did you mean "openai"?')
+    refused(replace(named, pretrained="openia"), 'Did you mean "openai"?')
     refused(replace(named, checkpoint="coca_ViT-B-32"), "CoCa")
     refused(replace(named, checkpoint="roberta-ViT-B-32"), "transformers model (roberta-base)")
 

@@ -381,8 +381,8 @@ def test_depth_must_be_the_checkpoints(samples, name):
 
 def test_names_that_do_not_exist():
     spec = ModelSpec("m", "timm", "resnet50.tv_in1k", 4, modality="image")
-    refused(replace(spec, checkpoint="resnet55"), 'did you mean "resnet50"?')
-    refused(replace(spec, checkpoint="resnet50.tv_in2k"), "no tag tv_in2k", 'did you mean "tv_in1k"?')
+    refused(replace(spec, checkpoint="resnet55"), 'Did you mean "resnet50"?')
+    refused(replace(spec, checkpoint="resnet50.tv_in2k"), "no tag tv_in2k", 'Did you mean "tv_in1k"?')
     refused(replace(spec, checkpoint="resnet50"), "names no weights", "tv_in1k")
     for path in ("/nowhere", "local-dir:/nowhere"):
         refused(replace(spec, checkpoint=path), 'there is no folder "/nowhere"')

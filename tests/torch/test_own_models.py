@@ -92,7 +92,7 @@ class TestWhatIsImported:
         refused(
             replace(spec, checkpoint=f"{OWN}.nowhere:x"), f"there is no module {OWN}.nowhere", "Install its package"
         )
-        refused(replace(spec, checkpoint=f"{spec.checkpoint}s"), 'did you mean "Convolutions"?')
+        refused(replace(spec, checkpoint=f"{spec.checkpoint}s"), 'Did you mean "Convolutions"?')
 
     def test_what_builds_no_model(self) -> None:
         refused(own("broken", "stages"), "raises ValueError: no such width")
@@ -102,7 +102,7 @@ class TestWhatIsImported:
 
 class TestLayers:
     def test_a_name_that_does_not_exist(self, stages: Sample) -> None:
-        refused(replace(stages.spec, modules=("stages.0", "stages.7", "head")), '"stages.7"', 'did you mean "stages.')
+        refused(replace(stages.spec, modules=("stages.0", "stages.7", "head")), '"stages.7"', 'Did you mean "stages.')
         refused(own("Convolutions", "layer1"), 'no module "layer1"', "What exists: head, stages, stem.")
 
     def test_vectors_are_maps_of_one_place(self) -> None:

@@ -132,7 +132,7 @@ def test_what_cannot_be_asked_for_is_said_before_a_process_begins(
         with pytest.raises(ClipstudyError, match=match):
             short(names, folder, **more)
 
-    refused(r'There is no pocket model "brt": did you mean "bert"\?', ["brt"])
+    refused(r'There is no pocket model "brt". Did you mean "bert"\?', ["brt"])
     refused(r"steps is 0, want 1 or more\. Type: clipstudy pocket pretrain --steps 1$", ["bert"], steps=0)
     refused(r"jobs is 0, want 1 or more", ["bert"], jobs=0)
     (tmp_path / "file").touch()

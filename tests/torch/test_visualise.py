@@ -299,9 +299,9 @@ class TestKind:
         ({"natural": 1}, "natural", "found 1, want 2 or more"),
         ({"steps": 0}, "steps", "found 0"),
         ({"learning_rate": 0}, "learning_rate", "found 0, want more than 0"),
-        ({"objective": "neurone"}, "objective", 'did you mean "neuron"'),
+        ({"objective": "neurone"}, "objective", 'Did you mean "neuron"'),
         ({"robust": "no"}, "robust", "want true or false"),
-        ({"chanels": 3}, "chanels", 'did you mean "channels"'),
+        ({"chanels": 3}, "chanels", 'Did you mean "channels"'),
     ],
 )
 def test_options_are_checked(given: dict[str, Any], key: str, says: str) -> None:

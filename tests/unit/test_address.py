@@ -88,8 +88,8 @@ def test_what_was_not_understood_is_said() -> None:
     place, said = address.parse(Layers, "?x=deepth&tsak=a&model=bert")
     assert place == Layers(model=("bert",))
     assert said == (
-        'no setting "tsak". did you mean "task"? What exists: draw, metric, model, panel, seeds, study, task, x.',
-        'x = "deepth". did you mean "depth"? What exists: depth, layer, panel.',
+        'no setting "tsak". Did you mean "task"? What exists: draw, metric, model, panel, seeds, study, task, x.',
+        'x = "deepth". Did you mean "depth"? What exists: depth, layer, panel.',
     )
     assert address.parse(Queue, "?job=-1")[1] == ('job = "-1" is not a number',)
 

@@ -63,7 +63,7 @@ class TestConll:
 
     def test_missing_split_says_what_exists(self, tmp_path: Path) -> None:
         (tmp_path / "train.txt").write_text(CONLL)
-        with pytest.raises(DataError, match='did you mean "train"'):
+        with pytest.raises(DataError, match='Did you mean "train"'):
             conll2000.read(conll(tmp_path), "tran")
 
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ class TestTable:
             table.load(DatasetSpec("t", "table", hub="a b/c/d"), "train", ["text"])
 
     def test_unknown_column(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"sentense.*did you mean .sentence."):
+        with pytest.raises(DataError, match=r"sentense.*Did you mean .sentence."):
             table.read(self.spec(tmp_path, columns={"text": "sentense", "label": "y"}))
 
     def test_unknown_split(self, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ class TestTables:
 
     def test_columns_that_are_not_images(self, tmp_path: Path) -> None:
         folder = cifar(tmp_path, {"train": made(10), "test": made(5)})
-        with pytest.raises(DataError, match=r'image = "image": .* has no such column; .*fine_label, img'):
+        with pytest.raises(DataError, match=r'image = "image": .* has no such column\. .*fine_label, img'):
             images.read(of(folder, columns={}))
         with pytest.raises(DataError, match=r'row 0 .* holds "apple", want an encoded image'):
             images.read(of(folder, columns={"image": "fine_label", "label": "fine_label"}))

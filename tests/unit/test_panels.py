@@ -102,14 +102,14 @@ def test_the_reports_figures_are_a_dashboard() -> None:
         ("title = ", "d.toml: not TOML"),
         ('title = "x"', r"d.toml: no panel. Add a table \[\[panel\]\]"),
         ('panel = "x"', "no panel"),
-        ('titel = "x"\n[[panel]]\ntitle = "a"', "d.toml: unknown key 'titel'; did you mean \"title\"\\?"),
+        ('titel = "x"\n[[panel]]\ntitle = "a"', "d.toml: unknown key 'titel'. Did you mean \"title\"\\?"),
         ('[[panel]]\ntasks = ["a"]', "panel 1: has no title"),
-        ('[[panel]]\ntitle = "a"\n[[panel]]\ntitle = "b"\ncatgory = "c"', 'panel 2: .*did you mean "category"'),
-        ('[[panel]]\ntitle = "a"\nx = "layers"', "x = 'layers'; did you mean \"layer\""),
+        ('[[panel]]\ntitle = "a"\n[[panel]]\ntitle = "b"\ncatgory = "c"', 'panel 2: .*Did you mean "category"'),
+        ('[[panel]]\ntitle = "a"\nx = "layers"', "x = 'layers'. Did you mean \"layer\""),
         ('[[panel]]\ntitle = "a"\naverage = "yes"', "average = 'yes' is not true or false"),
         ('[[panel]]\ntitle = "a"\ntasks = "a"', "tasks = 'a' is not a list of texts"),
         ('[[panel]]\ntitle = "a"\ncategory = [1]', "category = .* is not a text or a list of texts"),
-        ('[[panel]]\ntitle = "a"\ndraw = "bar"', "draw = 'bar'; did you mean \"bars\""),
+        ('[[panel]]\ntitle = "a"\ndraw = "bar"', "draw = 'bar'. Did you mean \"bars\""),
         ('[[panel]]\ntitle = "a"\ndepths = [true]', "depths = .* is not a list of numbers"),
     ],
 )
@@ -126,6 +126,6 @@ def test_a_dashboard_of_ones_own_comes_before_the_shipped_one(tmp_path: Path) ->
     assert panels.find(str(tmp_path / "dashboards" / "layers.toml"), Path("/")).title == "Mine"
     with pytest.raises(StudyError, match=r"nowhere\.toml: cannot be read: no such file.*layers\.toml"):
         panels.find(str(tmp_path / "dashboards" / "nowhere.toml"), tmp_path)
-    missing = r"no dashboard \"layerz\" in .* did you mean \"layers\"\? What exists: layers, paper"
+    missing = r"no dashboard \"layerz\" in .* Did you mean \"layers\"\? What exists: layers, paper"
     with pytest.raises(StudyError, match=missing):
         panels.find("layerz", tmp_path)

@@ -110,7 +110,7 @@ def test_it_is_recorded() -> None:
     [
         ('reference = "bert"', "", '[tasks.like_bert] reference: missing; kind = "similarity" wants a model of this'),
         ('reference = "bert"', 'reference = "brt"', 'found "brt"; kind = "similarity" wants a model of this study'),
-        ('reference = "bert"', 'reference = "brt"', 'did you mean "bert"? What exists: bert, bert-untrained-0, bert'),
+        ('reference = "bert"', 'reference = "brt"', 'Did you mean "bert"? What exists: bert, bert-untrained-0, bert'),
         ('reference = "bert"', 'reference = "bert-untrained"', 'found "bert-untrained"; kind ='),
         ('reference = "bert"', "reference = 3", 'found "3"'),
         ('reference = "bert"', 'reference = ["bert"]', "reference: found"),

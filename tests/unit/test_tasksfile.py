@@ -184,7 +184,7 @@ def test_a_task_may_name_its_models() -> None:
     assert digest_of(study) == digest_of(whole), "whom it is put to changes no result"
     assert task_from(spec.plain(study.tasks["scenes"])) == study.tasks["scenes"]
     with pytest.raises(
-        StudyError, match=r'\[tasks.scenes\] models: "vitt" is no model of this study. did you mean "vit"'
+        StudyError, match=r'\[tasks.scenes\] models: "vitt" is no model of this study. Did you mean "vit"'
     ):
         parse(IMAGES + 'models = ["vitt"]\n')
 
@@ -214,10 +214,10 @@ def test_shipped_studies_are_good(file: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("[study]", "[stdy]", '[stdy]: unknown table. did you mean "study"?'),
-        ("checkpoint =", "chekpoint =", '[models.bert] chekpoint: unknown key. did you mean "checkpoint"?'),
+        ("[study]", "[stdy]", '[stdy]: unknown table. Did you mean "study"?'),
+        ("checkpoint =", "chekpoint =", '[models.bert] chekpoint: unknown key. Did you mean "checkpoint"?'),
         ('source = "transformers"', "", "[models.bert] source: missing"),
-        ('"transformers"', '"transformer"', 'source: found "transformer". did you mean "transformers"?'),
+        ('"transformers"', '"transformer"', 'source: found "transformer". Did you mean "transformers"?'),
         ("layers = 3", 'layers = "3"', "[models.bert] layers: found '3', want a whole number"),
         ("layers = 3", "layers = true", "[models.bert] layers: found True, want a whole number"),
         ("layers = 3", "layers = 0", "want 1 or more"),
@@ -227,8 +227,8 @@ def test_shipped_studies_are_good(file: str) -> None:
         ("layers = 3", 'layers = 3\ndtype = "float16"', "[models.bert] dtype"),
         ("layers = 3", 'layers = 3\nview = "mean"', "[models.bert] view"),
         ("layers = 3", 'layers = 3\nname = "x"', "[models.bert] name: unknown key"),
-        ('twin_of = "bert"', 'twin_of = "bart"', 'twin_of: found "bart", no such model. did you mean "bert"?'),
-        ('init = "random"', 'init = "rand"', 'init: found "rand". did you mean "random"?'),
+        ('twin_of = "bert"', 'twin_of = "bart"', 'twin_of: found "bart", no such model. Did you mean "bert"?'),
+        ('init = "random"', 'init = "rand"', 'init: found "rand". Did you mean "random"?'),
         ("init_seeds = [0, 1]", "init_seeds = 3", "init_seeds: found 3, want a list"),
         ("init_seeds = [0, 1]", "init_seeds = [-1]", "init_seeds: found [-1], want"),
         ("init_seeds = [0, 1]", "init_seeds = [0, 0]", "init_seeds: found [0, 0], want"),
@@ -274,17 +274,17 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"wic"\ndevelopment = 1.0', "[datasets.shift] development: found 1.0, want a share of train"),
         ('"senteval"', '"boolq"\ndevelopment = 0', "[datasets.shift] development: found 0.0, want a share of train"),
         ('"senteval"', '"senteval"\ndevelopment = 0.2', 'development: reader = "senteval" does not use it'),
-        ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". did you mean "classify"?'),
+        ('kind = "classify"', 'kind = "clasify"', 'kind: found "clasify". Did you mean "classify"?'),
         ('kind = "classify"', "", "[tasks.shift] kind: missing"),
         ('path = "./shift.txt"', 'path = "./shift.txt"\nunreadable = 1.5', "unreadable: found 1.5, want a share"),
-        ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". did you mean "shift"?'),
+        ('dataset = "shift"', 'dataset = "shft"', 'dataset: found "shft". Did you mean "shift"?'),
         ('kind = "classify"', 'kind = "phrase_clusters"', "reads conll2000"),
         ("seeds = [1, 2]", "seeds = [1, 1]", "[study] seeds: found [1, 1], want a list of different whole numbers"),
         ("seeds = [1, 2]", "seeds = [-1]", "[study] seeds: found [-1], want"),
         ('category = "syntactic"', "seeds = [4294967296]", "[tasks.shift] seeds: found [4294967296], want"),
         ('category = "syntactic"', "seeds = [true]", "[tasks.shift] seeds: found [True], want"),
         ('category = "syntactic"', "seeds = 3", "[tasks.shift] seeds: found 3, want a list"),
-        ('category = "syntactic"', 'metric = "acuracy"', 'metric: found "acuracy". did you mean "accuracy"?'),
+        ('category = "syntactic"', 'metric = "acuracy"', 'metric: found "acuracy". Did you mean "accuracy"?'),
         ('category = "syntactic"', "options = {l2 = [nan]}", "[tasks.shift.options] l2: found nan, want a finite"),
         ('category = "syntactic"', "options = {dropout = -inf}", "dropout: found -inf, want a finite number"),
         ('category = "syntactic"', f"options = {{dropout = 1{'0' * 400}}}", "want a finite number"),
@@ -292,11 +292,11 @@ def test_shipped_studies_are_good(file: str) -> None:
         ("seeds = [1, 2]", "seeds = []", "seeds: found []"),
         ('category = "syntactic"', "method = 3", "[tasks.shift] method: unknown key"),
         ('category = "syntactic"', "options = 3", "[tasks.shift] options: found 3, want a table"),
-        ('category = "syntactic"', "options = {hiden = 3}", 'hiden: unknown key. did you mean "hidden"?'),
+        ('category = "syntactic"', "options = {hiden = 3}", 'hiden: unknown key. Did you mean "hidden"?'),
         ('category = "syntactic"', "options = {hidden = 0}", "[tasks.shift.options] hidden: found 0"),
-        ('category = "syntactic"', 'options = {probes = ["mlb"]}', 'probes: found "mlb". did you mean "mlp"?'),
+        ('category = "syntactic"', 'options = {probes = ["mlb"]}', 'probes: found "mlb". Did you mean "mlp"?'),
         ('category = "syntactic"', "options = {probes = []}", "probes: found an empty list"),
-        ('category = "syntactic"', 'options = {profile = "senteva"}', 'did you mean "senteval"?'),
+        ('category = "syntactic"', 'options = {profile = "senteva"}', 'Did you mean "senteval"?'),
         ("[models.bert]", "[models.'be rt']", "a name has letters"),
         ("[datasets.shift]", "[datasets]\nx = 3\n[datasets.shift]", "[datasets.x]: found 3, want a table"),
     ],
@@ -377,7 +377,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_study_that_comes_with_the_package_has_a_name(tmp_path: Path) -> None:
     shipped = tasksfile.find("pocket", tmp_path)
     assert tasksfile.load(shipped).name == "pocket"
-    with pytest.raises(StudyError, match=r"did you mean \"pocket\"\?"):
+    with pytest.raises(StudyError, match=r"Did you mean \"pocket\"\?"):
         tasksfile.find("pockt", tmp_path)
     (tmp_path / "pocket").write_text(GOOD)
     assert tasksfile.find("pocket", tmp_path) == tmp_path / "pocket"

@@ -121,7 +121,7 @@ def test_every_error_says_what_to_do() -> None:
 
 
 def test_did_you_mean() -> None:
-    assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'did you mean "bert"? What exists: bert, gpt2.'
+    assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'Did you mean "bert"? What exists: bert, gpt2.'
     assert errors.did_you_mean("zzz", []) == "What exists: none."
 
 
