@@ -118,9 +118,13 @@ def printable(text: str) -> str:
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """``found`` against what exists, as the tail of a message: a near match first, then the list."""
     names = sorted(known)
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
-    listed = ", ".join(names) if names else "none"
-    return (f'Did you mean "{near[0]}"? ' if near else "") + f"What exists: {listed}."
+    return f"{nearest(found, names)}What exists: {', '.join(names) or 'none'}."
+
+
+def nearest(found: str, known: Iterable[str]) -> str:
+    """``Did you mean "bert"? `` where there is a near match, else nothing."""
+    near = difflib.get_close_matches(found, sorted(known), n=1, cutoff=0.6)
+    return f'Did you mean "{near[0]}"? ' if near else ""
 
 
 def said(error: BaseException, most: int = 200) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Told (what, done, of) as often as one likes."""
+    """Told (what, done, of) as often as one likes; of what is under way, parts count."""
 
-    def __call__(self, what: str, done: int, of: int) -> None: ...
+    def __call__(self, what: str, done: float, of: int) -> None: ...
     def batch(self, title: str) -> None:
         """A new batch begins."""
         ...
@@ -30,12 +31,30 @@ def for_stream(stream: Any = None) -> Progress:
     return Bars() if (stream or sys.stderr).isatty() else Lines()
 
 
+@dataclass
+class Stage:
+    """One kind of work under way. Its pace is reckoned from where it was first told of: what was there by then (in the
+    cache, of an earlier run) took none of the time since."""
+
+    began: float
+    first: float
+    done: float
+    told: float = 0.0
+
+    def goes_on(self, done: float, of: float) -> bool:
+        """False: what is told now is of the same kind of work, begun once more."""
+        return self.done <= done and self.done < of
+
+    def paced(self, what: str, of: float, now: float) -> str:
+        return paced(what, self.done, of, now - self.began, self.first)
+
+
 class Lines:
     """A line every ``every`` seconds for each stage, and when it ends; stages may take turns."""
 
     def __init__(self, every: float = 20.0) -> None:
         self.every, self.title = every, ""
-        self.stages: dict[str, tuple[float, float, int]] = {}  # when it began, when it was told, how far it was
+        self.stages: dict[str, Stage] = {}
 
     def batch(self, title: str) -> None:
         self.title = title
@@ -45,25 +64,29 @@ class Lines:
     def say(self, line: str) -> None:
         log.info("%s", line)
 
-    def __call__(self, what: str, done: int, of: int) -> None:
+    def __call__(self, what: str, done: float, of: int) -> None:
         now = time.monotonic()
-        began, told, before = self.stages.get(what, (now, now, of + 1))
-        if done < before or before >= of:  # it begins, for the first time or again
-            began = told = now
-        elif (done >= of and now - began >= 1.0) or now - told >= self.every:  # not what was over at once
-            told = now
-            log.info("%s: %s", self.title, paced(what, done, of, now - began))
-        self.stages[what] = began, told, done
+        stage = self.stages.get(what)
+        if stage is None or not stage.goes_on(done, of):
+            self.stages[what] = Stage(now, done, done, now)
+            return
+        stage.done = done
+        ended = done >= of and now - stage.began >= 1.0  # not what was over at once
+        if ended or now - stage.told >= self.every:
+            stage.told = now
+            log.info("%s: %s", self.title, stage.paced(what, of, now))
 
     def close(self) -> None:
         pass
 
 
-def paced(what: str, done: int, of: int, seconds: float) -> str:
-    """``encode 300/1200, 52.1/s, 17 s left``."""
-    rate = done / seconds if seconds > 0 else 0.0
-    text = f"{what} {done}/{of}" + (f", {rate:,.1f}/s" if rate else "")
-    return text + (f", {duration((of - done) / rate)} left" if rate and done < of else f" in {duration(seconds)}")
+def paced(what: str, done: float, of: float, seconds: float, first: float = 0) -> str:
+    """``encode 300/1200, 52.1/s, 17 s left``, where ``seconds`` ago ``first`` were done."""
+    rate = (done - first) / seconds if seconds > 0 else 0.0
+    text = f"{what} {done:.0f}/{of:.0f}" + (f", {rate:,.1f}/s" if rate else "")
+    if done >= of:
+        return f"{text} in {duration(seconds)}"
+    return text + (f", {duration((of - done) / rate)} left" if rate else "")
 
 
 def counted(number: int, noun: str) -> str:
@@ -86,39 +109,40 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Rich
 
         self.rich = Rich(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[paced]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self.stages: dict[str, Any] = {}
+        self.stages: dict[str, tuple[Any, Stage]] = {}
         self.title = ""
 
     def batch(self, title: str) -> None:
-        for task in self.stages.values():
-            self.rich.remove_task(task)
+        for bar, _ in self.stages.values():
+            self.rich.remove_task(bar)
         self.stages.clear()
         self.title = title
 
     def say(self, line: str) -> None:
         self.rich.console.print(line, markup=False, highlight=False)
 
-    def __call__(self, what: str, done: int, of: int) -> None:
+    def __call__(self, what: str, done: float, of: int) -> None:
         self.rich.start()
-        if what not in self.stages:
-            self.stages[what] = self.rich.add_task(f"{self.title} · {what}", total=of, rate="")
-        task = self.rich.tasks[self.rich.task_ids.index(self.stages[what])]
-        rate = f"{task.speed:,.1f}/s" if task.speed else ""
-        self.rich.update(self.stages[what], completed=done, total=of, rate=rate)
+        now = time.monotonic()
+        bar, stage = self.stages.get(what, (None, None))
+        if stage is None or not stage.goes_on(done, of):
+            if bar is not None:
+                self.rich.remove_task(bar)
+            bar, stage = self.rich.add_task(self.title, total=of, paced=""), Stage(now, done, done)
+            self.stages[what] = bar, stage
+        stage.done = done
+        self.rich.update(bar, completed=done, total=of, paced=stage.paced(what, of, now))
 
     def close(self) -> None:
         self.rich.stop()

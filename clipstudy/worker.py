@@ -196,7 +196,7 @@ class Worker:
                 if swept := self.tracking.sweep():
                     log.info("%d runs deleted that requests left in MLflow after their time", swept)
 
-    def _told(self, what: str, done: int, of: int) -> None:
+    def _told(self, what: str, done: float, of: int) -> None:
         self.progress(what, done, of)
         if self.stop.is_set() or self.heartbeat.lost():
             raise run.Stopped

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipstudy.cli import screen
 from clipstudy.cli.options import Json
 from clipstudy.settings import Settings
 
@@ -44,14 +45,13 @@ def doctor(
 
 
 def _print(finding: Finding) -> None:
-    import shutil
-    import textwrap
-
     colour = {"ok": "green", "warning": "yellow", "wrong": "red", "mended": "cyan"}[finding.level]
     head, margin = f"{finding.level:<8} {finding.what:<10} ", " " * 20
-    width = shutil.get_terminal_size().columns
-    lines = textwrap.wrap(finding.says, max(width - len(margin), 30), break_long_words=False, break_on_hyphens=False)
-    typer.echo(typer.style(head[:9], fg=colour, bold=finding.level != "ok") + head[9:] + f"\n{margin}".join(lines))
+    typer.echo(
+        typer.style(head[:9], fg=colour, bold=finding.level != "ok")
+        + head[9:]
+        + screen.paragraph(finding.says, len(margin))
+    )
     if finding.do:
         typer.echo(f"{margin}→ {finding.do}")  # one line, to be copied
     sys.stdout.flush()

@@ -11,17 +11,17 @@ import typer
 
 from clipstudy.cli import results, screen
 from clipstudy.cli.options import Json, Study
-from clipstudy.errors import ClipstudyError, did_you_mean
+from clipstudy.errors import ClipstudyError, nearest
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from clipstudy.dashboard.beside import Comparison
+    from clipstudy.dashboard.verdicts import Row
     from clipstudy.published import Published
 
 
 def claims(study: Study = None, as_json: Json = False) -> None:
     """The report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
-    from clipstudy.claims import CLAIMS
     from clipstudy.dashboard import evidence, tables, verdicts
     from clipstudy.tracking import open as open_tracking
 
@@ -37,18 +37,27 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         notes = [tables.note_of([r for r in found if r.study == name]), about[name]]
         for line in filter(None, notes):
             typer.echo(line)
-        rows = verdicts.rows(judgements)
-        decided = [[r.claim, r.verdict, f"{r.statistic} ({r.models})", r.value, r.p, r.n] for r in rows if r.statistic]
-        if decided:
-            screen.table(["claim", "verdict", "decided by", verdicts.MARGIN.lower(), "p", "n"], decided)
-        for row in rows:
-            if row.why:
-                typer.echo(f"{row.claim}: {row.verdict}, {row.why}." + (f" Type: {row.todo}" if row.todo else ""))
-    typer.echo("\nThe claims, as the report words them:")
-    for claim in CLAIMS:
-        typer.echo(f'{claim.number}: "{claim.quote}"')
+        for row in verdicts.rows(judgements):
+            _tell(row)
     typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
+    typer.echo("What a line had no room for of a quotation: clipstudy claims --json")
     typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
+
+
+def _tell(row: Row) -> None:
+    """A claim in the report's words, and under it what its verdict hangs on."""
+    from clipstudy.dashboard import verdicts
+
+    head = f"{row.claim:<4} {row.verdict:<13} "
+    typer.echo(head + screen.shortened(f'"{row.quote}"', len(head)))
+    margin = len("C10  ")
+    if row.statistic:
+        decided = f"{row.statistic} ({row.models}): {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
+        typer.echo(" " * margin + screen.paragraph(decided, margin))
+    if row.why:
+        typer.echo(" " * margin + screen.paragraph(f"{row.why}.", margin))
+    if row.todo:
+        typer.echo(" " * margin + f"→ {row.todo}")  # one line, to be copied
 
 
 def published(
@@ -91,11 +100,13 @@ def published(
 
 def _named(found: tuple[Published, ...], names: list[str]) -> list[Published]:
     """Those of the tasks or models named. Raises ClipstudyError, which says what there is."""
-    known = {name for number in found for name in (number.task, number.model, number.role) if name}
+    tasks = {number.task for number in found}
+    models = {name for number in found for name in (number.model, number.role) if name}
     for pattern in names:
-        if not fnmatch.filter(known, pattern):
+        if not fnmatch.filter(tasks | models, pattern):
             raise ClipstudyError(
-                f'No number was published of a task or model "{pattern}": {did_you_mean(pattern, known)}'
+                f'No number was published of a task or model "{pattern}". {nearest(pattern, tasks | models)}'
+                f"What exists:\n  tasks: {', '.join(sorted(tasks))}\n  models: {', '.join(sorted(models))}"
             )
     return [n for n in found if not names or any(_is(n, pattern) for pattern in names)]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipstudy.cli import screen
+from clipstudy.cli import results, screen
 from clipstudy.errors import ClipstudyError
 from clipstudy.settings import Settings
 
@@ -41,10 +41,9 @@ def demo(
     found = tracking.results(demonstration.STUDY)
     if not found:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
-    dashboard = panels.find("layers", settings.home)
     judged = evidence.judged(found, tracking.artifact)
-    report.write(found, out, dashboard=dashboard, judged=judged, kept=Kept(tracking))
-    shown = tables.board(found, dashboard.order)
+    report.write(found, out, dashboard=panels.find("layers", settings.home), judged=judged, kept=Kept(tracking))
+    shown = results.board(found)
     for head, rows in writers.summary(shown):
         screen.table(head, rows)
         typer.echo()

@@ -17,6 +17,7 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
+    from clipstudy.dashboard.tables import Board
     from clipstudy.outcome import Result
 
 
@@ -58,7 +59,7 @@ def results(
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     if format not in (*formats, "text", "json"):
         raise ClipstudyError(f'--format "{format}". {did_you_mean(format, [*formats, "text", "json"])}')
-    shown = tables.board(_chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ()))))
+    shown = board(_chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ()))))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
@@ -107,6 +108,20 @@ def ui(
     command = ["server", "--workers", "1"]
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+def board(found: list[Result]) -> Board:
+    """The results that count, their models and tasks in the order in which the page `layers` has them."""
+    from clipstudy.dashboard import panels, tables
+
+    page = panels.find("layers", Settings.read().home)
+    shown = tables.board(found, page.order)
+
+    def place(task: str) -> int:
+        category = shown.by_task[task][-1].tags.get("category", "")
+        return next((at for at, panel in enumerate(page.panels) if panel.takes(task, category)), len(page.panels))
+
+    return replace(shown, tasks=tuple(sorted(shown.tasks, key=place)))
 
 
 def recorded(study: str | None) -> list[Result]:

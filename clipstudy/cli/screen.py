@@ -1,26 +1,88 @@
-"""What a command prints besides lines: a table, an estimate, the log."""
+"""What a command prints: a table, a paragraph, an estimate, the log."""
 
 from __future__ import annotations
 
 import logging
+import shutil
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from clipstudy.settings import RedactedFormatter
 
+#: Characters of a cell that stays in one line: a value beside its interval.
+WHOLE = 24
+#: Blanks of a column, one on each side.
+PADDING = 2
+
 
 def table(head: list[str], rows: list[list[str]], transpose: bool = False) -> None:
-    """Print ``rows`` under ``head``; with ``transpose``, what were columns are rows."""
+    """Print ``rows`` under ``head``; with ``transpose``, what were columns are rows.
+
+    No word is broken: what is wider than the screen goes on in further tables, each with the first column again.
+    """
     from rich.console import Console
     from rich.table import Table
 
     if transpose:
         head, *rows = [list(column) for column in zip(head, *rows, strict=True)]
-    table = Table(box=None, header_style="bold")
-    for at, name in enumerate(head):
-        table.add_column(name, justify="left" if at == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    columns = list(zip(head, *rows, strict=True))
+    for number, part in enumerate(_parts([_least(column) for column in columns], console.width)):
+        if number:
+            console.print()
+        widths = _widths([columns[at] for at in part], console.width)
+        table = Table(box=None, header_style="bold")
+        for at, width in zip(part, widths, strict=True):
+            table.add_column(head[at], justify="right" if at else "left", overflow="fold", width=width)
+        for row in rows:
+            table.add_row(*(row[at] for at in part))
+        console.print(table)
+
+
+def _least(column: Sequence[str]) -> int:
+    """The width in which no word of a column, and none of its short cells, is broken."""
+    head, *cells = column
+    whole = [piece for cell in cells for piece in ([cell] if len(cell) <= WHOLE else cell.split())]
+    return max(map(len, [*head.split(), *whole]), default=0)
+
+
+def _parts(least: Sequence[int], room: int) -> list[list[int]]:
+    """The columns that go side by side, by number, in as few tables of about as many columns as have the room."""
+    others = range(1, len(least))
+    parts = [[0]]
+    for number in others:
+        size = -(-len(others) // number)
+        parts = [[0, *others[at : at + size]] for at in range(0, len(others), size)]
+        if all(sum(least[at] + PADDING for at in part) <= room for part in parts):
+            break
+    return parts
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """As wide as their cells, or less in the widest ones, where that is more than there is room for."""
+    least = [_least(column) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    room -= PADDING * len(columns)
+    while sum(widths) > room and (wide := [at for at, width in enumerate(widths) if width > least[at]]):
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def paragraph(text: str, margin: int) -> str:
+    """``text`` in lines of the screen's width, those after the first ``margin`` characters in; no word is broken."""
+    width = max(_width() - margin, 30)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * margin).join(lines)
+
+
+def shortened(text: str, margin: int) -> str:
+    """``text`` in what a line has beside ``margin`` characters, ``…`` for words that are too many."""
+    return textwrap.shorten(text, max(_width() - margin, 30), placeholder=" …")
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def number(estimate: Any) -> str:

@@ -43,10 +43,15 @@ class Recipe:
     early_stop: bool = True  #: False: exactly ``periods`` evaluation periods
     periods: int = 1
 
+    @property
+    def longest(self) -> int:
+        """Passes of a fit that nothing stops early, a period more or less."""
+        return self.max_epoch if self.early_stop else self.periods * self.epoch_size
+
     def finished(self, member: Member) -> bool:
         if not self.early_stop:
-            return member.passes >= self.periods * self.epoch_size
-        return member.strikes > self.tenacity or member.passes > self.max_epoch
+            return member.passes >= self.longest
+        return member.strikes > self.tenacity or member.passes > self.longest
 
 
 SENTEVAL = Recipe()
@@ -78,7 +83,7 @@ def fit(
     seeds: Sequence[int],
     *,
     device: str | torch.device = "cpu",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[float, int], None] | None = None,
     budget: int | None = None,
 ) -> list[list[ProbeFit]]:
     """Fit every layer × seed × weight decay × label set.
@@ -90,7 +95,8 @@ def fit(
         inputs: one a layer, or a callable that loads it; called once, in order, when its turn comes, and let go
             after its last fit. Neighbouring layers of equal width are trained together.
         labels: label sets over the same rows, values 0..n_classes-1.
-        on_progress: called with (fits finished, fits in all) after every evaluation period; may raise to stop.
+        on_progress: called with (fits done, fits in all) after every evaluation period; may raise to stop. A fit that
+            goes on counts by its passes, of as many as those that ended made, so that the pace is even.
         budget: bytes of training state (weights, gradients, moments) kept at once.
 
     Returns:
@@ -121,7 +127,7 @@ def _fit(
     recipe: Recipe,
     seeds: Sequence[int],
     place: torch.device,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[float, int], None] | None,
     budget: int,
 ) -> list[list[ProbeFit]]:
     train, dev, test = (
@@ -136,6 +142,7 @@ def _fit(
     head = next(coming, None)
     stack: Stack | None = None
     leave: list[Member] = []
+    done = 0.0
     while head or (stack and len(leave) < len(stack.members)):
         if head and (stack is None or len(leave) == len(stack.members)):
             stack, leave = Stack(Shape(head.width, recipe.hidden, n_classes), place), []
@@ -165,11 +172,19 @@ def _fit(
                 guessed = predict(member.weights, member.inputs.test).to("cpu", torch.int32).numpy()
                 results[member.key] = _Found(member.best, member.passes, guessed)
         if on_progress:
-            on_progress(len(results), total)
+            going_on = [member.passes for member in stack.members if member not in leave]
+            done = max(done, _done([found.passes for found in results.values()], going_on, recipe))
+            on_progress(done, total)
     return [
         [_chosen(results, layer, labelled, recipe, seeds, rows.dev) for labelled in range(len(labels))]
         for layer in range(len(inputs))
     ]
+
+
+def _done(ended: Sequence[int], going_on: Sequence[int], recipe: Recipe) -> float:
+    """How many fits the passes made come to: where many are trained together, most end at about the same time."""
+    likely = sum(ended) / len(ended) if ended else recipe.longest
+    return len(ended) + sum(passes / max(likely, passes + recipe.epoch_size) for passes in going_on)
 
 
 class _Found(NamedTuple):

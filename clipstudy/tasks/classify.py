@@ -308,7 +308,7 @@ def _unread(features: Any, data: Sentences, options: Options) -> dict[str, Estim
     return {"truncated": Estimate(int(truncated.sum()))}
 
 
-def _after(bench: Bench, done: int, of: int) -> Callable[[int, int], None]:
+def _after(bench: Bench, done: int, of: int) -> Callable[[float, int], None]:
     """Progress of one arm's fits after ``done`` of other arms, ``of`` in all."""
     return lambda fits, _: bench.progress("probes", done + fits, of)
 

@@ -78,7 +78,7 @@ class Bench:
 
     device: str = "cpu"
     #: called with (what, done, of); may raise to stop the measurement
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None
+    progress: Callable[[str, float, int], None] = lambda what, done, of: None
 
 
 class Kind(Protocol):

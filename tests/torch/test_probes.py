@@ -167,7 +167,7 @@ def test_layers_of_other_widths_are_fitted_apart_and_loaded_in_turn() -> None:
     def loader(k: int):
         return lambda: (asked.append(k), layers[k])[1]
 
-    told: list[tuple[int, int]] = []
+    told: list[tuple[float, int]] = []
     found = fit([loader(k) for k in range(4)], [truth], CLASSES, QUICK, [0, 1], on_progress=lambda *at: told.append(at))
     assert asked == [0, 1, 2, 3]
     assert told[-1] == (8, 8) and told == sorted(told)
@@ -197,10 +197,22 @@ def test_as_many_layers_are_in_memory_as_fit(monkeypatch: pytest.MonkeyPatch) ->
         assert all(same(a, b) for (a,), (b,) in zip(found, together, strict=True))
 
 
+def test_what_is_trained_together_and_ends_together_is_told_of_on_the_way() -> None:
+    truth, told = labels(), []
+    recipe = replace(QUICK, early_stop=False, periods=4)
+    fit([layer(k, truth) for k in range(3)], [truth], CLASSES, recipe, [0, 1], on_progress=lambda *at: told.append(at))
+    assert told == [(1.5, 6), (3, 6), (4.5, 6), (6, 6)]
+    # What ended early says how long the others may take, and one that takes longer still is never done before its end.
+    stopping = Recipe(epoch_size=4, max_epoch=200)
+    assert mlp._done([], [50, 50], stopping) == 0.5
+    assert mlp._done([20, 40], [15, 15], stopping) == 3
+    assert mlp._done([20, 40], [396], stopping) == 2.99
+
+
 def test_progress_may_stop_the_fit() -> None:
     truth = labels()
 
-    def cancel(done: int, total: int) -> None:
+    def cancel(done: float, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clipstudy import errors
 from clipstudy.outcome import Estimate, Outcome, estimates, flat, metrics_from_json, metrics_to_json
-from clipstudy.progress import Lines, duration, paced
+from clipstudy.progress import Bars, Lines, duration, paced
 from clipstudy.settings import Settings, locate, redact
 
 finite = st.floats(-1e6, 1e6)
@@ -133,6 +133,40 @@ def test_stages_that_take_turns_are_both_told(caplog: pytest.LogCaptureFixture) 
             lines(what, done, 10)
     lines("bert", 0, 10)  # again from the start: nothing to say of its pace yet
     assert [record.message.split(",")[0] for record in caplog.records] == [": bert 2/10", ": gpt2 2/10"]
+
+
+def test_what_was_there_before_says_nothing_of_the_pace(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    now = [1000.0]
+    monkeypatch.setattr("clipstudy.progress.time.monotonic", lambda: now[0])
+    lines = Lines()
+    for done in (300, 310, 600, 0, 600):
+        lines("cells", done, 600)
+        now[0] += 20
+    assert [record.message for record in caplog.records] == [
+        ": cells 310/600, 0.5/s, 9 min 40 s left",
+        ": cells 600/600, 7.5/s in 40 s",
+        ": cells 600/600, 30.0/s in 20 s",  # begun once more
+    ]
+
+
+def test_bars_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("clipstudy.progress.time.monotonic", lambda: now[0])
+    bars = Bars()
+    bars.batch("bert · shift")
+    for done in (0, 1.5, 6, 0):
+        bars("probes", done, 6)
+        (bar,) = bars.rich.tasks
+        told = bar.description, bar.fields["paced"]
+        expected = {0: "probes 0/6", 1.5: "probes 2/6, 0.1/s, 1 min 0 s left", 6: "probes 6/6, 0.1/s in 40 s"}
+        assert told == ("bert · shift", expected[done])
+        now[0] += 20
+    bars.batch("gpt2 · shift")
+    assert bars.rich.tasks == []
+    bars.close()
 
 
 def test_progress_lines(caplog: pytest.LogCaptureFixture) -> None:
