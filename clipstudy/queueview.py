@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.console import Group as Renderable
     from rich.table import Table
+    from rich.text import Text
     from sqlalchemy import Engine
 
 Counts = dict[tuple[str, str, str], dict[Status, int]]  #: (study, model, task) -> how many in each status
 
 #: Kinds of failure that one page shows.
 MOST_FAILURES = 8
+#: Lines of a page beside its table: the table's head, the summary, a few workers.
+BESIDE = 7
 #: Columns that a count table always has, and those it has where there is something to count.
 ALWAYS = (Status.QUEUED, Status.RUNNING, Status.DONE, Status.FAILED)
 SOMETIMES = (Status.COMPUTED, Status.CANCELLED, Status.SUPERSEDED)
@@ -56,7 +59,7 @@ def page(engine: Engine, selection: Selection, *, rows: bool = False) -> Rendera
     if not counts:
         nothing = "Nothing is enqueued. Type: clipstudy enqueue --all"
         return Lines(Text(nothing if selection == Selection() else "No such cell is among the newest settings."))
-    parts.append(_rows(jobs.rows(engine, selection)) if rows else _Counts(counts))
+    parts.append(_rows(jobs.rows(engine, selection)) if rows else _Counts(counts, jobs.kinds(engine)))
     parts.append(Text(_summary(_totals(counts), jobs.throughput(engine, selection), outbox.pending(engine))))
     parts.extend(_workers(engine))
     parts.extend(_failures(jobs.rows(engine, selection, statuses=[Status.FAILED])))
@@ -99,20 +102,39 @@ def _summary(totals: dict[Status, int], pace: jobs.Throughput, waiting: int) -> 
 
 
 class _Counts:
-    """A line a (model, task); where that is wider than the screen, a line a task under its model's."""
+    """A line a (model, task); where that is wider than the screen, a line a task under its model's; where these are
+    more than the screen has, a line a kind of task."""
 
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
+    def __init__(self, counts: Counts, kinds: Mapping[tuple[str, str], str]) -> None:
+        self.counts, self.kinds = counts, kinds
         totals = _totals(counts)
         self.columns = [*ALWAYS, *(s for s in SOMETIMES if totals.get(s))]
         self.skip = len({study for study, _, _ in counts}) < 2  # one study needs no column
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        from rich.text import Text
+
         wide = self._table(*("study", "model", "task")[self.skip :])
         for cell, by_status in self.counts.items():
             wide.add_row(*map(printable, cell[self.skip :]), *self._numbers(by_status))
         fits = console.measure(wide, options=options.update(max_width=10_000)).maximum <= options.max_width
-        yield wide if fits else self._narrow()
+        whole = wide if fits else self._narrow()
+        if whole.row_count + BESIDE <= console.height:
+            yield whole
+        else:
+            yield self._by_kind()
+            yield Text("(tasks of a kind together; one model or task: --model NAME, --task NAME; every cell: --rows)")
+
+    def _by_kind(self) -> Table:
+        found: dict[tuple[str, str], dict[Status, int]] = {}
+        for (study, _, task), by_status in self.counts.items():
+            one = found.setdefault((study, self.kinds[study, task]), {})
+            for status, number in by_status.items():
+                one[status] = one.get(status, 0) + number
+        table = self._table(*("study", "kind")[self.skip :])
+        for names, by_status in found.items():
+            table.add_row(*map(printable, names[self.skip :]), *self._numbers(by_status))
+        return table
 
     def _narrow(self) -> Table:
         table = self._table("task")

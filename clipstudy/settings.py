@@ -57,20 +57,25 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
         raise ClipstudyError(f'{name} is "{text}", want a number. Mend it, then retry.') from None
 
 
+#: How a path begins that leads into an installed Python package.
+PACKAGE = "package:"
+
+
 def locate(reference: str, base: str = "") -> Path | None:
     """The file or folder that a study file's ``reference`` means; None where it is a name (a Hub id), not a path.
 
     A path is absolute, or begins with ``./`` or ``../`` (from the study file's folder, ``base``), with
     ``${CLIPSTUDY_…}`` (only such variables are read, and of those none that may hold a password: a path must not carry
     a secret into the table; those that have a default need not be set), or with
-    ``package:NAME/`` (a file inside an installed Python package, which is not imported).
+    ``package:NAME/`` (a file inside an installed Python package, which is not imported; where it is not installed, the
+    path begins with ``package:`` still).
     """
-    if reference.startswith("package:"):
-        package, _, rest = reference.removeprefix("package:").partition("/")
+    if reference.startswith(PACKAGE):
+        package, _, rest = reference.removeprefix(PACKAGE).partition("/")
         found = importlib.util.find_spec(package) if package.isidentifier() else None
         root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else None
         within = os.path.normpath(f"/{rest}").lstrip("/")  # no `..` leads out of the package
-        return (root or Path("package:") / package) / within
+        return (root or Path(PACKAGE) / package) / within
     if not reference.startswith((".", "/", "~", "${CLIPSTUDY_")) or "\0" in reference:
         return None
     settings = Settings.read()

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from clipstudy.backbones import described, trust
 from clipstudy.errors import ModelError, did_you_mean
-from clipstudy.settings import locate
+from clipstudy.settings import PACKAGE, locate
 from clipstudy.spec import Modality, ModelSpec
 
 if TYPE_CHECKING:
@@ -57,13 +58,40 @@ def wanted(spec: ModelSpec) -> list[Repository]:
 
 
 def located(spec: ModelSpec) -> ModelSpec:
-    """``spec`` with its paths as this machine has them."""
-    path, weights = locate(spec.checkpoint, spec.base), locate(spec.pretrained or "", spec.base)
+    """``spec`` with its paths as this machine has them.
+
+    Raises:
+        ModelError: a path leads into a package that is not installed here.
+    """
     return replace(
         spec,
-        checkpoint=str(path) if path else spec.checkpoint,
-        pretrained=str(weights) if weights else spec.pretrained,
+        checkpoint=_place(spec, "checkpoint", spec.checkpoint),
+        pretrained=_place(spec, "pretrained", spec.pretrained) if spec.pretrained else spec.pretrained,
     )
+
+
+def _place(spec: ModelSpec, key: str, reference: str) -> str:
+    path = locate(reference, spec.base)
+    if path is not None and path.parts[0] == PACKAGE:
+        package = reference.removeprefix(PACKAGE).partition("/")[0]
+        code = key == "checkpoint" and spec.source == "torch"
+        raise ModelError(
+            f'[models.{spec.name}] {key} = "{reference}": there is no package "{package}" here. '
+            + ('Code is named by its import path alone: "package.module:factory".' if code else "Install it.")
+        )
+    return reference if path is None else str(path)
+
+
+def doubt(spec: ModelSpec) -> str | None:
+    """Why a worker like this process would refuse ``spec``, as far as that shows without its library; None: it may
+    well load."""
+    try:
+        here = located(spec)
+    except ModelError as error:
+        return error.message
+    if spec.source == "torch":
+        return trust.refusal(here)
+    return described.wrong_depth(here, described.depth(here))
 
 
 def _module(spec: ModelSpec) -> Any:

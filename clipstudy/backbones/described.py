@@ -10,6 +10,8 @@ from typing import Any
 from clipstudy.settings import locate
 from clipstudy.spec import ModelSpec
 
+#: What transformers' descriptions call the number of blocks.
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 #: How the names of timm's architectures begin that have no attention, and of those that are vision transformers.
 CONVOLUTIONAL = ("resnet", "resnext", "wide_resnet", "seresne", "convnext", "regnet", "efficientnet", "vgg")
 TRANSFORMERS = ("vit_", "deit_", "deit3_", "beit", "eva")
@@ -26,6 +28,32 @@ def has_attention(spec: ModelSpec) -> bool | None:
         name = _timm(spec)
         return False if name.startswith(CONVOLUTIONAL) else True if name.startswith(TRANSFORMERS) else None
     return None
+
+
+def wrong_depth(spec: ModelSpec, depth: int | None) -> str | None:
+    """What to say where the table says another number of layers than the checkpoint has."""
+    if depth in (None, spec.layers):
+        return None
+    return (
+        f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks or stages. Write "
+        f"layers = {depth}."
+    )
+
+
+def depth(spec: ModelSpec) -> int | None:
+    """How many blocks or stages the description beside a local checkpoint says; None: it does not, or there is none."""
+    folder = locate(spec.checkpoint, spec.base)
+    found: Any = None
+    if folder is not None and spec.source == "transformers":
+        config = _json(folder / "config.json")
+        text = _within(config, "text_config") or config
+        found = next((text[key] for key in DEPTHS if key in text), None)
+    elif folder is not None and spec.source == "open_clip":
+        tower = _within(_open_clip(spec), "vision_cfg" if spec.modality == "image" else "text_cfg")
+        if not tower.keys() & {"timm_model_name", "hf_model_name"}:
+            found = tower.get("layers")
+            found = len(found) if isinstance(found, list) else found
+    return found if type(found) is int else None
 
 
 def _open_clip(spec: ModelSpec) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from PIL.Image import Resampling
 from safetensors.torch import load_model
 from torch import nn
 
-from clipstudy.backbones import blocks, checkpoint, vision
+from clipstudy.backbones import blocks, checkpoint, trust, vision
 from clipstudy.backbones.vision import Anatomy, Vision
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
@@ -154,28 +154,17 @@ def _check_random(spec: ModelSpec, model: nn.Module, other: nn.Module) -> None:
 
 def _factory(spec: ModelSpec) -> Callable[[], object]:
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
+    if why := trust.refusal(spec):
+        raise ModelError(why)
     path, _, name = spec.checkpoint.partition(":")
-    parts = (*path.split("."), name)
-    # `package.__main__` is no module but a program.
-    if not all(part.isidentifier() and not part.startswith("__") for part in parts):
-        raise ModelError(f'{here} names no code. Write "package.module:factory", what builds the model.')
-    trusted = Settings.read().torch_packages
-    if not _within(path, trusted):
-        package = path.partition(".")[0]
-        raise ModelError(
-            f"{here} is code that this worker may not import: CLIPSTUDY_TORCH_PACKAGES is "
-            f'"{",".join(trusted)}". If you trust package {package}, set it where the worker starts: '
-            f"CLIPSTUDY_TORCH_PACKAGES={','.join((*trusted, package))}"
-        )
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{here}: there is no module {error.name} here. Install its package where the worker runs, or mend the key."
-        ) from error
+        raise ModelError(trust.missing(spec, str(error.name))) from error
     except Exception as error:  # the user's own code, which may raise anything
         raise ModelError(f"{here}: importing {path} raises {_said(error)}. Mend it.") from error
     factory = getattr(module, name, None)
+    trusted = Settings.read().torch_packages
     # Not what the module imported from elsewhere: a trusted package may well import os. Nor what builds no model.
     if not callable(factory) or not _may_build(factory, trusted):
         own = [n for n, held in vars(module).items() if _builds(held, trusted)]
@@ -185,17 +174,13 @@ def _factory(spec: ModelSpec) -> Callable[[], object]:
 
 
 def _may_build(factory: object, trusted: Sequence[str]) -> bool:
-    own = _within(str(getattr(factory, "__module__", "")), trusted)
+    own = trust.within(str(getattr(factory, "__module__", "")), trusted)
     return own and (not inspect.isclass(factory) or issubclass(factory, nn.Module))
 
 
 def _builds(held: object, trusted: Sequence[str]) -> bool:
     is_model = inspect.isclass(held) and issubclass(held, nn.Module)
-    return (is_model or inspect.isfunction(held)) and _within(held.__module__, trusted)
-
-
-def _within(path: str, packages: Sequence[str]) -> bool:
-    return any(path == package or path.startswith(f"{package}.") for package in packages)
+    return (is_model or inspect.isfunction(held)) and trust.within(held.__module__, trusted)
 
 
 def _code(factory: Callable[[], object], model: nn.Module) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clipstudy.backbones import attention, blocks
+from clipstudy.backbones import attention, blocks, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
@@ -200,11 +200,8 @@ def check(spec: ModelSpec) -> None:
 
 def check_depth(spec: ModelSpec, depth: int) -> None:
     """Raises ModelError where the table says another number of layers than the checkpoint has."""
-    if depth != spec.layers:
-        raise ModelError(
-            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks or stages. Write "
-            f"layers = {depth}."
-        )
+    if why := described.wrong_depth(spec, depth):
+        raise ModelError(why)
 
 
 def open_branches(model: nn.Module) -> None:

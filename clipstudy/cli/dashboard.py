@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -54,12 +55,17 @@ def dashboard(
     try:
         server = app.listen(app.application(desk, [host, *(allow_host or ())], token), host, port)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ClipstudyError(
+                f"--port {port}: another program listens there. Type: clipstudy dashboard --port {port + 1} "
+                "(or --port 0, which takes a free one)"
+            ) from None
         raise ClipstudyError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). Name another port, "
             "or --port 0 for a free one."
-        ) from error
+        ) from None
     where = f"[{host}]" if ":" in host else host
-    typer.echo(f"{len(known.results):,} results on http://{where}:{server.server_port} (Ctrl-C stops it)", err=True)
+    typer.echo(f"{len(known.results):,} results on http://{where}:{server.port} (Ctrl-C stops it)", err=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipstudy.cli import selecting, stores
-from clipstudy.cli.options import All, Json, Layers, Models, Study, Tasks
+from clipstudy.cli.options import All, JobNumber, Json, Layers, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError, printable
 from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
@@ -46,9 +46,7 @@ def status(
         Console().print(queueview.page(engine, selection, rows=rows))
 
 
-def show(
-    job: Annotated[int, typer.Argument(help="A job's number, from `status --rows`.")], as_json: Json = False
-) -> None:
+def show(job: JobNumber, as_json: Json = False) -> None:
     """Everything that is known of one job."""
     from clipstudy.queue import jobs
 
@@ -67,7 +65,7 @@ def show(
     typer.echo(f"{'resolved':<{width}}  {resolved or 'not yet'}")
 
 
-def logs(job: Annotated[int, typer.Argument(help="A job's number, from `status --rows`.")]) -> None:
+def logs(job: JobNumber) -> None:
     """The log of a job's last attempt."""
     from clipstudy import recorder
     from clipstudy.queue import jobs

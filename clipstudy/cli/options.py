@@ -6,10 +6,23 @@ from typing import Annotated
 
 import typer
 
+from clipstudy.errors import NoSuchJob
+
+
+def job_number(text: str) -> int:
+    """Raises NoSuchJob where ``text`` is no number."""
+    if not text.isdecimal():
+        raise NoSuchJob(f'"{text}" is no number of a job. `clipstudy status --rows` lists them.')
+    return int(text)
+
+
 Study = Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")]
 StudyOption = Annotated[str | None, typer.Option("--study", help="A study file. [default: tasks.toml]")]
 Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="Models, by shell pattern; may be repeated.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", "-t", help="Tasks, by shell pattern; may be repeated.")]
 Layers = Annotated[list[str] | None, typer.Option("--layer", "-l", help="Layers: 7 or 0-3; may be repeated.")]
+JobNumber = Annotated[
+    int, typer.Argument(metavar="JOB", parser=job_number, help="A job's number, from `status --rows`.")
+]
 All = Annotated[bool, typer.Option("--all", help="Every cell.")]
 Json = Annotated[bool, typer.Option("--json", help="For a script to read.")]

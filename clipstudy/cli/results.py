@@ -17,7 +17,7 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
-    from clipstudy.dashboard.tables import Board
+    from clipstudy.dashboard.tables import Board, View
     from clipstudy.outcome import Result
 
 
@@ -81,9 +81,9 @@ def results(
             continue
         head, body = writers.grid(view)
         typer.echo(f"\n{view.title}: {tables.axis_title(view.metric)}")
-        screen.table(
-            ["layer", *head], [[row, *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
-        )
+        called = _modules(view)
+        rows = [[called.get(row, row), *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
+        screen.table(["layer", *head], rows)
     if format == "text":
         typer.echo("\n* the best layer, chosen on dev where there is one; – ± half of the 95% interval")
         for line in shown.notes:
@@ -122,6 +122,17 @@ def board(found: list[Result]) -> Board:
         return next((at for at, panel in enumerate(page.panels) if panel.takes(task, category)), len(page.panels))
 
     return replace(shown, tasks=tuple(sorted(shown.tasks, key=place)))
+
+
+def _modules(view: View) -> dict[str, str]:
+    """Of layers that are named modules of a model: the row's name → the same with theirs."""
+    from clipstudy.dashboard import tables
+
+    found: dict[str, set[str]] = {}
+    for cell in (cell for curve in view.curves for cell in curve.cells):
+        if cell.layer > 0 and cell.label not in ("", f"block {cell.layer}"):
+            found.setdefault(tables.layer_name(cell.layer, view.modality), set()).add(cell.label)
+    return {row: f"{row} ({', '.join(sorted(names))})" for row, names in found.items()}
 
 
 def recorded(study: str | None) -> list[Result]:

@@ -26,7 +26,7 @@ def table(head: list[str], rows: list[list[str]], transpose: bool = False) -> No
 
     if transpose:
         head, *rows = [list(column) for column in zip(head, *rows, strict=True)]
-    console = Console()
+    console = Console(markup=False)  # cells are names and numbers, whatever brackets are in them
     columns = list(zip(head, *rows, strict=True))
     for number, part in enumerate(_parts([_least(column) for column in columns], console.width)):
         if number:

@@ -7,6 +7,7 @@ browser sends goes through ``address``, which gives back a place, whatever came.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,15 @@ def application(desk: Desk, hosts: Sequence[str] = (), token: str | None = None)
 
 
 def listen(app: Dash, host: str, port: int) -> BaseWSGIServer:
-    """A server that is bound and waits for ``serve_forever``; port 0 takes a free one. It logs no addresses."""
+    """A server that is bound and waits for ``serve_forever``; port 0 takes a free one. It logs no addresses.
+
+    Raises:
+        OSError: that address and port cannot be had.
+    """
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    return make_server(host, port, app.server, threaded=True)
+    # Bound here: where that fails the library prints a text of its own and ends the program.
+    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
+        return make_server(host, port, app.server, threaded=True, fd=bound.fileno())
 
 
 # -- the frame ---------------------------------------------------------------------------------------------------

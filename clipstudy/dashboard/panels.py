@@ -70,7 +70,7 @@ def find(name: str, home: Path) -> Dashboard:
     """
     if name.endswith(".toml"):
         return load(Path(name))
-    folders = (home / "dashboards", default().parent)
+    folders = tuple(dict.fromkeys((home / "dashboards", default().parent)))  # a checkout's are the same
     # Of what is there, so that a name cannot lead out of the folders.
     there = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.toml"))}
     if name not in there:

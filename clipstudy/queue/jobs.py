@@ -12,7 +12,7 @@ from clipstudy.queue.claims import (
     requeue_expired,
 )
 from clipstudy.queue.enqueue import Enqueued, enqueue
-from clipstudy.queue.status import Throughput, counts, get, group_of, names, pin, rows, throughput, totals
+from clipstudy.queue.status import Throughput, counts, get, group_of, kinds, names, pin, rows, throughput, totals
 from clipstudy.queue.verbs import cancel, rerun, retry, set_priority
 from clipstudy.queue.workers import WorkerInfo, beat_worker, forget, forget_silent, register, workers
 
@@ -35,6 +35,7 @@ __all__ = [
     "get",
     "group_of",
     "handed_over",
+    "kinds",
     "names",
     "pin",
     "register",

@@ -49,6 +49,14 @@ def names(engine: Engine) -> set[tuple[str, str, str]]:
         return {(row.study, row.model, row.task) for row in connection.execute(query)}
 
 
+def kinds(engine: Engine) -> dict[tuple[str, str], str]:
+    """(study, task) → the task's kind, by its newest settings."""
+    newest = select(func.max(groups.c.id)).group_by(groups.c.study, groups.c.task)
+    query = select(groups.c.study, groups.c.task, groups.c.spec).where(groups.c.id.in_(newest))
+    with reading(engine) as connection:
+        return {(row.study, row.task): Group.from_json(row.spec).task.kind for row in connection.execute(query)}
+
+
 def group_of(engine: Engine, group_id: int) -> tuple[Group, str | None, str | None]:
     """A group's specification, what was resolved at run time (JSON), and its parent run's id."""
     query = select(groups.c.spec, groups.c.resolved, groups.c.parent_run_id).where(groups.c.id == group_id)

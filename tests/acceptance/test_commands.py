@@ -23,7 +23,7 @@ from clipstudy.settings import Settings
 from tests.acceptance.conftest import STUDY, Place, Typed, totals
 
 
-def test_results_in_every_format(place: Place, typed: Typed) -> None:
+def test_results_in_every_format(place: Place, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
     place.work()
     text = typed("results").out
@@ -39,6 +39,8 @@ def test_results_in_every_format(place: Place, typed: Typed) -> None:
     assert "tabular" in typed("results", "-f", "latex").out
     assert typed("results", "--metric", "ami").out != text
 
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, typed("results").out.splitlines())) <= 80
     assert 'Did you mean "csv"' in typed("results", "-f", "cvs", code=2).err
     assert 'no model "brt". Did you mean "bert"' in typed("results", "--model", "brt", code=2).err
     assert 'no task "order". What exists: phrases' in typed("results", "--task", "order", code=2).err
@@ -248,3 +250,55 @@ def test_status_on_a_narrow_screen(typed: Typed, monkeypatch: pytest.MonkeyPatch
 def test_the_pocket_world(typed: Typed) -> None:
     assert "| transformer |" in typed("pocket", "twins").out
     assert 'Did you mean "bert"' in typed("pocket", "pretrain", "brt", code=2).err
+
+
+def test_status_of_more_cells_than_lines(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds of task, and the failures as ever."""
+    typed("enqueue", "--all")
+    engine = dialect.connect(Settings.read().database)
+    batch = jobs.claim(engine, "ann", lease=timedelta(minutes=5))
+    assert batch is not None
+    jobs.fail(engine, batch.jobs[0], Failure(FailureKind.CODE, "broke", "", retry=False))
+    engine.dispose()
+    monkeypatch.setenv("LINES", "12")
+    said = typed("status").out.splitlines()
+    assert [line.split()[:3] for line in said[:3]] == [
+        ["kind", "queued", "running"],
+        ["classify", "9", "2"],
+        ["phrase_clusters", "9", "·"],
+    ]
+    assert "--rows" in said[3] and any("broke" in line for line in said)
+    assert len(said) < len(typed("status", "--rows").out.splitlines())
+    assert typed("status", "--task", "order").out.split()[:2] == ["model", "task"]  # few enough again
+
+
+def test_what_is_no_number_of_a_job(typed: Typed) -> None:
+    for verb in ("show", "logs"):
+        said = typed(verb, "abc", code=2).err
+        assert said == 'clipstudy: "abc" is no number of a job. `clipstudy status --rows` lists them.\n'
+
+
+def test_enqueue_tells_at_once_what_a_worker_would_refuse(place: Place, typed: Typed) -> None:
+    own = """
+[models.own]
+source = "torch"
+checkpoint = "no_such_package.models:build"
+init = "random"
+layers = ["stem", "body"]
+size = 32
+[datasets.pictures]
+reader = "images"
+path = "./pictures"
+[tasks.shapes]
+kind = "classify"
+dataset = "pictures"
+"""
+    study = STUDY.replace("layers = 2", "layers = 5") + own
+    (place.folder / "tasks.toml").write_text(study)
+    said = typed("enqueue", "--all", "--dry-run").err
+    assert "[models.bert] layers = 5, but the checkpoint has 2 blocks or stages. Write layers = 2." in said
+    assert "[models.own]" in said and "CLIPSTUDY_TORCH_PACKAGES=no_such_package" in said
+    assert said.count("warning: a worker here would refuse this: ") == 4  # bert, its two twins, own
+    assert typed("enqueue", "--model", "bert", "--task", "order").err.count("warning") == 1
+    (place.folder / "tasks.toml").write_text(STUDY)
+    assert typed("enqueue", "--all").err == ""

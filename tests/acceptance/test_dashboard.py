@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
 
-from tests.acceptance.conftest import Place
+import pytest
+
+from tests.acceptance.conftest import Place, Typed
 
 
 def test_served(place: Place) -> None:
@@ -27,3 +30,16 @@ def test_mistakes_are_told(place: Place) -> None:
     assert away.returncode == 2 and "export CLIPSTUDY_TOKEN" in away.stderr and "Traceback" not in away.stderr
     unknown = place("dashboard", "--dashboard", "layrs", "--port", "0", ok=False)
     assert unknown.returncode == 2 and 'Did you mean "layers"?' in unknown.stderr
+
+
+def test_a_port_that_another_program_has(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = typed("dashboard", "--port", str(port), code=2).err
+    assert said.splitlines()[-1] == (
+        f"clipstudy: --port {port}: another program listens there. Type: clipstudy dashboard --port {port + 1} "
+        "(or --port 0, which takes a free one)"
+    )
+    assert "in use" not in said
+    monkeypatch.setenv("CLIPSTUDY_TOKEN", "0123456789abcdef")
+    assert "cannot listen there" in typed("dashboard", "--host", "192.0.2.1", "--port", "0", code=2).err  # nobody's

@@ -53,7 +53,11 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     assert told["C1"]["why"] == "no layer measured stands for blocks 1–3 of 12"
     assert told["C11"]["why"] == "no result of a model with the role clip_text"
     text = recorded("claims", "--study", "small").out
-    assert "small: 1 undecided, " in text and '"and even higher than BERT except the last layer"' in text
+    assert "small: 1 undecided, " in text
+    at = next(n for n, line in enumerate(text.splitlines()) if line.startswith("C3 "))
+    quoted, decided = text.splitlines()[at : at + 2]
+    assert quoted == 'C3   undecided     "and even higher than BERT except the last layer"'
+    assert decided.startswith("     ") and "left − right [95%]" in decided and "n 6" in decided
     assert "concern" not in text
     assert 'Did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
 
@@ -90,6 +94,8 @@ def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:
     text = typed("published", "wic", "bert*").out
     assert "word_content" in text and "63.25 ± 1.63%" in text and "GPT-1" not in text
     assert "No result is of a role" in text
-    assert 'Did you mean "boolq"' in typed("published", "bolq", code=2).err
+    tasks, models = typed("published", "bolq", code=2).err.splitlines()[1:]
+    assert tasks.startswith("  tasks: ") and "word_content" in tasks and models.startswith("  models: ")
+    assert 'Did you mean "boolq"? What exists:' in typed("published", "bolq", code=2).err
     assert "Nothing is recorded" in typed("published", "--study", "paper", code=2).err
     assert "Nothing is recorded" in typed("claims", code=2).err

@@ -90,9 +90,25 @@ class TestWhatIsImported:
     def test_modules_that_are_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = own("Convolutions", "stages")
         refused(
-            replace(spec, checkpoint=f"{OWN}.nowhere:x"), f"there is no module {OWN}.nowhere", "Install its package"
+            replace(spec, checkpoint=f"{OWN}.nowhere:x"),
+            f"there is no module {OWN}.nowhere",
+            "Install its package",
+            "PYTHONPATH",
         )
         refused(replace(spec, checkpoint=f"{spec.checkpoint}s"), 'Did you mean "Convolutions"?')
+
+    def test_a_package_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(TRUST, "no_such_package")
+        spec = replace(own("Convolutions", "stages"), checkpoint="no_such_package.models:build")
+        refused(spec, "there is no module no_such_package here")
+        assert "no module no_such_package" in str(backbones.doubt(spec))
+        assert backbones.doubt(replace(spec, checkpoint="this:zen")) is not None  # it is there, and not trusted
+        monkeypatch.setenv(TRUST, "this")
+        assert backbones.doubt(replace(spec, checkpoint="this:zen")) is None and "this" not in sys.modules
+        path = replace(spec, checkpoint="package:no_such_package.models:build")
+        assert "import path alone" in str(backbones.doubt(path))
+        weights = replace(spec, checkpoint="this:zen", pretrained="package:no_such_package/weights.safetensors")
+        assert 'no package "no_such_package" here. Install it.' in str(backbones.doubt(weights))
 
     def test_what_builds_no_model(self) -> None:
         refused(own("broken", "stages"), "raises ValueError: no such width")

@@ -444,7 +444,7 @@ def test_a_row_steers_no_terminal() -> None:
     job: Any = SimpleNamespace(**named, id=1, status="failed", attempt=1, failure="code")
     shown = io.StringIO()
     console = Console(file=shown, width=200)
-    console.print(queueview._rows([job]), queueview._Counts({(evil, evil, evil): {}}), *queueview._failures([job]))
+    console.print(queueview._rows([job]), queueview._Counts({(evil, evil, evil): {}}, {}), *queueview._failures([job]))
     assert "owned" in shown.getvalue() and not {"\x1b", "\x07"} & set(shown.getvalue())
 
 

@@ -1,0 +1,58 @@
+"""Tables and paragraphs on a narrow screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipstudy.cli import screen
+
+HEAD = ["task", "BERT", "GPT-2", "CLIP text (ResNet)", "CLIP text (ViT)", "ViT, supervised", "BERT, untrained"]
+ROWS = [
+    ["Coordination inversion, accuracy (%)", *[f"8{n}.3 ± 0.7 (4)" for n in range(6)]],
+    ["Reconstruction of pictures, mean squared error", *[f"0.12{n} ± 0.012 (12)" for n in range(6)]],
+]
+
+
+@pytest.fixture(params=[60, 80, 100, 200])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return int(request.param)
+
+
+def test_no_word_and_no_short_cell_is_broken(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    screen.table(HEAD, ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    assert words == {word for row in (HEAD, *ROWS) for cell in row for word in cell.split()}
+    for _, *cells in ROWS:
+        assert all(sum(cell in line for line in lines) == 1 for cell in cells)
+
+
+def test_as_few_tables_as_there_is_room_for(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    screen.table(HEAD, ROWS)
+    tables = capsys.readouterr().out.split("\n\n")
+    assert len(tables) == {60: 3, 80: 2, 100: 2, 200: 1}[width]
+    assert all("Reconstruction" in table for table in tables)
+
+
+def test_columns_as_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    screen.table(["layer", "accuracy"], [[str(k), f"0.{k}00 [0.1, 0.9]"] for k in range(4)], transpose=True)
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.split() == ["layer", "0", "1", "accuracy", "0.000", "[0.1,", "0.9]", "0.100", "[0.1,", "0.9]"]
+    assert second.split()[:4] == ["layer", "2", "3", "accuracy"]
+
+
+def test_a_word_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    screen.table(["[what]", "size"], [["x" * 100, "12.0 MB"]])
+    said = capsys.readouterr().out
+    assert said.count("x") == 100 and "12.0 MB" in said and "[what]" in said
+
+
+def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert screen.paragraph("word " * 12, 4).split("\n") == ["word " * 8 + "word", "    word word word"]
+    assert screen.shortened("word " * 12, 4) == "word " * 7 + "word …"
+    assert screen.shortened("word " * 3, 4) == "word word word"
