@@ -11,15 +11,11 @@ nothing new; and every page after that.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,6 +34,7 @@ from clipstudy.outcome import Estimate, flat
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tracking import Entry, Tracking
 from clipstudy.tracking.entry import PREFIX, entry_params, entry_tags, milliseconds, note, place, safe_metrics
+from tests import servers
 
 MODELS, TASKS, BLOCKS = 24, 32, 12
 #: Seconds: of a first page whose results lie in the cache, and of a look that finds nothing new.
@@ -53,7 +50,7 @@ def rows(quick: bool) -> Iterator[Row]:
         uri, artifacts = f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
         count = fill(uri, artifacts, models, tasks)
         yield from visited("SQLite", Tracking(uri, artifacts), folder / "cache-sqlite", count)
-        with serving(folder) as url:
+        with servers.mlflow(folder) as url:
             yield from visited("server", Tracking(url, ""), folder / "cache-server", count)
 
 
@@ -220,33 +217,6 @@ def entry(group: Group, layer: int, number: int) -> Entry:
             **versions,
         },
     )
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The address of ``mlflow server`` on the store in ``folder``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--allowed-hosts", f"127.0.0.1:{port}"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, cwd=folder)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise RuntimeError((folder / "log").read_text())
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/health", timeout=1).close()
-                break
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from clipstudy.outcome import Estimate, Outcome
 from clipstudy.queue import dialect, jobs
 from clipstudy.settings import Settings
 from tests.acceptance.conftest import STUDY, Place, Typed, totals
+from tests.servers import free_port
 
 
 def test_results_in_every_format(place: Place, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +157,7 @@ def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: 
 
 
 def test_ui(place: Place) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = place.start("ui", "--port", str(port))
     try:
         until = time.monotonic() + 120

@@ -14,9 +14,9 @@ import pytest
 
 from clipstudy.job import Job, Status
 from clipstudy.queue import dialect, jobs
+from tests import servers
 from tests.acceptance.conftest import Place, Typed, totals
 from tests.cluster import cluster
-from tests.tracking.conftest import serving
 
 SECONDS = 120
 
@@ -34,7 +34,7 @@ def slurm() -> Iterator[dict[str, str]]:
 def mlflow(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    with serving(folder) as url:
+    with servers.mlflow(folder) as url:
         yield url
 
 

@@ -6,13 +6,10 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +20,7 @@ from typing import Any, Literal
 from sqlalchemy import create_engine, make_url, text
 
 from clipstudy.tracking import store
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.servers import QUIET, free_port, healthy, mlflow_command
 
 
 @contextmanager
@@ -119,14 +111,10 @@ class MLflow:
         self.wait()
 
     def start(self) -> None:
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        store = f"sqlite:///{self.folder / 'mlflow.db'}"
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--backend-store-uri", store]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command = mlflow_command(self.folder, self.port)
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                command, env=os.environ | quiet, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                command, env=os.environ | QUIET, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
 
     def wait(self, seconds: float = 120) -> None:
@@ -138,11 +126,7 @@ class MLflow:
             time.sleep(0.1)
 
     def answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
-        except OSError:
-            return False
-        return True
+        return healthy(self.url)
 
     def signal(self, number: int) -> None:
         """To the server and all its processes."""

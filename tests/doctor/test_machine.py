@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +19,7 @@ from clipstudy.doctor.finding import Level
 from clipstudy.queue import dialect
 from clipstudy.settings import Settings
 from clipstudy.tracking import Tracking
+from tests.servers import answering, silent
 
 GB = 2**30
 
@@ -78,27 +74,6 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.place("HF_HOME", tmp_path).level is level
 
 
-@contextmanager
-def answering(status: int) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://me:secret@127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def asked(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Any:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
@@ -109,11 +84,9 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert machine.hub().level is Level.OK and "HF_HUB_OFFLINE" in machine.hub().says
     monkeypatch.setattr(machine, "PATIENCE", 0.3)
-    with socket.socket() as listener:  # takes connections and never answers
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
+    with silent() as url:
         began = time.monotonic()
-        told = asked(monkeypatch, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        told = asked(monkeypatch, url)
         assert time.monotonic() - began < 5 and told.level is Level.WARNING
         assert told.says.startswith("HEAD http://127.0.0.1:") and "clipstudy fetch" in told.do
     assert asked(monkeypatch, "http://127.0.0.1:9").level is Level.WARNING
@@ -123,7 +96,7 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hub_that_answers(monkeypatch: pytest.MonkeyPatch, status: int, level: Level) -> None:
     monkeypatch.setattr(machine, "PATIENCE", 20.0)
     with answering(status) as url:
-        told = asked(monkeypatch, url.replace("me:secret@", ""))
+        told = asked(monkeypatch, url)
     assert told.level is level
 
 

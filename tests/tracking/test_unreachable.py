@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.tracking import Tracking
-
-
-@contextmanager
-def answering(status: int, body: bytes = b"nope") -> Iterator[str]:
-    """The address of a server that answers everything with ``status``."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
-def silent() -> Iterator[str]:
-    """The address of a port that takes connections and never answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+from tests.servers import answering, free_port, silent
 
 
 def refused(url: str, match: str) -> float:
@@ -61,10 +22,7 @@ def refused(url: str, match: str) -> float:
 
 
 def test_nothing_listens() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    assert refused(f"http://127.0.0.1:{port}", "CLIPSTUDY_TRACKING") < 10
+    assert refused(f"http://127.0.0.1:{free_port()}", "CLIPSTUDY_TRACKING") < 10
 
 
 def test_the_password_is_not_told() -> None:
