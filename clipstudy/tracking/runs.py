@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import re
-import tempfile
-import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
-from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.errors import TrackingUnreachable
 from clipstudy.job import Group
-from clipstudy.outcome import Artifact, Estimate, Result, estimates, flat
+from clipstudy.outcome import Estimate, Result, estimates, flat
 from clipstudy.settings import redact
-from clipstudy.spec import decisive
 from clipstudy.tracking import entry as entries
-from clipstudy.tracking import store
-from clipstudy.tracking.entry import LONGEST_KEY, LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
+from clipstudy.tracking import inputs, store
+from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
+from clipstudy.tracking.files import Files
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 #: Runs of one answer: a server at work beside others takes seconds for them, and a request is given fifteen.
 PAGE = 250
 #: MLflow's limits of one log_batch.
 MOST_METRICS, MOST_PARAMS = 1000, 100
-LOG = "log.txt"
 
 
-class Tracking:
+class Tracking(Files):
     """One MLflow store or server. Cheap to make: nothing is imported or contacted before the first call.
 
     Every method raises TrackingUnreachable where MLflow does not answer.
     """
-
-    def __init__(self, tracking_uri: str, artifacts_uri: str) -> None:
-        store.check(tracking_uri)
-        store.set_defaults()
-        self.uri = tracking_uri
-        self.artifacts_uri = artifacts_uri
-        self._lock = threading.Lock()
-        self._opened: tuple[MlflowClient, str] | None = None
 
     def prepare(self) -> None:
         """Makes the store and the experiment where they are not there yet; safe in several processes at once.
@@ -121,7 +104,7 @@ class Tracking:
             values = json.loads(resolved) if isinstance(resolved, str) else dict(resolved or {})
             params = entries.group_params(group) | {f"resolved.{k}": str(v) for k, v in values.items()}
             self._log(run.info.run_id, [], _new(params, run))
-            self._log_inputs(run.info.run_id, group, values.get("data", ""))
+            inputs.log(client, experiment, run.info.run_id, group, values.get("data", ""))
             return str(run.info.run_id)
 
     def project(self, parent_run_id: str, results: Iterable[Result]) -> None:
@@ -210,54 +193,6 @@ class Tracking:
         mine = [run for run in found if run.data.tags[PREFIX + "study"] == study]
         return max(mine, key=lambda run: run.info.start_time).info.run_id if mine else None
 
-    def artifact(self, run_id: str, name: str) -> bytes:
-        """A file that was kept with the run.
-
-        Raises:
-            ClipstudyError: the run kept none of that name.
-        """
-        with self._reaching():
-            client, _ = self._open()
-            if _within(run_id) and _within(name):
-                if (here := self._folder(run_id)) is not None:
-                    if name in _files(here):
-                        return (here / name).read_bytes()
-                else:
-                    self._check_place(client.get_run(run_id))
-                    folder = str(PurePosixPath(name).parent)
-                    kept = client.list_artifacts(run_id, None if folder == "." else folder)
-                    if any(file.path == name for file in kept):
-                        with tempfile.TemporaryDirectory() as place:
-                            return Path(client.download_artifacts(run_id, name, place)).read_bytes()
-            raise ClipstudyError(
-                f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
-                "Type: clipstudy rerun" + (f" ({gone})" if (gone := self.gone()) else "")
-            )
-
-    def files(self, run_id: str) -> list[str]:
-        """The names of all files that were kept with the run, those in folders too."""
-        with self._reaching():
-            client, _ = self._open()
-            if (here := self._folder(run_id)) is not None:
-                return _files(here)
-            self._check_place(client.get_run(run_id))
-            names: list[str] = []
-            folders: list[str | None] = [None]
-            while folders:
-                for file in client.list_artifacts(run_id, folders.pop()):
-                    if _within(file.path):
-                        (folders if file.is_dir else names).append(file.path)
-            return sorted(names)
-
-    def gone(self) -> str:
-        """Why no run has files: the folder that the store names is not on this machine; empty where it is."""
-        if self._nothing_yet() or (place := self._place()) is None or place.is_dir():
-            return ""
-        return (
-            f"The runs' files are not here: the store says that they are in {place}. Copy that folder too, and set "
-            "CLIPSTUDY_ARTIFACTS to where it is"
-        )
-
     def experiment(self) -> str:
         """The number of the experiment that holds the runs, for links into MLflow's own pages."""
         return self._open()[1]
@@ -271,46 +206,6 @@ class Tracking:
             return f"{redact(self.uri)} {experiment} {client.get_experiment(experiment).creation_time}"
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _open(self) -> tuple[MlflowClient, str]:
-        with self._lock:
-            if self._opened is None:
-                self._opened = store.connect(self.uri, self.artifacts_uri)
-            return self._opened
-
-    def _place(self) -> Path | None:
-        """The folder of all runs' files; None where no file system of this machine should have it, and where a server
-        is asked, which chooses no folder of ours.
-
-        The store names it once and for all. Where it came here from another machine together with its files, they are
-        in the folder that the settings name.
-        """
-        if urlsplit(self.uri).scheme in store.SERVERS:
-            return None
-        named = urlsplit(self._artifact_location)
-        if named.scheme != "file":
-            return None
-        place, here = Path(unquote(named.path)), Path(self.artifacts_uri)
-        return here if not place.is_dir() and here.is_dir() else place
-
-    @functools.cached_property
-    def _artifact_location(self) -> str:
-        client, experiment = self._open()
-        with self._reaching():
-            return str(client.get_experiment(experiment).artifact_location)
-
-    def _folder(self, run_id: str) -> Path | None:
-        """Where MLflow puts the files of a run, if that is a folder of this machine."""
-        place = self._place()
-        return None if place is None else place / run_id / "artifacts"
-
-    def _nothing_yet(self) -> bool:
-        """A reader makes no store."""
-        file = store.sqlite_file(self.uri)
-        return file is not None and not file.exists()
-
-    def _reaching(self) -> AbstractContextManager[None]:
-        return store.reaching(self.uri)
 
     def _search(self, tags: Mapping[str, str], more: Sequence[str] = ()) -> Iterator[Run]:
         """Active runs with these tags of ours, page by page."""
@@ -371,82 +266,6 @@ class Tracking:
             client.log_batch(run_id, metrics[:room], pairs[:MOST_PARAMS])
             metrics, pairs = metrics[room:], pairs[MOST_PARAMS:]
 
-    def _check_place(self, run: Run) -> None:
-        """A server's word on where a run's files are is not taken for a folder of this machine, ours excepted.
-
-        Raises:
-            ClipstudyError: it names another.
-        """
-        where = urlsplit(run.info.artifact_uri or "")
-        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme not in ("", "file"):
-            return
-        folder = Path(unquote(where.path)).resolve()
-        if self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
-            return
-        raise ClipstudyError(
-            f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are in the folder {folder} of this "
-            "machine, which it may not choose. Start it with --artifacts-destination, so that it keeps them; or, "
-            "where you both share that folder, set CLIPSTUDY_ARTIFACTS to it."
-        )
-
-    def _keep(self, run_id: str, entry: Entry) -> None:
-        """The entry's files, in one go; writing a file again replaces it."""
-        files = [*entry.artifacts]
-        if entry.log:
-            files.append(Artifact(LOG, entry.log.encode(errors="replace")))
-        if not files:
-            return
-        client, _ = self._open()
-        with tempfile.TemporaryDirectory() as folder:
-            for artifact in files:
-                if not _within(artifact.name):
-                    raise ValueError(f"an artifact cannot be called {artifact.name!r}")
-                path = Path(folder) / artifact.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(artifact.content)
-            client.log_artifacts(run_id, folder)
-
-    def _log_inputs(self, run_id: str, group: Group, fingerprint: str) -> None:
-        """The model and the data set where MLflow's UI looks for them: what the group's run was given.
-
-        Args:
-            fingerprint: of the rows, where it is known: MLflow takes data of one name and digest for the same.
-        """
-        from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
-
-        client, _ = self._open()
-        spec = group.dataset
-        source: dict[str, Any] = {"path": spec.hub, "config_name": spec.config, "revision": spec.revision}
-        if not spec.hub:
-            source = {"uri": spec.path or spec.name}
-        digest = (
-            fingerprint.rpartition(":")[2][:12] or entries.short_hash(json.dumps(decisive(spec), sort_keys=True))[:12]
-        )
-        kind = "hugging_face" if spec.hub else "local"
-        dataset = Dataset(clip(spec.name, LONGEST_KEY), digest, kind, json.dumps(source))
-        model = LoggedModelInput(self._model(group))
-        client.log_inputs(run_id, [DatasetInput(dataset)], [model])
-
-    def _model(self, group: Group) -> str:
-        """The id of the model's own entry in MLflow, one a specification, made where it is not there yet."""
-        client, experiment = self._open()
-        params = {safe_key(k): clip(v, LONGEST_PARAM) for k, v in entries.model_params(group.model).items()}
-        key = entries.short_hash(json.dumps(params, sort_keys=True))
-        found = client.search_logged_models([experiment], f"tags.`{PREFIX}model_key` = '{key}'", max_results=1)
-        if found:
-            return str(found[0].model_id)
-        name = re.sub(r"""[/:.%"']""", "_", clip(group.model.name, LONGEST_KEY))
-        tags = {PREFIX + "model_key": key, PREFIX + "model": clip(group.model.name, LONGEST_PARAM)}
-        made = client.create_logged_model(experiment, name, tags=tags, params=params, model_type=group.model.source)
-        client.finalize_logged_model(made.model_id, "READY")
-        return str(made.model_id)
-
-
-def _within(name: str) -> bool:
-    """Does an artifact's name stay in the folder that it is put into? A server's names are asked as well as ours."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not {"\0", "\\"} & set(name)
-
 
 def newest_runs(results: Iterable[Result]) -> list[Result]:
     """The newest of each cell and digest, oldest first."""
@@ -462,10 +281,6 @@ def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:
     """What the run does not have yet: MLflow takes a parameter once, and a later version may word it otherwise."""
     named = {safe_key(key): clip(value, LONGEST_PARAM) for key, value in params.items()}
     return {key: value for key, value in named.items() if key not in run.data.params}
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _plain(study: str | None) -> dict[str, str]:

@@ -1,0 +1,172 @@
+"""The files that runs keep: where they are, written in one go, read back by name."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from clipstudy.errors import ClipstudyError
+from clipstudy.outcome import Artifact
+from clipstudy.settings import redact
+from clipstudy.tracking import store
+from clipstudy.tracking.entry import Entry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+LOG = "log.txt"
+
+
+class Opened:
+    """One MLflow store or server, opened at the first call."""
+
+    def __init__(self, tracking_uri: str, artifacts_uri: str) -> None:
+        store.check(tracking_uri)
+        store.set_defaults()
+        self.uri = tracking_uri
+        self.artifacts_uri = artifacts_uri
+        self._lock = threading.Lock()
+        self._opened: tuple[MlflowClient, str] | None = None
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        with self._lock:
+            if self._opened is None:
+                self._opened = store.connect(self.uri, self.artifacts_uri)
+            return self._opened
+
+    def _nothing_yet(self) -> bool:
+        """A reader makes no store."""
+        file = store.sqlite_file(self.uri)
+        return file is not None and not file.exists()
+
+    def _reaching(self) -> AbstractContextManager[None]:
+        return store.reaching(self.uri)
+
+
+class Files(Opened):
+    """The files of a store's runs."""
+
+    def artifact(self, run_id: str, name: str) -> bytes:
+        """A file that was kept with the run.
+
+        Raises:
+            ClipstudyError: the run kept none of that name.
+        """
+        with self._reaching():
+            client, _ = self._open()
+            if _within(run_id) and _within(name):
+                if (here := self._folder(run_id)) is not None:
+                    if name in _files(here):
+                        return (here / name).read_bytes()
+                else:
+                    self._check_place(client.get_run(run_id))
+                    folder = str(PurePosixPath(name).parent)
+                    kept = client.list_artifacts(run_id, None if folder == "." else folder)
+                    if any(file.path == name for file in kept):
+                        with tempfile.TemporaryDirectory() as place:
+                            return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+            raise ClipstudyError(
+                f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
+                "Type: clipstudy rerun" + (f" ({gone})" if (gone := self.gone()) else "")
+            )
+
+    def files(self, run_id: str) -> list[str]:
+        """The names of all files that were kept with the run, those in folders too."""
+        with self._reaching():
+            client, _ = self._open()
+            if (here := self._folder(run_id)) is not None:
+                return _files(here)
+            self._check_place(client.get_run(run_id))
+            names: list[str] = []
+            folders: list[str | None] = [None]
+            while folders:
+                for file in client.list_artifacts(run_id, folders.pop()):
+                    if _within(file.path):
+                        (folders if file.is_dir else names).append(file.path)
+            return sorted(names)
+
+    def gone(self) -> str:
+        """Why no run has files: the folder that the store names is not on this machine; empty where it is."""
+        if self._nothing_yet() or (place := self._place()) is None or place.is_dir():
+            return ""
+        return (
+            f"The runs' files are not here: the store says that they are in {place}. Copy that folder too, and set "
+            "CLIPSTUDY_ARTIFACTS to where it is"
+        )
+
+    def _place(self) -> Path | None:
+        """The folder of all runs' files; None where no file system of this machine should have it, and where a server
+        is asked, which chooses no folder of ours.
+
+        The store names it once and for all. Where it came here from another machine together with its files, they are
+        in the folder that the settings name.
+        """
+        if urlsplit(self.uri).scheme in store.SERVERS:
+            return None
+        named = urlsplit(self._artifact_location)
+        if named.scheme != "file":
+            return None
+        place, here = Path(unquote(named.path)), Path(self.artifacts_uri)
+        return here if not place.is_dir() and here.is_dir() else place
+
+    @functools.cached_property
+    def _artifact_location(self) -> str:
+        client, experiment = self._open()
+        with self._reaching():
+            return str(client.get_experiment(experiment).artifact_location)
+
+    def _folder(self, run_id: str) -> Path | None:
+        """Where MLflow puts the files of a run, if that is a folder of this machine."""
+        place = self._place()
+        return None if place is None else place / run_id / "artifacts"
+
+    def _check_place(self, run: Run) -> None:
+        """A server's word on where a run's files are is not taken for a folder of this machine, ours excepted.
+
+        Raises:
+            ClipstudyError: it names another.
+        """
+        where = urlsplit(run.info.artifact_uri or "")
+        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme not in ("", "file"):
+            return
+        folder = Path(unquote(where.path)).resolve()
+        if self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
+            return
+        raise ClipstudyError(
+            f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are in the folder {folder} of this "
+            "machine, which it may not choose. Start it with --artifacts-destination, so that it keeps them; or, "
+            "where you both share that folder, set CLIPSTUDY_ARTIFACTS to it."
+        )
+
+    def _keep(self, run_id: str, entry: Entry) -> None:
+        """The entry's files, in one go; writing a file again replaces it."""
+        files = [*entry.artifacts]
+        if entry.log:
+            files.append(Artifact(LOG, entry.log.encode(errors="replace")))
+        if not files:
+            return
+        client, _ = self._open()
+        with tempfile.TemporaryDirectory() as folder:
+            for artifact in files:
+                if not _within(artifact.name):
+                    raise ValueError(f"an artifact cannot be called {artifact.name!r}")
+                path = Path(folder) / artifact.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(artifact.content)
+            client.log_artifacts(run_id, folder)
+
+
+def _within(name: str) -> bool:
+    """Does an artifact's name stay in the folder that it is put into? A server's names are asked as well as ours."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not {"\0", "\\"} & set(name)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
