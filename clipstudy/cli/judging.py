@@ -49,7 +49,7 @@ def _tell(row: Row) -> None:
     from clipstudy.dashboard import verdicts
 
     head = f"{row.claim:<4} {row.verdict:<13} "
-    typer.echo(head + screen.shortened(f'"{row.quote}"', len(head)))
+    typer.echo(head + f'"{screen.shortened(row.quote, len(head) + 2)}"')
     margin = len("C10  ")
     if row.statistic:
         decided = f"{row.statistic} ({row.models}): {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
