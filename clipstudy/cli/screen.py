@@ -19,7 +19,8 @@ PADDING = 2
 def table(head: list[str], rows: list[list[str]], transpose: bool = False) -> None:
     """Print ``rows`` under ``head``; with ``transpose``, what were columns are rows.
 
-    No word is broken: what is wider than the screen goes on in further tables, each with the first column again.
+    No word is broken that has the room: what is wider than the screen goes on in further tables, each with the first
+    column again.
     """
     from rich.console import Console
     from rich.table import Table
@@ -28,7 +29,9 @@ def table(head: list[str], rows: list[list[str]], transpose: bool = False) -> No
         head, *rows = [list(column) for column in zip(head, *rows, strict=True)]
     console = Console(markup=False)  # cells are names and numbers, whatever brackets are in them
     columns = list(zip(head, *rows, strict=True))
-    for number, part in enumerate(_parts([_least(column) for column in columns], console.width)):
+    # A word of more than half the screen (a path) is the one that is broken.
+    least = [min(_least(column), console.width // 2) for column in columns]
+    for number, part in enumerate(_parts(least, console.width)):
         if number:
             console.print()
         widths = _widths([columns[at] for at in part], console.width)
@@ -64,7 +67,8 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
     least = [_least(column) for column in columns]
     widths = [max(map(len, column)) for column in columns]
     room -= PADDING * len(columns)
-    while sum(widths) > room and (wide := [at for at, width in enumerate(widths) if width > least[at]]):
+    while sum(widths) > max(room, len(widths)):
+        wide = [at for at, width in enumerate(widths) if width > least[at]] or range(len(widths))
         widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
 

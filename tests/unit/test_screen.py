@@ -37,7 +37,7 @@ def test_as_few_tables_as_there_is_room_for(width: int, capsys: pytest.CaptureFi
 
 
 def test_columns_as_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", "50")
     screen.table(["layer", "accuracy"], [[str(k), f"0.{k}00 [0.1, 0.9]"] for k in range(4)], transpose=True)
     first, second = capsys.readouterr().out.split("\n\n")
     assert first.split() == ["layer", "0", "1", "accuracy", "0.000", "[0.1,", "0.9]", "0.100", "[0.1,", "0.9]"]
@@ -54,5 +54,5 @@ def test_a_word_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "50")
     assert screen.paragraph("word " * 12, 4).split("\n") == ["word " * 8 + "word", "    word word word"]
-    assert screen.shortened("word " * 12, 4) == "word " * 7 + "word …"
+    assert screen.shortened("word " * 12, 4) == "word " * 8 + "word …"
     assert screen.shortened("word " * 3, 4) == "word word word"
