@@ -262,7 +262,7 @@ def test_status_of_more_cells_than_lines(typed: Typed, monkeypatch: pytest.Monke
     said = typed("status").out.splitlines()
     assert [line.split()[:3] for line in said[:3]] == [
         ["kind", "queued", "running"],
-        ["classify", "9", "2"],
+        ["classify", "6", "2"],
         ["phrase_clusters", "9", "·"],
     ]
     assert "--rows" in said[3] and any("broke" in line for line in said)
