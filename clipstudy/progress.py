@@ -135,12 +135,12 @@ class Bars:
     def __call__(self, what: str, done: float, of: int) -> None:
         self.rich.start()
         now = time.monotonic()
-        bar, stage = self.stages.get(what, (None, None))
-        if stage is None or not stage.goes_on(done, of):
-            if bar is not None:
-                self.rich.remove_task(bar)
-            bar, stage = self.rich.add_task(self.title, total=of, paced=""), Stage(now, done, done)
-            self.stages[what] = bar, stage
+        known = self.stages.get(what)
+        if known is None or not known[1].goes_on(done, of):
+            if known is not None:
+                self.rich.remove_task(known[0])
+            known = self.stages[what] = self.rich.add_task(self.title, total=of, paced=""), Stage(now, done, done)
+        bar, stage = known
         stage.done = done
         self.rich.update(bar, completed=done, total=of, paced=stage.paced(what, of, now))
 

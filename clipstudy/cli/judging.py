@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from clipstudy.dashboard.beside import Comparison
     from clipstudy.dashboard.verdicts import Row
     from clipstudy.published import Published
+
+
+#: Of a number's row; and those that are said once where a source's rows have them in common.
+COLUMNS = ("task", "model", "layers", "metric", "value", "known from", "data", "method")
+COMMON = ("model", "layers", "metric", "known from", "data", "method")
 
 
 def claims(study: Study = None, as_json: Json = False) -> None:
@@ -37,27 +43,28 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         notes = [tables.note_of([r for r in found if r.study == name]), about[name]]
         for line in filter(None, notes):
             typer.echo(line)
-        for row in verdicts.rows(judgements):
-            _tell(row)
+        for _, rows in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
+            _tell(list(rows))
     typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
     typer.echo("What a line had no room for of a quotation: clipstudy claims --json")
     typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
 
 
-def _tell(row: Row) -> None:
-    """A claim in the report's words, and under it what its verdict hangs on."""
+def _tell(rows: list[Row]) -> None:
+    """A claim in the report's words, and under it the verdict for each choice of models and what that hangs on."""
     from clipstudy.dashboard import verdicts
 
-    head = f"{row.claim:<4} {row.verdict:<13} "
-    typer.echo(head + f'"{screen.shortened(row.quote, len(head) + 2)}"')
-    margin = len("C10  ")
-    if row.statistic:
-        decided = f"{row.statistic} ({row.models}): {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
-        typer.echo(" " * margin + screen.paragraph(decided, margin))
-    if row.why:
-        typer.echo(" " * margin + screen.paragraph(f"{row.why}.", margin))
-    if row.todo:
-        typer.echo(" " * margin + f"→ {row.todo}")  # one line, to be copied
+    head = f"{rows[0].claim:<4} "
+    typer.echo(head + f'"{screen.shortened(rows[0].quote, len(head) + 2)}"')
+    margin = " " * len(head)
+    for row in rows:
+        said = [row.why]
+        if row.statistic:
+            margined = f"{verdicts.MARGIN.lower()} {row.value}"
+            said = [f"{row.statistic} ({row.models}); {margined}, p {row.p}, n {row.n}", *said]
+        typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, said))}.", len(margin)))
+        if row.todo:
+            typer.echo(f"{margin}→ {row.todo}")  # one line, to be copied
 
 
 def published(
@@ -83,11 +90,11 @@ def published(
         told = [{**asdict(n), "comparable": n.comparable, "verified": n.verified, "share": n.share} for n in shown]
         typer.echo(json.dumps({"published": told, "compared": [_plain(c) for c in measured]}))
         return
-    sources = list(dict.fromkeys(_source(n) for n in shown))
-    head = ["task", "model", "layers", "metric", "value", "known from", "data", "method", "source"]
-    screen.table(head, [_row(curve, sources) for curve in numbers.curves(shown)])
-    for at, source in enumerate(sources, 1):
-        typer.echo(f"[{at}] {source}")
+    sources: dict[str, list[list[str]]] = {}
+    for curve in numbers.curves(shown):
+        sources.setdefault(_source(curve[0]), []).append(_row(curve))
+    for source, rows in sources.items():
+        _of_source(source, rows)
     typer.echo('known from: "memory" was not read again, and no result is held to it')
     typer.echo("data, method: are they the study's own? Only same data and a same or near method compare")
     if measured:
@@ -115,14 +122,26 @@ def _is(number: Published, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (number.task, number.model, number.role))
 
 
-def _row(curve: tuple[Published, ...], sources: list[str]) -> list[str]:
+def _of_source(source: str, rows: list[list[str]]) -> None:
+    """The numbers of one source; what they have in common is said above them."""
+    columns = list(zip(COLUMNS, *rows, strict=True))
+    alike = [len(set(cells)) == 1 and name in COMMON for name, *cells in columns]
+    said = [f"{name}: {cell}" for same, (name, cell, *_) in zip(alike, columns, strict=True) if same and cell]
+    typer.echo(screen.paragraph(source, 2))
+    if said:
+        typer.echo("  " + screen.paragraph("; ".join(said), 2))
+    head, *body = zip(*(column for same, column in zip(alike, columns, strict=True) if not same), strict=True)
+    screen.table(list(head), [list(row) for row in body])
+    typer.echo()
+
+
+def _row(curve: tuple[Published, ...]) -> list[str]:
     """One number, or one for each layer."""
     first = curve[0]
     layers = "" if first.layer < 0 else str(first.layer) if len(curve) == 1 else f"{first.layer}–{curve[-1].layer}"
     known = first.read if first.verified else f"{first.read} (unverified)"
     value = " ".join(map(_value, curve)) + ("%" if first.unit == "percent" else "")
-    source = f"[{sources.index(_source(first)) + 1}]"
-    return [first.task, first.model, layers, first.metric, value, known, first.data, first.method, source]
+    return [first.task, first.model, layers, first.metric, value, known, first.data, first.method]
 
 
 def _value(number: Published) -> str:
