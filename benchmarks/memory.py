@@ -76,13 +76,12 @@ def classify_full(number: int, layers: int) -> None:
         for layer in range(layers):
             sheet = store.sheet("noise", "mean", layer, (at, WIDTH))
             for start in range(0, at, 1000):
-                some = np.arange(start, min(start + 1000, at))
-                sheet.write(some, rng.standard_normal((len(some), WIDTH), np.float32))
+                sheet.append(rng.standard_normal((min(1000, at - start), WIDTH), np.float32))
             arrays["mean", layer] = sheet.close()
         everything = np.arange(at)
         nothing = np.zeros(0, dtype=bool)
         coverage = Coverage(at, at, 0, 0, 0, 0, 0, 0)
-        features = Features(arrays, {}, everything, np.zeros(at, dtype=bool), nothing, coverage, "mean")
+        features = Features(arrays, {}, everything, np.zeros(at, dtype=bool), everything[:0], nothing, coverage, "mean")
         list(kind.measure(features, data, range(layers), range(5), asked, Bench()))
 
 

@@ -112,6 +112,13 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def sent(values: Tensor, device: str) -> Tensor:
+    """``values`` on ``device``; a GPU is not waited for: it reads by itself from memory that stays in its place."""
+    if not device.startswith("cuda"):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def landing(values: Tensor) -> Callable[[], NDArray[np.float32]]:
     """Begin to copy ``values`` off their device; what is returned waits for that copy alone, and gives them.
 

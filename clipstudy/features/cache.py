@@ -3,6 +3,9 @@
 Summaries of texts are kept in half precision: probes do not notice. Ends of spans are few and kept in single
 precision: k-means does notice, and would end in another optimum for the same seed.
 
+Rows are written one after another as they come: each to its place in a memory map would fault a page a row, and the
+disk could not begin before all are there. Which row is whose, the extraction says.
+
 A file is written under a temporary name, brought to the disk and renamed, so whoever finds it finds it whole. What is
 found is verified all the same, since disks and copies lose pages: its size, and a check sum at its end over blocks
 spread evenly through it, which costs the same however large the file is. What is not whole is dropped. No file is ever
@@ -12,6 +15,7 @@ unpickled.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import stat
@@ -20,6 +24,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
@@ -37,12 +42,16 @@ _NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re
 
 
 class Sheet(Protocol):
-    """Where rows of features are collected."""
+    """Where rows of features are collected, from the first on."""
 
-    def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None: ...
+    def append(self, values: NDArray[np.float32]) -> None: ...
+
+    def sync(self) -> None:
+        """Bring to the disk what was appended so far, while another thread appends more."""
+        ...
 
     def close(self) -> NDArray[Any]:
-        """What was collected, read-only."""
+        """What was collected, read-only; rows that never came are zeros."""
         ...
 
     def discard(self) -> None: ...
@@ -162,42 +171,57 @@ class FileSheet:
     """Rows streamed to a file. Half precision is widened when a value comes that it cannot hold."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._path = path
-        self._draft, self._array = self._new(shape, dtype)
+        self._path, self._shape = path, shape
+        self._lock = Lock()  # a file is not closed while it is brought to the disk
+        self._open(dtype)
 
-    def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        if self._array.dtype == HALF and np.abs(values).max(initial=0.0) > np.finfo(HALF).max:
+    def append(self, values: NDArray[np.float32]) -> None:
+        if self._dtype == HALF and np.abs(values).max(initial=0.0) > np.finfo(HALF).max:
             self._widen()
-        self._array[rows] = values
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+
+    def sync(self) -> None:
+        with self._lock:
+            os.fsync(self._file.fileno())
 
     def close(self) -> NDArray[Any]:
-        end = self._array.offset + self._array.nbytes
-        self._array.flush()
-        del self._array
-        with self._draft.open("r+b") as file:
-            found = _sum(file, end)
-            file.seek(end)
-            file.write(found)
-            file.flush()
-            # Else the name may outlive a power loss and the content not.
-            os.fsync(file.fileno())
+        end = self._start + math.prod(self._shape) * self._dtype.itemsize
+        self._file.truncate(end)
+        found = _sum(self._file, end)
+        self._file.seek(end)
+        self._file.write(found)
+        self._file.flush()
+        # Else the name may outlive a power loss and the content not.
+        self.sync()
+        self._file.close()
         self._draft.replace(self._path)
         array: NDArray[Any] = np.load(self._path, mmap_mode="r", allow_pickle=False)
         return array
 
     def discard(self) -> None:
         self._draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a full disk, which was told already
+            self._file.close()
 
     def _widen(self) -> None:
-        narrow, written = self._draft, self._array
-        self._draft, self._array = self._new(written.shape, SINGLE)
-        self._array[...] = written
-        narrow.unlink()
+        draft, narrow, start = self._draft, self._file, self._start
+        with self._lock:
+            self._open(SINGLE)
+            try:
+                narrow.seek(start)
+                while block := narrow.read(2**20):
+                    self._file.write(np.frombuffer(block, HALF).astype(SINGLE).data)
+            finally:
+                draft.unlink()
+                narrow.close()
 
-    def _new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Path, np.memmap[Any, Any]]:
-        draft = self._path.with_name(f"{self._path.name}.{uuid4().hex}.tmp")
-        array = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=shape)
-        return draft, array
+    def _open(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._draft = self._path.with_name(f"{self._path.name}.{uuid4().hex}.tmp")
+        self._file = self._draft.open("w+b")
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
 
 
 class MemorySheet:
@@ -205,9 +229,14 @@ class MemorySheet:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._array = np.zeros(shape, dtype=np.float32)
+        self._rows = 0
 
-    def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        self._array[rows] = values
+    def append(self, values: NDArray[np.float32]) -> None:
+        self._array[self._rows : self._rows + len(values)] = values
+        self._rows += len(values)
+
+    def sync(self) -> None:
+        pass
 
     def close(self) -> NDArray[Any]:
         self._array.flags.writeable = False

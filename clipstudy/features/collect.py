@@ -1,9 +1,15 @@
-"""Vectors by (view, layer): what the store holds is read, the rest is collected row by row."""
+"""Vectors by (view, layer): what the store holds is read, the rest is collected row by row.
+
+What a batch gave is written by one thread and brought to the disk by others, so that whoever encodes waits for neither:
+both let go of the interpreter for nearly all of their time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +21,21 @@ from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all
 
 #: Files that are brought to the disk at once: each waits for it, not for the processor.
 CLOSERS = 8
+#: Most bytes of a batch that wait to be written, unless one batch alone has more.
+WAITING = 2**26
+#: So many bytes are brought to the disk while more are written, so that the end waits for no more than these.
+SYNCED = 2**23
 #: A file or array of features: (view, layer).
 Cell = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Rows of some cells, on their way from the device."""
+
+    cells: Sequence[Cell]
+    bytes: int
+    landed: Callable[[], NDArray[np.float32]]  #: waits until they are there: ``[cells, rows, …]``
 
 
 class Vectors:
@@ -47,7 +66,8 @@ class Vectors:
 
 
 class Collection:
-    """The cells of one extraction. Used in a ``with``: what was not finished leaves no trace.
+    """The cells of one extraction, each filled from its first row on. Used in a ``with``: what was not finished leaves
+    no trace.
 
     Args:
         model: the model's name, for messages.
@@ -62,6 +82,11 @@ class Collection:
         self.arrays: dict[Cell, NDArray[Any]] = {}
         self.spoiled: dict[Cell, str] = {}
         self._sheets: dict[Cell, Sheet] = {}
+        self._writer = ThreadPoolExecutor(1, "features")
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._disk = ThreadPoolExecutor(CLOSERS, "features-disk")
+        self._syncing: Future[None] | None = None
+        self._unsynced = 0  #: bytes written since that began
         try:
             for (view, layer), shape in shapes.items():
                 held = store.read(keys[view], view, layer, shape) if store else None
@@ -82,12 +107,30 @@ class Collection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for pool in (self._writer, self._disk):
+            pool.shutdown(cancel_futures=True)
         discard_all(self._sheets.values())
 
-    def write(self, cell: Cell, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        """Put ``values`` into ``rows`` of ``cell``, if that is wanted. Values that are not finite spoil the cell."""
+    def expect(self, arrivals: Sequence[Arrival]) -> None:
+        """Have ``arrivals`` of a batch appended by another thread, after those before. Waits while too many bytes wait.
+
+        Raises: what went wrong with those before.
+        """
+        self._waiting.append((self._writer.submit(self._append_all, arrivals), sum(one.bytes for one in arrivals)))
+        while len(self._waiting) > 1 and (
+            self._waiting[0][0].done() or sum(size for _, size in self._waiting) > WAITING
+        ):
+            self._waiting.popleft()[0].result()
+
+    def _append_all(self, arrivals: Sequence[Arrival]) -> None:
+        for one in arrivals:
+            for cell, values in zip(one.cells, one.landed(), strict=True):
+                self.append(cell, values)
+
+    def append(self, cell: Cell, values: NDArray[np.float32]) -> None:
+        """Append rows to ``cell``, if that is wanted. Values that are not finite spoil the cell."""
         sheet = self._sheets.get(cell)
-        if sheet is None or cell in self.spoiled or not len(rows):
+        if sheet is None or cell in self.spoiled or not len(values):
             return
         if not np.isfinite(values).all():
             view, layer = cell
@@ -96,13 +139,26 @@ class Collection:
                 'weights are broken or overflow; try dtype = "float32", or fetch the checkpoint again.'
             )
             return
-        sheet.write(rows, values)
+        sheet.append(values)
+        self._unsynced += values.nbytes
+        if self._unsynced > SYNCED and (not self._syncing or self._syncing.done()):
+            self._unsynced, before = 0, self._syncing
+            self._syncing = self._disk.submit(self._sync)
+            if before:
+                before.result()
+
+    def _sync(self) -> None:
+        for sheet in self._sheets.values():
+            sheet.sync()
 
     def finish(self) -> None:
-        """Close every sheet that was not spoiled; its array is then in ``arrays``."""
+        """Write what waits, and close every sheet that was not spoiled; its array is then in ``arrays``."""
+        while self._waiting:
+            self._waiting.popleft()[0].result()
+        if self._syncing:
+            self._syncing.result()
         whole = [cell for cell in self._sheets if cell not in self.spoiled]
-        with ThreadPoolExecutor(CLOSERS) as pool:
-            closed = list(pool.map(lambda cell: self._sheets[cell].close(), whole))
+        closed = list(self._disk.map(lambda cell: self._sheets[cell].close(), whole))
         for cell, array in zip(whole, closed, strict=True):
             self.arrays[cell] = array
             del self._sheets[cell]

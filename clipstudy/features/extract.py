@@ -1,7 +1,7 @@
 """Texts → features: all asked layers and views in one pass over texts sorted by length, each distinct text once.
 
-What a batch gave is written while the next one is encoded, so that an encoder on a device of its own does not wait for
-the disk.
+A GPU returns from a pass at once and works on alone. Meanwhile texts of later batches are tokenized here, between two
+passes, and what earlier ones gave is written by another thread; so the encoder waits for neither.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,25 +19,24 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
-from clipstudy.device import Stopwatch, landing, out_of_memory
+from clipstudy.device import Stopwatch, landing, out_of_memory, sent
 from clipstudy.errors import DeviceError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
-from clipstudy.features.collect import Cell, Collection, Vectors
+from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
+from clipstudy.features.reading import Reading
 
 log = logging.getLogger(__name__)
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 1
+EXTRACTION = 2
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
 #: in a core's cache of this many bytes: larger ones wait for memory.
 CACHE = 3 * 2**20
-
-
-#: A view, rows of its sheet, and their values once they are off the device.
-_Pooled = tuple[str, NDArray[np.int64], Callable[[], NDArray[np.float32]]]
+#: Texts that are written down at once for the store's key.
+AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -70,27 +68,28 @@ class Features(Vectors):
         self,
         arrays: Mapping[Cell, NDArray[Any]],
         spoiled: Mapping[Cell, str],
-        index: NDArray[np.int64],
+        rows: NDArray[np.int64],
         truncated: NDArray[np.bool_],
+        span_rows: NDArray[np.int64],
         span_seen: NDArray[np.bool_],
         coverage: Coverage,
         native: str,
     ) -> None:
         super().__init__(arrays, spoiled, native)
-        self._index = index
+        self._rows, self._span_rows = rows, span_rows  # where each text and span lies in the arrays
         self.truncated = truncated  #: ``[N]``: did the model's limit cut the text?
         self.span_seen = span_seen  #: ``[S]``: did the model see the span? Unseen spans have zeros
         self.coverage = coverage
 
     def vectors(self, layer: int, view: str) -> NDArray[np.float32]:
-        return np.asarray(self._cell(self.called(view), layer)[self._index], dtype=np.float32)
+        return np.asarray(self._cell(self.called(view), layer)[self._rows], dtype=np.float32)
 
     def span_ends(self, layer: int) -> NDArray[np.float32]:
         """First and last piece of each span, in order of texts, then spans: ``[S, 2, width]``, float32.
 
         Raises: as :meth:`vectors`.
         """
-        return np.array(self._cell("span", layer), dtype=np.float32)
+        return np.asarray(self._cell("span", layer)[self._span_rows], dtype=np.float32)
 
 
 def extract(
@@ -122,191 +121,149 @@ def extract(
     """
     views = tuple(dict.fromkeys(backbone.native if view == "native" else view for view in views))
     layers = tuple(dict.fromkeys(layers))
-    work = _Work.of(backbone.pieces, texts)
-    keys = _keys(backbone, work, data_key)
+    reading = Reading(backbone.pieces, [text.words for text in texts], [text.spans for text in texts])
+    keys = _keys(backbone, reading, data_key)
     shapes = {
-        view: (len(work.spans), 2, backbone.width) if view == "span" else (len(work.pieces), backbone.width)
+        view: (len(reading.spans), 2, backbone.width) if view == "span" else (len(reading.texts), backbone.width)
         for view in views
     }
     wanted = {(view, layer): shapes[view] for view in views for layer in layers}
     with Collection(backbone.name, store, keys, wanted) as found:
-        run = _Run(backbone, work, found, batch_size)
+        run = _Run(backbone, reading, found, batch_size)
         run.all(on_progress)
-        found.finish()
+    truncated = reading.truncated[reading.index]
+    seen = [ends for ends in reading.ends if ends]
+    coverage = Coverage(
+        texts=len(texts),
+        distinct=len(reading.texts),
+        truncated=int(truncated.sum()),
+        spans=len(reading.spans),
+        spans_unseen=len(reading.spans) - len(seen),
+        spans_single_piece=sum(map(view_of.one_piece, seen)),
+        tokens_useful=run.useful,
+        tokens_executed=run.executed,
+    )
     return Features(
         found.arrays,
         found.spoiled,
-        work.index,
-        np.array([work.pieces[i].truncated for i in work.index], dtype=bool),
-        np.array([span.ends is not None for span in work.spans], dtype=bool),
-        work.coverage(run.useful, run.executed),
+        reading.place[reading.index],
+        truncated,
+        reading.span_place,
+        np.array([ends is not None for ends in reading.ends], dtype=bool),
+        coverage,
         backbone.native,
     )
-
-
-@dataclass(frozen=True)
-class _Span:
-    text: int  #: which distinct text
-    ends: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The distinct texts, tokenized, and how the given texts and spans refer to them."""
-
-    words: list[tuple[str, ...]]
-    pieces: list[Pieces]
-    index: NDArray[np.int64]  #: given text → distinct text
-    spans: list[_Span]
-    ranges: list[tuple[int, int]]  #: the spans as asked for
-
-    @classmethod
-    def of(cls, tokenize: Callable[[Sequence[Sequence[str]]], list[Pieces]], texts: Sequence[Text]) -> _Work:
-        distinct: dict[tuple[str, ...], int] = {}
-        index = [distinct.setdefault(text.words, len(distinct)) for text in texts]
-        words = list(distinct)
-        pieces = tokenize(words)
-        ranges = [(i, span) for i, text in zip(index, texts, strict=True) for span in text.spans]
-        spans = [_Span(i, view_of.ends(pieces[i], span)) for i, span in ranges]
-        return cls(words, pieces, np.array(index, dtype=np.int64), spans, [span for _, span in ranges])
-
-    def coverage(self, useful: int, executed: int) -> Coverage:
-        seen = [span.ends for span in self.spans if span.ends is not None]
-        return Coverage(
-            texts=len(self.index),
-            distinct=len(self.pieces),
-            truncated=sum(self.pieces[i].truncated for i in self.index),
-            spans=len(self.spans),
-            spans_unseen=len(self.spans) - len(seen),
-            spans_single_piece=sum(map(view_of.one_piece, seen)),
-            tokens_useful=useful,
-            tokens_executed=executed,
-        )
 
 
 class _Run:
     """One pass over the texts, longest first, pooled on the device and collected in ``found``."""
 
-    def __init__(self, backbone: TextBackbone, work: _Work, found: Collection, batch_size: int) -> None:
-        self._backbone, self._work, self._found, self._batch_size = backbone, work, found, batch_size
+    def __init__(self, backbone: TextBackbone, reading: Reading, found: Collection, batch_size: int) -> None:
+        self._backbone, self._reading, self._found, self._batch_size = backbone, reading, found, batch_size
         self._layers, self._views = found.layers, found.views
-        self._spans_of: dict[int, list[int]] = {}
-        for row, span in enumerate(work.spans):
-            if span.ends is not None:
-                self._spans_of.setdefault(span.text, []).append(row)
+        self._budget = 0  #: tokens of a batch
         self.useful = self.executed = 0
         self._encoder = Stopwatch()
-        self._device = ""  #: known once a batch went through the model
+        self._device = "cpu"  #: known once a batch went through the model
 
     def all(self, on_progress: Callable[[int, int], None] | None) -> None:
-        total = len(self._work.pieces) if self._layers else 0
-        done = 0
+        total, done = len(self._reading.texts) if self._layers else 0, 0
         whole = Stopwatch()
-        with ThreadPoolExecutor(1, "features") as writer, whole.running():
-            writing: Future[None] | None = None
-            for pooled, texts in self._batches(total):
-                if writing:  # one batch waits to be written, and no more
-                    writing.result()
-                writing = writer.submit(self._write, pooled)
+        with whole.running():
+            for texts in self._batches():
                 done += texts
                 if on_progress:
                     on_progress(done, total)
-            if writing:
-                writing.result()
+            self._found.finish()
         if total:
             share = self._encoder.seconds / whole.seconds
             log.info("%d texts in %.1f s, %.0f%% of it the encoder's", total, whole.seconds, 100 * share)
 
-    def _write(self, pooled: Sequence[_Pooled]) -> None:
-        for view, rows, landed in pooled:
-            for layer, values in zip(self._layers, landed(), strict=True):
-                self._found.write((view, layer), rows, values)
+    def _batches(self) -> Iterator[int]:
+        """Encode batch by batch, and tell how many texts each held; where no layer is asked for, only read them."""
+        if self._layers:
+            self._budget = self._batch_size * self._reading.typical()
+        for window in self._reading.windows():
+            left = window if self._layers else []
+            # Longest first: what does not fit in memory shows at once, and sorted texts need little padding.
+            while left:
+                longest = len(left[0][1].ids)
+                batch = left[: max(1, min(self._budget // longest, self._batch_size * MOST_ROWS))]
+                arrivals = self._fitting(batch)
+                if arrivals is None:
+                    self._budget = longest * (len(batch) // 2)
+                    continue
+                if self._device == "cpu":
+                    in_cache = torch.get_num_threads() * CACHE // (4 * 4 * self._backbone.width)
+                    self._budget = min(self._budget, in_cache)
+                self.useful += sum(len(pieces.ids) for _, pieces in batch)
+                self.executed += longest * len(batch)
+                left = left[len(batch) :]
+                self._reading.ahead(2 * len(batch))  # the next window is at most twice as large
+                self._found.expect(arrivals)
+                yield len(batch)
 
-    def _batches(self, total: int) -> Iterator[tuple[list[_Pooled], int]]:
-        """What each batch gave, and how many texts it held."""
-        # Longest first: what does not fit in memory shows at once, and sorted texts need little padding.
-        lengths = np.array([len(pieces.ids) for pieces in self._work.pieces], dtype=np.int64)
-        order = np.argsort(-lengths, kind="stable").tolist() if total else []
-        budget = self._batch_size * max(1, int(np.median(lengths))) if total else 0
-        most = self._batch_size * MOST_ROWS
-        start = 0
-        while start < total:
-            longest = int(lengths[order[start]])
-            batch = order[start : start + max(1, min(budget // longest, most))]
-            full = False
-            try:
-                pooled = self._encode(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise DeviceError(
-                        f"one text of {longest} tokens does not fit in the device's memory. Lower max_tokens in "
-                        f"[models.{self._backbone.name}], or use another device."
-                    ) from error
-                full = True
-            if full:  # outside the handler, whose traceback would keep the batch's tensors alive
-                budget = longest * (len(batch) // 2)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
-            if self._device == "cpu":
-                budget = min(budget, torch.get_num_threads() * CACHE // (4 * 4 * self._backbone.width))
-            self.useful += int(lengths[batch].sum())
-            self.executed += longest * len(batch)
-            start += len(batch)
-            yield pooled, len(batch)
+    def _fitting(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival] | None:
+        """The batch encoded, or None where it does not fit in the device's memory."""
+        try:
+            return self._encode(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise DeviceError(
+                    f"one text of {len(batch[0][1].ids)} tokens does not fit in the device's memory. Lower max_tokens "
+                    f"in [models.{self._backbone.name}], or use another device."
+                ) from error
+        # Outside the handler, whose traceback would keep the batch's tensors alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
 
-    def _encode(self, batch: list[int]) -> list[_Pooled]:
-        pieces = [self._work.pieces[i] for i in batch]
-        lengths = torch.tensor([len(p.ids) for p in pieces])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    def _encode(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival]:
+        pieces = [one for _, one in batch]
+        lengths = torch.tensor([len(one.ids) for one in pieces])
+        mask = torch.arange(len(pieces[0].ids)) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask] = torch.tensor(list(chain.from_iterable(p.ids for p in pieces)))
-        own = torch.zeros_like(mask)
-        positions = [p.own for p in pieces]
-        own[np.repeat(range(len(batch)), list(map(len, positions))), list(chain.from_iterable(positions))] = True
+        ids[mask] = torch.tensor(list(chain.from_iterable(one.ids for one in pieces)))
         with self._encoder.running():
-            states = self._backbone.states(ids, mask, self._layers)
-        device = states[self._layers[0]].device
-        self._device = device.type
-        own = own.to(device)
+            states = self._backbone.states(sent(ids, self._device), sent(mask, self._device), self._layers)
+        by_layer = [states[layer] for layer in self._layers]
+        self._device = str(by_layer[0].device)
         # Everything is pooled before anything is written: a batch that runs out of memory leaves no half behind.
-        return [(view, *self._pool(view, states, batch, pieces, own)) for view in self._views]
+        return [self._arrival(view, self._pool(view, by_layer, batch)) for view in self._views]
 
-    def _pool(
-        self,
-        view: str,
-        states: Mapping[int, torch.Tensor],
-        batch: list[int],
-        pieces: list[Pieces],
-        own: torch.Tensor,
-    ) -> tuple[NDArray[np.int64], Callable[[], NDArray[np.float32]]]:
-        """Rows of the view's sheet, and (when it has landed) their values at every layer, ``[layers, rows, …]``: one
-        copy off the device."""
+    def _arrival(self, view: str, pooled: torch.Tensor) -> Arrival:
+        """One copy off the device, of all layers."""
+        return Arrival([(view, layer) for layer in self._layers], pooled.nbytes, landing(pooled))
+
+    def _pool(self, view: str, states: Sequence[torch.Tensor], batch: Sequence[tuple[int, Pieces]]) -> torch.Tensor:
+        """The view's values of the batch at every layer, ``[layers, rows, …]``."""
         if view == "mean":
-            vectors = [view_of.mean(states[layer], own) for layer in self._layers]
-            return np.array(batch, dtype=np.int64), landing(torch.stack(vectors))
+            positions = [pieces.own for _, pieces in batch]
+            own = torch.zeros(states[0].shape[:2], dtype=torch.bool)
+            rows = np.repeat(range(len(batch)), list(map(len, positions)))
+            own[rows, list(chain.from_iterable(positions))] = True
+            return view_of.mean(states, sent(own, self._device))
         if view in SUMMARIES:
-            at = [p.summary(view) for p in pieces]
-            vectors = [view_of.at(states[layer], range(len(batch)), at) for layer in self._layers]
-            return np.array(batch, dtype=np.int64), landing(torch.stack(vectors))
-        rows = [(i, row) for i, text in enumerate(batch) for row in self._spans_of.get(text, ())]
-        where = [self._work.spans[row].ends or (0, 0) for _, row in rows]
-        twice = [i for i, _ in rows for _ in (0, 1)]
-        vectors = [view_of.at(states[k], twice, [p for pair in where for p in pair]) for k in self._layers]
-        pairs = torch.stack(vectors).unflatten(1, (len(rows), 2))
-        return np.array([row for _, row in rows], dtype=np.int64), landing(pairs)
+            at = [(row, pieces.summary(view)) for row, (_, pieces) in enumerate(batch)]
+        else:
+            spans = [
+                (row, span) for row, (text, _) in enumerate(batch) for span in self._reading.spans_of.get(text, ())
+            ]
+            at = [(row, end) for row, span in spans for end in self._reading.ends[span] or ()]
+        rows, positions = sent(torch.tensor(at, dtype=torch.long).reshape(len(at), 2).T.contiguous(), self._device)
+        values = view_of.at(states, rows, positions)
+        return values if view in SUMMARIES else values.unflatten(1, (len(at) // 2, 2))
 
 
-def _keys(backbone: TextBackbone, work: _Work, data_key: str) -> dict[str, str]:
+def _keys(backbone: TextBackbone, reading: Reading, data_key: str) -> dict[str, str]:
     """View → key of the store: everything that decides the numbers, the texts themselves included."""
     model = json.dumps(dict(backbone.resolved), sort_keys=True)
     start = hashlib.sha256(json.dumps([EXTRACTION, model, data_key]).encode())
-    for words in work.words:
-        start.update(json.dumps(words).encode())
+    for first in range(0, len(reading.texts), AT_ONCE):
+        start.update(json.dumps(reading.texts[first : first + AT_ONCE]).encode())
     texts = start.hexdigest()[:24]
-    for span, given in zip(work.spans, work.ranges, strict=True):
-        start.update(f"{span.text} {given}".encode())
+    start.update(json.dumps(reading.spans).encode())
     spans = start.hexdigest()[:24]
     return {view: spans if view == "span" else texts for view in view_of.VIEWS}

@@ -14,11 +14,11 @@ import torch
 
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageBackbone
 from clipstudy.data.images import Picture
-from clipstudy.device import out_of_memory
+from clipstudy.device import landing, out_of_memory
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
-from clipstudy.features.collect import Collection, Vectors
+from clipstudy.features.collect import Arrival, Collection, Vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,10 +98,11 @@ class _Run:
             states = self._backbone.states(pixels, self._found.layers)
             # Everything is pooled before anything is written: what runs out of memory leaves no half behind.
             pooled = [
-                ((view, layer), view_of.of_image(states[layer], view).cpu().numpy())
+                ((view, layer), view_of.of_image(states[layer], view))
                 for view in self._found.views
                 for layer in self._found.layers
             ]
+            arrivals = [Arrival([cell], values.nbytes, landing(values.unsqueeze(0))) for cell, values in pooled]
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -112,8 +113,7 @@ class _Run:
                 ) from error
             self._fits = len(rows) // 2
         else:
-            for cell, values in pooled:
-                self._found.write(cell, rows, values)
+            self._found.expect(arrivals)
             return len(rows)
         if torch.cuda.is_available():  # outside the handler, whose traceback would keep the batch's tensors alive
             torch.cuda.empty_cache()

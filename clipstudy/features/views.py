@@ -50,23 +50,28 @@ def one_piece(span_ends: tuple[int, int]) -> bool:
     return span_ends[0] == span_ends[1]
 
 
-def mean(states: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Mean of the states that ``own`` marks.
+def mean(states: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+    """Mean of the states that ``own`` marks, layer by layer.
 
     Args:
-        states: ``[B, T, d]``; undefined on padding.
+        states: of each layer ``[B, T, d]``; undefined on padding.
         own: True on the text's own pieces, at least one a text, ``[B, T]`` (bool).
 
     Returns:
-        ``[B, d]``, float32.
+        ``[layers, B, d]``, float32.
     """
-    kept = states.float().masked_fill(~own.unsqueeze(-1), 0.0)  # not a product: padding may hold NaN
-    return kept.sum(1) / own.sum(1, keepdim=True)
+    import torch
+
+    others = ~own.unsqueeze(-1)
+    # Not a product with zeros and ones: padding may hold NaN.
+    return torch.stack([one.float().masked_fill(others, 0.0).sum(1) for one in states]) / own.sum(1, keepdim=True)
 
 
-def at(states: torch.Tensor, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-    """``states[rows, positions]``: ``[len(rows), d]``, float32."""
-    return states[list(rows), list(positions)].float()
+def at(states: Sequence[torch.Tensor], rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """``[rows, positions]`` of each layer's states: ``[layers, *rows.shape, d]``, float32."""
+    import torch
+
+    return torch.stack([one[rows, positions] for one in states]).float()
 
 
 def image_width(view: str, channels: int) -> int:

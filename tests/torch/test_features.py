@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,10 @@ from clipstudy import backbones
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.features import views as view_of
+from clipstudy.features.cache import Store
 from clipstudy.features.collect import Collection
 from clipstudy.features.extract import Text, extract
+from clipstudy.features.reading import FIRST
 from tests.torch import checkpoints
 
 ALL = ("mean", "native", "cls", "last", "eot", "span")
@@ -82,16 +85,48 @@ def test_every_view_by_hand():
     assert (coverage.tokens_useful, coverage.tokens_executed) == (8, 10)
 
 
-def test_order_is_the_texts_own_whatever_the_batches():
+def made(number: int) -> list[Text]:
+    """Texts that are all different, each with a span over all its words; the model does not see the longest ones'."""
     numbers = random.Random(0)
-    rows = [tuple(str(numbers.randint(3, 99)) for _ in range(numbers.randint(1, 9))) for _ in range(50)]
-    texts = [Text(row, ((0, len(row)),)) for row in rows]
+    rows = [tuple(str(numbers.randint(3, 999)) for _ in range(numbers.randint(1, 13))) for _ in range(number)]
+    return [Text((str(1000 + i), *row), ((0, len(row) + 1),)) for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path):
+    texts = made(5 * FIRST)  # three windows
+    means = [np.mean([int(w) for w in text.words[:10]]) for text in texts]
     for batch_size in (1, 3, 100):
-        features = run(Counting(), texts, batch_size=batch_size)
-        means = [np.mean([int(w) for w in row]) for row in rows]
-        np.testing.assert_allclose(features.vectors(0, "mean")[:, 0], means, rtol=1e-6)
-        assert features.span_ends(0)[:, 0, 0].tolist() == [int(row[0]) for row in rows]
-        assert features.span_ends(0)[:, 1, 0].tolist() == [int(row[-1]) for row in rows]
+        store = Store(tmp_path / str(batch_size)) if kept else None
+        for _ in range(1 + kept):  # what was written is read
+            features = run(Counting(), texts, batch_size=batch_size, views=["mean", "span", "last"], store=store)
+            np.testing.assert_allclose(features.vectors(0, "mean")[:, 0], means, rtol=1e-3 if kept else 1e-6)
+            assert features.truncated.tolist() == [len(text.words) > 10 for text in texts]
+            assert features.span_seen.tolist() == [len(text.words) <= 10 for text in texts]
+            assert features.span_ends(1)[:, :, 0].tolist() == [
+                [int(text.words[0]) + 1, int(text.words[-1]) + 1] if len(text.words) <= 10 else [0, 0] for text in texts
+            ]
+
+
+def test_texts_are_tokenized_while_others_are_encoded(monkeypatch):
+    texts, read, at = made(20 * FIRST), [0], []
+    pieces, states = Counting.pieces, Counting.states
+
+    def counted(self, texts):
+        read[0] += len(texts)
+        return pieces(self, texts)
+
+    def watched(self, *given):
+        at.append(read[0])
+        return states(self, *given)
+
+    monkeypatch.setattr(Counting, "pieces", counted)
+    monkeypatch.setattr(Counting, "states", watched)
+    features = run(Counting(), texts, views=["mean"], batch_size=16)
+    assert at[0] <= 2 * FIRST, "the first window, and what tells a batch's size"
+    assert at[-1] == read[0] <= len(texts) + FIRST, "each text once"
+    assert max(np.diff(at)) <= FIRST, "a few at a time"
+    assert features.coverage.tokens_executed / features.coverage.tokens_useful < 1.1
 
 
 def test_identical_texts_are_encoded_once():
@@ -146,33 +181,54 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error):
 
 def test_what_a_batch_gave_is_written_while_the_next_one_is_encoded(monkeypatch):
     encoding, writing = threading.Event(), threading.Event()
-    write, states = Collection.write, Counting.states
+    append, states = Collection.append, Counting.states
     met = []
 
-    def slow_write(self, *given):
+    def slow(self, *given):
         if not writing.is_set():  # the first batch: the second one's pass must begin meanwhile
             writing.set()
-            met.append(encoding.wait(10))
-        write(self, *given)
+            met.append(encoding.wait(60))
+        append(self, *given)
 
     def watched(self, *given):
         if self.batches:
-            met.append(writing.wait(10))
+            met.append(writing.wait(60))
             encoding.set()
         return states(self, *given)
 
-    monkeypatch.setattr(Collection, "write", slow_write)
+    monkeypatch.setattr(Collection, "append", slow)
     monkeypatch.setattr(Counting, "states", watched)
     features = run(Counting(), texts_of("10", "20"), views=["mean"], batch_size=1)
     assert met == [True, True]
     assert features.vectors(0, "mean")[:, 0].tolist() == [10, 20]
 
 
+def test_no_more_waits_to_be_written_than_is_allowed(monkeypatch):
+    written, ahead = [0], []
+    append, states = Collection.append, Counting.states
+
+    def slow(self, cell, values):
+        time.sleep(0.002)
+        append(self, cell, values)
+        written[0] += len(values)
+
+    def watched(self, *given):
+        ahead.append(len(self.batches) - written[0])
+        return states(self, *given)
+
+    monkeypatch.setattr(Collection, "append", slow)
+    monkeypatch.setattr(Counting, "states", watched)
+    monkeypatch.setattr("clipstudy.features.collect.WAITING", 5 * 2 * 4)  # five texts of two numbers
+    run(Counting(), [Text((str(i),)) for i in range(10, 50)], layers=[1], views=["mean"], batch_size=1)
+    assert len(ahead) == 40 and 3 <= max(ahead) <= 6
+    assert {thread.name for thread in threading.enumerate() if thread.name.startswith("features")} == set()
+
+
 def test_what_cannot_be_written_ends_the_extraction(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Collection, "write", full)
+    monkeypatch.setattr(Collection, "append", full)
     with pytest.raises(OSError, match="No space left"):
         run(Counting(), texts_of("10", "20"), batch_size=1)
 
@@ -242,8 +298,8 @@ def test_progress_counts_the_texts():
 def test_mean_ignores_what_is_not_the_texts_own():
     states = torch.tensor([[[1.0], [3.0], [5.0], [float("nan")]]])
     own = torch.tensor([[False, True, True, False]])
-    assert view_of.mean(states, own).tolist() == [[4.0]]
-    assert view_of.mean(states.bfloat16(), own).dtype == torch.float32
+    assert view_of.mean([states, states + 1], own).tolist() == [[[4.0]], [[5.0]]]
+    assert view_of.mean([states.bfloat16()], own).dtype == torch.float32
 
 
 @pytest.fixture(scope="module", params=["bert", "gpt2", "clip", "open_clip"])

@@ -119,9 +119,10 @@ def test_other_spans_in_the_same_texts_share_the_texts_vectors(store):
 def test_half_precision_unless_the_values_overflow_it(store):
     run(Scaled(), store, views=("mean",))
     assert {np.load(e.path).dtype for e in store.entries()} == {np.dtype(np.float16)}
-    texts = [Text((str(i),)) for i in (1, 2, 70_000, 3)]  # longest first, ties in order: the overflow comes third
+    numbers = [16_384, 32_768, 70_000, 49_152]  # equally long, so in this order: the overflow comes third
+    texts = [Text((str(i),)) for i in numbers]
     features = run(Scaled(), store, texts=texts, layers=[0], views=("mean",))
-    assert features.vectors(0, "mean")[:, 0].tolist() == [1, 2, 70_000, 3]
+    assert features.vectors(0, "mean")[:, 0].tolist() == numbers
     assert sum(np.load(e.path).dtype == np.float32 for e in store.entries()) == 1
     assert not list(store.path.glob("*.tmp"))
     backbone = Scaled()
@@ -173,7 +174,7 @@ def test_lost_pages_of_a_large_file_are_noticed(store, lost):
     """What a power loss leaves: the right size, and zeros where pages did not reach the disk."""
     shape = (4000, 128)
     sheet = store.sheet("k", "mean", 0, shape)
-    sheet.write(np.arange(4000), np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    sheet.append(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     sheet.close()
     (path,) = store.path.iterdir()
     content = bytearray(path.read_bytes())
@@ -200,10 +201,30 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, list(store.path.glob("*.npy")))))
     sheet = store.sheet("k", "mean", 0, (2, 3))
-    sheet.write(np.arange(2), np.ones((2, 3), np.float32))
+    sheet.append(np.ones((2, 3), np.float32))
     sheet.close()
     (path,) = store.path.iterdir()
     assert seen == [(path.stat().st_size, [])]
+
+
+def test_the_disk_is_at_work_before_the_end(store, monkeypatch):
+    monkeypatch.setattr("clipstudy.features.collect.SYNCED", 0)
+    sizes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), fsync(file)))
+    run(Scaled(width=5000), store, layers=[0], views=["mean"])
+    (path,) = store.path.iterdir()
+    assert sizes[-1] == path.stat().st_size > sizes[0], "only the last is of the whole file"
+
+
+def test_what_the_disk_refuses_ends_the_extraction_without_a_trace(store, monkeypatch):
+    def refuses(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("clipstudy.features.collect.SYNCED", 0)
+    monkeypatch.setattr(os, "fsync", refuses)
+    with pytest.raises(OSError, match="Input/output"):
+        run(Scaled(), store)
+    assert not list(store.path.iterdir())
 
 
 def test_what_else_lies_in_the_folder_is_left_alone(store):
