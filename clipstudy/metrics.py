@@ -162,11 +162,16 @@ def paired_difference(
     return [difference(value, draw) for value, draw in zip(values, drawn[0] - drawn[1], strict=True)]
 
 
+def least_p(draws: int) -> float:
+    """The smallest two-sided p that a bootstrap of so many draws can show."""
+    return 2 / (draws + 1)
+
+
 def difference(value: float, replicates: ArrayLike, freedom: float | None = None, *, few: bool = False) -> Difference:
     """What is 0 where nothing differs, judged by its ``[draws]`` replicates: quantile interval and two-sided p.
 
-    p is twice the smaller share of draws on either side of 0. None is below 2 / (draws + 1), which no correction over
-    many layers would pass, so where no draw lies on the other side Student's distribution says how far out 0 is.
+    p is twice the smaller share of draws on either side of 0. None is below ``least_p``, which no correction over many
+    layers would pass, so where no draw lies on the other side Student's distribution says how far out 0 is.
 
     Args:
         freedom: of Student's distribution; None: p is by the shares alone.

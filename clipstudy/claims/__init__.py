@@ -24,13 +24,14 @@ and its draws), ``judging`` (verdicts).
 from __future__ import annotations
 
 from clipstudy.claims.drawn import Measured, Unit, tasks_read
-from clipstudy.claims.judging import ALPHA, Judgement, Part, Verdict, judge
+from clipstudy.claims.judging import ALPHA, DRAWS, Judgement, Part, Verdict, judge
 from clipstudy.claims.quantities import UNTRAINED
 from clipstudy.claims.stated import CLAIMS, Claim, wanted
 
 __all__ = [
     "ALPHA",
     "CLAIMS",
+    "DRAWS",
     "UNTRAINED",
     "Claim",
     "Judgement",

@@ -1,33 +1,41 @@
-"""Views as charts: first what is to be drawn (``BarsInfo``, plain lists), then the figure. Pure.
+"""Views as charts: first what is to be drawn (``BarsInfo``, plain lists), then the figure, as Plotly's own JSON. Pure.
 
-A model has one colour everywhere, of the Okabe–Ito palette; an untrained twin has its trained model's hue, lighter and
-hatched. A hollow bar is a cell where a probe predicts one class only.
+A model has one colour everywhere, and from the ninth model on a pattern over it; an untrained twin has its trained
+model's hue, lighter and hatched. A hollow bar is a cell where a probe predicts one class only.
+
+Figures are plain dictionaries: checking each of their values against Plotly's schema took most of a page's time, and
+the tests do it.
 """
 
 from __future__ import annotations
 
 import html
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from clipstudy.dashboard.tables import Board, Cell, Mark, View, axis_title, family_of, shown_value, unit
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+#: ``data`` and ``layout`` as Plotly's JSON has them.
+Figure = dict[str, Any]
 
-#: Okabe–Ito, the readable ones on white and on black first; grey in the place of black.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#C9B800")
+#: Each at least 3 : 1 against a light page and a dark one, and apart from the others to every kind of colour vision.
+PALETTE = ("#0072B2", "#A08010", "#C01080", "#20A0C0", "#F06080", "#9000FF", "#806010", "#A070FF")
+#: What is laid over the colours when they come round again: on bars, on lines and as the marks of lines.
+PATTERNS = ("", ".", "x", "-", "|")
+DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "triangle-up", "cross", "star")
 _INK, _PAPER = "#1B1F24", "#FFFFFF"
 #: Of a baseline's line; the page gives it the colour of its text.
 GREY = "#888"
 FONT = {"family": "system-ui, sans-serif", "size": 12}
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
-#: Characters of a line under a title: what the narrowest chart has room for.
-NOTE_WIDTH = 72
+#: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole.
+NOTE_WIDTH, WIDE_NOTE = 80, 150
 
 
 class Ink(NamedTuple):
@@ -35,6 +43,16 @@ class Ink(NamedTuple):
 
     color: str
     twin: bool = False
+    turn: int = 0  #: how often the colours had come round before it: which of ``PATTERNS``
+
+    @property
+    def classes(self) -> str:
+        """Of its swatch, as the pages' style sheet draws it."""
+        return "swatch" + " twin" * self.twin + f" turn-{self.turn}" * bool(self.turn)
+
+    @property
+    def style(self) -> dict[str, str]:
+        return {"--hue": self.color, "--light": lighter(self.color)}
 
 
 class SeriesInfo(NamedTuple):
@@ -84,11 +102,23 @@ class BarsInfo(NamedTuple):
 
 
 def inks(shown: Board) -> dict[str, Ink]:
-    """One ink a family, the same in every chart made with it."""
+    """One ink a family, the same in every chart made with it.
+
+    The towers of one checkpoint are one model and have one ink. Of two families that read a checkpoint's same tower, in
+    two ways say, each has its own: they stand beside each other.
+    """
     twins = {family_of(r): r.tags["twin_of"] for r in shown.results if r.tags.get("twin_of")}
-    trained = list(dict.fromkeys(twins.get(family, family) for family in shown.families))
-    hues = {family: PALETTE[i % len(PALETTE)] for i, family in enumerate(trained)}
-    return {family: Ink(hues[twins.get(family, family)], family in twins) for family in shown.families}
+    towers = {family_of(r): (r.params.get("model.checkpoint"), r.tags.get("modality")) for r in shown.results}
+    places: dict[str, int] = {}
+    taken: dict[tuple[str, str | None], int] = {}
+    for family in dict.fromkeys(twins.get(family, family) for family in shown.families):
+        checkpoint, modality = towers.get(family, (None, None))
+        others = [at for (known, other), at in taken.items() if known == checkpoint and other != modality]
+        free = not checkpoint or (checkpoint, modality) in taken or not others
+        places[family] = len(set(places.values())) if free else others[0]
+        if checkpoint:
+            taken.setdefault((checkpoint, modality), places[family])
+    return {family: _ink(places[twins.get(family, family)], family in twins) for family in shown.families}
 
 
 def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsInfo:
@@ -120,14 +150,19 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
     ends += [y for s in series for _, y in s.points]
     lines = [(name, value * factor, "") for name, value in shown.baselines]
-    lines += [(level.name, level.estimate.value * factor, colors[level.family].color) for level in shown.levels]
+    hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
+    titles = {curve.family: curve.title for curve in shown.curves}
+    for level in shown.levels:
+        color = colors[level.family].color
+        name = level.name if hues[color] == 1 else f"{level.name}, {titles[level.family]}"
+        lines.append((name, level.estimate.value * factor, color))
     top = max([*ends, *(y for _, y, _ in lines), 0.0]) * 1.06 or 1.0
     if shown.layers == (WHOLE_MODEL,):
         x_title, ticks = "", [(float(WHOLE_MODEL), "whole model")]
     elif joined:
         x_title, ticks = "depth (fraction of the model's blocks)", []
     else:
-        x_title = f"layer (0 = {'embedding' if shown.modality == 'text' else 'stem'})"
+        x_title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
         ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
     return BarsInfo(
         title=shown.title,
@@ -143,67 +178,47 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     )
 
 
-def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320) -> Figure:
-    """The figure; colours of text and grid are left to the page, so that it may be light or dark."""
-    import plotly.graph_objects as go
+def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide: bool = False) -> Figure:
+    """The figure; colours of text and grid are left to the page, so that it may be light or dark.
 
-    figure = go.Figure()
+    Args:
+        wide: it has the page's whole width.
+    """
+    data: list[dict[str, Any]] = []
     for number, series in enumerate(info.series):
-        figure.add_traces([_line(series)] if info.joined else _bars(series, str(number)))
+        data += [_line(series)] if info.joined else _bars(series, str(number))
         if series.points:
-            figure.add_trace(_points(series, str(number)))
-    for mark in info.marks:
-        figure.add_trace(_diamonds(mark))
-    for line in info.lines:
-        figure.add_hline(
-            y=line.y,
-            line_width=2 if line.color else 1.2,
-            line_dash="dot" if line.color else "dash",
-            line_color=line.color or GREY,
-            layer="above",
-        )
-        if line.label:
-            figure.add_annotation(
-                x=1,
-                xref="paper",
-                xanchor="left",
-                xshift=4,
-                y=line.y,
-                text=line.label,
-                showarrow=False,
-                align="left",
-                font_size=10,
-            )
-    title, noted = heading(info.title, info.note)
+            data.append(_points(series, str(number)))
+    data += [_diamonds(mark) for mark in info.marks]
+    title, top = heading(info.title, info.note, wide)
     widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
-    figure.update_layout(
-        template="none",
-        title=title,
-        barmode="group",
-        bargap=0.18,
-        bargroupgap=0.04,
-        scattermode="overlay" if info.joined else "group",  # a mark stands over its own model's bar
-        scattergap=0.18,
-        height=height,
-        margin={"l": 56, "r": 14 + 6 * widest, "t": 56 + 17 * noted, "b": 44},
-        showlegend=legend,
-        legend={"orientation": "h", "y": -0.22, "title": None},
-        hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font=FONT,
-    )
-    figure.update_xaxes(title={"text": info.x_title, "standoff": 6}, showgrid=False, zeroline=False)
-    if info.ticks:
-        figure.update_xaxes(tickvals=[at for at, _ in info.ticks], ticktext=[text for _, text in info.ticks])
-    lowest = min([y - low for s in info.series for y, low in zip(s.y, s.below, strict=True)], default=0.0)
-    bottom = (
-        min(lowest * 1.06, 0.0)
-        if not info.joined
-        else min(lowest * 0.94, *(line.y * 0.94 for line in info.lines), info.top)
-    )
-    figure.update_yaxes(title={"text": info.y_title, "standoff": 6}, range=[bottom, info.top], zeroline=True)
-    return figure
+    ticks = {"tickvals": [at for at, _ in info.ticks], "ticktext": [text for _, text in info.ticks]}
+    layout = {
+        "title": title,
+        "barmode": "group",
+        "bargap": 0.18,
+        "bargroupgap": 0.04,
+        "scattermode": "overlay" if info.joined else "group",  # a mark stands over its own model's bar
+        "scattergap": 0.18,
+        "height": height,
+        "margin": {"l": 56, "r": 14 + 6 * widest, "t": top, "b": 44},
+        "showlegend": legend,
+        "legend": {"orientation": "h", "y": -0.22},
+        "hovermode": "closest",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": FONT,
+        "shapes": [_across(line) for line in info.lines],
+        "annotations": [_label(line) for line in info.lines if line.label],
+        "xaxis": {"title": {"text": info.x_title, "standoff": 6}, "showgrid": False, "zeroline": False}
+        | (ticks if info.ticks else {}),
+        "yaxis": {
+            "title": {"text": info.y_title, "standoff": 6},
+            "range": [_bottom(info), info.top],
+            "zeroline": True,
+        },
+    }
+    return {"data": data, "layout": layout}
 
 
 def signs(drawn: Sequence[View]) -> list[str]:
@@ -218,22 +233,27 @@ def signs(drawn: Sequence[View]) -> list[str]:
     return [text for text, there in said.items() if there]
 
 
-def heading(title: str, note: str) -> tuple[dict[str, Any], int]:
-    """A figure's title, with what the study says of itself under it, and the lines that this takes."""
-    said = [html.escape(line, quote=False) for line in textwrap.wrap(note, NOTE_WIDTH)]
+def heading(title: str, note: str, wide: bool = False) -> tuple[dict[str, Any], int]:
+    """A figure's title, with what the study says of itself under it, and the pixels that this takes."""
+    said = [html.escape(line, quote=False) for line in textwrap.wrap(note, WIDE_NOTE if wide else NOTE_WIDTH)]
     shown = {
         "text": html.escape(title, quote=False),
         "x": 0,
-        "pad": {"l": 10},
+        "y": 1,
+        "yref": "container",
+        "yanchor": "top",
+        "pad": {"l": 10, "t": 12},
         "font": {"size": 15, "weight": 600},
         "subtitle": {"text": "<br>".join(said), "font": {"size": 11}},
     }
-    return shown, len(said)
+    return shown, 52 + 16 * len(said)
 
 
-def bars(shown: View, colors: Mapping[str, Ink], x: str = "layer", *, legend: bool = True) -> Figure:
+def bars(
+    shown: View, colors: Mapping[str, Ink], x: str = "layer", *, legend: bool = True, wide: bool = False
+) -> Figure:
     """Per-layer bars of one view, models side by side."""
-    return bars_figure(bars_info(shown, colors, x), legend=legend)
+    return bars_figure(bars_info(shown, colors, x), legend=legend, wide=wide)
 
 
 def lighter(color: str, share: float = 0.55) -> str:
@@ -245,73 +265,102 @@ def lighter(color: str, share: float = 0.55) -> str:
 # -- inside ------------------------------------------------------------------------------------------------------
 
 
-def _bars(series: SeriesInfo, group: str) -> list[Any]:
+def _ink(place: int, twin: bool) -> Ink:
+    turn, at = divmod(place, len(PALETTE))
+    return Ink(PALETTE[at], twin, turn % len(PATTERNS))
+
+
+def _bars(series: SeriesInfo, group: str) -> list[dict[str, Any]]:
     """The series' bars and, where there are any, its hollow ones: two traces in one place of the group, because a
     hatched trace takes only one colour."""
-    import plotly.graph_objects as go
-
-    color = series.ink.color
-    filled: dict[str, Any] = {"color": color, "line": {"width": 0}}
-    if series.ink.twin:
-        hatching = {"shape": "/", "fillmode": "overlay", "fgcolor": color, "fgopacity": 0.9, "size": 5, "solidity": 0.3}
-        filled |= {"color": lighter(color), "pattern": hatching}
-    hollow = {"color": "rgba(0,0,0,0)", "line": {"color": color, "width": 1.5}}
-    traces: list[Any] = []
+    filled, hollow = _fill(series.ink), {"color": "rgba(0,0,0,0)", "line": {"color": series.ink.color, "width": 1.5}}
+    traces: list[dict[str, Any]] = []
     for part, marker in ((False, filled), (True, hollow)):
         kept = [i for i, is_hollow in enumerate(series.hollow) if is_hollow is part]
         if not kept and (part or series.x):
             continue
         traces.append(
-            go.Bar(
-                name=html.escape(series.name, quote=False),
-                x=[series.x[i] for i in kept],
-                y=[series.y[i] for i in kept],
-                error_y=_errors(series, kept),
-                marker=marker,
-                offsetgroup=group,
-                showlegend=not part or len(traces) == 0,
-                hovertext=[html.escape(series.texts[i], quote=False) for i in kept],
-                hoverinfo="text",
-            )
+            {
+                "type": "bar",
+                "name": html.escape(series.name, quote=False),
+                "x": [series.x[i] for i in kept],
+                "y": [series.y[i] for i in kept],
+                "error_y": _errors(series, kept),
+                "marker": marker,
+                "offsetgroup": group,
+                "showlegend": not part or len(traces) == 0,
+                "hovertext": [html.escape(series.texts[i], quote=False) for i in kept],
+                "hoverinfo": "text",
+            }
         )
     return traces
 
 
-def _line(series: SeriesInfo) -> Any:
-    import plotly.graph_objects as go
+def _fill(ink: Ink) -> dict[str, Any]:
+    """A twin's bar has an outline: its light fill alone would be lost on a light page."""
+    shape = PATTERNS[ink.turn] or "/" * ink.twin
+    ground = lighter(ink.color) if ink.twin else ink.color
+    fill: dict[str, Any] = {"color": ground, "line": {"width": float(ink.twin), "color": ink.color}}
+    if shape:
+        drawn = ink.color if ink.twin else _PAPER
+        pattern = {"shape": shape, "fillmode": "overlay", "fgcolor": drawn, "fgopacity": 0.9}
+        fill["pattern"] = pattern | {"size": 5, "solidity": 0.3}
+    return fill
 
-    color = series.ink.color
-    return go.Scatter(
-        name=html.escape(series.name, quote=False),
-        x=series.x,
-        y=series.y,
-        error_y=_errors(series, range(len(series.x))),
-        mode="lines+markers",
-        line={"color": color, "dash": "dot" if series.ink.twin else "solid", "width": 2},
-        marker={
-            "color": lighter(color) if series.ink.twin else color,
-            "symbol": ["circle-open" if hollow else "circle" for hollow in series.hollow],
+
+def _line(series: SeriesInfo) -> dict[str, Any]:
+    ink, symbol = series.ink, SYMBOLS[series.ink.turn]
+    return {
+        "type": "scatter",
+        "name": html.escape(series.name, quote=False),
+        "x": series.x,
+        "y": series.y,
+        "error_y": _errors(series, range(len(series.x))),
+        "mode": "lines+markers",
+        "line": {"color": ink.color, "dash": "dot" if ink.twin else DASHES[ink.turn], "width": 2},
+        "marker": {
+            "color": lighter(ink.color) if ink.twin else ink.color,
+            "symbol": [f"{symbol}-open" if hollow else symbol for hollow in series.hollow],
             "size": 7,
+            "line": {"color": ink.color, "width": 1},
         },
-        hovertext=[html.escape(text, quote=False) for text in series.texts],
-        hoverinfo="text",
-    )
+        "hovertext": [html.escape(text, quote=False) for text in series.texts],
+        "hoverinfo": "text",
+    }
 
 
-def _points(series: SeriesInfo, group: str) -> Any:
+def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
     """Each seed over its own model's bar, or on its line."""
-    import plotly.graph_objects as go
+    return {
+        "type": "scatter",
+        "name": f"{html.escape(series.name, quote=False)}, each seed",
+        "x": [x for x, _ in series.points],
+        "y": [y for _, y in series.points],
+        "mode": "markers",
+        "marker": {"size": 4, "color": _PAPER, "line": {"width": 1, "color": _INK}, "opacity": 0.85},
+        "offsetgroup": group,
+        "showlegend": False,
+        "hovertemplate": "%{y:.4~g}<extra>a seed</extra>",
+    }
 
-    return go.Scatter(
-        name=f"{html.escape(series.name, quote=False)}, each seed",
-        x=[x for x, _ in series.points],
-        y=[y for _, y in series.points],
-        mode="markers",
-        marker={"size": 4, "color": _PAPER, "line": {"width": 1, "color": _INK}, "opacity": 0.85},
-        offsetgroup=group,
-        showlegend=False,
-        hovertemplate="%{y:.4~g}<extra>a seed</extra>",
-    )
+
+def _across(line: LineInfo) -> dict[str, Any]:
+    stroke = {"width": 2 if line.color else 1.2, "dash": "dot" if line.color else "dash", "color": line.color or GREY}
+    ends = {"xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": line.y, "y1": line.y}
+    return {"type": "line", **ends, "line": stroke, "layer": "above"}
+
+
+def _label(line: LineInfo) -> dict[str, Any]:
+    at = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": line.y, "yref": "y"}
+    return {"text": line.label, **at, "showarrow": False, "align": "left", "font": {"size": 10}}
+
+
+def _bottom(info: BarsInfo) -> float:
+    """Bars begin at zero, lines a little below the lowest."""
+    lowest = min([y - low for s in info.series for y, low in zip(s.y, s.below, strict=True)], default=0.0)
+    if not info.joined:
+        return min(lowest * 1.06, 0.0)
+    return min(lowest * 0.94, *(line.y * 0.94 for line in info.lines), info.top)
 
 
 def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
@@ -338,26 +387,25 @@ def _published(mark: Mark, metric: str) -> str:
     return f"published{memory}: {shown_value(Estimate(mark.value), metric)}, {mark.source}"
 
 
-def _diamonds(marks: MarksInfo) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        name="published",
-        x=marks.x,
-        y=marks.y,
-        mode="markers",
-        marker={
+def _diamonds(marks: MarksInfo) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "name": "published",
+        "x": marks.x,
+        "y": marks.y,
+        "mode": "markers",
+        "marker": {
             # Dark on white or white on dark: seen on the bar and off it, on a light page and a dark one.
             "symbol": "diamond",
             "size": 8,
             "color": [_PAPER if hollow else _INK for hollow in marks.hollow],
             "line": {"width": 1.4, "color": [_INK if hollow else _PAPER for hollow in marks.hollow]},
         },
-        offsetgroup=str(marks.of),
-        showlegend=False,
-        hovertext=[html.escape(text, quote=False) for text in marks.texts],
-        hoverinfo="text",
-    )
+        "offsetgroup": str(marks.of),
+        "showlegend": False,
+        "hovertext": [html.escape(text, quote=False) for text in marks.texts],
+        "hoverinfo": "text",
+    }
 
 
 def _errors(series: SeriesInfo, kept: Sequence[int]) -> dict[str, Any]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import html
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from clipstudy.dashboard import tables
-from clipstudy.dashboard.charts import FONT, heading
+from clipstudy.dashboard.charts import FONT, Figure, heading
 from clipstudy.dashboard.tables import Board, Cell, View
 from clipstudy.outcome import Estimate
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: From unlike to alike: light to dark in the lightness that every eye and every printer sees.
 SCALE = "Cividis"
@@ -56,10 +54,11 @@ class HeatInfo(NamedTuple):
 
 
 def likenesses(view: View, shown: Board) -> list[Likeness]:
-    """A map for each model of ``view`` whose runs measured the reference's layers one by one; in the view's order."""
+    """A map for each model of ``view`` whose runs measured the reference's layers one by one: first the reference's
+    own, then in the view's order."""
     titles = {r.model: r.tags.get("model_title") or r.model for r in shown.results}
     found = []
-    for curve in view.curves:
+    for curve in (*view.reference, *view.curves):
         rows = {cell.layer: _row(cell, view.metric) for cell in curve.cells}
         others = tuple(sorted({j for row in rows.values() for j in row}))
         if not others:
@@ -115,50 +114,50 @@ def info(found: Likeness) -> HeatInfo:
 
 def figure(drawn: HeatInfo, height: int = 320) -> Figure:
     """The figure, every map on one scale from 0 to 1; colours of text are left to the page."""
-    import plotly.graph_objects as go
-
-    title, lines = heading(drawn.title, drawn.note)
-    shown = go.Figure(
-        go.Heatmap(
-            x=drawn.x,
-            y=drawn.y,
-            z=drawn.z,
-            zmin=0,
-            zmax=1,
-            colorscale=SCALE,
-            xgap=1,
-            ygap=1,
-            hovertext=[[html.escape(text, quote=False) for text in row] for row in drawn.texts],
-            hoverinfo="text",
-            texttemplate="%{z:.2f}" if len(drawn.x) <= ROOMY else None,
-            textfont={"size": 10},
-            colorbar={"title": {"text": "CKA", "side": "right"}, "thickness": 12, "outlinewidth": 0},
-        )
-    )
-    for j, k in drawn.nearest:
-        shown.add_shape(
-            type="rect", x0=j - 0.5, x1=j + 0.5, y0=k - 0.5, y1=k + 0.5, line={"color": OUTLINE, "width": 2}
-        )
-    shown.update_layout(
-        template="none",
-        title=title,
-        height=height,
-        margin={"l": 56, "r": 14, "t": 56 + 17 * lines, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font=FONT,
-    )
-    # As categories: "1" is a layer's name here, not a number to be placed.
-    for axis, said, names in (
-        (shown.update_xaxes, drawn.x_title, drawn.x),
-        (shown.update_yaxes, drawn.y_title, drawn.y),
-    ):
-        text = {"text": html.escape(said, quote=False), "standoff": 6}
-        axis(title=text, type="category", range=[-0.5, len(names) - 0.5], showgrid=False, zeroline=False)
-    return shown
+    title, top = heading(drawn.title, drawn.note)
+    cells = {
+        "type": "heatmap",
+        "x": drawn.x,
+        "y": drawn.y,
+        "z": drawn.z,
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": SCALE,
+        "xgap": 1,
+        "ygap": 1,
+        "hovertext": [[html.escape(text, quote=False) for text in row] for row in drawn.texts],
+        "hoverinfo": "text",
+        "texttemplate": "%{z:.2f}" if len(drawn.x) <= ROOMY else "",
+        "textfont": {"size": 10},
+        "colorbar": {"title": {"text": "CKA", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+    }
+    layout = {
+        "title": title,
+        "height": height,
+        "margin": {"l": 56, "r": 14, "t": top, "b": 44},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": FONT,
+        "shapes": [_outline(j, k) for j, k in drawn.nearest],
+        "xaxis": _axis(drawn.x_title, drawn.x),
+        "yaxis": _axis(drawn.y_title, drawn.y),
+    }
+    return {"data": [cells], "layout": layout}
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _outline(j: int, k: int) -> dict[str, Any]:
+    ends = {"x0": j - 0.5, "x1": j + 0.5, "y0": k - 0.5, "y1": k + 0.5}
+    return {"type": "rect", **ends, "line": {"color": OUTLINE, "width": 2}}
+
+
+def _axis(said: str, names: Sequence[str]) -> dict[str, Any]:
+    """Of categories: "1" is a layer's name here, not a number to be placed."""
+    title = {"text": html.escape(said, quote=False), "standoff": 6}
+    shown = {"type": "category", "range": [-0.5, len(names) - 0.5], "showgrid": False, "zeroline": False}
+    return {"title": title, **shown}
 
 
 def _row(cell: Cell, metric: str) -> dict[int, Estimate]:

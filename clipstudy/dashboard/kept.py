@@ -32,6 +32,7 @@ class Tested(NamedTuple):
 
     difference: Difference | None
     on: str  #: what the two are paired on, or why there is no test
+    bound: bool = False  #: p is the smallest that the draws could show
 
 
 class Store(Protocol):
@@ -117,7 +118,7 @@ class Kept:
             return None
         if kept.unit is Unit.ITEMS:
             (found,) = metrics.paired_difference(a.of(names)[None], b.of(names)[None], draws=DRAWS)
-            return Tested(found, f"{len(names):,} test items")
+            return Tested(found, f"{len(names):,} test items", found.p <= metrics.least_p(DRAWS))
         if len(names) < 2:
             # Seeds of k-means alone say nothing of how another sample of spans would come out.
             return Tested(None, "one sample: no test")

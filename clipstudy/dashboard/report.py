@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import beside, charts, heat, panels, sheets, tables, verdicts, writers
-from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.charts import Figure, Ink
 from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, Curve, View
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 PAGE = Path(__file__).with_name("page")
 #: The page may run what is in it and fetch nothing, whatever a name in it says.
@@ -36,7 +33,7 @@ seeds and test items, for clusterings quantiles over span samples and k-means se
 / k + mean se² within a run (the test items are the same for all, so this part is not divided by k).</li>
 <li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>
 <li><b>Best layer</b>: the best on the development set where a task scores one, otherwise on the test set itself, which
-flatters it. Bold in tables.</li>
+flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
 <li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
 <li><b>Dashed lines</b> are baselines that need no model. <b>Hollow bars</b> († in tables): at least one probe predicts
 one class only, so the number says little about the layer.</li>
@@ -398,11 +395,15 @@ def _summary(found: Sequence[View]) -> str:
     names = {curve.family: curve.title for view in found for curve in view.curves}
     lines = []
     for view in found:
+        if not tables.better(view.metric):
+            continue
         at = {curve.family: curve for curve in view.curves}
         cells = "".join(f"<td class=number>{_best(at.get(family), view.metric)}</td>" for family in titles)
         lines.append(
             f"<tr><th scope=row>{escape(view.title)}</th><td>{escape(tables.axis_title(view.metric))}</td>{cells}</tr>"
         )
+    if not lines:
+        return ""
     head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
     return (
         f'<div class="wide"><table><caption>Best layer: value ± half of the 95% interval, at which layer</caption>'
@@ -411,9 +412,8 @@ def _summary(found: Sequence[View]) -> str:
 
 
 def _best(curve: Curve | None, metric: str) -> str:
-    if curve is None or not curve.cells:
+    if curve is None or (cell := curve.chosen) is None:
         return "—"
-    cell = next((c for c in curve.cells if c.layer == curve.best), curve.cells[0])
     mark = "†" if cell.one_class else ""
     where = f"<small>layer {cell.layer}</small>" if curve.best is not None else f"<small>{escape(cell.label)}</small>"
     return f"{escape(tables.shown_value(cell.estimate, metric))}{mark} {where}"
@@ -425,15 +425,17 @@ def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, fu
     sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
     caption = _paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
     label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
-    drawn = charts.bars(view, colors, panel.x, legend=False)
+    drawn = charts.bars(view, colors, panel.x, legend=False, wide=full)
     return _chart(drawn, label, caption + _table(view), anchor, full)
 
 
 def _chart(figure: Figure, label: str, below: str, anchor: str, full: bool = False) -> str:
+    from plotly.io.json import to_json_plotly
+
     return (
         f'<figure id="{anchor}"{" class=full" if full else ""}>'
         f'<div class="chart" role="img" aria-label="{escape(label)}"></div>'
-        f'<script type="application/json" class="figure">{_inert(figure.to_json() or "")}</script>{below}</figure>'
+        f'<script type="application/json" class="figure">{_inert(to_json_plotly(figure))}</script>{below}</figure>'
     )
 
 
@@ -444,7 +446,7 @@ def _table(view: View) -> str:
     for name, cells in body:
         texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
         lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
-    caption = f"{view.title}, {tables.axis_title(view.metric)}" + (f". {view.note}" if view.note else "")
+    caption = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}" + f". {view.note}" * bool(view.note)
     return (
         f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
         f"<thead><tr><th>Layer</th>{head}</tr></thead>"
@@ -491,8 +493,8 @@ def _nothing() -> str:
 
 
 def _swatch(ink: Ink) -> str:
-    style = f"--hue:{ink.color};--light:{charts.lighter(ink.color)}"
-    return f'<span class="swatch{" twin" if ink.twin else ""}" style="{style}"></span>'
+    style = ";".join(f"{name}:{value}" for name, value in ink.style.items())
+    return f'<span class="{ink.classes}" style="{style}"></span>'
 
 
 def _callout(note: str) -> str:

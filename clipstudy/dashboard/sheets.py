@@ -17,7 +17,6 @@ from clipstudy.dashboard.kept import DRAWS, Tested
 from clipstudy.dashboard.tables import (
     Board,
     Cell,
-    Curve,
     View,
     Z,
     axis_title,
@@ -65,20 +64,27 @@ class Sheet:
 
 
 def best(views: Sequence[View]) -> Sheet:
-    """Tasks down, models across, each at its best layer; bold: the best model of the task."""
+    """Tasks down, models across, each at its best layer; bold: the best model of the task, and what the intervals
+    cannot tell from it. Without what has no best layer."""
     titles = {(c.study, c.family): c.title for view in views for c in view.curves}
     lines = []
     for view in views:
-        at = {(curve.study, curve.family): best_cell(curve) for curve in view.curves if curve.cells}
+        at = {(curve.study, curve.family): cell for curve in view.curves if (cell := curve.chosen)}
+        if not at:
+            continue
         top = _top(list(at.values()), view.metric)
-        entries = [_entry(at[key], view.metric, at[key] is top) if key in at else NONE for key in titles]
+        near = {key: tables.is_near(top, cell, view.metric) for key, cell in at.items()}
+        entries = [_entry(at[key], view.metric, near[key]) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", tuple(entries)))
-    said = "each model at its best layer (in brackets), mean ± half of the 95% interval; bold: the best of the task"
+    said = (
+        "each model at its best layer (in brackets), mean ± half of the 95% interval; bold: the best of the task and "
+        f"what the intervals cannot tell from it{_descriptive(views)}"
+    )
     return Sheet("Best layers", said, ("task", *titles.values()), tuple(lines), note_said(views))
 
 
 def by_layer(view: View) -> Sheet:
-    """Layers down, models across; bold: the model's best layer."""
+    """Layers down, models across; bold: the model's best layer, and what cannot be told from it."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in view.curves]
     _, factor, _ = unit(view.metric)
     head, body = writers.grid(view)
@@ -91,7 +97,7 @@ def by_layer(view: View) -> Sheet:
             for (text, bold), cell in zip(texts, cells, strict=True)
         ]
         lines.append((name, tuple(entries)))
-    said = f"{axis_title(view.metric)}, mean ± half of the 95% interval; bold: the model's best layer"
+    said = f"{axis_title(view.metric)}, mean ± half of the 95% interval{writers.bold(view)}"
     return Sheet(view.title, said, ("layer", *head), tuple(lines), view.note)
 
 
@@ -108,7 +114,9 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         titles |= {family: curve.title for family, curve in curves.items() if family in titles}
         if first not in curves or second not in curves:
             continue
-        a, b = best_cell(curves[first]), best_cell(curves[second])
+        a, b = curves[first].chosen, curves[second].chosen
+        if a is None or b is None:
+            continue
         found.append((view, a, b, _apart(a, b, test(a, b, view.metric) if test else None)))
     known = [tested.difference.p for *_, tested in found if tested.difference]
     adjusted = iter(holm(known).tolist())
@@ -121,7 +129,7 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
     said = (
         "each at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
         f"paired: a bootstrap of {DRAWS:,} draws on the same test items (of clusterings, Student's over samples); not "
-        f"paired: rather too wide; bold: p < {ALPHA}"
+        f"paired: rather too wide; ≤: the draws could show no smaller p; bold: p < {ALPHA}{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
     return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views))
@@ -170,15 +178,11 @@ def likeness(found: Likeness) -> Sheet:
     return Sheet(f"{found.title}: {found.model}", said, head, tuple(lines), found.note)
 
 
-def best_cell(curve: Curve) -> Cell:
-    """Where there is only one layer, that one."""
-    return next((cell for cell in curve.cells if cell.layer == curve.best), curve.cells[0])
-
-
 def only(view: View, families: Iterable[str]) -> View:
     """``view`` of these models alone."""
     kept = frozenset(families)
-    return replace(view, curves=tuple(curve for curve in view.curves if curve.family in kept))
+    curves, reference = (tuple(c for c in some if c.family in kept) for some in (view.curves, view.reference))
+    return replace(view, curves=curves or reference, reference=reference if curves else ())
 
 
 def to_csv(sheet: Sheet) -> str:
@@ -235,7 +239,7 @@ def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> t
     estimate = Estimate(found.value, found.low, found.high) if found else Estimate(a.estimate.value - b.estimate.value)
     text = f"{'+' * (estimate.value >= 0)}{shown_value(estimate, metric)}".replace("-", "−")
     apart = p is not None and p < ALPHA
-    known = NONE if p is None else Entry(shown_p(p), p, apart)
+    known = NONE if p is None else Entry(shown_p(p, tested.bound), p, apart)
     return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
 
 
@@ -253,6 +257,12 @@ def _beside(number: Published, cell: Cell, stands_in: bool) -> tuple[Entry, ...]
         NONE if stands_in else Entry(number.data),
         NONE if stands_in else Entry(number.method),
     )
+
+
+def _descriptive(views: Sequence[View]) -> str:
+    """Which tasks are left out, as they have no best layer."""
+    titles = dict.fromkeys(view.title for view in views if not better(view.metric))
+    return f"; without {', '.join(titles)}, where neither more nor less is better" if titles else ""
 
 
 def _top(cells: Sequence[Cell], metric: str) -> Cell | None:

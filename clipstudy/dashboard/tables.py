@@ -25,6 +25,11 @@ BASELINE = "baseline/"
 #: Where the pocket models' checkpoints lie.
 POCKET = "package:clipstudy/pocket/"
 LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
+#: What describes and does not judge: how an image looks, and where heads look and how widely.
+DESCRIPTIVE = frozenset({
+    "activation", "area", "colour_entropy", "distance", "distance_patches", "diversity", "edge_density", "edges",
+    "entropy", "high_frequency", "spectral_slope", "total_variation",
+})  # fmt: skip
 #: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
 UNITS: Mapping[str, tuple[str, float, int]] = {
     "accuracy": ("accuracy (%)", 100, 1),
@@ -82,6 +87,13 @@ class Curve:
     study: str = ""
     stands_in: bool = False  #: not the model that its role is named after
 
+    @property
+    def chosen(self) -> Cell | None:
+        """The best layer, or the only one; None where there is nothing to choose by."""
+        if len(self.cells) == 1:
+            return self.cells[0]
+        return next((cell for cell in self.cells if cell.layer == self.best), None)
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -118,6 +130,11 @@ class View:
     levels: tuple[Level, ...] = ()
     caption: str = ""
     note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
+    reference: tuple[Curve, ...] = ()  #: of the model that the others are compared with: itself beside itself
+
+    @property
+    def families(self) -> frozenset[str]:
+        return frozenset(curve.family for curve in (*self.curves, *self.reference))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -216,6 +233,9 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     several = len({r.study for r in shown.results}) > 1
     ordered = sorted(families.items(), key=lambda item: (_rank(item[1][0], shown.order), item[0][0]))
     curves = tuple(_curve(members, name, several) for _, members in ordered)
+    reference = tuple(curve for curve in curves if _is_reference(curve))
+    if len(reference) == len(curves):  # nothing else is there yet
+        reference = ()
     same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
     arm = name.rpartition("/")[0]
     baselines: list[tuple[str, float]] = []
@@ -228,9 +248,11 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         category=rows[0].tags.get("category", ""),
         metric=name,
         modality=rows[0].tags.get("modality", "text"),
-        curves=curves,
+        curves=tuple(curve for curve in curves if curve not in reference),
         baselines=tuple(baselines),
+        caption=_compared(reference),
         note=note_of(rows),
+        reference=reference,
     )
 
 
@@ -340,13 +362,34 @@ def shown_value(estimate: Estimate, metric: str) -> str:
     return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
 
 
-def shown_p(p: float) -> str:
+def shown_p(p: float, bound: bool = False) -> str:
+    """
+    Args:
+        bound: no smaller p could have been found, so that this one is a bound.
+    """
+    if bound:
+        return f"≤ {max(p, 0.001):.3f}"
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def better(metric: str) -> int:
-    """1 where more of ``metric`` is better, −1 where less is."""
-    return -1 if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else 1
+    """1 where more of ``metric`` is better, −1 where less is, 0 where neither is."""
+    last = metric.rsplit("/", 1)[-1]
+    return 0 if last in DESCRIPTIVE else -1 if last in LOWER_IS_BETTER else 1
+
+
+def is_near(best: Cell | None, cell: Cell, metric: str) -> bool:
+    """Is ``cell`` the best, or do the two cells' own intervals not tell it from the best?
+
+    As of two independent estimates, se² = se₁² + se₂²: rather too often, as what is measured on the same items errs
+    alike.
+    """
+    if best is None or cell == best:
+        return best is not None
+    errors = standard_error(best.estimate), standard_error(cell.estimate)
+    if errors[0] is None or errors[1] is None:
+        return False
+    return better(metric) * (best.estimate.value - cell.estimate.value) <= Z * math.hypot(errors[0], errors[1])
 
 
 def layer_name(layer: int, modality: str = "text") -> str:
@@ -383,6 +426,17 @@ def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
         study=study,
         stands_in=any(stands_in(r) for r in members),
     )
+
+
+def _is_reference(curve: Curve) -> bool:
+    """Is it the likeness of a model to itself?"""
+    runs = [run for cell in curve.cells for run in cell.runs]
+    return all(run.params.get("reference") == run.model for run in runs)
+
+
+def _compared(reference: Sequence[Curve]) -> str:
+    named = " and ".join(curve.title for curve in reference)
+    return f"Each is compared with {named}, which is left out: any model's likeness to itself is 1." if named else ""
 
 
 def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
@@ -440,10 +494,10 @@ def _around(value: float, error: float) -> Estimate:
 
 
 def _best(cells: Sequence[Cell], metric: str, dev: Mapping[int, float] | None = None) -> int | None:
-    """The best of several layers; the first of equals. None where there is nothing to choose."""
-    if len(cells) < 2:
-        return None
+    """The best of several layers; the first of equals. None where there is nothing to choose, or by."""
     sign = better(metric)
+    if len(cells) < 2 or not sign:
+        return None
     scores = {cell.layer: cell.estimate.value for cell in cells}
     if dev and all(math.isfinite(dev.get(layer, math.nan)) for layer in scores):
         scores = {layer: dev[layer] for layer in scores}

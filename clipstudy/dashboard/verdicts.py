@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from clipstudy.claims import ALPHA, Judgement, Part, Verdict
+from clipstudy.claims import ALPHA, DRAWS, Judgement, Part, Verdict
 from clipstudy.dashboard import tables
+from clipstudy.metrics import least_p
 from clipstudy.outcome import Result
 
 #: How a page says what the verdicts are.
@@ -97,7 +98,7 @@ def _row(judgement: Judgement) -> Row:
         compared=claim.text,
         statistic="" if part is None else _statistic(part),
         value="" if part is None else _value(part),
-        p="" if judgement.p is None else tables.shown_p(judgement.p),
+        p="" if part is None or judgement.p is None else tables.shown_p(judgement.p, part.found.p == least_p(DRAWS)),
         n=", ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,

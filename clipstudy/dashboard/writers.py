@@ -9,7 +9,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from clipstudy.dashboard.tables import Board, Curve, View, axis_title, half_width, layer_name, shown_value, view
+from clipstudy.dashboard.tables import (
+    Board,
+    Curve,
+    View,
+    axis_title,
+    better,
+    half_width,
+    is_near,
+    layer_name,
+    shown_value,
+    view,
+)
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]
@@ -90,9 +101,10 @@ def to_json(shown: View) -> str:
 
 
 def to_markdown(shown: View) -> str:
-    """Layers down, models across; each model's best layer in bold."""
+    """Layers down, models across; in bold each model's best layer, and what cannot be told from it."""
     header, body = grid(shown)
-    return markdown(shown.title, axis_title(shown.metric), ["layer", *header], body, shown.note)
+    said = f"{axis_title(shown.metric)}{bold(shown)}"
+    return markdown(shown.title, said, ["layer", *header], body, shown.note)
 
 
 def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str = "") -> str:
@@ -110,9 +122,9 @@ def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str =
 
 
 def to_latex(shown: View) -> str:
-    """A booktabs table: layers down, models across; each model's best layer in bold."""
+    """A booktabs table of the same."""
     header, body = grid(shown)
-    said = f"{axis_title(shown.metric)}: mean ± half of the 95% interval."
+    said = f"{axis_title(shown.metric)}: mean ± half of the 95% interval{bold(shown)}."
     return latex(shown.title, said, ["layer", *header], body, shown.note)
 
 
@@ -135,8 +147,8 @@ def latex(title: str, said: str, head: Sequence[str], body: Body, note: str = ""
 
 
 def grid(shown: View) -> tuple[list[str], Body]:
-    """The table that a person reads: model titles, and per layer (name, one (text, is the best) a model); last what
-    needs no layer, and the number of test items."""
+    """The table that a person reads: model titles, and per layer (name, one (text, is it the model's best or near that)
+    a model); last what needs no layer, and the number of test items."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]
     body = []
     for layer in shown.layers:
@@ -145,7 +157,8 @@ def grid(shown: View) -> tuple[list[str], Body]:
             cell = at.get(layer)
             flag = "†" if cell and cell.one_class else ""
             text = "—" if cell is None else shown_value(cell.estimate, shown.metric) + flag
-            cells.append((text, layer == curve.best))
+            near = cell is not None and curve.best is not None and is_near(curve.chosen, cell, shown.metric)
+            cells.append((text, near))
         body.append((layer_name(layer, shown.modality), cells))
     for name in dict.fromkeys(level.name for level in shown.levels):
         levels = {lv.family: shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name}
@@ -157,10 +170,17 @@ def grid(shown: View) -> tuple[list[str], Body]:
     return [curve.title for curve in shown.curves], body
 
 
+def bold(shown: View) -> str:
+    """What bold means in :func:`grid`, to go on a sentence; empty where nothing is."""
+    if all(curve.best is None for curve in shown.curves):
+        return ""
+    return "; bold: the model's best layer and what the intervals cannot tell from it"
+
+
 def summary(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
     """Everything at a glance, a table (head and rows) for texts and one for images: tasks down, trained models across,
     each at its best layer."""
-    views = [found for task in shown.tasks if (found := view(shown, task)) is not None]
+    views = [found for task in shown.tasks if (found := view(shown, task)) is not None and better(found.metric)]
     by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
     return [_summary(some) for some in by.values() if some]
 
@@ -177,7 +197,8 @@ def _summary(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
 
 def _at_best(curve: Curve, metric: str) -> str:
     """``85.3 ± 0.7 (4)``: the value, and the layer where it was found, unless it is of the whole model."""
-    cell = next((c for c in curve.cells if c.layer == curve.best), curve.cells[0])
+    if (cell := curve.chosen) is None:
+        return "—"
     return f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class}" + f" ({cell.layer})" * (cell.layer >= 0)
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 
+from clipstudy.dashboard import charts
 from clipstudy.dashboard.charts import (
     GREY,
+    NOTE_WIDTH,
     PALETTE,
+    PATTERNS,
+    WIDE_NOTE,
     BarsInfo,
     Ink,
     LineInfo,
@@ -21,11 +31,16 @@ from clipstudy.dashboard.charts import (
     signs,
 )
 from clipstudy.dashboard.tables import Board, Cell, Curve, Level, View, board, view
-from clipstudy.outcome import Estimate
+from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import MODELS, SHIFT, Model, result, results
 
 BLUE, ORANGE = Ink("#0072B2"), Ink("#E69F00")
+
+
+def drawn(figure: dict[str, Any]) -> go.Figure:
+    """What Plotly makes of it; it raises where a key or a value is none of Plotly's."""
+    return go.Figure(figure)
 
 
 def _view(**changed: object) -> View:
@@ -91,7 +106,7 @@ def test_lines_over_depth() -> None:
     info = bars_info(_view(), COLORS, "depth")
     assert info.joined and info.ticks == [] and info.x_title == "depth (fraction of the model's blocks)"
     assert info.series[0].x == [0.0, 1.0]
-    figure = bars_figure(info)
+    figure = drawn(bars_figure(info))
     assert [trace.type for trace in figure.data] == ["scatter", "scatter"]
 
 
@@ -102,7 +117,7 @@ def test_seeds_are_points_over_their_bar() -> None:
     info = bars_info(replace(view_, curves=(curve,)), COLORS)
     assert info.series[0].points == [(0.0, 25.0), (0.0, 75.0), (1.0, 95.0)]
     assert info.top == pytest.approx(95 * 1.06), "no point leaves the picture"
-    hollow, filled, points = sorted(bars_figure(info).data, key=lambda t: (t.type, t.x[-1]))
+    hollow, filled, points = sorted(drawn(bars_figure(info)).data, key=lambda t: (t.type, t.x[-1]))
     assert (list(points.x), list(points.y), points.mode) == ([0.0, 0.0, 1.0], [25.0, 75.0, 95.0], "markers")
     assert points.offsetgroup == hollow.offsetgroup == filled.offsetgroup
 
@@ -115,8 +130,10 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
         LineInfo("zero-shot", 60.0, BLUE.color),
         LineInfo("", pytest.approx(60.2), BLUE.color),
     ]
-    drawn = [(shape.line.color, shape.line.dash) for shape in bars_figure(info).layout.shapes]
-    assert drawn == [(GREY, "dash"), (BLUE.color, "dot"), (BLUE.color, "dot")]
+    lines = [(shape.line.color, shape.line.dash) for shape in drawn(bars_figure(info)).layout.shapes]
+    assert lines == [(GREY, "dash"), (BLUE.color, "dot"), (BLUE.color, "dot")]
+    told = bars_info(_view(levels=levels), COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
+    assert [line.label for line in told] == ["zero-shot, BERT,<br>zero-shot, BERT, untrained", ""]
     assert signs([_view(levels=levels)]) == [
         "□ hollow: a probe predicts one class only",
         "⋯ dotted: the model's zero-shot accuracy",
@@ -134,6 +151,8 @@ def test_a_task_of_the_whole_model_has_one_place() -> None:
 def test_units_and_images() -> None:
     info = bars_info(_view(metric="nmi", modality="image"), COLORS)
     assert (info.x_title, info.y_title, info.series[0].y) == ("layer (0 = stem)", "NMI", [0.5, 0.75])
+    stages = _view().curves[0].cells[1:]
+    assert bars_info(_view(curves=(Curve("bert", "BERT", None, stages, None),)), COLORS).x_title == "layer"
     assert bars_info(_view(metric="native/accuracy"), COLORS).y_title == "accuracy (%), native"
 
 
@@ -169,8 +188,74 @@ def test_one_color_a_model_and_a_twin_has_its_models_hue() -> None:
 def test_a_twin_without_its_model_and_more_models_than_colors() -> None:
     alone = board([result(Model("t", "T", "gone"))])
     assert inks(alone) == {"t": Ink(PALETTE[0], twin=True)}
-    many = board([result(Model(f"m{i}", f"M{i}")) for i in range(10)])
-    assert len(inks(many)) == 10
+    number = len(PALETTE) * len(PATTERNS)
+    twins = [Model(f"t{i:02}", f"T{i}", f"m{i:02}") for i in range(number)]
+    many = inks(board([result(model) for model in [*twins, *(Model(f"m{i:02}", f"M{i}") for i in range(number))]]))
+    assert len(set(many.values())) == 2 * number, "no two models look alike"
+    for twin in twins:
+        assert many[twin.family] == many[twin.twin_of]._replace(twin=True)
+
+
+def test_towers_of_one_checkpoint_are_one_model() -> None:
+    def found(name: str, checkpoint: str, modality: str) -> Result:
+        return replace(result(Model(name, name), modality=modality), params={"model.checkpoint": checkpoint})
+
+    runs = [found("a-text", "a", "text"), found("a-image", "a", "image"), found("b", "b", "image")]
+    runs += [found("c", "c", "text"), found("c-other-view", "c", "text"), result(Model("no-checkpoint", "N"))]
+    colors = inks(board(runs))
+    assert colors["a-text"] == colors["a-image"]
+    assert len(set(colors.values())) == 5, "two readings of one tower stand side by side"
+
+
+@pytest.mark.parametrize("ink", [Ink(PALETTE[0], turn=3), Ink(PALETTE[0], twin=True, turn=3)])
+def test_a_pattern_goes_over_bars_lines_and_swatches(ink: Ink) -> None:
+    colors = {"bert": ink, "b0": BLUE}
+    bar = drawn(bars(_view(), colors)).data[0]
+    assert bar.marker.pattern.shape == "-" and "turn-3" in ink.classes
+    line = drawn(bars(_view(), colors, "depth")).data[0]
+    assert line.marker.symbol == ("cross-open", "cross") and line.line.dash == ("dot" if ink.twin else "longdash")
+
+
+#: Machado, Oliveira & Fernandes (2009): how colours look, in linear RGB, to whom one kind of cone is missing.
+SIGHT = {
+    "all cones": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def _linear(color: str) -> np.ndarray:
+    share = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def _luminance(color: str) -> float:
+    return float(_linear(color) @ [0.2126, 0.7152, 0.0722])
+
+
+def _oklab(linear: np.ndarray) -> np.ndarray:
+    cones = np.array([[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]])
+    axes = np.array([[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]])
+    return axes @ np.cbrt(cones @ np.clip(linear, 0, 1))
+
+
+@pytest.mark.parametrize("color", PALETTE)
+def test_every_color_stands_out_from_both_pages(color: str) -> None:
+    """WCAG 2.1, 1.4.11: graphics need a contrast of 3 : 1."""
+    style = (Path(charts.__file__).parent / "page" / "page.css").read_text()
+    pages = re.findall(r"--page: (#[0-9a-f]{6})", style)
+    assert len(pages) == 2, "a light one and a dark one"
+    for page in pages:
+        dark, light = sorted((_luminance(color), _luminance(page)))
+        assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_colors_are_apart_to_every_kind_of_vision(sight: str) -> None:
+    """In Oklab, where 0.02 is a difference that can just be seen."""
+    seen = [_oklab(np.array(SIGHT[sight]) @ _linear(color)) for color in PALETTE]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 0.09
 
 
 def test_lighter() -> None:
@@ -178,7 +263,7 @@ def test_lighter() -> None:
 
 
 def test_the_figure_draws_the_info() -> None:
-    figure = bars_figure(INFO)
+    figure = drawn(bars_figure(INFO))
     filled, hollow, twin = sorted(figure.data, key=lambda t: (t.name, t.marker.color.startswith("rgba")))
     assert (list(filled.x), list(filled.y)) == ([1.0], [75.0]) and filled.marker.color == "#0072B2"
     assert (list(hollow.x), list(hollow.y)) == ([0.0], [50.0]) and hollow.marker.color == "rgba(0,0,0,0)"
@@ -195,12 +280,12 @@ def test_the_figure_draws_the_info() -> None:
 def test_negative_values_are_in_the_picture() -> None:
     cell = Cell(0, "embedding", Estimate(-0.25, -0.5, 0.0))
     below = _view(metric="selectivity", baselines=(), curves=(Curve("bert", "BERT", None, (cell,), None),))
-    low, high = bars(below, COLORS).layout.yaxis.range
+    low, high = drawn(bars(below, COLORS)).layout.yaxis.range
     assert low < -50 and high > low
 
 
 def test_an_empty_view_is_a_figure_too() -> None:
-    assert bars(_view(curves=(), baselines=()), COLORS).data == ()
+    assert drawn(bars(_view(curves=(), baselines=()), COLORS)).data == ()
 
 
 def test_names_are_text() -> None:
@@ -208,17 +293,20 @@ def test_names_are_text() -> None:
     shown = board([result(Model("m", nasty), SHIFT, task_title=nasty)])
     found = view(shown, "bigram_shift")
     assert found
-    figure = bars(found, inks(shown))
+    figure = drawn(bars(found, inks(shown)))
     assert "<a" not in figure.to_json().replace("\\u003c", "<")
     assert figure.layout.title.text == "&lt;a href='https://x'&gt;x&lt;/a&gt; &amp; %{y}"
 
 
 def test_what_a_study_says_of_itself_stands_under_the_title() -> None:
-    figure = bars(_view(note="<made up>"), {"bert": BLUE, "b0": Ink("#0072B2", True)})
+    figure = drawn(bars(_view(note="<made up>"), COLORS))
     assert figure.layout.title.subtitle.text == "&lt;made up&gt;"
 
 
 def test_a_long_word_on_the_study_is_broken_into_lines() -> None:
     said = "These are stand-ins, and their figures say nothing of what they stand in for, " * 3
-    lines = bars(_view(note=said), {"bert": BLUE, "b0": Ink("#0072B2", True)}).layout.title.subtitle.text.split("<br>")
-    assert " ".join(lines) == said.strip() and max(map(len, lines)) <= 72
+    for wide, longest in ((False, NOTE_WIDTH), (True, WIDE_NOTE)):
+        figure = drawn(bars(_view(note=said), COLORS, wide=wide))
+        lines = figure.layout.title.subtitle.text.split("<br>")
+        assert " ".join(lines) == said.strip() and longest / 2 < max(map(len, lines)) <= longest
+        assert figure.layout.margin.t > 12 + 15 + 14 * len(lines), "it ends above the highest tick"

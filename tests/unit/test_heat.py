@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import plotly.graph_objects as go
+
 from clipstudy.dashboard import heat, sheets
 from clipstudy.dashboard.tables import View, board, view
 from clipstudy.outcome import Estimate, Result
@@ -47,7 +49,7 @@ def test_a_map_is_what_the_runs_recorded() -> None:
         ],
         nearest=[(0, 0), (1, 1)],
     )
-    drawn = heat.figure(heat.info(found))
+    drawn = go.Figure(heat.figure(heat.info(found)))
     assert [list(row) for row in drawn.data[0].z] == [[0.5, 0.25], [0.125, 0.75]]
     assert (drawn.data[0].zmin, drawn.data[0].zmax) == (0, 1), "all maps on one scale"
     assert [(s.x0, s.y0) for s in drawn.layout.shapes] == [(-0.5, -0.5), (0.5, 0.5)]
@@ -75,6 +77,19 @@ def test_a_layer_of_the_reference_that_one_run_lacks() -> None:
     _, (found,) = seen(gone)
     info = heat.info(found)
     assert info.z[1] == [0.125, None] and info.texts[1][1].endswith("not measured") and info.nearest[1] == (0, 1)
+
+
+def test_a_model_is_compared_with_the_others_alone() -> None:
+    """Its likeness to itself is 1 whatever it learnt; as a map it is still of interest."""
+    shown = board([*compared(BERT), *compared(GPT2)])
+    found = view(shown, LIKE.name)
+    assert found and [curve.family for curve in found.curves] == ["gpt2"] and "BERT" in found.caption
+    assert [one.family for one in heat.likenesses(found, shown)] == ["bert", "gpt2"]
+    alone = board(compared(BERT))
+    found = view(alone, LIKE.name)
+    assert found and [curve.family for curve in found.curves] == ["bert"], "where nothing else is there yet"
+    both = view(shown, LIKE.name)
+    assert both and [curve.family for curve in sheets.only(both, ["bert"]).curves] == ["bert"]
 
 
 def test_no_map_where_layers_were_not_compared() -> None:

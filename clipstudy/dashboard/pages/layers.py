@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from clipstudy.dashboard import address, beside, charts, heat, panels, sheets, tables, writers
 from clipstudy.dashboard.address import Layers
+from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.heat import Likeness
 from clipstudy.dashboard.kept import seeded
 from clipstudy.dashboard.pages import parts
@@ -20,9 +21,6 @@ from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.report import DOWNLOADS
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, Curve, View
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 KIND = Layers
 TITLE = "Layers"
@@ -51,7 +49,7 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
         return parts.studies(place, desk)
     found = chosen(place, desk)
     tasks = {view.task: view.title for view in found.there}
-    families = {curve.family for view in found.there for curve in view.curves}
+    families = {family for view in found.there for family in view.families}
     asked = [task for task in place.task if task in tasks]
     bars = [
         Control("x", "Horizontal axis", parts.options(AXES, AXES), _x(place, found), "radio"),
@@ -106,7 +104,7 @@ def chosen(place: Layers, desk: Desk) -> Chosen:
     if place.metric in metrics(board, {view.task for view in there}):
         panel = replace(panel, metric=place.metric)
         there = panels.views(panel, board)
-    families = {curve.family for view in there for curve in view.curves}
+    families = {family for view in there for family in view.families}
     wanted = families & set(place.model) or families
     tasks = {view.task for view in there} & set(place.task)
     shown = [sheets.only(view, wanted) for view in there if not tasks or view.task in tasks]
@@ -160,7 +158,7 @@ def _seeds(place: Layers, found: Chosen) -> str:
 
 
 def _unknown(place: Layers, desk: Desk, board: Board, found: Chosen) -> list[str]:
-    families = {curve.family for view in found.there for curve in view.curves}
+    families = {family for view in found.there for family in view.families}
     tasks = [view.task for view in found.there]
     return [
         *parts.unknown("study", [place.study], desk.records.now().studies),
@@ -184,7 +182,10 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
             remarks.append("Some runs kept no value for each seed: their bars have no points.")
     # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
     wide = len(drawn) % 2 == 1 and (found.mean is not None or len(drawn) == 1)
-    legend = [html.Li(text) for text in charts.signs(drawn)]
+    inks = desk.records.inks()
+    titles = {curve.family: curve.title for view in drawn for curve in view.curves}
+    legend = [html.Li([parts.swatch(inks[family]), title]) for family, title in titles.items()]
+    legend += [html.Li(text) for text in charts.signs(drawn)]
     return f"{len(drawn)} chart{'s' * (len(drawn) != 1)}", [
         *([html.Ul(legend, className="legend")] if legend else []),
         *([html.Ul([html.Li(text) for text in remarks], className="notes")] if remarks else []),
@@ -256,7 +257,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
 
 
 def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) -> Component:
-    figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False)
+    figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False, wide=full)
     what = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
     missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
     said = f"Not there yet: {'; '.join(missing)}. " * bool(missing) + view.caption
@@ -265,7 +266,8 @@ def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) ->
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
     ways = [(download.name, download.ending) for download in DOWNLOADS]
-    table = parts.table(f"{view.title}, {tables.axis_title(view.metric)}", ["layer", *head], lines)
+    said_of = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}"
+    table = parts.table(said_of, ["layer", *head], lines)
     return html.Figure(
         [
             _graph(figure, what),

@@ -14,7 +14,6 @@ from dash.development.base_component import Component
 from dash_ag_grid import AgGrid
 from sqlalchemy import Engine
 
-from clipstudy.dashboard import charts
 from clipstudy.dashboard.address import Place
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.kept import Kept
@@ -135,8 +134,7 @@ def labelled(text: str) -> dict[str, Any]:
 
 
 def swatch(ink: Ink) -> Component:
-    style = {"--hue": ink.color, "--light": charts.lighter(ink.color)}
-    return html.Span(className=f"swatch{' twin' * ink.twin}", style=style)
+    return html.Span(className=ink.classes, style=ink.style)
 
 
 def unknown(what: str, asked: Iterable[str], known: Iterable[str]) -> list[str]:
