@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -39,19 +40,23 @@ def dashboard(
     from clipstudy.dashboard import app, guard, panels
     from clipstudy.dashboard.pages.parts import Desk
     from clipstudy.dashboard.records import Records
+    from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
     token = os.environ.get("CLIPSTUDY_TOKEN") or None
     guard.check(host, token)
     shown = panels.find(dashboard, settings.home)
-    records = Records(open_tracking(settings), selecting.study_name(study), shown.order, settings.cache / "dashboard")
+    engine = _queue(settings)
+    planned = partial(jobs.counts, engine) if engine is not None else dict
+    name = selecting.study_name(study)
+    records = Records(open_tracking(settings), name, shown.order, settings.cache / "dashboard", planned=planned)
     known = records.now()  # before the first visitor comes, who would wait for it
     if known.trouble:
         raise ClipstudyError(known.trouble)
     if known.results and (gone := records.tracking.gone()):
         typer.echo(f"no pictures and no paired tests: {gone}.", err=True)
-    desk = Desk(records, shown, _mlflow(settings.tracking), _queue(settings), allow_actions)
+    desk = Desk(records, shown, _mlflow(settings.tracking), engine, allow_actions)
     try:
         server = app.listen(app.application(desk, [host, *(allow_host or ())], token), host, port)
     except OSError as error:

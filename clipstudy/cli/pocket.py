@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from clipstudy.cli import results, screen
+from clipstudy.cli import results, screen, stores
 from clipstudy.errors import ClipstudyError
+from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 group = typer.Typer(
@@ -42,7 +43,9 @@ def demo(
     if not found:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
     judged = evidence.judged(found, tracking.artifact)
-    report.write(found, out, dashboard=panels.find("layers", settings.home), judged=judged, kept=Kept(tracking))
+    planned = stores.planned(settings, Selection(study=demonstration.STUDY))
+    shown_as = panels.find("layers", settings.home)
+    report.write(found, out, dashboard=shown_as, judged=judged, kept=Kept(tracking), planned=planned)
     shown = results.board(found)
     for head, rows in writers.summary(shown):
         screen.table(head, rows)

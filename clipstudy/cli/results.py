@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipstudy.cli import screen, selecting
+from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def report(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The page to write: report.html, or report-NAME.html of another dashboard."),
+    ] = None,
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
@@ -36,11 +39,15 @@ def report(
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
-    found = _chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ())))
+    selection = Selection(tuple(model or ()), tuple(task or ()))
+    found = _chosen(recorded(study), selection)
     panel = panels.find(dashboard, settings.home)
     tracking = open_tracking(settings)
     judged = evidence.judged(found, tracking.artifact)
-    reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking))
+    planned = stores.planned(settings, replace(selection, study=selecting.study_name(study)))
+    # Another dashboard's page beside the first, not over it.
+    out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
+    reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)
     typer.echo(f"{len(found)} results → {out.resolve()}")
 
 
@@ -85,7 +92,7 @@ def results(
         rows = [[called.get(row, row), *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
         screen.table(["layer", *head], rows)
     if format == "text":
-        typer.echo("\n* the best layer, chosen on dev where there is one; – ± half of the 95% interval")
+        typer.echo("\n* the best layer, chosen on dev where there is one, and what the intervals cannot tell from it")
         for line in shown.notes:
             typer.echo(line)
 

@@ -8,12 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import typer
+
+from clipstudy.errors import ClipstudyError, NotMigrated
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from clipstudy.dashboard.planned import Planned
     from clipstudy.features.cache import Store
+    from clipstudy.job import Selection
 
 
 def engine(settings: Settings) -> Engine:
@@ -42,6 +47,19 @@ def table(settings: Settings, dry_run: bool) -> Iterator[Engine]:
         yield made
         if dry_run:
             made.dispose()
+
+
+def planned(settings: Settings, selection: Selection) -> Planned:
+    """What the job table has of the cells chosen; nothing where there is no table, which results do without."""
+    from clipstudy.queue import jobs
+
+    try:
+        return jobs.counts(engine(settings), selection)
+    except NotMigrated:
+        return {}
+    except ClipstudyError as error:
+        typer.echo(f"what was planned is not known: {error.message}", err=True)
+        return {}
 
 
 def features(settings: Settings) -> Store:

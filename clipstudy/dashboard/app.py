@@ -28,7 +28,8 @@ PAGES: dict[str, Any] = {page.KIND.PATH: page for page in (layers, tables, claim
 #: Pages whose table can be taken away as a file.
 FILES: dict[str, Any] = {"layers": layers, "tables": tables}
 INDEX = """<!DOCTYPE html>
-<html lang="en"><head>{%metas%}<meta name="color-scheme" content="light dark"><title>{%title%}</title>{%css%}</head>
+<html lang="en"><head>{%metas%}<meta name="color-scheme" content="light dark"><title>{%title%}</title>
+<link rel="icon" href="data:,">{%css%}</head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
 #: Milliseconds after which the queue's page looks again.
 TICK = 5000
@@ -214,6 +215,13 @@ def _actions(app: Dash, desk: Desk) -> None:
 
 
 def _files(app: Dash, desk: Desk) -> None:
+    @app.server.after_request
+    def lost(answer: Response) -> Response:
+        """Every address has the same frame, which says that there is no such page; a script sees it by the status."""
+        if request.url_rule is not None and request.url_rule.rule == "/<path:path>" and request.path not in PAGES:
+            answer.status_code = 404
+        return answer
+
     @app.server.get("/take/<name>.<ending>")
     def take(name: str, ending: str) -> Response:
         page = FILES.get(name) or abort(404)

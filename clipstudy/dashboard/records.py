@@ -18,13 +18,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import charts, evidence, shelf, tables
 from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.planned import Planned
 from clipstudy.dashboard.tables import Board
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
@@ -47,6 +48,7 @@ class Snapshot:
 
     results: tuple[Result, ...] = ()
     read: datetime | None = None
+    planned: Planned = field(default_factory=dict)
     trouble: str = ""  #: why nothing newer is known
 
     @functools.cached_property
@@ -60,6 +62,7 @@ class Records:
     Args:
         order: patterns of models: which are drawn first.
         kept: the folder that holds from one dashboard to the next what is known; None: nothing is kept.
+        planned: asks the job table what the studies planned; by default there is none.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class Records:
         order: tuple[str, ...] = (),
         kept: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        planned: Callable[[], Planned] = dict,
     ) -> None:
         self.tracking = tracking
-        self.study, self._order, self._kept, self._clock = study, order, kept, clock
+        self.study, self._order, self._kept, self._clock, self._planned = study, order, kept, clock, planned
         self._lock = threading.Lock()
         self._known = Snapshot()
         self._runs: frozenset[str] = frozenset()
@@ -93,6 +97,7 @@ class Records:
                     self._begin()
                 else:
                     self._look()
+                self._known = replace(self._known, planned=self._planned())
             except ClipstudyError as error:
                 self._known = replace(self._known, trouble=redact(error.message))
             self._looked = self._clock()
@@ -183,7 +188,7 @@ class Records:
             self._boards = {s: board for s, board in self._boards.items() if before.get(s) == after.get(s)}
             self._inks = {}
             self._runs = frozenset(r.run_id for r in results)
-        self._known = Snapshot(results, datetime.now(UTC))
+        self._known = Snapshot(results, datetime.now(UTC), self._known.planned)
 
     def _everything(self) -> list[Result]:
         """Reads all runs, and says when that is due again. Needs no lock."""

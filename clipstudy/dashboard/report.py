@@ -16,6 +16,7 @@ from clipstudy.dashboard import beside, charts, heat, panels, sheets, tables, ve
 from clipstudy.dashboard.charts import Figure, Ink
 from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.planned import Planned, gaps, left_out
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, Curve, View
 from clipstudy.errors import ClipstudyError
@@ -88,6 +89,7 @@ def write(
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
     kept: Kept | None = None,
+    planned: Planned | None = None,
 ) -> None:
     """Writes the report of ``results`` to ``path``, whole or not at all.
 
@@ -95,11 +97,12 @@ def write(
         study_note: a sentence that stands out at the head of the page.
         judged: study → the verdicts of its claims; None: a page without them.
         kept: where panels find pictures and each seed's values; None: a page without them.
+        planned: what the job table has of these studies; None: there is none, so what is missing is not known.
 
     Raises:
         ClipstudyError: the file cannot be written.
     """
-    text = page(results, dashboard, study_note, judged or {}, kept)
+    text = page(results, dashboard, study_note, judged or {}, kept, planned or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -115,6 +118,7 @@ def page(
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
     kept: Kept | None = None,
+    planned: Planned | None = None,
 ) -> str:
     """The page's HTML: one study after another, as a task's name may mean something else in each."""
     from plotly.offline import get_plotlyjs
@@ -126,7 +130,9 @@ def page(
     for number, study in enumerate(studies, 1):
         shown = tables.board([r for r in found if r.study == study], dashboard.order)
         anchor, name = (f"study-{number}-", f"{study}: ") if len(studies) > 1 else ("", "")
-        sections += _study(shown, dashboard, colors, anchor, name, study_note, kept)
+        gone = left_out(planned or {}, study, shown)
+        shown = replace(shown, notes=(*shown.notes, *gaps(planned or {}, study, shown)))
+        sections += _study(shown, dashboard, colors, anchor, name, study_note, gone, kept)
         if judgements := (judged or {}).get(study):
             at, title = f"{anchor}claims", f"{name}Claims"
             sections.append(Section(at, title, _claims(judgements, shown, at, title)))
@@ -156,6 +162,7 @@ def _study(
     anchor: str,
     name: str,
     study_note: str,
+    gone: str,
     kept: Kept | None,
 ) -> list[Section]:
     """What one study holds, then its panels; ``anchor`` and ``name`` tell its sections from another study's."""
@@ -175,11 +182,17 @@ def _study(
     if unseen:
         notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
     at, title = f"{anchor}about", f"{name}What this is"
-    return [Section(at, title, _about(shown, notes, colors, at, title, study_note)), *parts]
+    return [Section(at, title, _about(shown, notes, colors, at, title, study_note, gone)), *parts]
 
 
 def _about(
-    shown: Board, notes: Sequence[str], colors: Mapping[str, Ink], anchor: str, title: str, study_note: str
+    shown: Board,
+    notes: Sequence[str],
+    colors: Mapping[str, Ink],
+    anchor: str,
+    title: str,
+    study_note: str,
+    gone: str,
 ) -> str:
     ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
     when = ""
@@ -197,7 +210,7 @@ def _about(
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
     said = tables.note_of(shown.results)
-    note = _callout("" if said in study_note else said)  # the head of the page says it
+    note = _callout("" if said in study_note else said) + _callout(gone)  # the head of the page says the first
     about = _paragraph(tables.note_of(shown.results, "description"))
     return (
         f'<section id="{anchor}"><h2>{escape(title)}</h2>{note}{about}<p>{escape(facts)}</p>{noted}'

@@ -518,25 +518,18 @@ def _baselines(members: Sequence[Result], arm: str) -> tuple[tuple[str, float], 
 
 
 def _gaps(kept: Sequence[Result]) -> list[str]:
-    """Cells that the runs themselves say should be there."""
+    """Layers that the runs themselves say should be there. What of other tasks should be, ``planned`` knows."""
     present: dict[tuple[str, str], set[int]] = defaultdict(set)
     expected: dict[tuple[str, str], set[int]] = {}
-    modality: dict[str, str] = {}
     for result in kept:
         cell = (result.model, result.task)
         present[cell].add(result.layer)
         expected[cell] = {int(k) for k in result.tags.get("layers", "").split(",") if k}
-        modality[result.model] = modality[result.task] = result.tags.get("modality", "text")
     notes = []
     for (model, task), layers in sorted(expected.items()):
         gone = sorted(layers - present[model, task])
         if gone:
             notes.append(f"{model} · {task}: no result yet for layer{'s' * (len(gone) > 1)} {ranges(gone)}")
-    models, tasks = sorted({m for m, _ in present}), sorted({t for _, t in present})
-    for model in models:
-        gone_tasks = [t for t in tasks if (model, t) not in present and modality[model] == modality[t]]
-        if gone_tasks:
-            notes.append(f"{model}: no result yet on {', '.join(gone_tasks)}")
     return notes
 
 

@@ -50,7 +50,7 @@ def visit(chromium: Any) -> Iterator[Open]:
             page = chromium.new_page(viewport={"width": 1280, "height": 900}, base_url=base, **context)
             stack.callback(page.close)
             page.on("request", lambda r: r.url.startswith((base, "data:", "blob:")) or complaints.append(r.url))
-            page.on("console", lambda message: complaints.append(message.text))
+            page.on("console", lambda m: m.location["url"].endswith("/nowhere") or complaints.append(m.text))
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("dialog", lambda dialog: complaints.append(dialog.message))
             go(page, path)

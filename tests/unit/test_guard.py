@@ -29,6 +29,13 @@ def test_known_names_are_answered(host: str) -> None:
     assert client(hosts=["gpu-7.lab"]).get("/", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("path", app.PAGES)
+def test_an_address_that_is_no_page_is_not_found(path: str) -> None:
+    assert client().get(f"{path}?no=such").status_code == 200
+    answer = client().get(f"{path}nowhere")
+    assert answer.status_code == 404 and b"react-entry-point" in answer.data, "the frame says what there is"
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "[", "a@b@localhost"])
 def test_other_names_are_not(host: str) -> None:
     for path in ("/", "/_dash-layout", "/take/tables.csv", f"/picture/{RUN}/maps/a%20b.png"):

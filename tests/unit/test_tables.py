@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipstudy.dashboard import tables, writers
+from clipstudy.dashboard import sheets, tables, writers
 from clipstudy.dashboard.tables import (
     Cell,
     Curve,
@@ -51,14 +51,35 @@ def test_newest_is_what_ended_last_not_what_began_last() -> None:
     assert [r.layer for r in kept] == [0, 3]
 
 
-def test_missing_tasks_are_noted_within_a_modality() -> None:
-    image = Model("rn50", "RN50", blocks=4)
-    vision = result(image, Task("cifar", "CIFAR", "objects"), modality="image", layers="0")
-    whole = [result(layer=k) for k in range(13)] + [result(MODELS[1], DEPTH, k) for k in range(13)]
-    assert list(board([*whole, vision]).notes) == [
-        "bert: no result yet on tree_depth",
-        "gpt2: no result yet on bigram_shift",
-    ]
+def test_the_best_and_what_cannot_be_told_from_it() -> None:
+    best, near = Cell(1, "1", Estimate(0.80, 0.77, 0.83)), Cell(2, "2", Estimate(0.77, 0.74, 0.80))
+    far, bare = Cell(3, "3", Estimate(0.75, 0.72, 0.78)), Cell(4, "4", Estimate(0.80))
+    assert math.hypot(0.03, 0.03) < 0.05, "the intervals overlap all the same"
+    assert [tables.is_near(best, cell, "accuracy") for cell in (best, near, far, bare)] == [True, True, False, False]
+    assert tables.is_near(far, best, "accuracy"), "what is better than what dev chose"
+    assert not tables.is_near(far, best, "mse") and not tables.is_near(None, best, "accuracy")
+
+
+def test_a_grid_puts_in_bold_what_cannot_be_told_from_the_best() -> None:
+    values = {0: (0.6, 0.02), 1: (0.61, 0.02), 2: (0.5, 0.02)}
+    runs = [result(layer=k, metrics={"accuracy": Estimate(v, v - h, v + h)}) for k, (v, h) in values.items()]
+    found = view(board(runs), "bigram_shift")
+    assert found
+    _, body = writers.grid(found)
+    assert [cells[0][1] for _, cells in body[:3]] == [True, True, False]
+    assert [row.best for row in writers.rows(found)] == [False, True, False], "the best layer is one"
+
+
+def test_what_only_describes_has_no_best_layer() -> None:
+    task = Task("drawn", "What excites", "visualisation", "high_frequency")
+    runs = [result(task=task, layer=k, metrics={"high_frequency": Estimate(0.1 * k)}) for k in (1, 2)]
+    shown = board(runs)
+    found = view(shown, "drawn")
+    assert found and found.curves[0].best is None and found.curves[0].chosen is None
+    assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells) and not writers.bold(found)
+    assert writers.summary(shown) == []
+    sheet = sheets.best([found])
+    assert sheet.lines == () and "without What excites" in sheet.said
 
 
 def test_a_view_of_one_task() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import plotly.graph_objects as go
 import pytest
 
 from clipstudy import claims, tasksfile
@@ -291,7 +292,7 @@ def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str)
     assert (drawn.x, drawn.hollow) == (info.series[0].x, [False, True])
     assert drawn.y == pytest.approx([80.0, 97.0]) and info.top > 97
     assert drawn.texts[1] == "published (from memory): 97.0, BERT: Some & Body 2020"
-    figure = charts.bars_figure(info)
+    figure = go.Figure(charts.bars_figure(info))
     trace = figure.data[-1]
     # Filled dark, or hollow: white with a dark rim.
     assert list(trace.marker.color) == list(trace.marker.line.color)[::-1] == ["#1B1F24", "#FFFFFF"]

@@ -59,7 +59,7 @@ def body(place: Claims, desk: Desk) -> Shown:
             _judged([row for row in shown if row.statistic]),
             _silent([row for row in shown if not row.statistic]),
             html.P(verdicts.METHOD, className="notes"),
-            *parts.notes(board.notes),
+            *parts.notes(place, desk),
         ],
     )
 

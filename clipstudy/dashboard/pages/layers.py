@@ -83,7 +83,7 @@ def body(place: Layers, desk: Desk) -> Shown:
             html.H2(found.panel.title),
             *([html.P(found.panel.caption)] if found.panel.caption else []),
             *shown,
-            *parts.notes(board.notes),
+            *parts.notes(place, desk),
         ],
     )
 

@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from dash_ag_grid import AgGrid
 from sqlalchemy import Engine
 
+from clipstudy.dashboard import planned
 from clipstudy.dashboard.address import Place
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.kept import Kept
@@ -150,8 +151,11 @@ def complaints(said: Sequence[str]) -> list[Component]:
     return [html.Div([html.P(f"This link: {text}") for text in said], className="callout", role="alert")]
 
 
-def notes(said: Sequence[str]) -> list[Component]:
-    """What is older or missing: a few at once, many folded."""
+def notes(place: Place, desk: Desk) -> list[Component]:
+    """What is older, missing or left out: a few at once, many folded."""
+    study, board, known = desk.study(place), desk.board(place), desk.records.now().planned
+    left = planned.left_out(known, study, board)
+    said = [*filter(None, [left]), *board.notes, *planned.gaps(known, study, board)]
     if not said:
         return []
     head = f"{len(said)} note{'s' * (len(said) > 1)} on missing cells and older settings"

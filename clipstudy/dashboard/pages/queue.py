@@ -12,7 +12,7 @@ from dash.development.base_component import Component
 from sqlalchemy import Engine
 
 from clipstudy import recorder
-from clipstudy.dashboard import address
+from clipstudy.dashboard import address, tables
 from clipstudy.dashboard.address import Queue
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
@@ -100,6 +100,7 @@ def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
         said,
         [
             *parts.complaints(wrong),
+            *parts.callout(tables.note_of(r for r in desk.records.now().results if place.study in ("", r.study))),
             html.H2("Queue"),
             html.P(said, className="summary"),
             *_log(place, desk, engine),

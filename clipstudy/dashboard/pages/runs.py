@@ -32,11 +32,11 @@ COLUMNS = {
 NUMBERS = ("layer", "value", "low", "high")
 #: MLflow shows runs and models then; else what is for prompts and agents.
 TRAINING = "?workflowType=machine_learning"
-#: As many places as an interval is worth; MLflow has the others.
-FOUR_PLACES = "params.value == null ? '—' : d3.format('.4f')(params.value)"
+#: As many places as other pages give; MLflow has the others.
+PLACES = "params.value == null ? '—' : d3.format('.' + params.data.places + 'f')(params.value)"
 WHOLE = "params.value < 0 ? 'whole' : params.value"
 #: Pixels; what is cut short is told in full by its tooltip.
-NARROW = {"value": 96, "low": 92, "high": 96, "layer": 92, "metric": 120}
+NARROW = {"value": 96, "low": 92, "high": 96, "layer": 92, "metric": 150}
 LINK = {"cellRenderer": "RunLink", "filter": False, "tooltipField": None, "width": 84, "pinned": "right"}
 
 
@@ -71,7 +71,7 @@ def body(place: Runs, desk: Desk) -> Shown:
             "tooltipField": name,
             "width": min(NARROW.get(name, 190), parts.wide(max(len(title), *(len(str(row[name])) for row in rows)))),
             **({"type": "numericColumn", "filter": "agNumberColumnFilter"} if name in NUMBERS else {}),
-            **({"valueFormatter": {"function": FOUR_PLACES if name != "layer" else WHOLE}} if name in NUMBERS else {}),
+            **({"valueFormatter": {"function": PLACES if name != "layer" else WHOLE}} if name in NUMBERS else {}),
             **(LINK if name == "run" else {}),
         }
         for name, title in COLUMNS.items()
@@ -80,6 +80,7 @@ def body(place: Runs, desk: Desk) -> Shown:
         f"{len(rows):,} runs",
         [
             *parts.complaints(wrong),
+            *parts.callout(tables.note_of(board.results)),
             *_comparison(place, desk),
             html.H2(f"{len(rows):,} runs"),
             html.P(
@@ -97,7 +98,7 @@ def body(place: Runs, desk: Desk) -> Shown:
                 ]
             ),
             parts.grid("runs", "runs", columns, rows),
-            *parts.notes(board.notes),
+            *parts.notes(place, desk),
         ],
     )
 
@@ -108,15 +109,16 @@ def body(place: Runs, desk: Desk) -> Shown:
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
     estimate = result.metrics.get(metric)
+    _, factor, places = tables.unit(metric)
+    numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
     return {
         "model": title if family_of(result) == result.model else f"{title} ({result.model})",
         "task": result.tags.get("task_title", result.task),
         "layer": result.layer,
-        "metric": metric,
-        "value": estimate.value if estimate else None,
-        "low": estimate.low if estimate else None,
-        "high": estimate.high if estimate else None,
+        "metric": tables.axis_title(metric),
+        **{name: None if value is None else value * factor for name, value in numbers.items()},
+        "places": places,
         "device": result.params.get("device", ""),
         "ended": result.tags.get("ended", "")[:19].replace("T", " "),
         "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}{TRAINING}",

@@ -85,7 +85,7 @@ def body(place: Tables, desk: Desk) -> Shown:
                 [(name, ending) for name, ending, _, _ in sheets.DOWNLOADS],
             ),
             parts.sheet(sheet, "sheet"),
-            *parts.notes(board.notes),
+            *parts.notes(place, desk),
         ],
     )
 

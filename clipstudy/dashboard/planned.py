@@ -1,0 +1,41 @@
+"""What a study planned, as the job table says, beside what it has results of. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from clipstudy.dashboard.tables import Board, is_pocket
+from clipstudy.job import Status
+
+#: (study, model, task) → how many of its cells are in which status.
+Planned = Mapping[tuple[str, str, str], Mapping[Status, int]]
+#: The study that `clipstudy demo` makes.
+DEMO = "pocket"
+
+
+def left_out(planned: Planned, study: str, shown: Board) -> str:
+    """A sentence on the study's cancelled cells, of which kinds they are and what runs them; empty: there are none."""
+    cancelled: Counter[str] = Counter()
+    for (of, _, task), statuses in planned.items():
+        if of == study:
+            cancelled[task] += statuses.get(Status.CANCELLED, 0)
+    if not (number := cancelled.total()):
+        return ""
+    titles = {r.task: r.tags.get("task_title", r.task) for r in shown.results}
+    which = ", ".join(f"{titles.get(task, task)} {count:,}" for task, count in cancelled.most_common() if count)
+    cells = "1 cell was" if number == 1 else f"{number:,} cells were"
+    if study == DEMO and any(map(is_pocket, shown.results)):
+        return f"{cells} left out by the demo's budget of time ({which}). To run them, type: clipstudy demo --full"
+    again = f"clipstudy retry --study {study} --cancelled"
+    return f"{cells} cancelled ({which}). To run them, type: {again}"
+
+
+def gaps(planned: Planned, study: str, shown: Board) -> list[str]:
+    """A line for each model on the tasks that were planned with it and have no result of it at all."""
+    there = {(r.model, r.task) for r in shown.results}
+    missing: dict[str, list[str]] = {}
+    for of, model, task in planned:
+        if of == study and (model, task) not in there:
+            missing.setdefault(model, []).append(task)
+    return [f"{model}: no result yet on {', '.join(sorted(tasks))}" for model, tasks in sorted(missing.items())]
