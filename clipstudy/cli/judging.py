@@ -60,8 +60,8 @@ def _tell(rows: list[Row]) -> None:
     for row in rows:
         said = [row.why]
         if row.statistic:
-            margined = f"{verdicts.MARGIN.lower()} {row.value}"
-            said = [f"{row.statistic} ({row.models}); {margined}, p {row.p}, n {row.n}", *said]
+            decided = f"{row.statistic} ({row.models}); {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
+            said = [decided, *said]
         typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, said))}.", len(margin)))
         if row.todo:
             typer.echo(f"{margin}→ {row.todo}")  # one line, to be copied
