@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Protocol
 
 from clipstudy.device import Gpu
@@ -35,6 +36,8 @@ STOPPED = 75
 #: Exit codes with which a worker says that it is done; its other ends are crashes. 2: something that a user must mend.
 #: Of a draining one also 1: cells failed, or MLflow took nothing.
 SAID = (0, 2, STOPPED)
+#: Seconds for which the job table may be asked later than a worker's end is noticed.
+_LATE = 60.0
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Crew:
         if one.reader is not None:
             one.reader.join(5)  # whoever it started may still hold the other end
         lived, one.process = time.monotonic() - one.began, None
-        lost, proved = self._bury(one.worker)
+        lost, proved = self._bury(one.worker, lived)
         if code in SAID or (code == 1 and self.draining) or self.stopping:
             before_it_could_say = self.stopping and code == -signal.SIGTERM
             one.code = self._stopped if before_it_could_say else code if code >= 0 else 128 - code
@@ -249,12 +252,12 @@ class Crew:
             again = f"started again in {wait:.0f} s"
         self.say(one.post.name, f"the worker {_how(code)}{amid}: {again}")
 
-    def _bury(self, worker: str | None) -> tuple[list[Job], bool]:
-        """What it held, taken back; and whether it had handed anything over."""
+    def _bury(self, worker: str | None, lived: float) -> tuple[list[Job], bool]:
+        """What it held, taken back; and whether it had handed anything over in the seconds that it lived."""
         if worker is None:
             return [], False
         try:
-            proved = jobs.handed_over(self.engine, worker)
+            proved = jobs.handed_over(self.engine, worker, timedelta(seconds=lived + _LATE))
             lost = jobs.bury(self.engine, worker)
             jobs.forget(self.engine, worker)
         except DatabaseUnreachable:  # then its leases run out

@@ -117,24 +117,20 @@ def unpin(connection: Connection, group_ids: Iterable[int]) -> None:
     connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(resolved=None))
 
 
-def newest_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:
-    """Which of these groups still are the newest of their kind; they stay so until the transaction ends.
+def older_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:
+    """Which of these groups have newer settings beside them; the others stay the newest until the transaction ends.
 
     Asked before a row goes back to the queue: an enqueue with changed settings at the same moment either has been
-    seen here, or waits and then finds the row queued.
+    seen here, or waits and then finds the row queued. Only rows of groups that were asked for may go back.
     """
-    return {row.id for row in hold(connection, group_ids, shared=True) if row.newest}
+    return {row.id for row in hold(connection, group_ids, shared=True) if not row.newest}
 
 
-def supersede(connection: Connection, job_ids: Iterable[int], newest: set[int]) -> set[int]:
+def supersede(connection: Connection, job_ids: Iterable[int], older: set[int]) -> set[int]:
     """Rows that just went back to the queue of a group whose settings have changed since: superseded. Their ids."""
     moved = move(
         connection,
-        [
-            among(jobs.c.id, job_ids),
-            is_(jobs.c.status, Status.QUEUED),
-            ~among(jobs.c.group_id, newest),
-        ],
+        [among(jobs.c.id, job_ids), is_(jobs.c.status, Status.QUEUED), among(jobs.c.group_id, older)],
         {"status": Status.SUPERSEDED},
     )
     return {row.id for row in moved}

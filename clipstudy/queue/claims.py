@@ -28,13 +28,13 @@ from sqlalchemy.sql.expression import ColumnElement, FromClause
 
 from clipstudy.job import Batch, Failure, FailureKind, Group, Job, Status
 from clipstudy.queue import outbox
-from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from, move, newest_among, supersede
+from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from, move, older_among, supersede
 from clipstudy.queue.dialect import clock, is_, reading, up_since, writing
 from clipstudy.queue.retries import Verdict, together, verdict
 from clipstudy.queue.schema import groups, jobs
 
 #: Rows that one call takes back from vanished workers: a short transaction, and the next call goes on.
-_EXPIRED_AT_ONCE = 500
+_LOST_AT_ONCE = 500
 
 _ONE: ColumnElement[int] = literal_column("1")
 head, sibling, first = jobs.alias("head"), jobs.alias("sibling"), jobs.alias("first")
@@ -195,7 +195,7 @@ def fail(engine: Engine, job: Job, failure: Failure) -> Status | None:
     """
     error, log = outbox.storable(failure.error), outbox.storable(failure.log)
     with writing(engine) as connection:
-        newest = newest_among(connection, [job.group_id])
+        older = older_among(connection, [job.group_id])
         row = connection.execute(
             select(jobs, clock().label("now")).where(*held(job.worker, [job])).with_for_update()
         ).one_or_none()
@@ -204,7 +204,7 @@ def fail(engine: Engine, job: Job, failure: Failure) -> Status | None:
         then = verdict(failure.kind, failure.retry, row.tries, row.max_tries, row.infra, row.group_id)
         _end_attempt(connection, row, then, failure.kind, error)
         outbox.put(connection, row.id, row.attempt, "failed", row.worker, row.started_at, row.now, error=error, log=log)
-        return Status.SUPERSEDED if supersede(connection, [job.id], newest) else then.status
+        return Status.SUPERSEDED if supersede(connection, [job.id], older) else then.status
 
 
 def release(engine: Engine, jobs_held: Sequence[Job]) -> int:
@@ -217,7 +217,7 @@ def disown(engine: Engine, worker: str, keep: Sequence[Job] = ()) -> int:
 
     A connection that breaks during a commit leaves it open whether the claim happened. Returns how many there were.
     """
-    others = [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker]
+    others = _running(worker)
     if keep:
         others.append(~tuple_(jobs.c.id, jobs.c.attempt).in_([(job.id, job.attempt) for job in keep]))
     return _put_back(engine, [others])
@@ -229,31 +229,34 @@ def bury(engine: Engine, worker: str) -> list[Job]:
 
     Only for whoever saw it end (its parent process); a worker that is merely silent keeps its lease.
     """
-    with writing(engine) as connection:
-        move(
-            connection,
-            [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker],
-            {"leased_at": clock(), "lease_until": clock()},
-        )
-    return [job for job in requeue_expired(engine) if job.worker == worker]
+    lost: list[Job] = []
+    while some := _take_back(engine, _running(worker), "its process ended amid attempt {}"):
+        lost += some
+    return lost
 
 
-def handed_over(engine: Engine, worker: str) -> bool:
-    """Whether any row has its outcome from ``worker``."""
-    query = select(jobs.c.id).where(jobs.c.worker == worker, is_(jobs.c.status, Status.COMPUTED, Status.DONE)).limit(1)
+def handed_over(engine: Engine, worker: str, within: timedelta) -> bool:
+    """Whether any row has its outcome from ``worker``, which is not older than ``within``: what ended before is not
+    looked at."""
+    ended_here = [jobs.c.worker == worker, jobs.c.ended_at >= clock() - within.total_seconds()]
+    query = select(jobs.c.id).where(*ended_here, is_(jobs.c.status, Status.COMPUTED, Status.DONE)).limit(_ONE)
     with reading(engine) as connection:
         return connection.scalar(query) is not None
+
+
+def _running(worker: str) -> list[ColumnElement[bool]]:
+    return [is_(jobs.c.status, Status.RUNNING), jobs.c.worker == worker]
 
 
 def _put_back(engine: Engine, selections: Sequence[list[ColumnElement[bool]]]) -> int:
     count = 0
     for where in selections:
         with writing(engine) as connection:
-            touched = connection.scalars(select(jobs.c.group_id).distinct().where(*where)).all()
-            newest = newest_among(connection, touched)
+            of = connection.scalars(select(jobs.c.group_id).distinct().where(*where)).all()
+            older = older_among(connection, of)
             moved = move(
                 connection,
-                where,
+                [*where, among(jobs.c.group_id, of)],
                 {
                     "status": Status.QUEUED,
                     "tries": case((jobs.c.tries > 0, jobs.c.tries - 1), else_=0),
@@ -262,7 +265,7 @@ def _put_back(engine: Engine, selections: Sequence[list[ColumnElement[bool]]]) -
                     "worker": None,
                 },
             )
-            supersede(connection, [row.id for row in moved], newest)
+            supersede(connection, [row.id for row in moved], older)
             count += len(moved)
     return count
 
@@ -282,27 +285,34 @@ def requeue_expired(engine: Engine, *, grace: timedelta = timedelta(seconds=60))
         jobs.c.lease_until <= clock(),
         or_(jobs.c.leased_at > up_since(), clock() > up_since() + grace.total_seconds()),
     ]
+    return _take_back(engine, expired, "the lease of attempt {} ran out")
+
+
+def _take_back(engine: Engine, lost: Sequence[ColumnElement[bool]], how: str) -> list[Job]:
+    """End the attempts of rows that are ``lost``, at most so many that the transaction stays short."""
     with reading(engine) as connection:
-        if connection.scalar(select(jobs.c.id).where(*expired).limit(_ONE)) is None:
+        if connection.scalar(select(jobs.c.id).where(*lost).limit(_ONE)) is None:
             return []
     with writing(engine) as connection:
-        candidates = select(jobs.c.group_id).where(*expired).order_by(jobs.c.id).limit(_EXPIRED_AT_ONCE)
-        newest = newest_among(connection, connection.scalars(candidates).all())
+        candidates = select(jobs.c.group_id).where(*lost).order_by(jobs.c.id).limit(_LOST_AT_ONCE)
+        of = set(connection.scalars(candidates))
+        older = older_among(connection, of)
+        # Of these groups alone: meanwhile more leases may have run out, and others may hold some of the rows.
         rows = connection.execute(
             select(jobs, clock().label("now"))
-            .where(*expired)
+            .where(*lost, among(jobs.c.group_id, of))
             .order_by(jobs.c.id)
-            .limit(_EXPIRED_AT_ONCE)
+            .limit(_LOST_AT_ONCE)
             .with_for_update(skip_locked=True)
         ).all()
         for row in rows:
             then = verdict(FailureKind.LOST, True, row.tries, row.max_tries, row.infra, row.group_id)
-            error = f"{row.worker} vanished: the lease of attempt {row.attempt} ran out"
+            error = f"{row.worker} vanished: {how.format(row.attempt)}"
             _end_attempt(connection, row, then, FailureKind.LOST, error)
             if then.status is Status.FAILED:
                 outbox.put(connection, row.id, row.attempt, "failed", row.worker, row.started_at, row.now, error=error)
         lost_by = {row.id: row.worker for row in rows}
-        supersede(connection, lost_by, newest)
+        supersede(connection, lost_by, older)
         after = connection.execute(JOBS.where(among(jobs.c.id, lost_by)).order_by(jobs.c.id)).all()
         return [replace(job_from(row), worker=lost_by[row.id]) for row in after]
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine, select, text, update
+from sqlalchemy.engine import Connection
 
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.queue import claims, dialect, jobs, outbox, retries
@@ -306,6 +308,85 @@ def test_many_take_back_the_same_rows_once(engine: Engine) -> None:
         taken = [job_id for ids in pool.map(take_back, range(4)) for job_id in ids]
     taken += [job.id for job in jobs.requeue_expired(engine)]
     assert sorted(taken) == [job.id for job in jobs.rows(engine)]
+
+
+def amid(monkeypatch: pytest.MonkeyPatch, act: Callable[[Connection], object]) -> None:
+    """``act`` happens between the look for groups whose rows go back to the queue and the look for those rows."""
+    asked = claims.older_among
+
+    def then_act(connection: Connection, group_ids: Iterable[int]) -> set[int]:
+        found = asked(connection, group_ids)
+        act(connection)
+        return found
+
+    monkeypatch.setattr(claims, "older_among", then_act)
+
+
+def test_a_lease_that_ends_while_others_are_taken_back_is_the_next_calls(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    gone, late = claim(engine, "gone", lease=EXPIRED), claim(engine, "late")
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "_LOST_AT_ONCE", 6)
+        amid(patch, lambda c: c.execute(update(table).where(table.c.worker == "late").values(lease_until=0)))
+        assert [(job.id, job.status) for job in jobs.requeue_expired(engine)] == [
+            (job.id, Status.QUEUED) for job in gone.jobs
+        ]
+    assert [job.status for job in jobs.requeue_expired(engine)] == [Status.QUEUED] * 4
+    assert statuses(engine, *gone.jobs, *late.jobs) == [Status.QUEUED] * 8
+
+
+def test_a_claim_that_arrives_while_others_are_disowned_is_not_touched(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    early = claim(engine, "ann")
+    amid(monkeypatch, lambda c: c.execute(claims.claim_statement("ann", LEASE)).all())
+    assert jobs.disown(engine, "ann") == 4
+    assert statuses(engine, *early.jobs) == [Status.QUEUED] * 4
+    assert [job.status for job in jobs.rows(engine, Selection(models=("b",)))] == [Status.RUNNING] * 4
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_rows_that_another_is_taking_back_are_passed_by(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More leases ended than one call takes, and two call."""
+    monkeypatch.setattr(claims, "_LOST_AT_ONCE", 4)
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    first, second = claim(engine, "gone", lease=EXPIRED), claim(engine, "gone", lease=EXPIRED)
+    with writing(engine) as another:
+        another.execute(select(table.c.id).where(table.c.group_id == first.group_id).with_for_update())
+        jobs.requeue_expired(engine)
+    jobs.requeue_expired(engine)
+    jobs.requeue_expired(engine)
+    assert statuses(engine, *first.jobs, *second.jobs) == [Status.QUEUED] * 8
+
+
+def test_of_a_dead_worker_all_is_taken_back_and_of_others_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many leases ended before its own."""
+    monkeypatch.setattr(claims, "_LOST_AT_ONCE", 3)
+    jobs.enqueue(engine, cells(group("a"), group("b"), group("c")))
+    silent, dead, alive = claim(engine, "silent", lease=EXPIRED), claim(engine, "dead"), claim(engine, "alive")
+    assert [(job.id, job.worker, job.failure) for job in jobs.bury(engine, "dead")] == [
+        (job.id, "dead", LOST) for job in dead.jobs
+    ]
+    assert statuses(engine, *dead.jobs) == [Status.QUEUED] * 4
+    assert statuses(engine, *silent.jobs, *alive.jobs) == [Status.RUNNING] * 8
+    assert jobs.bury(engine, "dead") == []
+
+
+def test_whether_a_worker_handed_anything_over(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    done, failed, *_ = claim(engine, "ann").jobs
+    fail(engine, failed, retry=False)
+    assert not jobs.handed_over(engine, "ann", timedelta(hours=1))
+    hand_over(engine, done)
+    assert jobs.handed_over(engine, "ann", timedelta(hours=1)) and not jobs.handed_over(engine, "bob", LEASE)
+    record_all(engine)
+    assert jobs.handed_over(engine, "ann", timedelta(hours=1))
 
 
 @pytest.mark.postgres

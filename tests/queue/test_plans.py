@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -147,6 +148,15 @@ def test_what_a_worker_asks_all_the_time_walks_indexes(crowded: Engine) -> None:
     assert_looks_at_no_table_whole(plans_of(crowded, lambda: outbox.take(crowded, "rec", lease=LEASE)))
     expire(crowded, batch.jobs[2:])
     assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.requeue_expired(crowded)), "ix_jobs_leased")
+
+
+def test_what_a_dead_workers_parent_asks_walks_indexes(crowded: Engine) -> None:
+    claim(crowded)
+    lived = timedelta(minutes=10)
+    assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.handed_over(crowded, "ann", lived)), "ix_jobs_ended")
+    assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.bury(crowded, "ann")), "ix_jobs_leased")
+    claim(crowded)
+    assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.disown(crowded, "ann")), "ix_jobs_leased")
 
 
 def test_what_a_person_asks_walks_indexes(crowded: Engine) -> None:
