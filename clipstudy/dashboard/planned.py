@@ -23,7 +23,7 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
     if not (number := cancelled.total()):
         return ""
     titles = {r.task: r.tags.get("task_title", r.task) for r in shown.results}
-    which = ", ".join(f"{titles.get(task, task)} {count:,}" for task, count in cancelled.most_common() if count)
+    which = "; ".join(f"{titles.get(task, task)}: {count:,}" for task, count in cancelled.most_common() if count)
     cells = "1 cell was" if number == 1 else f"{number:,} cells were"
     if study == DEMO and any(map(is_pocket, shown.results)):
         return f"{cells} left out by the demo's budget of time ({which}). To run them, type: clipstudy demo --full"

@@ -413,14 +413,15 @@ def _summary(found: Sequence[View]) -> str:
         at = {curve.family: curve for curve in view.curves}
         cells = "".join(f"<td class=number>{_best(at.get(family), view.metric)}</td>" for family in titles)
         lines.append(
-            f"<tr><th scope=row>{escape(view.title)}</th><td>{escape(tables.axis_title(view.metric))}</td>{cells}</tr>"
+            f"<tr><th scope=row>{escape(view.title)}<br><small>{escape(tables.axis_title(view.metric))}</small></th>"
+            f"{cells}</tr>"
         )
     if not lines:
         return ""
     head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
     return (
         f'<div class="wide"><table><caption>Best layer: value ± half of the 95% interval, at which layer</caption>'
-        f"<thead><tr><th>Task</th><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<thead><tr><th>Task</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -429,7 +430,7 @@ def _best(curve: Curve | None, metric: str) -> str:
         return "—"
     mark = "†" if cell.one_class else ""
     where = f"<small>layer {cell.layer}</small>" if curve.best is not None else f"<small>{escape(cell.label)}</small>"
-    return f"{escape(tables.shown_value(cell.estimate, metric))}{mark} {where}"
+    return f"{escape(tables.shown_value(cell.estimate, metric))}{mark}<br>{where}"
 
 
 def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.parquet as pq
-import plotly.graph_objects as go
 import pytest
 
 from clipstudy import claims, tasksfile
