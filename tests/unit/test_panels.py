@@ -129,3 +129,7 @@ def test_a_dashboard_of_ones_own_comes_before_the_shipped_one(tmp_path: Path) ->
     missing = r"no dashboard \"layerz\" in .* Did you mean \"layers\"\? What exists: layers, paper"
     with pytest.raises(StudyError, match=missing):
         panels.find("layerz", tmp_path)
+    checkout = panels.default().parent
+    with pytest.raises(StudyError) as told:
+        panels.find("layerz", checkout.parent)
+    assert told.value.message.count(str(checkout)) == 1

@@ -1,10 +1,13 @@
-"""Tables and paragraphs on a narrow screen."""
+"""Tables and paragraphs on a narrow screen, and what tables of results are called there."""
 
 from __future__ import annotations
 
 import pytest
 
-from clipstudy.cli import screen
+from clipstudy.cli import results, screen
+from clipstudy.dashboard import tables
+from tests.made_up import MODELS, TASKS, result
+from tests.made_up import results as made_up
 
 HEAD = ["task", "BERT", "GPT-2", "CLIP text (ResNet)", "CLIP text (ViT)", "ViT, supervised", "BERT, untrained"]
 ROWS = [
@@ -56,3 +59,22 @@ def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.paragraph("word " * 12, 4).split("\n") == ["word " * 8 + "word", "    word word word"]
     assert screen.shortened("word " * 12, 4) == "word " * 8 + "word …"
     assert screen.shortened("word " * 3, 4) == "word word word"
+
+
+def test_modules_that_are_layers_are_named() -> None:
+    own, other = MODELS[0], MODELS[1]
+    rows = [result(own, layer=k, layer_label=name) for k, name in enumerate(("stem", "features.2", "features.5"))]
+    rows += [result(other, layer=k) for k in range(4)]
+    board = tables.board(rows)
+    view = tables.view(board, board.tasks[0])
+    assert view is not None
+    assert results._modules(view) == {"1": "1 (features.2)", "2": "2 (features.5)"}
+
+
+def test_results_come_in_the_order_of_the_page() -> None:
+    shuffled = sorted(made_up(), key=lambda r: r.task, reverse=True)
+    assert [*results.board(shuffled).tasks] == [
+        *(task.name for task in TASKS if task.category in ("phrase", "surface")),
+        *sorted(task.name for task in TASKS if task.category == "syntactic"),
+        *sorted(task.name for task in TASKS if task.category == "semantic"),
+    ]
