@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clipstudy import backbones, tasks
+from clipstudy.device import out_of_memory
 from clipstudy.errors import ClipstudyError
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
@@ -66,6 +67,7 @@ def run(
 
     ``pin`` is told what the names resolved to (weights, data) and raises where that changed since the group began.
     A failure that concerns all layers is raised; one that concerns a layer is yielded in its place.
+    Whatever the kind does, each layer comes once.
     """
     kind = tasks.load(group.task.kind)
     opts = options(kind, group.task.options)
@@ -105,29 +107,39 @@ def run(
     common = {f"resolved.{k}": v for k, v in {**resolved, **pinned}.items()}
     common |= {"resolved.source": data.source, "device": bench.device}
 
+    left = list(layers)
+
     def measure(some: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
         for outcome in kind.measure(given, data, some, group.task.seeds, opts, bench):
+            if outcome.layer not in left:
+                log.warning("layer %d came twice, or unasked: dropped", outcome.layer)
+                continue
+            left.remove(outcome.layer)
             yield outcome.layer, replace(outcome, params=common | dict(outcome.params))
 
-    left = list(layers)
     try:
-        for layer, outcome in measure(layers):
-            left.remove(layer)
-            yield layer, outcome
+        yield from measure(layers)
     except (Stopped, GeneratorExit):
         raise
     except Exception as error:  # whatever a kind raises, its siblings get their own try
         if len(left) == 1:
-            yield left[0], told(error, left[0])
-            return
-        log.warning("%d layers together failed (%s): one by one", len(left), error)
-        for layer in left:
+            layer = left.pop()
+            yield layer, told(error, layer)
+        elif left:
+            log.warning("%d layers together failed (%s): one by one", len(left), error)
+        for layer in tuple(left):
             try:
                 yield from measure([layer])
             except (Stopped, GeneratorExit):
                 raise
             except Exception as alone:
-                yield layer, told(alone, layer)
+                if layer in left:
+                    left.remove(layer)
+                    yield layer, told(alone, layer)
+    for layer in left:  # given back, it would be claimed again, and again
+        log.error("layer %d: no outcome", layer)
+        none = f'kind = "{group.task.kind}" ended without an outcome for this layer. Mend its measure, then retry.'
+        yield layer, Failure(FailureKind.CODE, none, retry=False)
 
 
 def told(error: Exception, layer: int) -> Failure:
@@ -149,7 +161,7 @@ def failure(error: BaseException) -> Failure:
         kind = FailureKind.INFRA if error.transient else FailureKind.CODE
         return Failure(kind, redact(error.message), retry=error.transient)
     text = redact(f"{type(error).__name__}: {error}")
-    passing = isinstance(error, ConnectionError | TimeoutError | MemoryError) or "out of memory" in str(error)
+    passing = isinstance(error, ConnectionError | TimeoutError) or out_of_memory(error)
     if passing or (isinstance(error, OSError) and error.errno in _PASSING):
         return Failure(FailureKind.INFRA, text, retry=True)
     return Failure(FailureKind.CODE, text, retry=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import signal
 import socket
@@ -151,14 +152,13 @@ class Crew:
         self.draining = "--drain" in words
         self.stopping = 0  #: how often it was told to
         self._kill_at = float("inf")
-        self._wake = threading.Event()
+        self._words: queue.SimpleQueue[None] = queue.SimpleQueue()  # to stop
         self._staff = [_Staffed(post) for post in posts]
 
     def work(self) -> int:
         """Tend until nobody is at work; the highest exit code of any post (1 where one was given up)."""
         while self.tend():
-            self._wake.wait(self.pace.look)
-            self._wake.clear()
+            self._listen(self.pace.look)
         return self.code
 
     @property
@@ -173,6 +173,7 @@ class Crew:
     def tend(self) -> bool:
         """One look at every post: who ended is taken note of, who crashed starts anew when it is time. False: nobody is
         at work any more."""
+        self._listen(0)
         for one in self._staff:
             if one.process is None:
                 if one.code is None and self.stopping:
@@ -187,14 +188,28 @@ class Crew:
 
     def stop(self) -> None:
         """Workers give back what they hold, and leave. Told twice: they wait for nothing, and have ``grace`` seconds;
-        told three times, they are killed."""
+        told three times, they are killed.
+
+        It is done at the next look. Signal handlers may say it: they run amid whatever is done here, the start of a
+        worker or the wait for one, and a SimpleQueue is made for that.
+        """
+        self._words.put(None)
+
+    def _listen(self, seconds: float) -> None:
+        """Do what was said; wait up to ``seconds`` for a word."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._words.get(timeout=seconds)
+                seconds = 0
+                self._pass_on()
+
+    def _pass_on(self) -> None:
         self.stopping += 1
         if self.stopping > 1:
             self._kill_at = time.monotonic() + self.pace.grace * (self.stopping == 2)
         for one in self._staff:
             if one.process is not None and one.process.poll() is None:
                 one.process.terminate()
-        self._wake.set()
 
     def __enter__(self) -> Crew:
         return self

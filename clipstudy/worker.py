@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import queue
 import random
 import signal
 import socket
@@ -233,15 +235,23 @@ def _name() -> str:
 def obey_signals(worker: Worker) -> None:
     """SIGTERM, SIGUSR1 (a cluster's notice that it takes the machine away) and SIGINT: drop the layer at hand, give the
     rest back, leave. A second one: do not wait for the database either, and SIGINT interrupts at once."""
+    # A handler runs amid whatever the main thread does, which may hold the lock of an event or of a log: only what is
+    # reentrant may be done there. The rest is another thread's.
+    words: queue.SimpleQueue[int] = queue.SimpleQueue()
+    times = itertools.count(1)
 
     def told(number: int, frame: object) -> None:
-        # The events first: writing a line may fail where the signal came amid another one.
-        if worker.stop.is_set():
-            worker.enough.set()
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-        worker.stop.set()
-        log.warning("%s: giving back what is not done", signal.Signals(number).name)
+        words.put(number)
+        if next(times) > 1 and number == signal.SIGINT:
+            raise KeyboardInterrupt
 
+    def listen() -> None:
+        for number in iter(words.get, None):
+            if worker.stop.is_set():
+                worker.enough.set()
+            worker.stop.set()
+            log.warning("%s: giving back what is not done", signal.Signals(number).name)
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 from clipstudy.job import Status
 from clipstudy.queue import claims, dialect, jobs, migration
+from clipstudy.supervisor import Crew, Pace, Post, obey_signals
 from tests.queue.samples import EXPIRED, LEASE, cells, group, hand_over, record_all
 
 _spawn = multiprocessing.get_context("spawn")
@@ -103,3 +105,15 @@ def hang_in_a_claim(pipe: Connection, url: str) -> None:
         rows = connection.execute(claims.claim_statement("hung", timedelta(days=1))).all()
         pipe.send([row.id for row in rows])
         pipe.recv()
+
+
+def stop_crews(pipe: Connection, number: int) -> None:
+    """One after another, crews that wait for a worker's start are stopped by a signal, which comes at any moment."""
+    engine = dialect.connect("sqlite:///no.db")
+    for k in range(number):
+        crew = Crew([Post("a", ())], engine, (), lambda post, line: None, pace=Pace(look=0))
+        crew._staff[0].start_at = float("inf")
+        obey_signals(crew)
+        signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + k * 1e-6)
+        crew.work()

@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -20,6 +22,8 @@ from clipstudy.errors import DeviceError
 from clipstudy.job import FailureKind, Status
 from clipstudy.queue import dialect, jobs
 from clipstudy.supervisor import Crew, Pace, Post, alike, chosen, obey_signals, on_gpus
+from tests.queue import processes
+from tests.queue.processes import another
 from tests.queue.samples import cells, come_due, group, statuses
 
 QUICK = Pace(first=0.01, longest=0.02, strikes=3, grace=0.2, look=0.05)
@@ -140,6 +144,29 @@ def test_a_signal_is_passed_on(table: Engine, heard: Heard, number: signal.Signa
         for one, handler in handlers.items():
             signal.signal(one, handler)
     assert time.monotonic() - began < 20 and tended.stopping == 1
+
+
+def test_a_word_amid_a_start_reaches_who_is_started(
+    table: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tended = crew(table, heard, "wait")
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *words: Any, **named: Any) -> None:
+            super().__init__(*words, **named)
+            tended.stop()
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    until(lambda: tended.stopping == 1, tended)
+    began = time.monotonic()
+    assert tended.work() == 0 and time.monotonic() - began < 30  # else it would work on for a minute
+
+
+def test_however_signals_meet_the_loop_they_are_heard() -> None:
+    """A handler runs amid the loop's own waiting, and must not wait for what that holds."""
+    with another(processes.stop_crews, 300) as (process, _):
+        process.join(60)
+        assert process.exitcode == 0
 
 
 def test_told_twice_it_is_not_asked_again(table: Engine, heard: Heard) -> None:

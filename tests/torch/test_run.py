@@ -114,6 +114,41 @@ def test_stopping_is_not_a_failure(monkeypatch: pytest.MonkeyPatch, model: Model
         outcomes(monkeypatch, model, fail)
 
 
+@pytest.mark.parametrize(
+    "yielded",
+    [[0], [], [0, 0, 0], [0, 7]],
+    ids=["too few", "nothing", "one too often", "one unasked"],
+)
+def test_each_layer_comes_once_whatever_a_kind_yields(
+    monkeypatch: pytest.MonkeyPatch, model: ModelSpec, yielded: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A layer that did not come at all would be given back, claimed again, and so on for ever."""
+
+    def measure(given: Any, data: Any, some: Sequence[int], *rest: Any) -> Iterator[Outcome]:
+        yield from (Outcome(layer, {"norm": Estimate(0.0)}) for layer in yielded)
+
+    monkeypatch.setattr(tasks, "load", lambda name: kind(measure))
+    group = Group("s", model, DatasetSpec("d", "senteval", path="./d"), TaskSpec("t", "made", "d", "norm"))
+    found = list(run.run(group, (0, 1, 2), shelf=run.Shelf("cpu"), store=None, bench=Bench()))
+    assert [layer for layer, _ in found] == [0, 1, 2]
+    came = yielded[:1]
+    assert [layer for layer, one in found if isinstance(one, Outcome)] == came
+    for layer, one in found:
+        assert layer in came or (isinstance(one, Failure) and not one.retry and 'kind = "made"' in one.error)
+    assert caplog.text.count("dropped") == len(yielded) - len(came)
+
+
+def test_a_layer_that_came_before_its_kind_broke_stays(monkeypatch: pytest.MonkeyPatch, model: ModelSpec) -> None:
+    def measure(given: Any, data: Any, some: Sequence[int], *rest: Any) -> Iterator[Outcome]:
+        yield Outcome(some[0], {"norm": Estimate(0.0)})
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tasks, "load", lambda name: kind(measure))
+    group = Group("s", model, DatasetSpec("d", "senteval", path="./d"), TaskSpec("t", "made", "d", "norm"))
+    found = list(run.run(group, (0, 1, 2), shelf=run.Shelf("cpu"), store=None, bench=Bench()))
+    assert [(layer, type(one)) for layer, one in found] == [(layer, Outcome) for layer in range(3)]
+
+
 class TestShelf:
     def test_keeps_the_last_model(self, model: ModelSpec) -> None:
         shelf = run.Shelf("cpu")
@@ -146,6 +181,7 @@ class TestShelf:
         (ConnectionResetError(), FailureKind.INFRA, True),
         (MemoryError(), FailureKind.INFRA, True),
         (RuntimeError("CUDA out of memory"), FailureKind.INFRA, True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureKind.INFRA, True),
         (OSError(5, "Input/output error"), FailureKind.INFRA, True),
         (FileNotFoundError(2, "gone"), FailureKind.CODE, True),
         (PermissionError(13, "no"), FailureKind.CODE, True),
