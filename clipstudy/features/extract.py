@@ -35,8 +35,6 @@ MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
 #: in a core's cache of this many bytes: larger ones wait for memory.
 CACHE = 3 * 2**20
-#: Texts that are written down at once for the store's key.
-AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -261,8 +259,7 @@ def _keys(backbone: TextBackbone, reading: Reading, data_key: str) -> dict[str, 
     """View → key of the store: everything that decides the numbers, the texts themselves included."""
     model = json.dumps(dict(backbone.resolved), sort_keys=True)
     start = hashlib.sha256(json.dumps([EXTRACTION, model, data_key]).encode())
-    for first in range(0, len(reading.texts), AT_ONCE):
-        start.update(json.dumps(reading.texts[first : first + AT_ONCE]).encode())
+    reading.tell(start.update)
     texts = start.hexdigest()[:24]
     start.update(json.dumps(reading.spans).encode())
     spans = start.hexdigest()[:24]

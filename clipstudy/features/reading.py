@@ -12,6 +12,7 @@ long as a batch takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from clipstudy.backbones.backbone import Pieces
 from clipstudy.features import views as view_of
 
 #: Texts of the first window and of the largest; in between each is twice as large as the one before.
-FIRST, LARGEST = 128, 4096
+FIRST, LARGEST = 64, 4096
 
 Words = tuple[str, ...]
 Range = tuple[int, int]
@@ -57,10 +58,22 @@ class Reading:
         self.place = np.zeros(len(self.texts), dtype=np.int64)
         self.span_place = np.zeros(len(self.spans), dtype=np.int64)
 
-        characters = np.array([len(words) + sum(map(len, words)) for words in self.texts], dtype=np.int64)
+        self._counts = np.array([len(words) for words in self.texts], dtype=np.int64)
+        self._lengths = np.fromiter(map(len, chain.from_iterable(self.texts)), dtype=np.int64)
+        before = np.concatenate([[0], np.cumsum(self._lengths)])
+        stops = np.cumsum(self._counts)
+        characters = before[stops] - before[stops - self._counts] + self._counts
         self._order = np.argsort(-characters, kind="stable").tolist()
         self._read: list[Pieces] = []  #: of the window to come
         self._to_read: list[int] = []  #: its other texts
+
+    def tell(self, digest: Callable[[bytes], object]) -> None:
+        """Tell ``digest`` the texts, word by word: what differs anywhere is told otherwise."""
+        digest(self._counts.tobytes())
+        digest(self._lengths.tobytes())
+        for start in range(0, len(self.texts), LARGEST):
+            words = chain.from_iterable(self.texts[start : start + LARGEST])
+            digest("".join(words).encode(errors="surrogatepass"))
 
     def typical(self) -> int:
         """Median number of tokens, told by texts of about the median number of characters; 1 where there is none."""

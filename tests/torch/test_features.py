@@ -94,7 +94,7 @@ def made(number: int) -> list[Text]:
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path):
-    texts = made(5 * FIRST)  # three windows
+    texts = made(6 * FIRST)  # three windows
     means = [np.mean([int(w) for w in text.words[:10]]) for text in texts]
     for batch_size in (1, 3, 100):
         store = Store(tmp_path / str(batch_size)) if kept else None
@@ -122,7 +122,7 @@ def test_texts_are_tokenized_while_others_are_encoded(monkeypatch):
 
     monkeypatch.setattr(Counting, "pieces", counted)
     monkeypatch.setattr(Counting, "states", watched)
-    features = run(Counting(), texts, views=["mean"], batch_size=16)
+    features = run(Counting(), texts, views=["mean"], batch_size=8)
     assert at[0] <= 2 * FIRST, "the first window, and what tells a batch's size"
     assert at[-1] == read[0] <= len(texts) + FIRST, "each text once"
     assert max(np.diff(at)) <= FIRST, "a few at a time"
@@ -150,7 +150,7 @@ def test_what_the_model_does_not_see_is_counted_and_marked():
 def test_batches_hold_a_budget_of_tokens_longest_first():
     backbone = Counting()
     numbers = random.Random(1)
-    texts = [Text(tuple(str(9 * j + i) for j in range(1 + i % 9))) for i in range(200)]
+    texts = [Text(tuple(str(100 + 9 * j + i) for j in range(1 + i % 9))) for i in range(200)]
     numbers.shuffle(texts)
     features = run(backbone, texts, batch_size=8)
     lengths = [length for _, length in backbone.batches]
