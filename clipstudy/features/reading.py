@@ -20,7 +20,9 @@ from clipstudy.backbones.backbone import Pieces
 from clipstudy.features import views as view_of
 
 #: Texts of the first window and of the largest; in between each is twice as large as the one before.
-FIRST, LARGEST = 64, 4096
+FIRST, LARGEST = 256, 4096
+#: Texts that tell how long a text is.
+SAMPLE = 64
 
 Words = tuple[str, ...]
 Range = tuple[int, int]
@@ -77,8 +79,8 @@ class Reading:
 
     def typical(self) -> int:
         """Median number of tokens, told by texts of about the median number of characters; 1 where there is none."""
-        start = max(0, (len(self._order) - FIRST) // 2)
-        middle = [self.texts[text] for text in self._order[start : start + FIRST]]
+        start = max(0, (len(self._order) - SAMPLE) // 2)
+        middle = [self.texts[text] for text in self._order[start : start + SAMPLE]]
         return int(np.median([len(pieces.ids) for pieces in self._tokenize(middle)])) if middle else 1
 
     def windows(self) -> Iterator[list[tuple[int, Pieces]]]:

@@ -15,11 +15,11 @@ import torch
 from clipstudy import backbones
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.errors import DeviceError, ModelError
+from clipstudy.features import reading
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Collection
 from clipstudy.features.extract import Text, extract
-from clipstudy.features.reading import FIRST
 from tests.torch import checkpoints
 
 ALL = ("mean", "native", "cls", "last", "eot", "span")
@@ -93,8 +93,9 @@ def made(number: int) -> list[Text]:
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path):
-    texts = made(6 * FIRST)  # three windows
+def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "FIRST", 16)
+    texts = made(90)  # three windows
     means = [np.mean([int(w) for w in text.words[:10]]) for text in texts]
     for batch_size in (1, 3, 100):
         store = Store(tmp_path / str(batch_size)) if kept else None
@@ -109,7 +110,8 @@ def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path):
 
 
 def test_texts_are_tokenized_while_others_are_encoded(monkeypatch):
-    texts, read, at = made(20 * FIRST), [0], []
+    monkeypatch.setattr(reading, "FIRST", 64)
+    texts, read, at = made(1200), [0], []
     pieces, states = Counting.pieces, Counting.states
 
     def counted(self, texts):
@@ -123,9 +125,9 @@ def test_texts_are_tokenized_while_others_are_encoded(monkeypatch):
     monkeypatch.setattr(Counting, "pieces", counted)
     monkeypatch.setattr(Counting, "states", watched)
     features = run(Counting(), texts, views=["mean"], batch_size=8)
-    assert at[0] <= 2 * FIRST, "the first window, and what tells a batch's size"
-    assert at[-1] == read[0] <= len(texts) + FIRST, "each text once"
-    assert max(np.diff(at)) <= FIRST, "a few at a time"
+    assert at[0] == reading.SAMPLE + 64, "what tells a batch's size, and the first window"
+    assert at[-1] == read[0] == reading.SAMPLE + 1200, "each text once"
+    assert max(np.diff(at)) <= 64, "a few at a time"
     assert features.coverage.tokens_executed / features.coverage.tokens_useful < 1.1
 
 
