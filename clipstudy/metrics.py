@@ -1,14 +1,16 @@
 """Scores, their intervals, and tests of differences. Pure; scikit-learn and SciPy are imported where they are used.
 
 Accuracy is resampled over seeds *and* test items (a seed is one draw of the probe, an item one draw of the test
-set), because either alone understates how far a rerun on fresh data may land. Clusterings are not resampled over
-items: a repeated item is a perfect agreement with itself and inflates NMI; there the replicates are the interval.
+set), because either alone understates how far a rerun on fresh data may land. Seeds are few, which a plain bootstrap
+takes for more than they say: one seed less than there are is drawn, and intervals and p are widened as Student's
+distribution is, by as much as the seeds have a part in the spread. Clusterings are not resampled over items: a
+repeated item is a perfect agreement with itself and inflates NMI; there the samples are the replicates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,8 +120,8 @@ def bootstrap_accuracy(
 ) -> list[Interval]:
     """Accuracy of every layer with a hierarchical bootstrap interval, all layers from the same draws.
 
-    Each draw resamples S seeds and N items with replacement; every seed was scored on the same items, so the two
-    are crossed. Quantile interval.
+    Each draw resamples seeds and N items with replacement; every seed was scored on the same items, so the two
+    are crossed. Quantile interval, widened for few seeds.
 
     Args:
         correct: ``[L, S, N]``: whether seed s is right on item n at layer l. Any score per item will do: the
@@ -127,13 +129,10 @@ def bootstrap_accuracy(
         rng: a generator, or the seed of one.
     """
     scores = np.asarray(correct, dtype=np.float32)
+    seeds = scores.mean(axis=2, dtype=np.float64)
     return [
-        _interval(value, replicates)
-        for value, replicates in zip(
-            scores.mean(axis=(1, 2), dtype=np.float64),
-            resampled([scores], draws, rng)[0],
-            strict=True,
-        )
+        _interval(means.mean(), drawn, freedom(float(drawn.std()), [means]))
+        for means, drawn in zip(seeds, resampled([scores], draws, rng)[0], strict=True)
     ]
 
 
@@ -148,52 +147,84 @@ def paired_difference(
 ) -> list[Difference]:
     """Paired bootstrap of two models, layer by layer: items are resampled together, each model's seeds by themselves.
 
-    p is two-sided: twice the smaller share of draws on either side of 0, both counted with the observed one, so it
-    is never below 2 / (draws + 1).
-
     Args:
         first, second: ``[L, S, N]`` and ``[L, S', N]``, correct or not (or any score per item).
     """
     a, b = (np.asarray(x, dtype=np.float32) for x in (first, second))
     if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[2]:
         raise ValueError(f"not the same layers and items: {a.shape} and {b.shape}")
-    values = a.mean(axis=(1, 2), dtype=np.float64) - b.mean(axis=(1, 2), dtype=np.float64)
     drawn = resampled([a, b], draws, rng)
-    return [difference(value, draw) for value, draw in zip(values, drawn[0] - drawn[1], strict=True)]
+    seeds = (x.mean(axis=2, dtype=np.float64) for x in (a, b))
+    return [
+        difference(own.mean() - other.mean(), draw, [own, other], a.shape[2])
+        for own, other, draw in zip(*seeds, drawn[0] - drawn[1], strict=True)
+    ]
 
 
-def least_p(draws: int) -> float:
-    """The smallest two-sided p that a bootstrap of so many draws can show."""
-    return 2 / (draws + 1)
+def difference(value: float, draws: ArrayLike, seeds: Iterable[NDArray[Any]], units: float) -> Difference:
+    """What is 0 where nothing differs, judged by its bootstrap's ``[draws]``: interval and two-sided p.
 
-
-def difference(value: float, replicates: ArrayLike, freedom: float | None = None, *, few: bool = False) -> Difference:
-    """What is 0 where nothing differs, judged by its ``[draws]`` replicates: quantile interval and two-sided p.
-
-    p is twice the smaller share of draws on either side of 0. None is below ``least_p``, which no correction over many
-    layers would pass, so where no draw lies on the other side Student's distribution says how far out 0 is.
+    The interval is the draws' quantiles, and p twice the smaller share of draws on either side of 0, counted with the
+    observed one. Where none lies on the other side, a normal distribution says how far out 0 is: that none does is no
+    p by itself, as the few means that few seeds have may all lie on one side, and 2 / (draws + 1) is none that a
+    correction over many layers would pass. Both are then read on Student's distribution instead of the normal one, at
+    the freedom that seeds and units give: with many of both this changes nothing.
 
     Args:
-        freedom: of Student's distribution; None: p is by the shares alone.
-        few: these are a few measurements of the whole, not a bootstrap's draws: interval and p are Student's, with
-            their standard deviation: how far one more would land, not how sure their mean is. Where they agree to the
-            last digit there is none, and p is that of so many equal signs.
+        value: the point estimate.
+        seeds, units: what :func:`freedom` takes.
+    """
+    from scipy.stats import norm, t
+
+    # Sums of different order may miss an exact tie by a rounding, and a tie speaks for neither side.
+    drawn = np.asarray(draws, dtype=np.float64)
+    drawn = np.where(np.abs(drawn) < 1e-6, 0.0, drawn)
+    error = float(drawn.std())
+    free = freedom(error, seeds, units)
+    tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
+    beyond = bool(error) and tail == 0
+    deviate = abs(value) / error if beyond else float(norm.isf(min(0.5, (tail + 1) / (len(drawn) + 1))))
+    return Difference(*_interval(value, drawn, free), min(1.0, float(2 * t.sf(deviate, free))), error)
+
+
+def of_samples(value: float, samples: ArrayLike, step: float = 0.0) -> Difference:
+    """What is 0 where nothing differs, judged by its values on ``[n]`` samples, each a measurement of the whole.
+
+    The interval is a prediction interval, value ± t · sd · √(1 + 1/n) with n − 1 degrees of freedom: where one more
+    sample would land, which is wider than how sure their mean is. p is of 0 being such a sample. Where all agree to the
+    last digit there is no spread to say it by, and p is that of so many equal signs, 2^(1 − n).
+
+    Args:
+        value: the estimate from all samples.
+        samples: two or more. Seeds within a sample are no draws of another: average them first.
+        step: the least by which two samples can differ; they are taken to spread by as much, however equal they are.
     """
     from scipy.stats import t
 
-    # Sums of different order may miss an exact tie by a rounding, and a tie speaks for neither side.
-    drawn = np.asarray(replicates, dtype=np.float64)
-    drawn = np.where(np.abs(drawn) < 1e-6, 0.0, drawn)
-    error = float(drawn.std(ddof=int(few)))
-    tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
-    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
-    if error and freedom is not None:
-        student = float(2 * t.sf(abs(value) / error, freedom))
-        if few:
-            half = error * float(t.ppf((1 + _LEVEL) / 2, freedom))
-            return Difference(value, value - half, value + half, student, error)
-        p = min(p, student) if tail == 0 else p
-    return Difference(*_interval(value, drawn), p, error)
+    value, values = float(value), np.asarray(samples, dtype=np.float64)
+    n = len(values)
+    error = max(float(values.std(ddof=1)), step) * math.sqrt(1 + 1 / n)
+    if error < 1e-12:
+        return Difference(value, value, value, 1.0 if abs(value) < 1e-12 else 2.0 ** (1 - n), 0.0)
+    half = error * float(t.ppf((1 + _LEVEL) / 2, n - 1))
+    return Difference(value, value - half, value + half, float(2 * t.sf(abs(value) / error, n - 1)), error)
+
+
+def freedom(error: float, seeds: Iterable[NDArray[Any]], units: float = math.inf) -> float:
+    """Degrees of freedom of a bootstrap's standard error over seeds and units (Satterthwaite 1946, Biometrics 2).
+
+    Its square is the sum of what each model's seeds give, with one degree less than there are, and the units' rest.
+
+    Args:
+        seeds: for each model whose seeds were drawn by themselves, the number that is judged for each seed alone,
+            ``[S]``, the others' seeds being all; one seed says nothing.
+        units: test items, channels. Infinite: what they give is known as well as can be.
+    """
+    parts = [(float(values.var(ddof=1)) / len(values), len(values)) for values in seeds if len(values) > 1]
+    known = sum(variance for variance, _ in parts)
+    rest = max(error**2 - known, 0.0)
+    spread = sum(variance**2 / (n - 1) for variance, n in parts) + rest**2 / max(units - 1, 1)
+    return (known + rest) ** 2 / spread if spread else max(units - 1, 1)
 
 
 def resampled(
@@ -204,6 +235,9 @@ def resampled(
 ) -> list[NDArray[np.float64]]:
     """Bootstrapped means of every ``[L, S, N]``, as ``[L, draws]``: the same items for all, seeds for each its own.
 
+    N items are drawn of N, and S − 1 seeds of S: the mean of so many varies as the mean of S seeds does, where that of
+    S drawn from the few themselves would vary by (S − 1)/S of it (Rao & Wu 1988, JASA 83).
+
     Args:
         seeds: what each group's seeds are drawn by, so that its draws do not depend on which others there are (None:
             ``rng`` draws them one group after the other).
@@ -211,10 +245,10 @@ def resampled(
     rng = np.random.default_rng(rng)
     groups = [np.asarray(scores, dtype=np.float32) for scores in groups]
     items = groups[0].shape[2]
-    shares = [
-        _counts(draws, scores.shape[1], own) / scores.shape[1]
-        for scores, own in zip(groups, seeds or [rng] * len(groups), strict=True)
-    ]
+    shares = []
+    for scores, own in zip(groups, seeds or [rng] * len(groups), strict=True):
+        taken = max(1, scores.shape[1] - 1)
+        shares.append(_counts(draws, scores.shape[1], own, taken) / taken)
     means = [np.empty((*scores.shape[:2], draws)) for scores in groups]
     # In blocks: the counts of all draws at once would be draws × N.
     step = max(1, 2**21 // items)
@@ -254,14 +288,21 @@ def tost(value: float, error: float, margin: float, freedom: float = math.inf) -
     return float(norm.sf(upper) if math.isinf(freedom) else t.sf(upper, freedom))
 
 
-def _counts(draws: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each of ``size`` things is taken in ``size`` draws with replacement: ``[draws, size]``."""
-    taken = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
-    return np.bincount(taken.ravel(), minlength=draws * size).reshape(draws, size)
+def _counts(draws: int, size: int, rng: np.random.Generator, taken: int | None = None) -> NDArray[np.int64]:
+    """How often each of ``size`` things is among ``taken`` (None: ``size``) with replacement: ``[draws, size]``."""
+    which = rng.integers(0, size, (draws, taken or size)) + size * np.arange(draws)[:, None]
+    return np.bincount(which.ravel(), minlength=draws * size).reshape(draws, size)
 
 
-def _interval(value: float, replicates: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(replicates, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+def _interval(value: float, replicates: NDArray[np.float64], free: float = math.inf) -> Interval:
+    """Quantiles of the replicates, as far from ``value`` as Student's are farther out than the normal's."""
+    from scipy.stats import norm, t
+
+    ends = (1 - _LEVEL) / 2, (1 + _LEVEL) / 2
+    low, high = np.quantile(replicates, ends)
+    if math.isfinite(free):
+        wider = float(t.ppf(ends[1], free) / norm.ppf(ends[1]))
+        low, high = value - wider * (value - low), value + wider * (high - value)
     return Interval(float(value), float(low), float(high))
 
 

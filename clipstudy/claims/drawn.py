@@ -21,14 +21,15 @@ class Unit(StrEnum):
     """What is drawn anew to see how far a number would move."""
 
     ITEMS = "test items"  #: the same for every model; seeds are drawn beside them
-    SAMPLES = "span samples"  #: each clustered with every seed: whole replicates, which are not drawn again
+    SAMPLES = "span samples"  #: each the mean of its seeds: measurements of the whole, which are not drawn again
     CHANNELS = "channels"  #: each layer's own
 
 
 #: With fewer, nothing is tested. Of nine items or channels that all agree a bootstrap makes the least p that it can;
 #: a single sample says nothing of how far another would land.
 FEWEST: Mapping[Unit, int] = {Unit.ITEMS: 10, Unit.SAMPLES: 2, Unit.CHANNELS: 10}
-FEWEST_REPLICATES = 5
+#: Of fewer seeds a note says so: what they vary by is itself hardly known, and the interval so much the wider.
+FEW_SEEDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Drawn(NamedTuple):
     """The readings of one choice of models, ready to be computed with."""
 
     stacks: dict[Reading, Stack]
-    n: tuple[int, ...]  #: units (of samples: replicates) of each task, in the order of the tasks' names
+    n: tuple[int, ...]  #: units of each task, in the order of the tasks' names
     paired: bool  #: what was compared was so on the same units
     notes: tuple[str, ...]
 
@@ -79,6 +80,7 @@ class Draws:
             Unfit: nothing was kept to draw from, or too little.
         """
         stacks: dict[Reading, Stack] = {}
+        seeds: dict[Reading, Array] = {}
         numbers, notes, paired = [], [], True
         for task in sorted({one.task for one in chosen.values()}):
             group = {reading: one for reading, one in chosen.items() if one.task == task}
@@ -94,15 +96,18 @@ class Draws:
                 paired = False
                 notes.append("not paired: a channel of one layer or model is none of another's")
             else:
-                found, n = self._together(task, group)
-                if alone := sorted({one.model for one in group.values() if one.seeded and _seeds(one) == 1}):
-                    notes.append(f"one seed of {', '.join(alone)}: how far another would land is not in the interval")
+                found, of_seeds, n = self._together(task, group)
+                seeds |= of_seeds
+                notes += _few_seeds(group.values())
             stacks |= found
             numbers.append(n)
+        stacks = _without_each(stacks, seeds, chosen)
         return Drawn(stacks, tuple(dict.fromkeys(numbers)), paired, tuple(dict.fromkeys(notes)))
 
-    def _together(self, task: str, group: Mapping[Reading, Measured]) -> tuple[dict[Reading, Stack], int]:
-        """On the units that all have; how many these are."""
+    def _together(
+        self, task: str, group: Mapping[Reading, Measured]
+    ) -> tuple[dict[Reading, Stack], dict[Reading, Array], int]:
+        """On the units that all have; each seed's means ``[L, S]`` where seeds are drawn; how many units these are."""
         members = list(group.values())
         common = sorted(set.intersection(*(set(one.items) for one in members)))
         unit, models = members[0].unit, ", ".join(dict.fromkeys(one.model for one in members))
@@ -114,7 +119,7 @@ class Draws:
             )
         kept = {reading: _taken(one, common) for reading, one in group.items()}
         if unit is Unit.SAMPLES:
-            return _replicates(task, models, group, kept)
+            return _samples(task, models, group, kept), {}, len(common)
         mark = f"{zlib.crc32(chr(0).join(common).encode()):08x}"
         keys = {reading: (task, mark, one.model, one.metric) for reading, one in group.items()}
         new = {key: reading for reading, key in keys.items() if key not in self._made}
@@ -128,7 +133,7 @@ class Draws:
             )
             self._made |= dict(zip(new, means, strict=True))
         found = {reading: _stack(one, kept[reading], self._made[keys[reading]]) for reading, one in group.items()}
-        return found, len(common)
+        return found, {reading: scores.mean(axis=2) for reading, scores in kept.items()}, len(common)
 
     def _by_layer(self, one: Measured) -> Stack:
         """Each layer's channels by themselves. What a seed begins with differs from channel to channel, so the mean of
@@ -145,22 +150,54 @@ class Draws:
         return _stack(one, means[:, None], self._made[key])
 
 
-def _replicates(
+def _samples(
     task: str, models: str, group: Mapping[Reading, Measured], kept: Mapping[Reading, Array]
-) -> tuple[dict[Reading, Stack], int]:
-    """Every sample with every seed is one measurement of the whole. A sample's items are not drawn again: an item that
-    comes twice agrees with itself."""
-    seeds = min(scores.shape[1] for scores in kept.values())
-    flat = {reading: scores[:, :seeds].reshape(len(scores), -1) for reading, scores in kept.items()}
-    n = next(iter(flat.values())).shape[1]
-    if n < FEWEST_REPLICATES:
-        raise Unfit(
-            f"too few replicates: {models} · {task} have {n} (samples × seeds), want {FEWEST_REPLICATES} or more. Give "
-            f"[tasks.{task}] more seeds, or more samples in its options"
-        )
-    if all(np.ptp(rows, axis=1).max() == 0 for rows in flat.values()):
-        raise Unfit(f"{models} · {task}: all {n} replicates are equal, so nothing says how far another would land")
-    return {reading: _stack(group[reading], rows[:, None], rows, few=True) for reading, rows in flat.items()}, n
+) -> dict[Reading, Stack]:
+    """Every sample is one measurement of the whole, the mean of its seeds: another seed is not another sample. A
+    sample's items are not drawn again: an item that comes twice agrees with itself."""
+    means = {reading: scores.mean(axis=1) for reading, scores in kept.items()}
+    if all(np.ptp(rows, axis=1).max() == 0 for rows in means.values()):
+        n = next(iter(means.values())).shape[1]
+        raise Unfit(f"{models} · {task}: all {n} samples are equal, so nothing says how far another would land")
+    return {reading: _stack(group[reading], rows[:, None], rows, few=True) for reading, rows in means.items()}
+
+
+def _few_seeds(members: Iterable[Measured]) -> list[str]:
+    """What to know of an interval that so few seeds are behind."""
+    few: dict[int, set[str]] = {}
+    for one in members:
+        if one.seeded and one.unit is Unit.ITEMS and _seeds(one) < FEW_SEEDS:
+            few.setdefault(_seeds(one), set()).add(one.model)
+    said = []
+    for n, models in sorted(few.items()):
+        whose = ", ".join(sorted(models))
+        if n == 1:
+            said.append(f"one seed of {whose}: how far another would land is not in the interval")
+        else:
+            said.append(f"{n} seeds of {whose}: how far another would land is hardly known, so the interval is wide")
+    return said
+
+
+def _without_each(
+    stacks: Mapping[Reading, Stack], seeds: Mapping[Reading, Array], chosen: Mapping[Reading, Measured]
+) -> dict[Reading, Stack]:
+    """``stacks``, each with columns for what it is without each seed of each model that has several: of a quantity
+    computed from them, these say how much of its spread is whose seeds'."""
+    whose = {reading: (chosen[reading].task, chosen[reading].model, rows.shape[1]) for reading, rows in seeds.items()}
+    owners = sorted({owner for owner in whose.values() if owner[2] > 1})
+    numbers = tuple(n for *_, n in owners)
+    found = {}
+    for reading, stack in stacks.items():
+        if stack.few:
+            found[reading] = stack
+            continue
+        columns = [stack.values]
+        for owner in owners:
+            point, n = stack.values[:, :1], owner[2]
+            own = seeds[reading] if whose.get(reading) == owner else np.repeat(point, n, axis=1)
+            columns.append((n * point - own) / (n - 1))
+        found[reading] = stack._replace(values=np.concatenate(columns, axis=1), seeds=numbers)
+    return found
 
 
 def _taken(one: Measured, names: Sequence[str]) -> Array:
@@ -193,11 +230,11 @@ def _rng(*names: str) -> np.random.Generator:
 def _stack(one: Measured, scores: Array, drawn: Array, few: bool = False) -> Stack:
     """The mean of ``[L, S, N]`` and its draws, at their places in twelve blocks."""
     values = np.concatenate([np.nanmean(scores, axis=(1, 2))[:, None], drawn], axis=1)
-    freedom = int((~np.isnan(scores[:, 0])).sum(axis=1).min()) - 1
+    units = int((~np.isnan(scores[:, 0])).sum(axis=1).min())
     if one.layers == (WHOLE_MODEL,):
-        return Stack((float(BLOCKS),), ("",), values, freedom, few)
+        return Stack((float(BLOCKS),), ("",), values, units, few=few)
     at = tuple(BLOCKS * layer / one.blocks for layer in one.layers)
-    return Stack(at, tuple(f"block {layer}" for layer in one.layers), values, freedom, few)
+    return Stack(at, tuple(f"block {layer}" for layer in one.layers), values, units, few=few)
 
 
 def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> dict[Reading, str]:

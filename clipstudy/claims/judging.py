@@ -57,7 +57,7 @@ class Judgement:
     models: Mapping[str, str] = field(default_factory=dict)  #: role → model
     parts: tuple[Part, ...] = ()
     deciding: Part | None = None  #: the weakest where all must hold, the strongest where one is enough
-    n: tuple[int, ...] = ()  #: test items (replicates, channels) behind the draws, in the order of the tasks' names
+    n: tuple[int, ...] = ()  #: test items (samples, channels) behind the draws, in the order of the tasks' names
     paired: bool = True  #: False: what is compared has no units in common: channels
     why: str = ""  #: of a verdict that is none: what is missing, or what the claim needs; of one: what to know of it
     todo: str = ""  #: a command that goes on from there
@@ -234,15 +234,21 @@ def _test(part: Inequality, stack: Stack, values: Array) -> tuple[Difference, fl
     """The statistic, the p at which the part holds, and the p at which it goes the other way (1 for the wrong sign).
 
     Args:
-        values: ``[1 + draws]``, of one place of ``stack``.
+        values: of one place of ``stack``.
     """
-    found = metrics.difference(float(values[0]), values[1:], stack.freedom, few=stack.few)
+    value = float(values[0])
+    draws, seeds = stack.apart(values)
+    if stack.few:
+        found = metrics.of_samples(value, draws, stack.step)
+    else:
+        found = metrics.difference(value, draws, seeds, stack.units)
     if part.margin is not None:
-        same = metrics.tost(found.value, found.error, part.margin, stack.freedom)
+        free = stack.units - 1 if stack.few else metrics.freedom(found.error, seeds, stack.units)
+        same = metrics.tost(found.value, found.error, part.margin, free)
         beyond = min(1.0, 2 * (1 - same)) if abs(found.value) > part.margin else 1.0
         # TOST's p is of lying beyond the margin, so what is left of it is the p of lying within, doubled for two sides.
         return found._replace(p=same), same, beyond
     # The draws of a rank correlation may lie on the other side of its estimate; such a p speaks for neither.
-    ends = found.value, float(np.median(values[1:]))
+    ends = found.value, float(np.median(draws))
     above, below = found.p if min(ends) > 0 else 1.0, found.p if max(ends) < 0 else 1.0
     return (found, below, above) if part.below else (found, above, below)

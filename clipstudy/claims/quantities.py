@@ -38,9 +38,18 @@ class Stack(NamedTuple):
 
     at: tuple[float, ...]
     labels: tuple[str, ...]
-    values: Array  #: ``[places, 1 + draws]``, the point estimate first
-    freedom: float = math.inf  #: of the values: one less than there are units behind them
+    values: Array  #: ``[places, 1 + draws + seeds]``: the point estimate, its draws, and it without each seed
+    units: float = math.inf  #: how many were drawn from
+    seeds: tuple[int, ...] = ()  #: of each model with several: their number
     few: bool = False  #: the draws are a few measurements of the whole, not a bootstrap's
+    step: float = 0.0  #: the least by which two values can differ
+
+    def apart(self, values: Array) -> tuple[Array, list[Array]]:
+        """Of one place's ``values``: its draws; and for each model's seeds what each gives by itself ``[S]``, the
+        jackknife's pseudo-values (Tukey 1958): of a mean over seeds each seed's own."""
+        ends = np.cumsum([len(values) - sum(self.seeds), *self.seeds])[:-1]
+        _, draws, *without = np.split(values, [1, *ends])
+        return draws, [len(left) * values[0] - (len(left) - 1) * left for left in without]
 
     def only(self, kept: Sequence[int]) -> Stack:
         at, labels = tuple(self.at[i] for i in kept), tuple(self.labels[i] for i in kept)
@@ -100,7 +109,7 @@ class Quantity:
 
         def rho(stack: Stack) -> Stack:
             order = np.broadcast_to(np.arange(len(stack.at))[:, None], stack.values.shape)
-            return _one(stack, _spearman(order, stack.values))
+            return _ranked(stack, _spearman(order, stack.values))
 
         return replace(self._then(f"Spearman(layer, {self.text})", rho), metric="spearman")
 
@@ -120,7 +129,7 @@ class Quantity:
 
         def rho(a: Stack, b: Stack) -> Stack:
             _same_places(a, b)
-            return _one(a, _spearman(a.values, b.values))
+            return _ranked(a, _spearman(a.values, b.values))._replace(units=min(a.units, b.units))
 
         return self._with(other, f"Spearman({self.text}, {other.text})", "spearman", rho)
 
@@ -162,6 +171,12 @@ def _one(stack: Stack, values: Array) -> Stack:
     return stack._replace(at=(float(BLOCKS),), labels=("",), values=values[None])
 
 
+def _ranked(stack: Stack, rho: Array) -> Stack:
+    """A rank correlation over the places of ``stack``: two neighbours that change places move it by this step."""
+    n = len(stack.at)
+    return _one(stack, rho)._replace(step=12 / (n * (n * n - 1)) if n > 1 else 0.0)
+
+
 def _same_places(a: Stack, b: Stack) -> None:
     if a.at != b.at:
         raise Unfit(f"models of different depth: {len(a.at)} and {len(b.at)} layers to compare one by one")
@@ -171,7 +186,8 @@ def _minus(a: Stack, b: Stack) -> Stack:
     """Place by place; a single number is taken from (or by) every place."""
     if min(len(a.at), len(b.at)) > 1:
         _same_places(a, b)
-    return (a if len(a.at) >= len(b.at) else b)._replace(values=a.values - b.values)
+    longer = a if len(a.at) >= len(b.at) else b
+    return longer._replace(values=a.values - b.values, units=min(a.units, b.units))
 
 
 def _spearman(a: NDArray[Any], b: NDArray[Any]) -> Array:
@@ -195,7 +211,8 @@ def read(name: str, metric: str, *tasks: str, kind: str = "") -> Callable[[str],
             stacks = [found[reading] for reading in wanted]
             for stack in stacks[1:]:
                 _same_places(stacks[0], stack)
-            return stacks[0]._replace(values=np.mean([stack.values for stack in stacks], axis=0))
+            values = np.mean([stack.values for stack in stacks], axis=0)
+            return stacks[0]._replace(values=values, units=min(stack.units for stack in stacks))
 
         return Quantity(f"{name}({role})", metric, frozenset(wanted), mean)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import logging
 import re
 from collections import defaultdict
@@ -125,7 +126,7 @@ def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple
     """
     kept = KEPT[metric]
     try:
-        found = [[_read(kept, metric, r, fetch) for r in members] for members in inits]
+        found = [[read(kept, metric, r, fetch) for r in members] for members in inits]
     except ClipstudyError as error:
         if error.transient:
             raise
@@ -140,11 +141,22 @@ def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple
     names = tuple(name for name in found[0][0].names if name in common)
     if not names:
         return None, ()
-    return np.concatenate([np.stack([rows.of(names) for rows in members]) for members in found], axis=1), names
+    return pooled([np.stack([rows.of(names) for rows in members]) for members in found]), names
 
 
-def _read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
-    """Raises DataError where what the run kept cannot be read."""
+def pooled(inits: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Scores ``[…, S, N]`` of one model from those of each initialisation: each of several is one seed, the mean of
+    its own, since another seed on the same weights is not another initialisation."""
+    return inits[0] if len(inits) == 1 else np.stack([scores.mean(axis=-2) for scores in inits], axis=-2)
+
+
+def read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
+    """The scores behind ``metric`` that a run kept.
+
+    Raises:
+        DataError: its file cannot be read.
+        ClipstudyError: as ``fetch`` does.
+    """
     import pyarrow as pa
 
     content = fetch(result.run_id, kept.file)
@@ -251,10 +263,17 @@ def kept_of(metric: str) -> Kept | None:
     return KEPT.get("accuracy" if metric.endswith("/accuracy") else metric)
 
 
+#: Keys of a data set that say where it lies: of what is in it, the fingerprint of its files tells.
+_WHERE = ("path", "hub", "revision", "checksum")
+
+
 def _named(names: Sequence[Any], scores: NDArray[Any], result: Result, *options: str) -> Rows:
-    """Scores by the names of their units. The same name in other data, or with other ``options``, is another."""
-    decisive = [result.params.get(key, "") for key in ("resolved.data", *(f"option.{option}" for option in options))]
-    mark = hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:12]
+    """Scores by the names of their units. The same name in other data, in another choice of its rows (its limit, its
+    splits, what it leaves out) or with other ``options`` is another."""
+    decisive = {"resolved.data", *(f"option.{option}" for option in options)}
+    decisive |= {key for key in result.params if key.startswith("dataset.")} - {f"dataset.{key}" for key in _WHERE}
+    said = {key: value for key, value in result.params.items() if key in decisive}
+    mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
     return Rows(tuple(f"{mark} {name}" for name in names), scores)
 
 

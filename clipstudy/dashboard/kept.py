@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from clipstudy import metrics
 from clipstudy.claims import Unit
 from clipstudy.dashboard import evidence
@@ -21,7 +19,7 @@ from clipstudy.metrics import Difference
 from clipstudy.outcome import Result
 
 PNG = b"\x89PNG\r\n\x1a\n"
-#: Draws of a paired bootstrap on a page: no p below 0.001, and no visitor waits for more.
+#: Draws of a paired bootstrap on a page: no visitor waits for more. What lies beyond them is Student's.
 DRAWS = 2000
 #: Runs whose scores are held.
 HELD = 1000
@@ -32,7 +30,6 @@ class Tested(NamedTuple):
 
     difference: Difference | None
     on: str  #: what the two are paired on, or why there is no test
-    bound: bool = False  #: p is the smallest that the draws could show
 
 
 class Store(Protocol):
@@ -91,22 +88,21 @@ class Kept:
         if kept is None:
             return None
         try:
-            content = self._store.artifact(run.run_id, kept.file)
+            found = evidence.read(kept, metric, run, self._store.artifact)
         except ClipstudyError as error:
             if error.transient:
                 raise
-            return None  # removed, or of a kind that keeps none
-        found = kept.read(content, metric, run)
+            return None  # removed, broken, or of a kind that keeps none
         return found if found.names else None
 
     def _pooled(self, cell: Cell, metric: str) -> Rows | None:
-        """Several initialisations are so many seeds more, on the items that all scored."""
+        """On the items that all initialisations scored."""
         found = [self.scores(run, metric) for run in cell.runs]
         known = [rows for rows in found if rows is not None]
         if not known or len(known) < len(found):
             return None
         names = _common(known)
-        return Rows(names, np.concatenate([rows.of(names) for rows in known])) if names else None
+        return Rows(names, evidence.pooled([rows.of(names) for rows in known])) if names else None
 
     def _test(self, first: Cell, second: Cell, metric: str) -> Tested | None:
         kept = evidence.kept_of(metric)
@@ -118,12 +114,12 @@ class Kept:
             return None
         if kept.unit is Unit.ITEMS:
             (found,) = metrics.paired_difference(a.of(names)[None], b.of(names)[None], draws=DRAWS)
-            return Tested(found, f"{len(names):,} test items", found.p <= metrics.least_p(DRAWS))
+            return Tested(found, f"{len(names):,} test items")
         if len(names) < 2:
             # Seeds of k-means alone say nothing of how another sample of spans would come out.
             return Tested(None, "one sample: no test")
         apart = a.of(names).mean(axis=0) - b.of(names).mean(axis=0)
-        found = metrics.difference(float(apart.mean()), apart, len(names) - 1, few=True)
+        found = metrics.of_samples(float(apart.mean()), apart)
         return Tested(found, f"{len(names)} samples")
 
     def _held(self, held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:

@@ -128,8 +128,9 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
         "each at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
-        f"paired: a bootstrap of {DRAWS:,} draws on the same test items (of clusterings, Student's over samples); not "
-        f"paired: rather too wide; ≤: the draws could show no smaller p; bold: p < {ALPHA}{_descriptive(views)}"
+        f"paired: a bootstrap of {DRAWS:,} draws on the same test items and each model's seeds, widened as these are "
+        f"few (of clusterings, Student's over samples); not paired: rather too wide; bold: p < {ALPHA}"
+        f"{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
     return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views))
@@ -239,7 +240,7 @@ def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> t
     estimate = Estimate(found.value, found.low, found.high) if found else Estimate(a.estimate.value - b.estimate.value)
     text = f"{'+' * (estimate.value >= 0)}{shown_value(estimate, metric)}".replace("-", "−")
     apart = p is not None and p < ALPHA
-    known = NONE if p is None else Entry(shown_p(p, tested.bound), p, apart)
+    known = NONE if p is None else Entry(shown_p(p), p, apart)
     return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
 
 

@@ -362,13 +362,7 @@ def shown_value(estimate: Estimate, metric: str) -> str:
     return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
 
 
-def shown_p(p: float, bound: bool = False) -> str:
-    """
-    Args:
-        bound: no smaller p could have been found, so that this one is a bound.
-    """
-    if bound:
-        return f"≤ {max(p, 0.001):.3f}"
+def shown_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 

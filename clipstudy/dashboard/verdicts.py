@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from clipstudy.claims import ALPHA, DRAWS, Judgement, Part, Verdict
+from clipstudy.claims import ALPHA, Judgement, Part, Verdict
 from clipstudy.dashboard import tables
-from clipstudy.metrics import least_p
 from clipstudy.outcome import Result
 
 #: How a page says what the verdicts are.
@@ -18,8 +17,8 @@ METHOD = (
     "conditions (Bonferroni); “comparable” is an equivalence test with its margin stated, a floor times less than 1 "
     "one of a margin below it (non-inferiority); otherwise undecided. Models, layers and floors are compared on the "
     "same test items (bootstrap over items, and over each model's seeds), clusterings on the same span samples, each "
-    "with every seed a replicate of the whole; channels have no counterpart in another model or layer, so each layer's "
-    "are resampled by themselves. n counts items, replicates or channels."
+    "the mean of its seeds; channels have no counterpart in another model or layer, so each layer's "
+    "are resampled by themselves. n counts items, samples or channels."
 )
 #: Over the column of numbers, and what they are.
 MARGIN = "Left − right [95%]"
@@ -98,7 +97,7 @@ def _row(judgement: Judgement) -> Row:
         compared=claim.text,
         statistic="" if part is None else _statistic(part),
         value="" if part is None else _value(part),
-        p="" if part is None or judgement.p is None else tables.shown_p(judgement.p, part.found.p == least_p(DRAWS)),
+        p="" if judgement.p is None else tables.shown_p(judgement.p),
         n=", ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from clipstudy.probes.inputs import Inputs, Principal
     from clipstudy.probes.mlp import ProbeFit, Recipe
 
-METHOD = 1
+METHOD = 2
 NEEDS = Needs.VECTORS
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default", "senteval", "jawahar"), "image": ("images",)}
 LAYERS: LayerChoice = "all"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clipstudy.features.extract import Text
     from clipstudy.probes.tuning import Item, Recipe, Tuned
 
-METHOD = 1
+METHOD = 2
 NEEDS = Needs.MODEL
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("superglue", "pair")}
 LAYERS: LayerChoice = "whole"

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from clipstudy import claims
+from clipstudy import claims, metrics
 from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit, Verdict
 from clipstudy.claims.quantities import Stack, read
 from clipstudy.claims.stated import above, below, every, some, within
@@ -33,7 +34,7 @@ def clusterings(role: str, curve: Sequence[float] | np.ndarray, noise: float = 0
 
 
 def probes(
-    role: str, task: str, curve: Sequence[float] | np.ndarray, n: int = 2000, seeds: int = 2, model: str = ""
+    role: str, task: str, curve: Sequence[float] | np.ndarray, n: int = 2000, seeds: int = 5, model: str = ""
 ) -> Measured:
     """Accuracies at blocks 1 to L (of one value: of the whole model), each seed right on that share of ``n`` items."""
     # At one layer the same items are hard for all models: a better model is right on more of one order.
@@ -401,26 +402,50 @@ def test_channels_are_none_of_another_models() -> None:
 def test_one_seed_is_told_where_another_could_differ() -> None:
     one = judged("C17", *(probes(role, "wic", [value], seeds=1) for role, value in (("clip_text", 0.6), ("gpt2", 0.5))))
     assert one.verdict == SUPPORTED and one.why.startswith("one seed of clip_text, gpt2: ")
+    two = judged("C17", *(probes(role, "wic", [value], seeds=2) for role, value in (("clip_text", 0.6), ("gpt2", 0.5))))
+    assert two.why.startswith("2 seeds of clip_text, gpt2: ")
     assert judged("C17", *pairs("wic", 0.7, 0.5, 0.6)).why == judged("C29", *CASES["C29"][0]).why == ""
+
+
+def test_what_hangs_on_few_seeds_is_not_shown_by_many_items() -> None:
+    """Three seeds a model, which differ by more than the items add: all of one are better, by chance in one of ten."""
+    rng = np.random.default_rng(2)
+    items = rng.random(5000)
+
+    def model(role: str, *levels: float) -> Measured:
+        return measured(role, "wic", "accuracy", np.stack([items < level for level in levels])[None])
+
+    near, far = model("gpt2", 0.60, 0.66, 0.70), model("clip_text", 0.71, 0.75, 0.80)
+    (part,) = judged("C17", near, far).parts
+    assert part.found.value == pytest.approx(0.1, abs=0.01)
+    student = stats.ttest_ind([0.71, 0.75, 0.80], [0.60, 0.66, 0.70]).pvalue
+    assert part.found.p == pytest.approx(student, rel=0.35) and part.found.p > 0.02
+    (alone,) = metrics.paired_difference(far.scores, near.scores)
+    assert part.found.p == pytest.approx(alone.p, rel=0.1), "one way on both pages"
+    many = [replace(one, scores=np.tile(one.scores, (1, 5, 1))) for one in (near, far) if one.scores is not None]
+    assert judged("C17", *many).parts[0].found.p < 0.001
 
 
 def test_replicates_that_cannot_differ_decide_nothing() -> None:
     same = clusterings("bert", DOWN, noise=0)
     judgement = judged("C1", same)
-    assert judgement.verdict == NOT_TESTABLE and "all 50 replicates are equal" in judgement.why
+    assert judgement.verdict == NOT_TESTABLE and "all 5 samples are equal" in judgement.why
     assert same.scores is not None
-    two = replace(same, scores=same.scores[:, :2, :2], items=same.items[:2])
-    assert "have 4 (samples × seeds), want 5 or more" in judged("C1", two).why
+    one = replace(same, scores=same.scores[:, :, :1], items=same.items[:1])
+    assert "too few span samples: bert · phrases have 1, want 2 or more" in judged("C1", one).why
 
 
-def test_few_replicates_are_judged_by_student() -> None:
-    """Three samples × two seeds of the smallest spread: no normal tail makes a p of them."""
+def test_samples_are_judged_by_student_however_many_seeds_each_has() -> None:
+    """Three samples of the smallest spread: no normal tail makes a p of them, and no number of seeds."""
     full = clusterings("bert", DOWN)
     assert full.scores is not None
     few = replace(full, scores=full.scores[:, :2, :3], items=full.items[:3])
     (rho, mean) = judged("C1", few).parts
-    assert rho.found.error == 0 and rho.holds == pytest.approx(2 / 7)  # six equal signs
-    assert 0 < mean.holds < 0.001
+    step = 12 / (12 * 143)  # of a rank correlation over twelve layers
+    assert rho.found.error == pytest.approx(step * np.sqrt(4 / 3)) and 0 < rho.holds < 0.001
+    assert few.scores is not None and 0 < mean.holds < 0.001
+    again = replace(few, scores=np.tile(few.scores, (1, 10, 1)))
+    assert [part.found for part in judged("C1", again).parts] == [pytest.approx(p.found) for p in (rho, mean)]
 
 
 def test_what_of_one_task_is_read_is_drawn_on_the_same_items() -> None:
@@ -564,9 +589,9 @@ def test_somewhere_is_the_reverse_of_everywhere(a: list[float], b: list[float]) 
 
 def test_one_layer_that_goes_the_other_way_by_chance_does_not_refute() -> None:
     """Twelve layers without a difference: a lone p under α is not enough, Holm asks for α/12."""
-    spread = np.linspace(-1, 1, 50).reshape(10, 5)
+    spread = np.tile(np.linspace(-1, 1, 5), (10, 1))
     shifted = FLAT.copy()
-    shifted[5] += 0.13  # 2.2 standard errors of the replicates
+    shifted[5] += 0.28  # 3.2 standard errors of the five samples
     a = measured("gpt2", "phrases", "nmi", 0.4 + 0.1 * np.stack([spread] * 12), unit=Unit.SAMPLES)
     b = measured("clip_text", "phrases", "nmi", shifted[:, None, None] + np.zeros((12, 10, 5)), unit=Unit.SAMPLES)
     judgement = judged("C4", b, a)

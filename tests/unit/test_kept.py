@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from clipstudy.dashboard import kept, sheets
 from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.tables import View, board, view
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result
+from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking.entry import group_params
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result
 
 GPT2, PHRASES = MODELS[1], TASKS[0]
@@ -138,6 +141,64 @@ def test_models_are_paired_on_the_items_that_both_scored() -> None:
     store = Files({"x": {"predictions.parquet": probed(first, first)},
                    second_run: {"predictions.parquet": probed(second, second)}})  # fmt: skip
     assert Kept(store).tested(replace(cells[0], runs=(elsewhere,)), cells[1], "accuracy") is None
+
+
+WHERE = {"path": "b", "hub": "a/b", "revision": "v1", "checksum": "git:1"}
+WHICH = {"reader": "table", "config": "en", "splits": {"test": "dev"}, "columns": {"label": "l"}, "limit": 800,
+         "limit_seed": 1, "unseen_labels": "drop", "unreadable": 0.5, "development": 0.2, "development_seed": 1,
+         "exclude": {"test": (3,)}}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*WHERE, *WHICH])
+def test_other_rows_of_one_file_are_not_taken_for_the_same(key: str) -> None:
+    """A study file that was edited between two models: row 7 of another choice of rows is another row."""
+
+    def run(model: Model, dataset: DatasetSpec) -> Result:
+        spec = ModelSpec(model.family, "transformers", "c", 2)
+        asked = group_params(Group("s", spec, dataset, TaskSpec("shift", "classify", "d", "accuracy")))
+        return replace(result(model, SHIFT, 3), run_id=model.family, params={"resolved.data": "f"} | asked)
+
+    dataset = DatasetSpec("d", "senteval", path="a", limit=400)
+    runs = [run(BERT, dataset), run(GPT2, replace(dataset, **{key: (WHERE | WHICH)[key]}))]
+    content = probed(np.ones((1, 40), bool), np.ones((1, 40), bool))
+    files = Kept(Files({one.run_id: {"predictions.parquet": content} for one in runs}))
+    first, second = (files.scores(one, "accuracy") for one in runs)
+    assert first and second and len(set(first.names)) == 40
+    assert (first.names == second.names) if key in WHERE else not set(first.names) & set(second.names)
+    older = replace(runs[0], params={"resolved.data": "f"})  # recorded before a run said which rows it took
+    before = files.scores(replace(older, run_id="older"), "accuracy")
+    assert before is None
+    store = Files({"older": {"predictions.parquet": content}})
+    before = Kept(store).scores(replace(older, run_id="older"), "accuracy")
+    assert before and not set(before.names) & {*first.names, *second.names}
+
+
+def test_every_key_of_a_data_set_says_where_it_lies_or_which_rows_are_taken() -> None:
+    assert {*WHERE, *WHICH} == {f.name for f in fields(DatasetSpec)} - DatasetSpec.PRESENTATION
+
+
+@pytest.mark.parametrize("content", [b"", b"no table", probed([[1, 0]], [[1, 0]])[:-9]])
+def test_a_file_that_is_damaged_is_told_of_and_not_read(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    files = Kept(Files({(run := result()).run_id: {"predictions.parquet": content}}))
+    assert files.scores(run, "accuracy") is None
+    assert f"run {run.run_id}: predictions.parquet cannot be read" in caplog.text
+
+
+def test_an_initialisation_is_one_draw_however_many_seeds_were_probed_on_it() -> None:
+    rng = np.random.default_rng(0)
+    model = Model("twin", "Twin", "bert", inits=3)
+    levels = [0.55, 0.62, 0.69]
+    runs = [result(model, SHIFT, 3, init=k) for k in range(3)] + [result(BERT, SHIFT, 3)]
+    items = rng.random(2000)
+    right = [np.tile(items < level, (5, 1)) for level in [*levels, 0.65]]
+    files = Kept(Files({r.run_id: {"predictions.parquet": probed(x, x)} for r, x in zip(runs, right, strict=True)}))
+    shown = view(board(runs), SHIFT.name)
+    assert shown
+    twin, own = (next(c.cells[0] for c in shown.curves if c.family == name) for name in ("twin", "bert"))
+    found = files.tested(own, twin, "accuracy")
+    assert found and found.difference
+    # Three initialisations, as 15 seeds would not: two degrees of freedom.
+    assert found.difference.high - found.difference.low > 2 * 4.3 * 0.07 / np.sqrt(3) * 0.7
 
 
 @pytest.mark.parametrize(("samples", "said"), [(1, "one sample: no test"), (3, "3 samples")])

@@ -14,10 +14,12 @@ from clipstudy.metrics import (
     ami,
     bootstrap_accuracy,
     difference,
+    freedom,
     holm,
     macro_f1,
     majority,
     nmi,
+    of_samples,
     paired_difference,
     psnr,
     quantile_interval,
@@ -224,23 +226,63 @@ class TestImages:
 class TestDifference:
     DRAWS = np.random.default_rng(0).normal(1, 0.2, 2000)
 
-    def test_few_measurements_are_judged_by_student(self):
+    def test_samples_are_judged_by_where_one_more_would_land(self):
         few = np.array([0.1, 0.3, 0.2, 0.4, 0.25])
-        found = difference(few.mean(), few, freedom=4, few=True)
-        assert found.p == pytest.approx(2 * stats.t.sf(few.mean() / few.std(ddof=1), 4)) and 0.05 < found.p < 0.1
+        error = few.std(ddof=1) * np.sqrt(1 + 1 / 5)
+        found = of_samples(few.mean(), few)
+        assert found.error == pytest.approx(error)
+        assert found.p == pytest.approx(2 * stats.t.sf(few.mean() / error, 4)) and 0.05 < found.p < 0.12
         assert found.low < 0 < found.high  # as p says, though all five are above
-        edge = difference(few.std(ddof=1) * stats.t.ppf(0.975, 4), few, freedom=4, few=True)
+        edge = of_samples(error * stats.t.ppf(0.975, 4), few)
         assert edge.low == pytest.approx(0, abs=1e-12) and edge.p == pytest.approx(0.05)
-        same = difference(0.2, np.full(5, 0.2), freedom=4, few=True)
-        assert (same.error, same.p) == (0, pytest.approx(2 / 6))
+
+    @pytest.mark.parametrize("n", [2, 3, 5])
+    def test_samples_that_are_equal_are_so_many_equal_signs(self, n):
+        assert of_samples(0.2, np.full(n, 0.2)).p == 2 * 0.5**n
+        assert of_samples(0.0, np.zeros(n)).p == 1
+        coarse = of_samples(0.2, np.full(n, 0.2), step=0.1)
+        assert coarse == of_samples(0.2, np.full(n, 0.2) + np.array([0, 1e-6] * 3)[:n], step=0.1)
+        assert coarse.error == pytest.approx(0.1 * np.sqrt(1 + 1 / n))
+
+    def test_one_more_sample_lands_within_95_of_100_intervals(self):
+        n, rng = 3, np.random.default_rng(3)
+        drawn = rng.normal(0.3, 0.1, (5000, n + 1))
+        found = [of_samples(row[:-1].mean(), row[:-1]) for row in drawn]
+        held = np.mean([one.low <= row[-1] <= one.high for one, row in zip(found, drawn, strict=True)])
+        assert 0.943 <= held <= 0.957  # without √(1 + 1/n): 0.935
 
     def test_beyond_the_last_draw_student_says_how_far(self):
         least = 2 / 2001
-        assert difference(1, self.DRAWS).p == least
-        assert difference(1, self.DRAWS, freedom=30).p < least
-        assert difference(1, self.DRAWS, freedom=9).p > difference(1, self.DRAWS, freedom=30).p
+        assert difference(1, self.DRAWS, [], 10_000).p < difference(1, self.DRAWS, [], 30).p < least
+        assert difference(1, self.DRAWS, [], 9).p > difference(1, self.DRAWS, [], 30).p
         near = self.DRAWS - 0.7  # some lie on the other side: their share is p
-        assert difference(0.3, near, freedom=30).p == difference(0.3, near).p > least
+        share = 2 * ((near <= 0).sum() + 1) / 2001
+        assert difference(0.3, near, [], 10**9).p == pytest.approx(share, rel=1e-4)
+        assert difference(0.3, near, [], 30).p > share > least
+        wide, narrow = difference(0.3, near, [], 3), difference(0.3, near, [], 10**9)
+        assert wide.high - 0.3 == pytest.approx((narrow.high - 0.3) * stats.t.ppf(0.975, 2) / 1.959964, rel=1e-4)
+
+    def test_freedom_is_of_whatever_the_spread_is_of(self):
+        seeds = np.array([0.1, 0.2, 0.4])
+        variance = seeds.var(ddof=1) / 3
+        assert freedom(variance**0.5, [seeds], 1000) == pytest.approx(2)  # the seeds' alone
+        assert freedom(1, [np.full(3, 0.2)], 1000) == freedom(1, [np.array([0.2])], 1000) == 999  # the items' alone
+        both = freedom((2 * variance) ** 0.5, [seeds], 3)  # half and half
+        assert both == pytest.approx(4)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_seeds_that_differ_more_than_items_are_covered_however_few(seeds: int) -> None:
+    """Two models that are equally good on average, each seed better or worse by more than what items add."""
+    rng = np.random.default_rng(seeds)
+    found = []
+    for _ in range(300):
+        items = rng.random(400)
+        both = [items < 0.7 + 0.05 * rng.standard_normal((seeds, 1)) for _ in range(2)]
+        (one,) = paired_difference(both[0][None], both[1][None], draws=200, rng=rng)
+        found.append((one.low <= 0 <= one.high, one.p < 0.05))
+    held, told = np.mean(found, axis=0)
+    assert held >= 0.92 and told <= 0.08  # drawn like items, without freedom: 0.80 and 0.18 of three, 0.86 and 0.13
 
 
 def test_a_groups_draws_are_its_own_whoever_is_drawn_beside_it() -> None:

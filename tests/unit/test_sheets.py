@@ -36,7 +36,7 @@ def test_each_model_at_its_best_layer() -> None:
     sheet = sheets.best(views)
     assert sheet.head == ("task", "BERT", "GPT-2")
     assert dict(sheet.lines) == {
-        "Bigram shift, accuracy (%)": (("75.0 ± 5.0 (3)", 75.0, False), ("80.0 ± 2.0 (1)", 80.0, True)),
+        "Bigram shift, accuracy (%)": (("75.0 ± 5.0 (3)", 75.0, True), ("80.0 ± 2.0 (1)", 80.0, True)),
         "Tree depth, accuracy (%)": (("25.0 (2)", 25.0, False), ("—", None, False)),
     }
 
@@ -76,7 +76,8 @@ def test_one_task_layer_by_layer() -> None:
     for at, curve in enumerate(found.curves):
         column = [entries[at] for _, entries in sheet.lines[:-1]]
         assert [entry.value for entry in column] == [100 * cell.estimate.value for cell in curve.cells]
-        assert [k for k, entry in enumerate(column) if entry.bold] == [curve.best]
+        bold = [k for k, entry in enumerate(column) if entry.bold]
+        assert curve.best in bold and len(bold) < len(column), "the best, and what its interval does not tell from it"
 
 
 def test_a_sheet_is_taken_away() -> None:
