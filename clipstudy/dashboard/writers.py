@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from clipstudy.dashboard.tables import (
@@ -46,6 +46,16 @@ class Row:
     one_class: bool
     best: bool
     note: str = ""  #: what the study says of itself
+
+
+@dataclass(frozen=True)
+class Download:
+    """A way to take a table away."""
+
+    name: str
+    ending: str
+    mime: str
+    write: Callable[[View], str]
 
 
 def rows(shown: View) -> list[Row]:
@@ -183,6 +193,15 @@ def summary(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
     views = [found for task in shown.tasks if (found := view(shown, task)) is not None and better(found.metric)]
     by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
     return [_summary(some) for some in by.values() if some]
+
+
+#: How a view is taken away.
+DOWNLOADS = (
+    Download("CSV", "csv", "text/csv", to_csv),
+    Download("LaTeX", "tex", "application/x-tex", to_latex),
+    Download("Markdown", "md", "text/markdown", to_markdown),
+    Download("JSON", "json", "application/json", to_json),
+)
 
 
 def _summary(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:

@@ -18,7 +18,6 @@ from clipstudy.dashboard.kept import seeded
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
-from clipstudy.dashboard.report import DOWNLOADS
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, Curve, View
 
@@ -125,7 +124,7 @@ def file(place: Layers, desk: Desk, ending: str) -> tuple[str, str, str] | None:
     if sheet := _sheet(place, desk, found):
         way = next((way for way in sheets.DOWNLOADS if way[1] == ending), None)
         return (f"{writers.file_name(study, sheet.title)}.{ending}", way[2], way[3](sheet)) if way else None
-    writer = next((download for download in DOWNLOADS if download.ending == ending), None)
+    writer = next((download for download in writers.DOWNLOADS if download.ending == ending), None)
     view = found.mean if place.draw == "average" else next(iter(found.shown), None)
     if view is None or writer is None:
         return None
@@ -265,7 +264,7 @@ def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) ->
     said += f" ◆ ◇ {sources}." * bool(sources)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
-    ways = [(download.name, download.ending) for download in DOWNLOADS]
+    ways = [(download.name, download.ending) for download in writers.DOWNLOADS]
     said_of = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}"
     table = parts.table(said_of, ["layer", *head], lines)
     return html.Figure(

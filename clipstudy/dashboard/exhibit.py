@@ -1,0 +1,194 @@
+"""One panel as the report's HTML: charts, heat maps, tables or pictures, each with what takes it away."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, tables, writers
+from clipstudy.dashboard.charts import Figure, Ink
+from clipstudy.dashboard.kept import Kept, seeded
+from clipstudy.dashboard.panels import Panel
+from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.tables import Board, Curve, View
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A panel and what it is drawn from."""
+
+    panel: Panel
+    views: Sequence[View]
+    shown: Board  #: of the panel's study
+    colors: Mapping[str, Ink]
+    anchor: str
+    kept: Kept | None
+
+
+def drawn(asked: Asked) -> str:
+    panel = asked.panel
+    body = {
+        "bars": _bars,
+        "heatmap": _heatmaps,
+        "best": _best_layers,
+        "published": _published,
+        "pictures": _pictures,
+    }[panel.draw](asked)
+    head = f"<h2>{escape(panel.title)}</h2>{markup.paragraph(panel.caption)}"
+    return f'<section id="{asked.anchor}" class="panel">{head}{body}</section>'
+
+
+def _bars(asked: Asked) -> str:
+    found = [beside.levelled(beside.marked(view), asked.shown) for view in asked.views]
+    if asked.panel.seeds and asked.kept is not None:
+        found = [seeded(view, asked.kept) for view in found]
+    mean, notes = panels.averaged(asked.panel, found)
+    everything = ([mean] if mean else []) + found
+    families = {curve.family: curve for view in found for curve in view.curves}
+    legend = "".join(f"<li>{markup.swatch(asked.colors[f])}{escape(c.title)}</li>" for f, c in families.items())
+    legend += "".join(f"<li>{escape(text)}</li>" for text in charts.signs(found))
+    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
+    wide = len(everything) % 2 == 1 and (mean is not None or len(everything) == 1)
+    figures = "".join(
+        _figure(view, asked.panel, asked.colors, f"{asked.anchor}-{i}", wide and i == 0)
+        for i, view in enumerate(everything)
+    )
+    remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return (
+        f'<ul class="legend">{legend}</ul>{_summary(everything)}'
+        f'{f"<ul class=notes>{remarks}</ul>" if remarks else ""}<div class="figures">{figures}</div>'
+    )
+
+
+def _heatmaps(asked: Asked) -> str:
+    maps = [found for view in asked.views for found in heat.likenesses(view, asked.shown)]
+    if not maps:
+        return markup.paragraph("No run of these tasks compared layers one by one.")
+    drawn = []
+    for i, found in enumerate(maps):
+        info, sheet = heat.info(found), sheets.likeness(found)
+        label = (
+            f"{info.title}: CKA of each layer with each of {found.reference}. The table below holds the same numbers."
+        )
+        table = f"<details><summary>Table</summary>{markup.table(sheet)}</details>{markup.taken(sheet, found.study)}"
+        drawn.append(_chart(heat.figure(info), label, table, f"{asked.anchor}-{i}"))
+    return f'<p>{escape(heat.SIGNS)}</p><div class="figures maps">{"".join(drawn)}</div>'
+
+
+def _best_layers(asked: Asked) -> str:
+    return _said(sheets.best(asked.views), _study_of(asked.views))
+
+
+def _published(asked: Asked) -> str:
+    tasks = {view.task for view in asked.views}
+    numbers = [number for number in beside.numbers(asked.panel.source) if number.task in tasks]
+    return _said(sheets.published(panels.narrowed(asked.panel, asked.shown), numbers), _study_of(asked.views))
+
+
+def _pictures(asked: Asked) -> str:
+    """Pictures of each task, layers down and models across, as the gallery has them."""
+    if asked.kept is None:
+        return markup.paragraph("This page was made without the runs' pictures.")
+    albums = "".join(_album(view, asked.panel, asked.colors, asked.kept) for view in asked.views)
+    return albums or markup.paragraph("No run of these tasks keeps such a picture.")
+
+
+def _album(view: View, panel: Panel, colors: Mapping[str, Ink], kept: Kept) -> str:
+    figures = []
+    for layer in view.layers:
+        for curve in view.curves:
+            runs = [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]
+            caption = f"{markup.swatch(colors[curve.family])}{escape(curve.title)}, layer {layer}"
+            for run in runs:
+                for name in kept.pictures(run, panel.picture):
+                    if content := kept.picture(run, name):
+                        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+                        alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
+                        image = f'<img src="{source}" alt="{escape(alt)}">'
+                        figures.append(f"<figure><figcaption>{caption}</figcaption>{image}</figure>")
+    heading = f"<h3>{escape(view.title)}</h3>{markup.callout(view.note)}"
+    return f'{heading}<div class="album">{"".join(figures)}</div>' if figures else ""
+
+
+def _said(sheet: Sheet, study: str) -> str:
+    return f"{markup.paragraph(f'{sheet.said}.')}{markup.table(sheet)}{markup.taken(sheet, study)}"
+
+
+def _summary(found: Sequence[View]) -> str:
+    """The panel at a glance: each task's best layer for each model."""
+    titles = dict.fromkeys(curve.family for view in found for curve in view.curves)
+    names = {curve.family: curve.title for view in found for curve in view.curves}
+    lines = []
+    for view in found:
+        if not tables.better(view.metric):
+            continue
+        at = {curve.family: curve for curve in view.curves}
+        cells = "".join(f"<td class=number>{_best(at.get(family), view.metric)}</td>" for family in titles)
+        lines.append(
+            f"<tr><th scope=row>{escape(view.title)}<br><small>{escape(tables.axis_title(view.metric))}</small></th>"
+            f"{cells}</tr>"
+        )
+    if not lines:
+        return ""
+    head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
+    return (
+        f'<div class="wide"><table><caption>Best layer: value ± half of the 95% interval, at which layer</caption>'
+        f"<thead><tr><th>Task</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _best(curve: Curve | None, metric: str) -> str:
+    if curve is None or (cell := curve.chosen) is None:
+        return "—"
+    mark = "†" if cell.one_class else ""
+    where = f"<small>layer {cell.layer}</small>" if curve.best is not None else f"<small>{escape(cell.label)}</small>"
+    return f"{escape(tables.shown_value(cell.estimate, metric))}{mark}<br>{where}"
+
+
+def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
+    missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
+    note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
+    sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
+    caption = markup.paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
+    label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
+    drawn = charts.bars(view, colors, panel.x, legend=False, wide=full)
+    return _chart(drawn, label, caption + _table(view), anchor, full)
+
+
+def _chart(figure: Figure, label: str, below: str, anchor: str, full: bool = False) -> str:
+    from plotly.io.json import to_json_plotly
+
+    data = markup.inert(to_json_plotly(figure))
+    return (
+        f'<figure id="{anchor}"{" class=full" if full else ""}>'
+        f'<div class="chart" role="img" aria-label="{escape(label)}"></div>'
+        f'<script type="application/json" class="figure">{data}</script>{below}</figure>'
+    )
+
+
+def _table(view: View) -> str:
+    header, body = writers.grid(view)
+    head = "".join(f"<th class=number>{escape(title)}</th>" for title in header)
+    lines = []
+    for name, cells in body:
+        texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
+        lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
+    caption = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}" + f". {view.note}" * bool(view.note)
+    return (
+        f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr><th>Layer</th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div></details><p class=downloads>{_downloads(view)}</p>"
+    )
+
+
+def _downloads(view: View) -> str:
+    named = writers.file_name(_study_of([view]), view.task or view.title, view.metric)
+    return " · ".join(
+        markup.download(named, view.title, d.name, d.ending, d.mime, d.write(view)) for d in writers.DOWNLOADS
+    )
+
+
+def _study_of(views: Sequence[View]) -> str:
+    return next((curve.study for view in views for curve in view.curves), "")

@@ -1,0 +1,83 @@
+"""Pieces of the report's HTML. Every name goes in as text; none is taken for HTML. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from html import escape
+from urllib.parse import quote
+
+from clipstudy.dashboard import sheets, writers
+from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.sheets import Sheet
+
+
+def swatch(ink: Ink) -> str:
+    style = ";".join(f"{name}:{value}" for name, value in ink.style.items())
+    return f'<span class="{ink.classes}" style="{style}"></span>'
+
+
+def callout(note: str) -> str:
+    return f'<p class="callout" role="note">{escape(note)}</p>' if note else ""
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text.strip())}</p>" if text.strip() else ""
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def several(values: Iterable[str]) -> str:
+    """The one value, or the commonest and how many others there are."""
+    counted = Counter(value for value in values if value)
+    if not counted:
+        return ""
+    first = counted.most_common(1)[0][0]
+    return first if len(counted) == 1 else f"{first} (+{len(counted) - 1})"
+
+
+def code(text: str, longest: int = 60) -> str:
+    if not text:
+        return ""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    return f'<code title="{escape(text)}">{escape(short)}</code>'
+
+
+def inert(json_text: str) -> str:
+    """JSON that no name in it can end early, for a script element."""
+    for character in "<>&\u2028\u2029":
+        json_text = json_text.replace(character, f"\\u{ord(character):04x}")
+    return json_text
+
+
+def table(sheet: Sheet) -> str:
+    """A sheet as a table; numbers stand right, texts left."""
+    sides = ["number" if numbers else "text" for numbers in sheet.numbers]
+    head = "".join(f"<th class={side}>{escape(t)}</th>" for side, t in zip(sides, sheet.head[1:], strict=True))
+    lines = []
+    for name, entries in sheet.lines:
+        cells = zip(sides, entries, strict=True)
+        texts = "".join(f"<td class='{side}{' best' * e.bold}'>{escape(e.text)}</td>" for side, e in cells)
+        lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
+    caption = sheet.title + (f". {sheet.note}" if sheet.note else "")
+    return (
+        f"<div class=wide><table><caption>{escape(caption)}</caption>"
+        f"<thead><tr><th>{escape(sheet.head[0])}</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def download(named: str, title: str, name: str, ending: str, mime: str, text: str) -> str:
+    return (
+        f'<a download="{escape(named)}.{ending}" href="data:{mime};charset=utf-8,{quote(text)}" '
+        f'aria-label="{escape(title)} as {name}">{name}</a>'
+    )
+
+
+def taken(sheet: Sheet, study: str) -> str:
+    named = writers.file_name(study, sheet.title)
+    links = (
+        download(named, sheet.title, name, ending, mime, write(sheet)) for name, ending, mime, write in sheets.DOWNLOADS
+    )
+    return f"<p class=downloads>{' · '.join(links)}</p>"
