@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -151,8 +152,11 @@ def description_in(folder: Path) -> list[Path]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that ``folder`` is the Hub's snapshot of; None where it is a plain folder."""
-    return folder.name if folder.parent.name == "snapshots" else None
+    """The commit that ``folder`` is the snapshot of, in the layout of the Hub's cache
+    (``models--OWNER--NAME/snapshots/COMMIT``); None where it is any other folder, whose files may change."""
+    snapshots = folder.absolute().parent
+    in_cache = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
+    return folder.name if in_cache and re.fullmatch("[0-9a-f]{40}", folder.name) else None
 
 
 def release(version: str) -> str:

@@ -59,6 +59,9 @@ _MOUNTS = Path("/proc/mounts")
 #: waits for the lock therefore gets it before the second.
 _IDLE_IN_TRANSACTION_S = 60
 _LOCK_WAIT_S = 90
+#: Who stands alone holds no rows, and may wait for another server meanwhile; yet no longer than a recorder's lease,
+#: after which others take what it had.
+_ALONE_S = 180
 _SQLITE_BUSY_S = 30
 _UNDEFINED_TABLE, _LOCK_NOT_AVAILABLE, _IDLE_TOO_LONG, _READ_ONLY = "42P01", "55P03", "25P03", "25006"  # SQLSTATE
 _SQLITE_ERROR = 1  # sqlite.org/rescode.html
@@ -276,6 +279,7 @@ def alone(engine: Engine, what: str, number: int) -> Iterator[None]:
     """
     if engine.dialect.name == "postgresql":
         with writing(engine) as connection:
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_ALONE_S}s'")
             serialise(connection, what, number)
             yield
         return

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
@@ -281,6 +282,26 @@ def test_a_parent_run_that_is_held_is_nobody_elses(engine: Engine, url: str, mon
             with outbox.parent(impatient, other) as held:
                 assert held.run_id is None
     impatient.dispose()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_parent_run_is_held_while_a_tracking_server_takes_its_time(
+    engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than the server lets a transaction be idle that holds rows."""
+    monkeypatch.setattr(dialect, "_IDLE_IN_TRANSACTION_S", 1)
+    monkeypatch.setattr(dialect, "_LOCK_WAIT_S", 0.05)
+    slow = dialect.connect(url)
+    jobs.enqueue(engine, cells(group()))
+    group_id = jobs.rows(engine)[0].group_id
+    with outbox.parent(slow, group_id) as held:
+        time.sleep(2)
+        with pytest.raises(DatabaseUnreachable, match="is busy"), outbox.parent(slow, group_id):
+            pass
+        held.run_id = "parent"
+    assert jobs.group_of(engine, group_id)[2] == "parent"
+    slow.dispose()
 
 
 def test_a_slow_tracking_server_holds_up_no_worker(engine: Engine) -> None:

@@ -78,6 +78,18 @@ def test_what_the_hub_cache_holds_is_taken(cached, bert):
     assert backbones.load(bert, "cpu").resolved["checkpoint"].startswith("sha256:")
 
 
+@pytest.mark.parametrize("place", ["runs/snapshots/last", f"runs/snapshots/{COMMIT}", "models--mine/snapshots/last"])
+def test_a_folder_that_looks_like_the_hubs_is_known_by_its_files(tmp_path, bert, place):
+    folder = tmp_path / place
+    shutil.copytree(bert.checkpoint, folder)
+    spec = replace(bert, checkpoint=str(folder))
+    before = backbones.load(spec, "cpu").resolved["checkpoint"]
+    (weights,) = folder.glob("*.safetensors")
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    after = backbones.load(spec, "cpu").resolved["checkpoint"]
+    assert before.startswith("sha256:") and after.startswith("sha256:") and before != after
+
+
 def test_what_the_hub_cache_lacks_is_said(cached):
     refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "clipstudy fetch --study FILE --model")
     refused(replace(cached, revision="v9"), 'at revision "v9"', "not in the local cache")
