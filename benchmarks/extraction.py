@@ -106,8 +106,17 @@ def against_products(name: str, work: Callable[[], Any], repeats: int, least: fl
         found,
         unit="",
         least=least,
-        said=f"multiplications a second, {count / 1e9:,.0f} GFLOP executed",
+        said=f"multiplications a second, {count / 1e9:,.0f} GFLOP executed; {parts(work)}",
     )
+
+
+def parts(work: Callable[[], Any], most: int = 4) -> str:
+    """The kernels that take the most of ``work``'s processor time, each with its share."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    times = {event.key.partition("::")[2]: event.self_cpu_time_total for event in profile.key_averages()}
+    largest = sorted(times, key=lambda name: -times[name])[:most]
+    return ", ".join(f"{name} {times[name] / sum(times.values()):.0%}" for name in largest)
 
 
 def of_images(quick: bool, repeats: int) -> Iterator[Row]:
@@ -119,6 +128,8 @@ def of_images(quick: bool, repeats: int) -> Iterator[Row]:
         backbone = backbones.load(spec, "cpu")
         draw = np.random.default_rng(0)
         seen = [Drawn(draw) for _ in range(32 if quick else 64)]
+        if backbone.uncalibrated:  # as every study does with an untrained twin
+            backbone.calibrate(pixels for _, pixels in pictures.batches(backbone, seen[:16], 16))
 
         def passes(backbone: Any = backbone, seen: Any = seen, layers: int = layers) -> None:
             for _, pixels in pictures.batches(backbone, seen, 16):

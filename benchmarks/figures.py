@@ -7,6 +7,7 @@ on one thread.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -161,13 +162,23 @@ def gemm_rate(side: int = 1024, products: int = 10) -> float:
 def flops(call: Callable[[], Any]) -> int:
     """Multiplications and additions in the products and convolutions of ``call``, as torch counts them."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+    from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
     def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(q, k, v))
 
-    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # torch leaves it out
-    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+    def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
+    def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+        return 2 * math.prod(x) * int(weight[0])
+
+    left_out = {  # by torch, and given shapes by it
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.mkldnn._convolution_pointwise: convolution,
+        torch.ops.mkldnn._linear_pointwise: linear,
+    }
+    with FlopCounterMode(display=False, custom_mapping=left_out) as counter:
         call()
     return int(counter.get_total_flops())
 

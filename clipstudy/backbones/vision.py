@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from clipstudy.backbones import attention, blocks, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
+from clipstudy.backbones.packed import Packed
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
@@ -82,8 +84,11 @@ class Vision:
         last = anatomy.channels_last and not self.tokens
         self._layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=self._layout)
-        trial = self.states(torch.zeros(1, 3, *anatomy.size), range(self.depth + 1))
-        self.widths = tuple(trial[layer].map.shape[1] for layer in range(self.depth + 1))
+        every = range(self.depth + 1)
+        noise = self._placed(torch.rand(1, 3, *anatomy.size, generator=torch.Generator().manual_seed(0)))
+        self._packed = Packed(model, anatomy.stages, lambda: self._run(noise, every))
+        trial = self.states(noise, every)
+        self.widths = tuple(trial[layer].map.shape[1] for layer in every)
 
     @property
     def uncalibrated(self) -> bool:
@@ -95,7 +100,7 @@ class Vision:
             norm.momentum = None  # the mean over all batches, not a moving one
             norm.train()
         for pixels in batches:
-            self.states(pixels, [self.depth])
+            self._run(self._placed(pixels), [self.depth])
         for norm in self._uncalibrated:
             norm.eval()
 
@@ -106,10 +111,14 @@ class Vision:
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:
         pixels = self._placed(pixels)
-        found = blocks.run(
+        with nullcontext() if gradients else self._packed.running():
+            found = self._run(pixels, layers, gradients)
+        return {layer: self._told_apart(layer, states) for layer, states in found.items()}
+
+    def _run(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, torch.Tensor]:
+        return blocks.run(
             self._anatomy.stages, layers, lambda: self._anatomy.forward(pixels), self._final_norm, gradients
         )
-        return {layer: self._told_apart(layer, states) for layer, states in found.items()}
 
     def attention(self, pixels: torch.Tensor, layers: Collection[int], take: attention.Take) -> None:
         tokens = self.tokens

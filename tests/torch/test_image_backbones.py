@@ -264,7 +264,7 @@ def test_an_untrained_residual_network_is_more_than_its_shortcuts(samples, name)
     before = backbone.states(pixels, [4])[4].map
     for module in backbone._anatomy.stages[3].modules():
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
-            module.weight.data.mul_(-1)
+            module.weight.mul_(-1)
     after = backbone.states(pixels, [4])[4].map
     assert (before - after).abs().mean() > 0.1 * before.abs().mean()
 

@@ -1,0 +1,204 @@
+"""Faster kernels give the same states, for every library's models, and only while no gradients are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from clipstudy import backbones
+from clipstudy.backbones import blocks, packed
+from clipstudy.backbones.packed import Packed
+from tests.torch import checkpoints, image_checkpoints
+from tests.torch.image_checkpoints import OWN
+
+#: As a share of a layer's largest state.
+ROUNDING = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
+
+
+def same(fast: dict[int, torch.Tensor], plain: dict[int, torch.Tensor], rounding: float = ROUNDING) -> None:
+    assert sorted(fast) == sorted(plain)
+    for layer, states in plain.items():
+        assert (fast[layer] - states).abs().max() <= rounding * states.abs().max(), layer
+
+
+def is_plain(model: nn.Module) -> bool:
+    return not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("name", list(checkpoints.BUILDERS))
+def test_states_of_texts(name: str, tmp_path: Path) -> None:
+    backbone: Any = backbones.load(checkpoints.BUILDERS[name](tmp_path / name).spec, "cpu")
+    pieces = backbone.pieces([["the", "quick", "fox"], ["a", "dog", "runs"]])
+    length = min(len(one.ids) for one in pieces)
+    ids = torch.tensor([one.ids[:length] for one in pieces])
+    given = ids, torch.ones_like(ids, dtype=torch.bool), range(backbone.depth + 1)
+    assert backbone._packed.modules or name == "gpt2", "GPT-2 has its own kind of linear layer"
+    same(backbone.states(*given), {layer: states[:, :length] for layer, states in backbone._run(*given).items()})
+    assert is_plain(backbone.module)
+
+
+@pytest.mark.parametrize("name", list(image_checkpoints.BUILDERS))
+def test_states_of_images(name: str, tmp_path: Path) -> None:
+    backbone: Any = backbones.load(image_checkpoints.BUILDERS[name](tmp_path / name).spec, "cpu")
+    pixels = backbone._placed(torch.rand(3, 3, *backbone.size))
+    every = range(backbone.depth + 1)
+    plain = {layer: backbone._told_apart(layer, states) for layer, states in backbone._run(pixels, every).items()}
+    fast = backbone.states(pixels, every)
+    assert backbone._packed.modules
+    same({k: one.map for k, one in fast.items()}, {k: one.map for k, one in plain.items()})
+    same(
+        {k: one.cls for k, one in fast.items() if one.cls is not None},
+        {k: one.cls for k, one in plain.items() if one.cls is not None},
+    )
+    assert is_plain(backbone.module)
+
+
+def test_a_residual_network_runs_no_norm_by_itself(tmp_path: Path) -> None:
+    backbone: Any = backbones.load(image_checkpoints.BUILDERS["resnet"](tmp_path / "resnet").spec, "cpu")
+    norms = {module for module in backbone.module.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert norms and norms <= set(backbone._packed.modules)
+
+
+def test_an_encoder_runs_no_gelu_by_itself() -> None:
+    spec = checkpoints.minilm(Path()).spec
+    backbone: Any = backbones.load(spec, "cpu")
+    names = [type(module).__name__ for module in backbone._packed.modules]
+    assert names.count("GELUActivation") == spec.layers and names.count("Linear") >= 6 * spec.layers
+
+
+def test_gradients_are_the_librarys(tmp_path: Path) -> None:
+    backbone: Any = backbones.load(image_checkpoints.BUILDERS["resnet"](tmp_path / "resnet").spec, "cpu")
+    pixels = torch.rand(2, 3, *backbone.size, requires_grad=True)
+    backbone.states(pixels, [backbone.depth])
+    backbone.states(pixels, [backbone.depth], gradients=True)[backbone.depth].map.square().sum().backward()
+    assert pixels.grad is not None and pixels.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet", "clip-resnet"])
+def test_a_twins_states_follow_its_calibration(name: str, tmp_path: Path) -> None:
+    spec = image_checkpoints.BUILDERS[name](tmp_path / name).spec
+    backbone: Any = backbones.load(replace(spec, init="random"), "cpu")
+    every = range(backbone.depth + 1)
+    pixels = [backbone._placed(torch.rand(4, 3, *backbone.size) * scale) for scale in (1, 5)]
+    before = backbone.states(pixels[0], every)[backbone.depth].map
+    for some in pixels:  # a worker calibrates a model again for the next data set
+        backbone.calibrate([some])
+        fast = {layer: states.map for layer, states in backbone.states(pixels[0], every).items()}
+        # Noise varies little from batch to batch, so its norms divide by little and enlarge what rounding left.
+        same(fast, backbone._run(pixels[0], every), 10 * ROUNDING)
+        assert not torch.allclose(fast[backbone.depth], before)
+        before = fast[backbone.depth]
+
+
+# --- what is not as it seems: models of one stage
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.norm, self.other = (nn.BatchNorm2d(8) for _ in range(2))
+        self.act, self.head = nn.ReLU(inplace=True), nn.Identity()
+        for norm in (self.norm, self.other):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.uniform_(norm.running_mean)  # type: ignore[arg-type]
+
+
+class Straight(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.norm(self.first(x)))
+        return self.head(self.other(self.second(x)))  # type: ignore[no-any-return]
+
+
+class Shortcut(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.norm(self.first(x))
+        x = self.other(self.second(first))
+        x += first
+        return self.head(self.act(x))  # type: ignore[no-any-return]
+
+
+class ReadTwice(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.first(x)
+        return self.head(self.second(self.norm(first)) + first)  # type: ignore[no-any-return]
+
+
+class CalledTwice(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.second(self.norm(self.first(x)))))  # type: ignore[no-any-return]
+
+
+def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tuple[Any, Packed, Callable[[], dict]]:
+    torch.manual_seed(0)
+    model = kind().eval().requires_grad_(False)
+    pixels = torch.rand(2, 3, 9, 7)
+
+    def run() -> dict[int, torch.Tensor]:
+        return blocks.run(stages(model), range(1, len(stages(model)) + 1), lambda: model(pixels), False)
+
+    return model, Packed(model, stages(model), run), run
+
+
+@pytest.mark.parametrize(
+    ("kind", "within"),
+    [
+        (Straight, ["first", "norm", "act", "second", "other"]),
+        (Shortcut, ["first", "norm", "second", "other"]),
+        (CalledTwice, ["first", "second"]),
+        (ReadTwice, []),
+    ],
+)
+def test_only_what_is_read_by_one_alone_is_done_within(kind: type[Small], within: list[str]) -> None:
+    model, fast, run = built(kind, lambda m: [m.head])
+    assert set(fast.modules) == {getattr(model, name) for name in within}
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+@pytest.mark.parametrize("layer", ["first", "norm", "act"])
+def test_what_a_study_reads_stays_what_it_is(layer: str) -> None:
+    model, fast, run = built(Straight, lambda m: [getattr(m, layer), m.head])
+    assert {model.first, model.second} <= set(fast.modules)
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+def test_weights_may_change() -> None:
+    model, fast, run = built(Straight, lambda m: [m.head])
+    for held in (model.first.weight, model.first.bias, model.norm.running_var, model.other.weight):
+        before = run()
+        with fast.running():
+            same(run(), before)
+        held.mul_(2)
+        plain = run()
+        assert not torch.allclose(plain[1], before[1])
+        with fast.running():
+            same(run(), plain)
+
+
+def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
+    model, fast, _ = built(Straight, lambda m: [m.head])
+    with pytest.raises(RuntimeError, match="channels"), fast.running():
+        model(torch.rand(1, 4, 9, 7))
+    assert is_plain(model)
+
+
+def test_models_that_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Straight().eval()
+    assert not Packed(model.bfloat16(), [], dict).modules
+    monkeypatch.setattr(packed, "MOST", 100)
+    assert not Packed(model.float(), [], dict).modules
