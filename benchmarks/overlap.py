@@ -60,7 +60,8 @@ class StandIn:
 
     The processor's part is done: the library is called, block by block, for a model with next to no arithmetic. Of the
     GPU's there is the time alone: it begins with the first call and works off what it is asked in order, whoever asks
-    goes on meanwhile, and a copy of its results waits until they are there.
+    goes on meanwhile, and a copy of its results waits until they are there. The library itself waits before each pass:
+    it looks at a mask that is on the GPU, behind all work before.
     """
 
     name, depth, width, native = "stand-in", 12, 768, "cls"
@@ -77,7 +78,8 @@ class StandIn:
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         takes = TOKEN * ids.numel()
-        began = max(self._free, time.perf_counter())
+        self._wait(self._free)
+        began = time.perf_counter()
         self._calls.states(ids[:1, :2], mask[:1, :2], layers)
         self._free = max(began + takes, time.perf_counter())
         self.seconds += takes
@@ -86,11 +88,14 @@ class StandIn:
     def landing(self, values: torch.Tensor) -> Callable[[], Any]:
         there = self._free
 
-        def wait() -> Any:
-            time.sleep(max(0.0, there - time.perf_counter()))
+        def landed() -> Any:
+            self._wait(there)
             return values.numpy()
 
-        return wait
+        return landed
+
+    def _wait(self, until: float) -> None:
+        time.sleep(max(0.0, until - time.perf_counter()))
 
 
 def miniature(folder: Path) -> ModelSpec:

@@ -328,6 +328,35 @@ def test_on_models_batches_layers_and_siblings_change_nothing(backbone):
             np.testing.assert_allclose(one_by_one.vectors(layer, view), values, atol=1e-5, rtol=1e-4)
 
 
+def test_vectors_are_the_models_states_bit_for_bit(backbone):
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(backbone, name)
+
+        def states(self, *given):
+            self.given, self.found = given, backbone.states(*given)
+            return self.found
+
+    numbers = random.Random(3)
+    texts = [Text((str(i), *numbers.choices(WORDS, k=numbers.randint(2, 7))), ((1, 3),)) for i in range(9)]
+    watched = Watched()
+    features = run(watched, texts, layers=range(backbone.depth + 1), batch_size=100)
+    (ids, mask, _), pieces = watched.given, backbone.pieces([text.words for text in texts])
+    assert len(ids) == len(texts), "one batch"
+    rows = {tuple(some[seen].tolist()): row for row, (some, seen) in enumerate(zip(ids, mask, strict=True))}
+    for number, one in enumerate(pieces):
+        row = rows[one.ids]
+        own = torch.zeros(ids.shape[1], dtype=torch.bool)
+        own[list(one.own)] = True
+        for layer, states in watched.found.items():
+            for view in ("cls", "last", "eot"):
+                assert np.array_equal(features.vectors(layer, view)[number], states[row, one.summary(view)])
+            mean = states.masked_fill(~own[:, None], 0).sum(1)[row] / own.sum()
+            assert np.array_equal(features.vectors(layer, "mean")[number], mean)
+            ends = states[row, list(view_of.ends(one, (1, 3)))]
+            assert np.array_equal(features.span_ends(layer)[number], ends)
+
+
 def test_random_twins_differ_and_repeat(tmp_path):
     spec = replace(checkpoints.bert(tmp_path / "bert").spec, init="random")
     texts = texts_of("the cat sat", "zebra")
