@@ -230,6 +230,16 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
             f'{here} is a {config.model_type} model of several towers; of those, source "transformers" takes CLIP\'s '
             'text tower only. Try source = "open_clip".'
         )
+    if getattr(_text_config(config), "vocab_size", None) is None:
+        raise ModelError(
+            f'{here} is a {config.model_type} model, which has no vocabulary: source "transformers" gives text models. '
+            'Take models of images from source = "timm" or "open_clip".'
+        )
+    if type(config) not in transformers.MODEL_MAPPING:
+        raise ModelError(
+            f"{here} is a {config.model_type} model, which transformers {transformers.__version__} has no AutoModel "
+            'for. Choose another checkpoint; SigLIP\'s text tower can be read by source = "open_clip".'
+        )
     if spec.tower == "text" and not config.model_type.startswith("clip"):
         raise ModelError(f"{here} is a {config.model_type} model: it has one tower. Remove the tower key.")
     depth = getattr(_text_config(config), "num_hidden_layers", None)
@@ -296,6 +306,11 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
         transformers.utils.logging.set_verbosity(told)
     # The library fills what a checkpoint lacks with random numbers. A pooler is not ours; anything else is.
     absent = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    if absent and all(key.startswith("decoder.") for key in absent):
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" is the encoder of an encoder-decoder '
+            f"({config.model_type}), which is not read without its decoder. Choose an encoder or a decoder."
+        )
     if absent:
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" lacks {len(absent)} weights of '

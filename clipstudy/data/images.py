@@ -97,6 +97,10 @@ def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
             raise ValueError(f"{image.width} × {image.height} pixels, more than the {most} that are safe to decode")
         image.load()
         image = image if numbers else _eight_bits(image)
+    except PIL.UnidentifiedImageError:  # its message is where in memory the bytes lay
+        raise DataError(
+            f"{where}: no image that can be read (none of {', '.join(FORMATS)}). Mend or remove it."
+        ) from None
     except Exception as error:  # each format has its own ways to be broken
         raise DataError(f"{where}: no image that can be read ({said(error)}). Mend or remove it.") from None
     return image

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -197,6 +198,8 @@ def test_models_that_are_not_one_stack_of_text(bert):
     for config, words in (
         ({"model_type": "bart"}, "encoder-decoder"),
         ({"model_type": "siglip"}, "several towers"),
+        ({"model_type": "siglip_text_model"}, "no AutoModel for. Choose another checkpoint; SigLIP's text tower"),
+        ({"model_type": "vit"}, 'has no vocabulary: source "transformers" gives text models'),
         ({"model_type": "made-up"}, "does not know"),
         ({"model_type": "made-up", "auto_map": {"AutoConfig": "code.Config"}}, "own code"),
     ):
@@ -204,6 +207,14 @@ def test_models_that_are_not_one_stack_of_text(bert):
         refused(bert, words)
     (folder / "config.json").unlink()
     refused(bert, "has no config.json")
+
+
+def test_the_encoder_of_an_encoder_decoder(bert, tmp_path):
+    config = transformers.T5Config(vocab_size=67, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)
+    transformers.T5EncoderModel(config).save_pretrained(tmp_path)
+    for file in Path(bert.checkpoint).glob("*token*"):
+        shutil.copy(file, tmp_path)
+    refused(replace(bert, checkpoint=str(tmp_path), layers=2), "is the encoder of an encoder-decoder (t5)")
 
 
 def test_keys_that_do_not_fit_the_source(bert, tower):
