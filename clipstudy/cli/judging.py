@@ -155,17 +155,17 @@ def _source(number: Published) -> str:
 
 
 def _beside(comparison: Comparison) -> list[str]:
-    from clipstudy.dashboard import tables
+    from clipstudy.dashboard import units
 
     number = comparison.number
-    _, factor, decimals = tables.unit(number.metric)
+    _, factor, decimals = units.unit(number.metric)
     within = "inside" if comparison.inside else "outside"
     compares = "yes" if number.comparable else f"no: data {number.data}, method {number.method}"
     return [
         number.task,
         "" if number.layer < 0 else str(number.layer),
         comparison.model,
-        tables.shown_value(comparison.measured, number.metric),
+        units.shown_value(comparison.measured, number.metric),
         f"{number.share * factor:.{decimals}f}" + ("" if number.verified else " (from memory)"),
         f"{comparison.difference * factor:+.{decimals}f}",
         f"{within} ± {number.tolerance * factor:.{decimals}f}",

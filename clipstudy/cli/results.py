@@ -17,7 +17,8 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
-    from clipstudy.dashboard.tables import Board, View
+    from clipstudy.dashboard.tables import Board
+    from clipstudy.dashboard.views import View
     from clipstudy.outcome import Result
 
 
@@ -59,7 +60,7 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import tables, writers
+    from clipstudy.dashboard import tables, units, writers
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
@@ -87,7 +88,7 @@ def results(
             typer.echo(writer(view))
             continue
         head, body = writers.grid(view)
-        typer.echo(f"\n{view.title}: {tables.axis_title(view.metric)}")
+        typer.echo(f"\n{view.title}: {units.axis_title(view.metric)}")
         called = _modules(view)
         rows = [[called.get(row, row), *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
         screen.table(["layer", *head], rows)
@@ -133,12 +134,12 @@ def board(found: list[Result]) -> Board:
 
 def _modules(view: View) -> dict[str, str]:
     """Of layers that are named modules of a model: the row's name → the same with theirs."""
-    from clipstudy.dashboard import tables
+    from clipstudy.dashboard import units
 
     found: dict[str, set[str]] = {}
     for cell in (cell for curve in view.curves for cell in curve.cells):
         if cell.layer > 0 and cell.label not in ("", f"block {cell.layer}"):
-            found.setdefault(tables.layer_name(cell.layer, view.modality), set()).add(cell.label)
+            found.setdefault(units.layer_name(cell.layer, view.modality), set()).add(cell.label)
     return {row: f"{row} ({', '.join(sorted(names))})" for row, names in found.items()}
 
 

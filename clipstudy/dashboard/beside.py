@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from clipstudy import published
-from clipstudy.dashboard import tables
-from clipstudy.dashboard.tables import Board, Level, Mark, View
+from clipstudy.dashboard import pooling, tables
+from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard.views import Level, Mark, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
@@ -71,7 +72,7 @@ def levelled(view: View, shown: Board) -> View:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
             found[result.study, tables.family_of(result)].append(result)
     levels = [
-        Level(curve.family, "zero-shot", tables.pooled([r.metrics["accuracy"] for r in runs]))
+        Level(curve.family, "zero-shot", pooling.pooled([r.metrics["accuracy"] for r in runs]))
         for curve in view.curves
         if (runs := [r for r in found[curve.study, curve.family] if "accuracy" in r.metrics])
     ]

@@ -15,7 +15,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from clipstudy.dashboard.tables import Board, Cell, Mark, View, axis_title, family_of, shown_value, unit
+from clipstudy.dashboard.tables import Board, family_of
+from clipstudy.dashboard.units import axis_title, shown_value, unit
+from clipstudy.dashboard.views import Cell, Mark, View
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, tables, writers
+from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, units, writers
 from clipstudy.dashboard.charts import Figure, Ink
 from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import Board, Curve, View
+from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard.views import Curve, View
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,12 @@ def _summary(found: Sequence[View]) -> str:
     names = {curve.family: curve.title for view in found for curve in view.curves}
     lines = []
     for view in found:
-        if not tables.better(view.metric):
+        if not units.better(view.metric):
             continue
         at = {curve.family: curve for curve in view.curves}
         cells = "".join(f"<td class=number>{_best(at.get(family), view.metric)}</td>" for family in titles)
         lines.append(
-            f"<tr><th scope=row>{escape(view.title)}<br><small>{escape(tables.axis_title(view.metric))}</small></th>"
+            f"<tr><th scope=row>{escape(view.title)}<br><small>{escape(units.axis_title(view.metric))}</small></th>"
             f"{cells}</tr>"
         )
     if not lines:
@@ -144,15 +145,15 @@ def _best(curve: Curve | None, metric: str) -> str:
         return "—"
     mark = "†" if cell.one_class else ""
     where = f"<small>layer {cell.layer}</small>" if curve.best is not None else f"<small>{escape(cell.label)}</small>"
-    return f"{escape(tables.shown_value(cell.estimate, metric))}{mark}<br>{where}"
+    return f"{escape(units.shown_value(cell.estimate, metric))}{mark}<br>{where}"
 
 
 def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
-    missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
+    missing = [f"{curve.title} {units.ranges(curve.missing)}" for curve in view.curves if curve.missing]
     note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
     sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
     caption = markup.paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
-    label = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
+    label = f"{view.title}: {units.axis_title(view.metric)} by layer. The table below holds the same numbers."
     drawn = charts.bars(view, colors, panel.x, legend=False, wide=full)
     return _chart(drawn, label, caption + _table(view), anchor, full)
 
@@ -175,7 +176,7 @@ def _table(view: View) -> str:
     for name, cells in body:
         texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
         lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
-    caption = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}" + f". {view.note}" * bool(view.note)
+    caption = f"{view.title}, {units.axis_title(view.metric)}{writers.bold(view)}" + f". {view.note}" * bool(view.note)
     return (
         f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
         f"<thead><tr><th>Layer</th>{head}</tr></thead>"

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clipstudy.dashboard import tables
+from clipstudy.dashboard import pooling, units
 from clipstudy.dashboard.charts import FONT, Figure, heading
-from clipstudy.dashboard.tables import Board, Cell, View
+from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard.views import Cell, View
 from clipstudy.outcome import Estimate
 
 #: From unlike to alike: light to dark in the lightness that every eye and every printer sees.
@@ -94,7 +95,7 @@ def info(found: Likeness) -> HeatInfo:
     texts = [
         [
             f"{found.model}, layer {rows[k]} · {found.reference}, layer {names[j]}: "
-            + (tables.shown_value(cell, found.metric) if cell else "not measured")
+            + (units.shown_value(cell, found.metric) if cell else "not measured")
             for j, cell in enumerate(row)
         ]
         for k, row in enumerate(found.cells)
@@ -168,4 +169,4 @@ def _row(cell: Cell, metric: str) -> dict[int, Estimate]:
             head, _, last = name.rpartition("/")
             if head == metric and last.isdecimal():
                 found[int(last)].append(estimate)
-    return {j: tables.pooled(estimates) for j, estimates in found.items()}
+    return {j: pooling.pooled(estimates) for j, estimates in found.items()}

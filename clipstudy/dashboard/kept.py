@@ -13,7 +13,7 @@ from clipstudy import metrics
 from clipstudy.claims import Unit
 from clipstudy.dashboard import evidence
 from clipstudy.dashboard.evidence import Rows
-from clipstudy.dashboard.tables import Cell, Curve, View
+from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.errors import ClipstudyError
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Result

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from clipstudy.dashboard.tables import Board, View, average, matches, view
+from clipstudy.dashboard.pooling import average
+from clipstudy.dashboard.tables import Board, matches, view
+from clipstudy.dashboard.views import View
 from clipstudy.errors import StudyError, did_you_mean
 
 Axis = Literal["layer", "depth"]

@@ -14,21 +14,10 @@ from clipstudy.claims import ALPHA
 from clipstudy.dashboard import tables, writers
 from clipstudy.dashboard.heat import Likeness
 from clipstudy.dashboard.kept import DRAWS, Tested
-from clipstudy.dashboard.tables import (
-    Board,
-    Cell,
-    View,
-    Z,
-    axis_title,
-    better,
-    layer_name,
-    note_of,
-    note_said,
-    shown_p,
-    shown_value,
-    standard_error,
-    unit,
-)
+from clipstudy.dashboard.pooling import note_said
+from clipstudy.dashboard.tables import Board, note_of
+from clipstudy.dashboard.units import Z, axis_title, better, layer_name, shown_p, shown_value, standard_error, unit
+from clipstudy.dashboard.views import Cell, View, is_near
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
@@ -73,7 +62,7 @@ def best(views: Sequence[View]) -> Sheet:
         if not at:
             continue
         top = _top(list(at.values()), view.metric)
-        near = {key: tables.is_near(top, cell, view.metric) for key, cell in at.items()}
+        near = {key: is_near(top, cell, view.metric) for key, cell in at.items()}
         entries = [_entry(at[key], view.metric, near[key]) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", tuple(entries)))
     said = (

@@ -1,144 +1,28 @@
-"""Results as tables: the newest group of each (model, task), untrained twins pooled, categories averaged. Pure.
-
-What an interval is: the 95% interval that the task recorded with each run. Where numbers are combined here, standard
-errors are, read back from the intervals as (high − low) / (2 · 1.96):
-
-- **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
-  within-run se². The test items are the same for every initialisation, so the within part is not divided by k;
-- **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent.
-"""
+"""Which results count, in which order, and as views: the newest group of each (model, task), untrained twins pooled.
+Pure."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from clipstudy.outcome import Estimate, Result
-from clipstudy.spec import WHOLE_MODEL
+from clipstudy.dashboard.pooling import mean, pooled
+from clipstudy.dashboard.units import ranges
+from clipstudy.dashboard.views import Cell, Curve, View, best_layer
+from clipstudy.outcome import Result
 
-Z = 1.959964
 BASELINE = "baseline/"
 #: Where the pocket models' checkpoints lie.
 POCKET = "package:clipstudy/pocket/"
-LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
-#: What describes and does not judge: how an image looks, and where heads look and how widely.
-DESCRIPTIVE = frozenset({
-    "activation", "area", "colour_entropy", "distance", "distance_patches", "diversity", "edge_density", "edges",
-    "entropy", "high_frequency", "spectral_slope", "total_variation",
-})  # fmt: skip
-#: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
-UNITS: Mapping[str, tuple[str, float, int]] = {
-    "accuracy": ("accuracy (%)", 100, 1),
-    "dev_accuracy": ("dev accuracy (%)", 100, 1),
-    "selectivity": ("selectivity (points)", 100, 1),
-    "macro_f1": ("macro F1 (%)", 100, 1),
-    "nmi": ("NMI", 1, 3),
-    "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
-    "ami": ("AMI", 1, 3),
-    "cka": ("CKA with the nearest layer", 1, 3),
-    "jaccard": ("Jaccard index", 1, 3),
-    "diversity": ("divergence of heads (bits)", 1, 3),
-    "entropy": ("entropy (bits)", 1, 2),
-    "distance": ("attention distance (pixels)", 1, 1),
-    "edges": ("correlation with edges", 1, 3),
-    "high_frequency": ("share of high frequencies", 1, 3),
-    "mse": ("mean squared error", 1, 4),
-    "psnr": ("PSNR (dB)", 1, 2),
-    "ssim": ("SSIM", 1, 3),
-}
 BASELINE_NAMES = {
     "majority": "majority class",
     "random": "random clusters",
     "span_length": "span length",
     "permuted": "unpaired texts",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One bar."""
-
-    layer: int
-    label: str
-    estimate: Estimate
-    depth: float | None = None  #: fraction of the model's blocks; None for a task of the whole model
-    n: int | None = None  #: test items
-    inits: int = 1  #: initialisations pooled
-    one_class: bool = False  #: a probe here predicts one class only: the number says nothing about the layer
-    points: tuple[float, ...] = ()  #: one value a seed (and initialisation), where they were asked for
-    runs: tuple[Result, ...] = field(default=(), compare=False, repr=False)  #: whose numbers these are
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One model (or the pooled initialisations of one untrained twin) on one task."""
-
-    family: str
-    title: str
-    twin_of: str | None
-    cells: tuple[Cell, ...]
-    best: int | None  #: the best layer: on the development set where it was scored, else on the test set
-    missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result yet
-    role: str = ""
-    study: str = ""
-    stands_in: bool = False  #: not the model that its role is named after
-
-    @property
-    def chosen(self) -> Cell | None:
-        """The best layer, or the only one; None where there is nothing to choose by."""
-        if len(self.cells) == 1:
-            return self.cells[0]
-        return next((cell for cell in self.cells if cell.layer == self.best), None)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A number that others published, beside a cell of the same role, task, metric and layer."""
-
-    family: str  #: whose cell
-    layer: int
-    value: float
-    source: str
-    from_memory: bool = False  #: not read again since: no bar that a result must pass
-
-
-@dataclass(frozen=True)
-class Level:
-    """A number of a model as a whole, beside its layers': a line across the chart in the model's colour."""
-
-    family: str
-    name: str  #: what it is, not whose: the colour says that
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class View:
-    """One metric of one task (or the average of a category), over models and layers."""
-
-    task: str
-    title: str
-    category: str
-    metric: str
-    modality: str
-    curves: tuple[Curve, ...]
-    baselines: tuple[tuple[str, float], ...] = ()
-    marks: tuple[Mark, ...] = ()
-    levels: tuple[Level, ...] = ()
-    caption: str = ""
-    note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
-    reference: tuple[Curve, ...] = ()  #: of the model that the others are compared with: itself beside itself
-
-    @property
-    def families(self) -> frozenset[str]:
-        return frozenset(curve.family for curve in (*self.curves, *self.reference))
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return tuple(sorted({cell.layer for curve in self.curves for cell in curve.cells}))
 
 
 @dataclass(frozen=True)
@@ -274,52 +158,6 @@ def is_pocket(result: Result) -> bool:
     return result.params.get("model.checkpoint", "").startswith(POCKET)
 
 
-def note_said(views: Iterable[View]) -> str:
-    """The notes of several views, each once."""
-    return " ".join(sorted({v.note for v in views if v.note}))
-
-
-def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
-    """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
-
-    Only tasks of one metric that every model of the panel has, and only layers that every task has, so that no
-    difference between two bars comes from what was averaged. A model's curves in two studies are two curves. Error
-    propagation as the module says.
-    """
-    metrics = Counter(v.metric for v in views)
-    if not metrics:
-        return None, ()
-    metric = metrics.most_common(1)[0][0]
-    usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
-    notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
-    models = {(curve.study, curve.family) for v in usable for curve in v.curves}
-    common = [v for v in usable if {(curve.study, curve.family) for curve in v.curves} == models]
-    notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
-    if len(common) < 2:
-        return None, tuple(notes)
-    curves = []
-    for first in common[0].curves:
-        model = first.study, first.family
-        parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
-        cells = _averaged(parts)
-        if cells:
-            curves.append(replace(first, cells=cells, best=_best(cells, metric), missing=()))
-    shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
-    lines = tuple((name, _mean([dict(v.baselines)[name] for v in common])) for name, _ in common[0].baselines)
-    mean = View(
-        task="",
-        title=title,
-        category=common[0].category,
-        metric=metric,
-        modality=common[0].modality,
-        curves=tuple(curves),
-        baselines=tuple((name, value) for name, value in lines if name in shared),
-        caption="Mean of " + ", ".join(v.title for v in common) + ".",
-        note=note_said(common),
-    )
-    return (mean if curves else None), tuple(notes)
-
-
 def family_of(result: Result) -> str:
     return result.tags.get("family") or result.model
 
@@ -328,68 +166,6 @@ def matches(result: Result, patterns: Sequence[str]) -> bool:
     """Whether a pattern names the result's family, model or one of its roles."""
     names = (family_of(result), result.model, *result.tags.get("role", "").split())
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
-
-
-def half_width(estimate: Estimate) -> float | None:
-    """Half of the 95% interval; the interval itself need not be symmetric."""
-    if estimate.low is None or estimate.high is None:
-        return None
-    return (estimate.high - estimate.low) / 2
-
-
-def standard_error(estimate: Estimate) -> float | None:
-    half = half_width(estimate)
-    return None if half is None else half / Z
-
-
-def axis_title(metric: str) -> str:
-    """``accuracy (%)``, ``accuracy (%), native``: the unit, and the arm where it is not the headline's."""
-    arm, _, last = metric.rpartition("/")
-    return unit(metric)[0] + (f", {arm}" if arm else "") if last in UNITS else metric
-
-
-def unit(metric: str) -> tuple[str, float, int]:
-    """How an axis calls ``metric``, its factor, its decimals."""
-    last = metric.rsplit("/", 1)[-1]
-    return UNITS.get(last, (metric, 1.0, 3))
-
-
-def shown_value(estimate: Estimate, metric: str) -> str:
-    """``85.3 ± 0.7``, in the axis's unit."""
-    _, factor, decimals = unit(metric)
-    half = half_width(estimate)
-    text = f"{estimate.value * factor:.{decimals}f}"
-    return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
-
-
-def shown_p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def better(metric: str) -> int:
-    """1 where more of ``metric`` is better, −1 where less is, 0 where neither is."""
-    last = metric.rsplit("/", 1)[-1]
-    return 0 if last in DESCRIPTIVE else -1 if last in LOWER_IS_BETTER else 1
-
-
-def is_near(best: Cell | None, cell: Cell, metric: str) -> bool:
-    """Is ``cell`` the best, or do the two cells' own intervals not tell it from the best?
-
-    As of two independent estimates, se² = se₁² + se₂²: rather too often, as what is measured on the same items errs
-    alike.
-    """
-    if best is None or cell == best:
-        return best is not None
-    errors = standard_error(best.estimate), standard_error(cell.estimate)
-    if errors[0] is None or errors[1] is None:
-        return False
-    return better(metric) * (best.estimate.value - cell.estimate.value) <= Z * math.hypot(errors[0], errors[1])
-
-
-def layer_name(layer: int, modality: str = "text") -> str:
-    if layer == WHOLE_MODEL:
-        return "whole model"
-    return str(layer) if layer else f"0 ({'embedding' if modality == 'text' else 'stem'})"
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
@@ -405,7 +181,7 @@ def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
     dev = {}
     if metric.rsplit("/", 1)[-1] == "accuracy":
         scored = f"{arm}dev_accuracy"
-        dev = {k: _mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
+        dev = {k: mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
     tags = members[0].tags
     study, title = members[0].study, tags.get("model_title") or family_of(members[0])
     expected = {int(k) for k in tags.get("layers", "").split(",") if k}
@@ -414,7 +190,7 @@ def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
         title=f"{study}: {title}" if several else title,
         twin_of=tags.get("twin_of"),
         cells=cells,
-        best=_best(cells, metric, dev),
+        best=best_layer(cells, metric, dev),
         missing=tuple(sorted(expected - set(by_layer))),
         role=tags.get("role", ""),
         study=study,
@@ -450,54 +226,6 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
     )
 
 
-def pooled(found: Sequence[Estimate]) -> Estimate:
-    """The mean over initialisations, its interval as the module says. One estimate is given back as it is."""
-    if len(found) == 1:
-        return found[0]
-    value = _mean([e.value for e in found])
-    between = sum((e.value - value) ** 2 for e in found) / (len(found) - 1)
-    within = [se**2 for e in found if (se := standard_error(e)) is not None]
-    return _around(value, math.sqrt(between / len(found) + (_mean(within) if within else 0.0)))
-
-
-def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
-    tables = [{cell.layer: cell for cell in part.cells if cell.layer != WHOLE_MODEL} for part in parts]
-    cells = []
-    for layer in sorted(set.intersection(*(set(table) for table in tables))):
-        found = [table[layer] for table in tables]
-        value = _mean([cell.estimate.value for cell in found])
-        errors = [standard_error(cell.estimate) for cell in found]
-        known = [se for se in errors if se is not None]
-        whole = len(known) == len(errors)
-        estimate = _around(value, math.sqrt(sum(se**2 for se in known)) / len(found)) if whole else Estimate(value)
-        cells.append(
-            Cell(
-                layer=layer,
-                label=found[0].label,
-                estimate=estimate,
-                depth=found[0].depth,
-                inits=min(cell.inits for cell in found),
-                one_class=any(cell.one_class for cell in found),
-            )
-        )
-    return tuple(cells)
-
-
-def _around(value: float, error: float) -> Estimate:
-    return Estimate(value, value - Z * error, value + Z * error)
-
-
-def _best(cells: Sequence[Cell], metric: str, dev: Mapping[int, float] | None = None) -> int | None:
-    """The best of several layers; the first of equals. None where there is nothing to choose, or by."""
-    sign = better(metric)
-    if len(cells) < 2 or not sign:
-        return None
-    scores = {cell.layer: cell.estimate.value for cell in cells}
-    if dev and all(math.isfinite(dev.get(layer, math.nan)) for layer in scores):
-        scores = {layer: dev[layer] for layer in scores}
-    return max(scores, key=lambda layer: (sign * scores[layer], -layer))
-
-
 def _baselines(members: Sequence[Result], arm: str) -> tuple[tuple[str, float], ...]:
     """What needs no model, as its mean over the runs (they differ only where a model could not see an item)."""
     found: dict[str, list[float]] = defaultdict(list)
@@ -508,7 +236,7 @@ def _baselines(members: Sequence[Result], arm: str) -> tuple[tuple[str, float], 
                     found[name.removeprefix(prefix)].append(estimate.value)
         if found:
             break
-    return tuple((BASELINE_NAMES.get(n, n.replace("_", " ")), _mean(v)) for n, v in sorted(found.items()))
+    return tuple((BASELINE_NAMES.get(n, n.replace("_", " ")), mean(v)) for n, v in sorted(found.items()))
 
 
 def _gaps(kept: Sequence[Result]) -> list[str]:
@@ -527,17 +255,6 @@ def _gaps(kept: Sequence[Result]) -> list[str]:
     return notes
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """``0–3, 7``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
-
-
 def _rank(result: Result, order: Sequence[str]) -> tuple[int, str, int, str]:
     """Listed ones first, as listed; an untrained twin right after its model; then by name."""
     family, twin_of = family_of(result), result.tags.get("twin_of")
@@ -545,7 +262,3 @@ def _rank(result: Result, order: Sequence[str]) -> tuple[int, str, int, str]:
     if place is None and twin_of:
         place = next((i for i, pattern in enumerate(order) if fnmatch.fnmatchcase(twin_of, pattern)), None)
     return (len(order) if place is None else place, twin_of or family, int(bool(twin_of)), family)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from clipstudy.claims import ALPHA, Judgement, Part, Verdict
-from clipstudy.dashboard import tables
+from clipstudy.dashboard import tables, units
 from clipstudy.outcome import Result
 
 #: How a page says what the verdicts are.
@@ -97,7 +97,7 @@ def _row(judgement: Judgement) -> Row:
         compared=claim.text,
         statistic="" if part is None else _statistic(part),
         value="" if part is None else _value(part),
-        p="" if judgement.p is None else tables.shown_p(judgement.p),
+        p="" if judgement.p is None else units.shown_p(judgement.p),
         n=", ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,
@@ -111,6 +111,6 @@ def _statistic(part: Part) -> str:
 
 
 def _value(part: Part) -> str:
-    _, factor, decimals = tables.unit(part.metric)
+    _, factor, decimals = units.unit(part.metric)
     value, low, high = (f"{number * factor:.{decimals}f}" for number in part.found[:3])
     return f"{value} [{low}, {high}]" + (" points" if part.metric == "accuracy" else "")

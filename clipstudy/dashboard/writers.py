@@ -9,18 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from clipstudy.dashboard.tables import (
-    Board,
-    Curve,
-    View,
-    axis_title,
-    better,
-    half_width,
-    is_near,
-    layer_name,
-    shown_value,
-    view,
-)
+from clipstudy.dashboard.tables import Board, view
+from clipstudy.dashboard.units import axis_title, better, half_width, layer_name, shown_value
+from clipstudy.dashboard.views import Curve, View, is_near
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clipstudy.dashboard import beside, sheets, writers
-from clipstudy.dashboard.tables import Level, View, board, view
+from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.views import Level, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, Model, Task, result

@@ -30,7 +30,8 @@ from clipstudy.dashboard.charts import (
     lighter,
     signs,
 )
-from clipstudy.dashboard.tables import Board, Cell, Curve, Level, View, board, view
+from clipstudy.dashboard.tables import Board, board, view
+from clipstudy.dashboard.views import Cell, Curve, Level, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import MODELS, SHIFT, Model, result, results

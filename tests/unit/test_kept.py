@@ -15,7 +15,8 @@ import pytest
 from clipstudy import metrics
 from clipstudy.dashboard import kept, sheets
 from clipstudy.dashboard.kept import Kept
-from clipstudy.dashboard.tables import View, board, view
+from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.views import View
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result

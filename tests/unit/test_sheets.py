@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from clipstudy.dashboard import sheets
-from clipstudy.dashboard.tables import View, board, view
+from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.views import View, is_near
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
@@ -47,6 +48,13 @@ def test_less_is_better_where_it_is() -> None:
     assert [entry.bold for entry in line[1]] == [False, True]
 
 
+def test_bold_is_all_that_the_intervals_cannot_tell_from_the_best() -> None:
+    best = (BERT, SHIFT, 1, Estimate(0.80, 0.77, 0.83))
+    for value, bold in ((0.77, True), (0.75, False)):  # 3 and 5 points below, where √(3² + 3²) = 4.2
+        (line,) = sheets.best(seen(best, (GPT2, SHIFT, 1, Estimate(value, value - 0.03, value + 0.03)))).lines
+        assert [entry.bold for entry in line[1]] == [True, bold]
+
+
 def test_a_difference_and_its_interval() -> None:
     depth = TASKS[3]
     views = seen(
@@ -76,8 +84,8 @@ def test_one_task_layer_by_layer() -> None:
     for at, curve in enumerate(found.curves):
         column = [entries[at] for _, entries in sheet.lines[:-1]]
         assert [entry.value for entry in column] == [100 * cell.estimate.value for cell in curve.cells]
-        bold = [k for k, entry in enumerate(column) if entry.bold]
-        assert curve.best in bold and len(bold) < len(column), "the best, and what its interval does not tell from it"
+        near = [k for k, cell in enumerate(curve.cells) if is_near(curve.chosen, cell, found.metric)]
+        assert [k for k, entry in enumerate(column) if entry.bold] == near and curve.best in near
 
 
 def test_a_sheet_is_taken_away() -> None:

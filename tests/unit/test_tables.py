@@ -11,20 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipstudy.dashboard import sheets, tables, writers
-from clipstudy.dashboard.tables import (
-    Cell,
-    Curve,
-    View,
-    Z,
-    average,
-    board,
-    half_width,
-    newest,
-    pooled,
-    standard_error,
-    view,
-)
+from clipstudy.dashboard import sheets, tables, units, views, writers
+from clipstudy.dashboard.pooling import average, pooled
+from clipstudy.dashboard.tables import board, newest, view
+from clipstudy.dashboard.units import Z, half_width, standard_error
+from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, MODELS, SHIFT, Model, Task, result, results
@@ -55,9 +46,9 @@ def test_the_best_and_what_cannot_be_told_from_it() -> None:
     best, near = Cell(1, "1", Estimate(0.80, 0.77, 0.83)), Cell(2, "2", Estimate(0.77, 0.74, 0.80))
     far, bare = Cell(3, "3", Estimate(0.75, 0.72, 0.78)), Cell(4, "4", Estimate(0.80))
     assert math.hypot(0.03, 0.03) < 0.05, "the intervals overlap all the same"
-    assert [tables.is_near(best, cell, "accuracy") for cell in (best, near, far, bare)] == [True, True, False, False]
-    assert tables.is_near(far, best, "accuracy"), "what is better than what dev chose"
-    assert not tables.is_near(far, best, "mse") and not tables.is_near(None, best, "accuracy")
+    assert [views.is_near(best, cell, "accuracy") for cell in (best, near, far, bare)] == [True, True, False, False]
+    assert views.is_near(far, best, "accuracy"), "what is better than what dev chose"
+    assert not views.is_near(far, best, "mse") and not views.is_near(None, best, "accuracy")
 
 
 def test_a_grid_puts_in_bold_what_cannot_be_told_from_the_best() -> None:
@@ -303,7 +294,7 @@ def test_clusterings_say_how_many_spans_they_are_scored_on() -> None:
     ],
 )
 def test_values_as_people_read_them(estimate: Estimate, metric: str, text: str) -> None:
-    assert tables.shown_value(estimate, metric) == text
+    assert units.shown_value(estimate, metric) == text
 
 
 # -- writers -----------------------------------------------------------------------------------------------------
@@ -373,7 +364,7 @@ def test_whole_model_tasks() -> None:
 
 
 def test_ranges() -> None:
-    assert tables.ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
+    assert units.ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
 
 
 def test_bert_is_its_own_family() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import claims, tasksfile
-from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts
+from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts, views
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.metrics import Difference
@@ -251,7 +251,7 @@ def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
 # -- published numbers -----------------------------------------------------------------------------------------------
 
 
-def marks(results: list[Result], numbers: list[Published]) -> tuple[tables.Mark, ...]:
+def marks(results: list[Result], numbers: list[Published]) -> tuple[views.Mark, ...]:
     view = tables.view(tables.board(results), "tense")
     assert view is not None
     return beside.marked(view, numbers).marks
@@ -259,7 +259,7 @@ def marks(results: list[Result], numbers: list[Published]) -> tuple[tables.Mark,
 
 def test_a_comparable_number_is_a_mark_on_its_models_bar() -> None:
     (mark,) = marks([measured(), measured(layer=2)], [NUMBER])
-    assert mark == tables.Mark("bert", 1, 0.8, "BERT: Some & Body 2020", False)
+    assert mark == views.Mark("bert", 1, 0.8, "BERT: Some & Body 2020", False)
     assert marks([measured()], [replace(NUMBER, read="memory")])[0].from_memory
 
 

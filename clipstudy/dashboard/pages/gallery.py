@@ -13,7 +13,8 @@ from clipstudy.dashboard.address import Gallery
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
-from clipstudy.dashboard.tables import Board, family_of, layer_name
+from clipstudy.dashboard.tables import Board, family_of
+from clipstudy.dashboard.units import layer_name
 from clipstudy.outcome import Result
 
 KIND = Gallery

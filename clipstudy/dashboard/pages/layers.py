@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, beside, charts, heat, panels, sheets, tables, writers
+from clipstudy.dashboard import address, beside, charts, heat, panels, sheets, tables, units, writers
 from clipstudy.dashboard.address import Layers
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.heat import Likeness
@@ -19,7 +19,8 @@ from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import Board, Curve, View
+from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard.views import Curve, View
 
 KIND = Layers
 TITLE = "Layers"
@@ -257,15 +258,15 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
 
 def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) -> Component:
     figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False, wide=full)
-    what = f"{view.title}: {tables.axis_title(view.metric)} by layer. The table below holds the same numbers."
-    missing = [f"{curve.title} {tables.ranges(curve.missing)}" for curve in view.curves if curve.missing]
+    what = f"{view.title}: {units.axis_title(view.metric)} by layer. The table below holds the same numbers."
+    missing = [f"{curve.title} {units.ranges(curve.missing)}" for curve in view.curves if curve.missing]
     said = f"Not there yet: {'; '.join(missing)}. " * bool(missing) + view.caption
     sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
     said += f" ◆ ◇ {sources}." * bool(sources)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
     ways = [(download.name, download.ending) for download in writers.DOWNLOADS]
-    said_of = f"{view.title}, {tables.axis_title(view.metric)}{writers.bold(view)}"
+    said_of = f"{view.title}, {units.axis_title(view.metric)}{writers.bold(view)}"
     table = parts.table(said_of, ["layer", *head], lines)
     return html.Figure(
         [

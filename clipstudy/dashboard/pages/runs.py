@@ -8,7 +8,7 @@ from urllib.parse import quote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, sheets, tables
+from clipstudy.dashboard import address, sheets, tables, units
 from clipstudy.dashboard.address import Layers, Runs, Tables
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
@@ -109,14 +109,14 @@ def body(place: Runs, desk: Desk) -> Shown:
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
     estimate = result.metrics.get(metric)
-    _, factor, places = tables.unit(metric)
+    _, factor, places = units.unit(metric)
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
     return {
         "model": title if family_of(result) == result.model else f"{title} ({result.model})",
         "task": result.tags.get("task_title", result.task),
         "layer": result.layer,
-        "metric": tables.axis_title(metric),
+        "metric": units.axis_title(metric),
         **{name: None if value is None else value * factor for name, value in numbers.items()},
         "places": places,
         "device": result.params.get("device", ""),

@@ -10,7 +10,7 @@ from clipstudy.dashboard.address import Tables
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import View
+from clipstudy.dashboard.views import View
 from clipstudy.published import Published
 
 KIND = Tables

@@ -1,0 +1,108 @@
+"""Several estimates as one: initialisations of an untrained twin, tasks of a category. Pure.
+
+What an interval is: the 95% interval that the task recorded with each run. Where numbers are combined here, standard
+errors are, read back from the intervals as (high − low) / (2 · 1.96):
+
+- **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
+  within-run se². The test items are the same for every initialisation, so the within part is not divided by k;
+- **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from clipstudy.dashboard.units import Z, axis_title, standard_error
+from clipstudy.dashboard.views import Cell, Curve, View, best_layer
+from clipstudy.outcome import Estimate
+from clipstudy.spec import WHOLE_MODEL
+
+
+def pooled(found: Sequence[Estimate]) -> Estimate:
+    """The mean over initialisations, its interval as the module says. One estimate is given back as it is."""
+    if len(found) == 1:
+        return found[0]
+    value = mean([e.value for e in found])
+    between = sum((e.value - value) ** 2 for e in found) / (len(found) - 1)
+    within = [se**2 for e in found if (se := standard_error(e)) is not None]
+    return _around(value, math.sqrt(between / len(found) + (mean(within) if within else 0.0)))
+
+
+def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
+    """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
+
+    Only tasks of one metric that every model of the panel has, and only layers that every task has, so that no
+    difference between two bars comes from what was averaged. A model's curves in two studies are two curves. Error
+    propagation as the module says.
+    """
+    metrics = Counter(v.metric for v in views)
+    if not metrics:
+        return None, ()
+    metric = metrics.most_common(1)[0][0]
+    usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
+    notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
+    models = {(curve.study, curve.family) for v in usable for curve in v.curves}
+    common = [v for v in usable if {(curve.study, curve.family) for curve in v.curves} == models]
+    notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
+    if len(common) < 2:
+        return None, tuple(notes)
+    curves = []
+    for first in common[0].curves:
+        model = first.study, first.family
+        parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
+        cells = _averaged(parts)
+        if cells:
+            curves.append(replace(first, cells=cells, best=best_layer(cells, metric), missing=()))
+    shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
+    lines = tuple((name, mean([dict(v.baselines)[name] for v in common])) for name, _ in common[0].baselines)
+    averaged = View(
+        task="",
+        title=title,
+        category=common[0].category,
+        metric=metric,
+        modality=common[0].modality,
+        curves=tuple(curves),
+        baselines=tuple((name, value) for name, value in lines if name in shared),
+        caption="Mean of " + ", ".join(v.title for v in common) + ".",
+        note=note_said(common),
+    )
+    return (averaged if curves else None), tuple(notes)
+
+
+def note_said(views: Iterable[View]) -> str:
+    """The notes of several views, each once."""
+    return " ".join(sorted({v.note for v in views if v.note}))
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
+    tables = [{cell.layer: cell for cell in part.cells if cell.layer != WHOLE_MODEL} for part in parts]
+    cells = []
+    for layer in sorted(set.intersection(*(set(table) for table in tables))):
+        found = [table[layer] for table in tables]
+        value = mean([cell.estimate.value for cell in found])
+        errors = [standard_error(cell.estimate) for cell in found]
+        known = [se for se in errors if se is not None]
+        whole = len(known) == len(errors)
+        estimate = _around(value, math.sqrt(sum(se**2 for se in known)) / len(found)) if whole else Estimate(value)
+        cells.append(
+            Cell(
+                layer=layer,
+                label=found[0].label,
+                estimate=estimate,
+                depth=found[0].depth,
+                inits=min(cell.inits for cell in found),
+                one_class=any(cell.one_class for cell in found),
+            )
+        )
+    return tuple(cells)
+
+
+def _around(value: float, error: float) -> Estimate:
+    return Estimate(value, value - Z * error, value + Z * error)

@@ -1,0 +1,95 @@
+"""How numbers are written: names, units and decimals of metrics, intervals, p, layers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clipstudy.outcome import Estimate
+from clipstudy.spec import WHOLE_MODEL
+
+Z = 1.959964
+LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
+#: What describes and does not judge: how an image looks, and where heads look and how widely.
+DESCRIPTIVE = frozenset({
+    "activation", "area", "colour_entropy", "distance", "distance_patches", "diversity", "edge_density", "edges",
+    "entropy", "high_frequency", "spectral_slope", "total_variation",
+})  # fmt: skip
+#: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
+UNITS: Mapping[str, tuple[str, float, int]] = {
+    "accuracy": ("accuracy (%)", 100, 1),
+    "dev_accuracy": ("dev accuracy (%)", 100, 1),
+    "selectivity": ("selectivity (points)", 100, 1),
+    "macro_f1": ("macro F1 (%)", 100, 1),
+    "nmi": ("NMI", 1, 3),
+    "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
+    "ami": ("AMI", 1, 3),
+    "cka": ("CKA with the nearest layer", 1, 3),
+    "jaccard": ("Jaccard index", 1, 3),
+    "diversity": ("divergence of heads (bits)", 1, 3),
+    "entropy": ("entropy (bits)", 1, 2),
+    "distance": ("attention distance (pixels)", 1, 1),
+    "edges": ("correlation with edges", 1, 3),
+    "high_frequency": ("share of high frequencies", 1, 3),
+    "mse": ("mean squared error", 1, 4),
+    "psnr": ("PSNR (dB)", 1, 2),
+    "ssim": ("SSIM", 1, 3),
+}
+
+
+def half_width(estimate: Estimate) -> float | None:
+    """Half of the 95% interval; the interval itself need not be symmetric."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
+
+
+def standard_error(estimate: Estimate) -> float | None:
+    half = half_width(estimate)
+    return None if half is None else half / Z
+
+
+def axis_title(metric: str) -> str:
+    """``accuracy (%)``, ``accuracy (%), native``: the unit, and the arm where it is not the headline's."""
+    arm, _, last = metric.rpartition("/")
+    return unit(metric)[0] + (f", {arm}" if arm else "") if last in UNITS else metric
+
+
+def unit(metric: str) -> tuple[str, float, int]:
+    """How an axis calls ``metric``, its factor, its decimals."""
+    last = metric.rsplit("/", 1)[-1]
+    return UNITS.get(last, (metric, 1.0, 3))
+
+
+def shown_value(estimate: Estimate, metric: str) -> str:
+    """``85.3 ± 0.7``, in the axis's unit."""
+    _, factor, decimals = unit(metric)
+    half = half_width(estimate)
+    text = f"{estimate.value * factor:.{decimals}f}"
+    return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
+
+
+def shown_p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def better(metric: str) -> int:
+    """1 where more of ``metric`` is better, −1 where less is, 0 where neither is."""
+    last = metric.rsplit("/", 1)[-1]
+    return 0 if last in DESCRIPTIVE else -1 if last in LOWER_IS_BETTER else 1
+
+
+def layer_name(layer: int, modality: str = "text") -> str:
+    if layer == WHOLE_MODEL:
+        return "whole model"
+    return str(layer) if layer else f"0 ({'embedding' if modality == 'text' else 'stem'})"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0–3, 7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
