@@ -67,6 +67,15 @@ def drawn(page: Any, anchor: str) -> list[dict[str, Any]]:
     return found
 
 
+def test_the_legend_is_in_sight_of_every_chart(reader: Open) -> None:
+    page = reader(results(MODELS, TASKS), Dashboard("D", (Panel("P"),)))
+    page.locator(".figures figure").last.evaluate("e => e.scrollIntoView()")
+    assert page.evaluate("scrollY") > 900, "the page is longer than the window"
+    legend = page.locator(".legend").bounding_box()
+    assert legend and 0 <= legend["y"] < 900
+    assert page.locator(".legend .swatch").count() == len(MODELS)
+
+
 def test_bars_are_the_numbers(reader: Open) -> None:
     found = results()
     page = reader(found)
