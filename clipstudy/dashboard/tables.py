@@ -21,6 +21,9 @@ BASELINE_NAMES = {
     "majority": "majority class",
     "random": "random clusters",
     "span_length": "span length",
+    "pos_first": "first word's part of speech",
+    "pos_last": "last word's part of speech",
+    "pos_coarse": "last word's coarse part of speech",
     "permuted": "unpaired texts",
 }
 

@@ -1,7 +1,9 @@
 """Extracted features on disk: one file for each (key, view, layer), read as memory maps.
 
-Summaries of texts are kept in half precision: probes do not notice. Ends of spans are few and kept in single
-precision: k-means does notice, and would end in another optimum for the same seed.
+Summaries of texts are kept in half precision: probes do not notice, unless a dimension varies by less than its values
+are rounded to; then in single precision. Ends of spans are few and kept in single precision: k-means does notice, and
+would end in another optimum for the same seed. Without a store they are rounded alike, so that a result does not depend
+on whether there is one.
 
 Rows are written one after another as they come: each to its place in a memory map would fault a page a row, and the
 disk could not begin before all are there. Which row is whose, the extraction says.
@@ -38,6 +40,12 @@ ABANDONED_SECONDS = 86_400.0
 BLOCK, BLOCKS = 4096, 64
 #: The bytes that the check sum takes at the end of a file.
 SUM = 4
+#: A dimension is too coarse in half precision (11 bits) where it varies by less than this share of its size, so that
+#: rounding would add more than 1/200 to its variance; one that varies by less than the second share is constant but for
+#: the rounding of single precision (24 bits). Below the smallest normal number steps are even, of 2^-24.
+COARSE, CONSTANT, SMALLEST = 2.0**-8, 2.0**-20, 2.0**-22
+#: How many rows of each batch this is looked for in, and how many there must be to say how much a dimension varies.
+LOOKED_AT, ENOUGH = 64, 8
 _NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re.ASCII)
 
 
@@ -104,7 +112,7 @@ class Store:
     def sheet(self, key: str, view: str, layer: int, shape: tuple[int, ...]) -> FileSheet:
         """A new file to be filled; it exists for others once closed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        return FileSheet(self._file(key, view, layer), shape, SINGLE if view == "span" else HALF)
+        return FileSheet(self._file(key, view, layer), shape, dtype_of(view))
 
     def entries(self) -> list[Entry]:
         """Every file of the store, least recently used first. What else lies in the folder is left alone."""
@@ -167,16 +175,55 @@ def _sum(file: BinaryIO, end: int) -> bytes:
     return found.to_bytes(SUM, "big")
 
 
+def dtype_of(view: str) -> np.dtype[Any]:
+    """What a view is kept in, while that does."""
+    return SINGLE if view == "span" else HALF
+
+
+class Precision:
+    """What rows are kept in: half precision is given up when they come that it cannot hold."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._rows = 0
+        self._origin: NDArray[np.float64] | None = None  #: the first row: sums of what is apart from it cancel nothing
+
+    def of(self, values: NDArray[np.float32]) -> np.dtype[Any]:
+        """The precision from these rows on ``[rows, …]``, the next ones in order."""
+        if self._dtype == HALF and (
+            np.abs(values).max(initial=0.0) > np.finfo(HALF).max or self._coarse(values[:LOOKED_AT])
+        ):
+            self._dtype = SINGLE
+        return self._dtype
+
+    def _coarse(self, values: NDArray[np.float32]) -> bool:
+        """Does a dimension of all rows looked at so far vary by less than half precision tells apart?"""
+        some = values.astype(np.float64)
+        if self._origin is None:
+            self._origin = some[0]
+            self._sum, self._squares = np.zeros_like(some[0]), np.zeros_like(some[0])
+        apart = some - self._origin
+        self._rows += len(some)
+        self._sum += apart.sum(axis=0)
+        self._squares += (apart**2).sum(axis=0)
+        mean = self._sum / self._rows
+        size = np.abs(self._origin + mean)
+        spread = np.sqrt(np.maximum(self._squares / self._rows - mean**2, 0))
+        coarse = (spread > CONSTANT * size) & (spread < np.maximum(COARSE * size, SMALLEST))
+        return self._rows >= ENOUGH and bool(coarse.any())
+
+
 class FileSheet:
-    """Rows streamed to a file. Half precision is widened when a value comes that it cannot hold."""
+    """Rows streamed to a file, widened when rows come that half precision cannot hold."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._path, self._shape = path, shape
         self._lock = Lock()  # a file is not closed while it is brought to the disk
+        self._precision = Precision(dtype)
         self._open(dtype)
 
     def append(self, values: NDArray[np.float32]) -> None:
-        if self._dtype == HALF and np.abs(values).max(initial=0.0) > np.finfo(HALF).max:
+        if self._precision.of(values) != self._dtype:
             self._widen()
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
@@ -225,14 +272,15 @@ class FileSheet:
 
 
 class MemorySheet:
-    """Rows kept in memory, in single precision: for when there is no store."""
+    """Rows kept in memory, rounded as a file's are: for when there is no store."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._array = np.zeros(shape, dtype=np.float32)
+        self._precision = Precision(dtype)
         self._rows = 0
 
     def append(self, values: NDArray[np.float32]) -> None:
-        self._array[self._rows : self._rows + len(values)] = values
+        self._array[self._rows : self._rows + len(values)] = values.astype(self._precision.of(values))
         self._rows += len(values)
 
     def sync(self) -> None:

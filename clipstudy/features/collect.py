@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstudy.errors import ModelError
-from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all
+from clipstudy.features.cache import MemorySheet, Sheet, Store, discard_all, dtype_of
 
 #: Files that are brought to the disk at once: each waits for it, not for the processor.
 CLOSERS = 8
@@ -95,7 +95,7 @@ class Collection:
                 elif store and shape[0]:
                     self._sheets[view, layer] = store.sheet(keys[view], view, layer, shape)
                 else:
-                    self._sheets[view, layer] = MemorySheet(shape)
+                    self._sheets[view, layer] = MemorySheet(shape, dtype_of(view))
         except BaseException:
             discard_all(self._sheets.values())
             raise

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 2
+EXTRACTION = 3
 #: Training images that an untrained model's batch norms take their statistics from.
 CALIBRATION = 256
 #: Threads that decode images: the library that does it lets go of the interpreter.

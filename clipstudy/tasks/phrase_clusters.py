@@ -97,6 +97,7 @@ class Span:
     start: int
     end: int
     label: str
+    pos: tuple[str, str] = ("", "")  #: part-of-speech tags of its first and its last word
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def read(dataset: DatasetSpec, options: Options) -> Spans:
         if row in left_out:
             continue
         for chunk in conll2000.chunks(sentence.tags):
-            span = Span(row, chunk.start, chunk.end, chunk.label)
+            pos = sentence.pos[chunk.start], sentence.pos[chunk.end - 1]
+            span = Span(row, chunk.start, chunk.end, chunk.label, pos)
             (outside if chunk.label == conll2000.OUTSIDE else inside).append(span)
     if len(inside) < options.labelled or len(outside) < options.outside:
         raise DataError(
@@ -191,6 +193,7 @@ def measure(
     seen = np.asarray(features.span_seen)
     words = np.array([min(s.end - s.start, LONGEST) for s in data.spans])
     labels = np.array([s.label for s in data.spans])
+    told = _told_by(data.spans)
     arms = ("", *options.arms)
     done, in_all = 0, len(layers) * len(arms) * len(data.samples)
     for layer in layers:
@@ -201,7 +204,7 @@ def measure(
             replicates = []
             for sample in data.samples:
                 bench.progress("clusters", done, in_all)
-                if replicate := _replicate(ends, labels, words, seen, sample, seeds, options, arm):
+                if replicate := _replicate(ends, labels, words, told, seen, sample, seeds, options, arm):
                     replicates.append(replicate)
                 done += 1
             if not replicates and arm:
@@ -211,7 +214,7 @@ def measure(
             prefix = f"{arm}/" if arm else ""
             for name in ("nmi", "ami", "nmi_arithmetic"):
                 metrics[prefix + name] = Estimate(*quantile_interval([r.scores[name] for r in replicates]))
-            for name in ("random", "span_length"):
+            for name in replicates[0].baselines:
                 metrics[f"{prefix}baseline/{name}"] = Estimate(
                     *quantile_interval([r.baselines[name] for r in replicates])
                 )
@@ -237,6 +240,7 @@ def _replicate(
     ends: np.ndarray,
     labels: np.ndarray,
     words: np.ndarray,
+    told: Mapping[str, np.ndarray],
     seen: np.ndarray,
     sample: Sample,
     seeds: Sequence[int],
@@ -276,12 +280,25 @@ def _replicate(
         },
         baselines={
             "random": random_scores,
-            "span_length": [nmi(truth, words[score], average=options.average)],
+            **{name: [nmi(truth, groups[score], average=options.average)] for name, groups in told.items()},
         },
         clusters=assigned,
         scored=score,
         k=k,
     )
+
+
+def _told_by(spans: Sequence[Span]) -> dict[str, np.ndarray]:
+    """Partitions of the spans that take no model: by length, and by the part of speech of the first word, of the last
+    one, and of that its first two characters (every kind of verb is VB, every noun NN). Data that have no tags have
+    these not."""
+    import numpy as np
+
+    found = {"span_length": np.array([min(s.end - s.start, LONGEST) for s in spans])}
+    if len({tag for span in spans for tag in span.pos}) > 1:
+        first, last = np.array([span.pos for span in spans]).T
+        found |= {"pos_first": first, "pos_last": last, "pos_coarse": last.astype("U2")}
+    return found
 
 
 def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | None = None) -> np.ndarray:

@@ -101,7 +101,7 @@ def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path, monkeypatch
         store = Store(tmp_path / str(batch_size)) if kept else None
         for _ in range(1 + kept):  # what was written is read
             features = run(Counting(), texts, batch_size=batch_size, views=["mean", "span", "last"], store=store)
-            np.testing.assert_allclose(features.vectors(0, "mean")[:, 0], means, rtol=1e-3 if kept else 1e-6)
+            np.testing.assert_allclose(features.vectors(0, "mean")[:, 0], means, rtol=1e-3)
             assert features.truncated.tolist() == [len(text.words) > 10 for text in texts]
             assert features.span_seen.tolist() == [len(text.words) <= 10 for text in texts]
             assert features.span_ends(1)[:, :, 0].tolist() == [
@@ -325,7 +325,8 @@ def test_on_models_batches_layers_and_siblings_change_nothing(backbone):
         for view in ("mean", "native", "cls", "last", "eot"):
             values = together.vectors(layer, view)
             assert np.array_equal(alone.vectors(layer, view), values)
-            np.testing.assert_allclose(one_by_one.vectors(layer, view), values, atol=1e-5, rtol=1e-4)
+            # What differs by a rounding of single precision may be rounded to the next number of half precision.
+            np.testing.assert_allclose(one_by_one.vectors(layer, view), values, atol=1e-5, rtol=2**-10)
 
 
 def test_vectors_are_the_models_states_bit_for_bit(backbone):

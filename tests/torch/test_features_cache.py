@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ import torch
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.errors import ModelError
 from clipstudy.features import cache
-from clipstudy.features.cache import Store
+from clipstudy.features.cache import HALF, MemorySheet, Store
 from clipstudy.features.extract import Text, extract
+from clipstudy.probes.inputs import Inputs, standardise
+from clipstudy.probes.mlp import Labels, Recipe, fit
 
 
 @dataclass
@@ -128,6 +132,84 @@ def test_half_precision_unless_the_values_overflow_it(store):
     backbone = Scaled()
     run(backbone, store, texts=texts, layers=[0], views=("mean",))
     assert not backbone.passes
+
+
+@dataclass
+class Told:
+    """A text is one number, and each of a state's columns what ``columns`` makes of it."""
+
+    columns: Callable[[torch.Tensor], list[torch.Tensor]]
+    name: str = "told"
+    depth: int = 1
+    native: str = "last"
+    limit: int = 5
+    resolved: dict[str, str] = field(default_factory=lambda: {"checkpoint": "one"})
+
+    @property
+    def width(self):
+        return len(self.columns(torch.zeros(1)))
+
+    def pieces(self, texts):
+        return [Pieces(tuple(map(int, words)), tuple(range(len(words)))) for words in texts]
+
+    def states(self, ids, mask, layers):
+        return dict.fromkeys(layers, torch.stack(self.columns(ids.float()), dim=-1))
+
+
+def extracted(columns, store, n=400):
+    texts = [Text((str(i),)) for i in range(n)]
+    return extract(Told(columns), texts, layers=[0], views=["mean"], batch_size=16, store=store).vectors(0, "mean")
+
+
+def test_a_dimension_that_half_precision_cannot_tell_apart_is_kept(store):
+    """Massive activations: in half precision 2999.5 and 3000.5 are both 3000, and a probe would be shown no label."""
+
+    def columns(ids):
+        return [3000 + (ids % 2 - 0.5), torch.sin(ids)]
+
+    found = extracted(columns, store)
+    assert store.entries()[0].bytes > 400 * 2 * 4
+    _, test = standardise(found[:200], found[200:])
+    assert set(np.sign(test[::2, 0])) == {-1} and set(np.sign(test[1::2, 0])) == {1}
+    assert np.array_equal(extracted(columns, None), found)
+
+
+@pytest.mark.parametrize("columns", [
+    lambda ids: [torch.sin(ids), torch.full_like(ids, 0.1), 100 + torch.sin(ids), torch.zeros_like(ids)],
+    lambda ids: [1e5 * torch.sin(ids), torch.cos(ids)],
+    lambda ids: [1e-7 * torch.sin(ids), torch.cos(ids)],
+    lambda ids: [torch.where(ids > 390, 3000.0, torch.sin(ids)), torch.cos(ids)],
+], ids=["ordinary", "overflows", "tiny", "outliers"])  # fmt: skip
+def test_features_are_the_same_with_and_without_a_store(store, columns):
+    found = extracted(columns, None)
+    assert np.array_equal(extracted(columns, store), found) and np.array_equal(extracted(columns, store), found)
+
+
+def test_half_precision_is_kept_where_it_tells_apart_what_varies(store):
+    """A constant, and one that varies by a hundredth of its size, cost no more than others."""
+    extracted(lambda ids: [torch.full_like(ids, 0.1), 100 + torch.sin(ids), torch.sin(ids)], store)
+    assert store.entries()[0].bytes < 400 * 3 * 2 + 200
+
+
+def test_probes_do_not_notice_half_precision():
+    """The coarsest that is let through: columns that vary by little more than 1/256 of their size, in which classes
+    overlap. The five seeds' mean moves by less than seeds differ by."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 1500)
+    exact = (rng.standard_normal((1500, 24)) + 0.35 * label[:, None]).astype(np.float32)
+    exact[:, :12] += 180  # rounded to eighths
+    kept = MemorySheet(exact.shape, HALF)
+    for start in range(0, 1500, 100):
+        kept.append(exact[start : start + 100])
+    rounded = kept.close()
+    assert np.abs(rounded - exact).max() > 0.05, "half precision"
+    labels = Labels(label[:500], label[500:700], label[700:])
+    recipe = Recipe(hidden=50, l2=(1e-4,), batch_size=64, max_epoch=20)
+    shown = [partial(Inputs, *standardise(x[:500], x[500:700], x[700:])) for x in (exact, rounded)]
+    fits = fit(shown, [labels], 2, recipe, [0, 1, 2, 3, 4])
+    first, second = ((f.predictions == labels.test).mean(axis=1) for (f,) in fits)
+    assert first.mean() > 0.7
+    assert abs(first.mean() - second.mean()) < max(first.std(ddof=1), 0.005)
 
 
 def damaged(path: Path, how: str) -> None:

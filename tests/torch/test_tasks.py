@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,24 @@ class TestPhraseClusters:
             "/nmi" in name for name in clustered(data, {0: ends_of(data, 2.0)}, profile="jawahar")[0].metrics
         )
 
+    def test_what_the_words_tags_tell_by_themselves(self) -> None:
+        tags = {"NP": ("DT", "NNS"), "VP": ("MD", "VB"), "PP": ("IN", "IN"), "O": ("DT", ".")}
+        data = spans()
+        tagged = replace(data, spans=tuple(replace(s, pos=tags[s.label]) for s in data.spans))
+        ends = {0: ends_of(data, 2.0)}
+        plain, found = clustered(data, ends)[0].metrics, clustered(tagged, ends)[0].metrics
+        told = {name: found[f"baseline/{name}"].value for name in ("pos_first", "pos_last", "pos_coarse")}
+        # Every label has its own last word, and two of them share a first one.
+        assert told["pos_last"] == told["pos_coarse"] == pytest.approx(1) and 0.5 < told["pos_first"] < 0.95
+        kinds = {"NP": ("DT", "NN"), "VP": ("MD", "VBZ"), "PP": ("IN", "VBG"), "O": ("DT", "NNS")}
+        coarse = replace(data, spans=tuple(replace(s, pos=kinds[s.label]) for s in data.spans))
+        fine = clustered(coarse, ends)[0].metrics
+        assert fine["baseline/pos_last"].value == pytest.approx(1)
+        assert fine["baseline/pos_coarse"].value < 0.9, "NN and NNS are one, VBZ and VBG too"
+        assert "multi_word/baseline/pos_last" in found
+        assert not [name for name in plain if "/pos_" in name], "data without tags"
+        assert {k: v for k, v in found.items() if "/pos_" not in k} == plain, "and nothing else moves"
+
     def test_unseen_spans_are_dropped_after_sampling(self) -> None:
         data = spans()
         seen = np.ones(len(data.spans), bool)
@@ -287,6 +305,8 @@ class TestReleasedSample:
         metrics = clustered(data, ends, profile="jawahar")[0].metrics
         assert metrics["baseline/span_length"].value == pytest.approx(0.18, abs=0.005)
         assert metrics["baseline/random"].value == pytest.approx(0.034, abs=0.01)
+        assert metrics["baseline/pos_coarse"].value == pytest.approx(0.773, abs=0.001)  # 0.765 by the arithmetic mean
+        assert 0.5 < metrics["baseline/pos_first"].value < metrics["baseline/pos_last"].value < 0.77
         assert metrics["clusters"].value == 9
 
     def test_robust_leaves_out_the_declared_sentences(self, real: Path) -> None:
