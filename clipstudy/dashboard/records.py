@@ -108,17 +108,22 @@ class Records:
 
     def board(self, study: str) -> Board:
         """The newest settings of one study."""
-        known = self.now()
+        self.now()
         with self._lock:
-            if study not in self._boards:
-                self._boards[study] = tables.board([r for r in known.results if r.study == study], self._order)
-            return self._boards[study]
+            return self._board(study)
+
+    def _board(self, study: str) -> Board:
+        """Of what is known while the lock is held: a look that ended since ``now`` leaves no board of before it."""
+        if study not in self._boards:
+            self._boards[study] = tables.board([r for r in self._known.results if r.study == study], self._order)
+        return self._boards[study]
 
     def inks(self) -> dict[str, Ink]:
         """One ink a model, the same on every page, whatever is chosen there."""
-        known = self.now()
-        only = self.board(known.studies[0]) if len(known.studies) == 1 else None
+        self.now()
         with self._lock:
+            known = self._known
+            only = self._board(known.studies[0]) if len(known.studies) == 1 else None
             self._inks = self._inks or charts.inks(only or tables.board(known.results, self._order))
             return self._inks
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Engine, and_, false, or_, select
+from sqlalchemy import Engine, and_, false, or_, select, true
 from sqlalchemy.sql.expression import ColumnElement
 
 from clipstudy.job import FailureKind, Selection, Status
@@ -15,21 +15,34 @@ from clipstudy.queue.enqueue import ASKED_AFRESH
 from clipstudy.queue.schema import groups, jobs
 
 
-def cancel(engine: Engine, selection: Selection, *, running: bool = True) -> int:
+def cancel(engine: Engine, selection: Selection, *, running: bool = True, ids: Collection[int] | None = None) -> int:
     """Queued and (unless told otherwise) running rows → cancelled, older settings included. A running row's worker
-    learns it by its next beat, and its outcome is refused. What is computed is kept. Returns how many."""
-    where = is_(jobs.c.status, Status.QUEUED, *[Status.RUNNING] * running)
+    learns it by its next beat, and its outcome is refused. What is computed is kept. Returns how many.
+
+    Args:
+        ids: of the selection these rows alone.
+    """
+    where = and_(is_(jobs.c.status, Status.QUEUED, *[Status.RUNNING] * running), _among(ids))
     gone = {"status": Status.CANCELLED, "run_after": None, "lease_until": None, "ended_at": clock()}
     return _apply(engine, selection, where, gone)
 
 
 def retry(
-    engine: Engine, selection: Selection, *, failed: bool = True, lost: bool = False, cancelled: bool = False
+    engine: Engine,
+    selection: Selection,
+    *,
+    failed: bool = True,
+    lost: bool = False,
+    cancelled: bool = False,
+    ids: Collection[int] | None = None,
 ) -> int:
     """Queue again, with all tries anew: rows that failed by an error (``failed``), that failed because their workers
     vanished (``lost``), that were cancelled (``cancelled``). Only of the newest settings. Returns how many.
 
     A row that was lost last is claimed alone still.
+
+    Args:
+        ids: of the selection these rows alone.
     """
     was_lost = is_(jobs.c.failure, FailureKind.LOST)
     which = [
@@ -38,7 +51,7 @@ def retry(
         (cancelled, is_(jobs.c.status, Status.CANCELLED)),
     ]
     where = or_(false(), *(condition for asked, condition in which if asked))
-    return again(engine, selection, where)
+    return again(engine, selection, and_(where, _among(ids)))
 
 
 def rerun(engine: Engine, selection: Selection) -> int:
@@ -58,6 +71,10 @@ def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
     """
     where = is_(jobs.c.status, Status.QUEUED, Status.RUNNING)
     return _apply(engine, selection, where, {"priority": priority})
+
+
+def _among(ids: Collection[int] | None) -> ColumnElement[bool]:
+    return true() if ids is None else jobs.c.id.in_(ids)
 
 
 def _apply(engine: Engine, selection: Selection, where: ColumnElement[bool], values: Mapping[str, Any]) -> int:

@@ -9,7 +9,8 @@ Profiles
                    features make SentEval's own classifier predict the majority class on some models, where the
                    optimisation and not the representation decides.
     ``senteval``   SentEval's classifier as released (Conneau & Kiela 2018): raw features, L2 grid chosen on dev, dev
-                   scored every 4 passes, training stopped at the 6th evaluation that does not improve.
+                   scored every 4 passes, training stopped at the 6th evaluation that does not improve. For its word
+                   content task SentEval takes logistic regression instead: say ``probes = ["linear"]`` there.
     ``jawahar``    the same, but one evaluation period of 4 passes: what the released code of Jawahar et al. 2019 does.
     ``images``     of images, and their default: the mean over places (headline, the same for maps and for tokens) and
                    the model's own summary; no control task, since an image has no word to draw a label for.

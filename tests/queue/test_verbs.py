@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from clipstudy.dashboard.pages import queue
 from clipstudy.errors import NoSuchJob
 from clipstudy.job import FailureKind, Selection, Status
 from clipstudy.queue import dialect, jobs
@@ -48,6 +49,20 @@ def test_cancel_reaches_what_runs_under_older_settings(engine: Engine) -> None:
     jobs.enqueue(engine, [(group(epochs=9), (0,))])
     assert jobs.cancel(engine, ALL) == 2
     assert statuses(engine) == [C, C]
+
+
+def test_of_a_selection_the_rows_that_are_named_alone(engine: Engine) -> None:
+    """What is ticked on the queue's page: the same layer under other settings is another row."""
+    jobs.enqueue(engine, [(group(), (0,))])
+    (older,) = claim(engine).jobs
+    jobs.enqueue(engine, [(group(epochs=9), (0, 1))])
+    newer, other = (job for job in jobs.rows(engine, newest_only=False) if job.id != older.id)
+    assert queue.act(engine, "cancel", [newer.id, "x", True, -1]) == "1 cell cancelled."
+    assert statuses(engine, older, newer, other) == [R, C, Q]
+    assert queue.act(engine, "retry", [newer.id, other.id]) == "1 cell queued again; 1 were in another state."
+    assert statuses(engine, older, newer, other) == [R, Q, Q]
+    assert queue.act(engine, "retry", ["x"]) == "No cell is chosen. Tick some in the table."
+    assert jobs.cancel(engine, Selection(models=("nothing",)), ids=[newer.id]) == jobs.cancel(engine, ALL, ids=[]) == 0
 
 
 def test_a_selection_takes_patterns_layers_and_a_study(engine: Engine) -> None:

@@ -85,6 +85,25 @@ def test_only_what_is_new_is_read_again(tmp_path: Path) -> None:
     assert [r.layer for r in known.now().results] == [1], "what was deleted is gone when it has been"
 
 
+def test_a_look_that_ends_while_a_board_is_made_leaves_none_of_before_it(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+
+    class Overtaken(Records):
+        def now(self) -> records.Snapshot:
+            """Another visitor's look ends between this one's and what it does with it."""
+            before = super().now()
+            if len(source.held) == 1:
+                source.held += [at(6, 1)]
+                self._looked = -float("inf")
+                super().now()
+            return before
+
+    known = Overtaken(source)
+    source.held = [at(5, 0)]
+    study = source.held[0].study
+    assert [r.layer for r in known.board(study).results] == [0, 1] and known.inks()
+
+
 def test_a_look_leaves_out_few_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many that ended lately only the newest are named, and the look goes no further back than these."""
     monkeypatch.setattr(records, "MOST_NAMED", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +16,7 @@ from clipstudy.dashboard.address import Queue
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.errors import ClipstudyError
-from clipstudy.job import FailureKind, Job, Selection, Status
+from clipstudy.job import Job, Selection, Status
 from clipstudy.progress import duration
 from clipstudy.queue import jobs, outbox
 from clipstudy.settings import redact
@@ -55,26 +54,15 @@ def body(place: Queue, desk: Desk) -> Shown:
 def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
     """Retry or cancel these rows, whatever a browser sent for their numbers; says what came of it."""
     numbers = sorted({n for n in ids if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63})
-    chosen = [job for job in jobs.rows(engine, newest_only=False) if job.id in set(numbers)] if numbers else []
-    if not chosen:
+    if not numbers:
         return "No cell is chosen. Tick some in the table."
-    count = 0
-    for (study, model, task), some in _by_cell(chosen).items():
-        # Names are patterns in a selection, and a layer is one row of the newest settings.
-        cell = Selection((glob.escape(model),), (glob.escape(task),), tuple(job.layer for job in some), study)
-        if verb == "cancel":
-            count += jobs.cancel(engine, cell)
-        else:
-            failed = [job.failure for job in some if job.status is Status.FAILED]
-            count += jobs.retry(
-                engine,
-                cell,
-                failed=any(kind is not FailureKind.LOST for kind in failed),
-                lost=FailureKind.LOST in failed,
-                cancelled=any(job.status is Status.CANCELLED for job in some),
-            )
+    # By their numbers: the same layer of older settings is another row, which nobody ticked.
+    if verb == "cancel":
+        count = jobs.cancel(engine, Selection(), ids=numbers)
+    else:
+        count = jobs.retry(engine, Selection(), failed=True, lost=True, cancelled=True, ids=numbers)
     done = "cancelled" if verb == "cancel" else "queued again"
-    left = f"; {len(chosen) - count} were in another state" * (count < len(chosen))
+    left = f"; {len(numbers) - count} were in another state" * (count < len(numbers))
     return f"{count} cell{'s' * (count != 1)} {done}{left}."
 
 
@@ -255,10 +243,3 @@ def _counts(counts: dict[tuple[str, str, str], dict[Status, int]], totals: Count
         for (study, model, task), by_status in counts.items()
     ]
     return parts.table("", ["cells", *map(str, there)], lines)
-
-
-def _by_cell(chosen: Iterable[Job]) -> dict[tuple[str, str, str], list[Job]]:
-    found: dict[tuple[str, str, str], list[Job]] = {}
-    for job in chosen:
-        found.setdefault((job.study, job.model, job.task), []).append(job)
-    return found
