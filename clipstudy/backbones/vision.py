@@ -154,6 +154,8 @@ class Vision:
         self._contrastive()
         with torch.no_grad():
             shared = self.module(self._placed(pixels))
+        if isinstance(shared, tuple):  # CoCa's tower gives its tokens behind the pooled vector
+            shared = shared[0]
         return nn.functional.normalize(shared.float(), dim=1)
 
     def captions(self, texts: Sequence[str]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from clipstudy import backbones, run, tasks
 from clipstudy.data.images import Picture
@@ -118,6 +120,27 @@ class TestModels:
             torch.testing.assert_close(backbone.captions(texts), theirs)
             torch.testing.assert_close(backbone.embed(pixels), model.encode_image(pixels, normalize=True))
         assert (theirs[0] @ theirs[1]) < 0.999 > (theirs[0] @ theirs[2])
+
+    def test_cocas_tower_gives_its_tokens_too(self, tmp_path: Path) -> None:
+        size = {"width": 16, "heads": 2, "layers": 1, "context_length": 24, "vocab_size": 49408}
+        config = {
+            "embed_dim": 16,
+            "custom_text": True,
+            "vision_cfg": {
+                "image_size": 8, "patch_size": 4, "width": 16, "layers": 1, "head_width": 8,
+                "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 4, "output_tokens": True,
+            },
+            "text_cfg": size | {"embed_cls": True, "output_tokens": True},
+            "multimodal_cfg": size | {"attn_pooler_heads": 2},
+        }  # fmt: skip
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+        model = open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)
+        save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+        spec = ModelSpec("coca", "open_clip", str(tmp_path), 1, "image", "image")
+        pixels = torch.randn(3, 3, 8, 8)
+        with torch.no_grad():
+            theirs = model.eval().encode_image(pixels, normalize=True)
+        torch.testing.assert_close(backbones.load(spec, "cpu").embed(pixels), theirs)
 
     def test_the_whole_way(self, folder: Path, tmp_path: Path) -> None:
         outcome = self.outcome(image_checkpoints.of_pocket("clip-resnet", tmp_path / "m").spec, folder)
