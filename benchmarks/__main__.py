@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every topic, one table, and docs/performance.md where all of it was measured.
+"""``python -m benchmarks``: measure every topic, or some, print their rows and put them into docs/performance.md.
 
     python -m benchmarks [--quick] [--only TOPIC ...] [--clock wall|processor]
 
@@ -12,10 +12,12 @@ import importlib
 import sys
 import time
 import traceback
+from datetime import date
 from pathlib import Path
 
 from benchmarks import figures
-from benchmarks.figures import Row, machine, short, table
+from benchmarks.figures import Row, machine, short
+from benchmarks.page import filled
 
 #: In the order of the table.
 TOPICS = {
@@ -33,13 +35,12 @@ TOPICS = {
     "gpu": "On a GPU",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
 
 
 def main() -> None:
     told = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
     told.add_argument("--quick", action="store_true", help="smaller and fewer repeats: ten minutes, not an hour")
-    told.add_argument("--only", nargs="+", choices=TOPICS, help="these topics; the page is left as it is")
+    told.add_argument("--only", nargs="+", choices=TOPICS, help="these topics; the page keeps its other sections")
     told.add_argument("--clock", choices=figures.CLOCKS, default="wall", help="processor: for a busy machine")
     asked = told.parse_args()
     figures.use(asked.clock)
@@ -59,16 +60,15 @@ def main() -> None:
     everything = [row for rows in found.values() for row in rows]
     broken = [row for row in everything if row.met is False]
     bound = [row for row in everything if row.met is not None]
-    how = f"{'Quick' if asked.quick else 'Full'} run of {minutes:.0f} min, {asked.clock} time"
-    summary = f"{how}: {len(bound) - len(broken)} of {len(bound)} bounds are met."
+    rate = f"a matrix product of side 1024 at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
+    how = f"{'Quick' if asked.quick else 'Full'} run, {asked.clock} time, {date.today()}, {rate}"
+    print(f"\n{how}, {minutes:.0f} min: {len(bound) - len(broken)} of {len(bound)} bounds are met.")
     if failed:
-        summary += f" Not measured, since it failed: {', '.join(failed)}."
-    print(f"\n{summary}")
-    if not asked.only:
-        text = PAGE.read_text(encoding="utf-8")
-        head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-        PAGE.write_text(f"{head}{MARKS[0]}\n\n{page(found, summary)}\n{MARKS[1]}{tail}", encoding="utf-8")
-        print("the table is in docs/performance.md")
+        print(f"Not measured, since it failed: {', '.join(failed)}.")
+    sections = {TOPICS[topic]: rows for topic, rows in found.items()}
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(text, sections, how, machine(), list(TOPICS.values())), encoding="utf-8")
+    print("the table is in docs/performance.md")
     if broken or failed:
         sys.exit(1)
 
@@ -78,12 +78,6 @@ def line(row: Row) -> str:
     judged = {None: "", True: f"  {row.bound}: met", False: f"  {row.bound}: NOT MET"}[row.met]
     spread = f"  ({short(min(row.found))}–{short(max(row.found))})" if len(row.found) > 1 else ""
     return f"{row.what:66} {said}{spread}{judged}  {row.said}"
-
-
-def page(found: dict[str, list[Row]], summary: str) -> str:
-    facts = "".join(f"- {name}: {value}\n" for name, value in machine().items())
-    tables = "".join(f"\n### {TOPICS[topic]}\n\n{table(rows)}" for topic, rows in found.items() if rows)
-    return f"{summary}\n\n{facts}{tables}"
 
 
 if __name__ == "__main__":

@@ -244,7 +244,6 @@ def machine() -> Mapping[str, str]:
     return {
         "processor": f"{line('/proc/cpuinfo', 'model name')}, {cores}",
         "memory": f"{int(memory) * 1024 / 1e9:.0f} GB" if memory.isdigit() else memory,
-        "matrix product": f"{gemm_rate() / 1e9:.0f} GFLOP/s (1024 × 1024, float32)",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "libraries": ", ".join(
             f"{m.__name__} {m.__version__.split('+')[0]}" for m in (torch, transformers, sklearn, numpy)
