@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from PIL import Image
 from benchmarks import plain
 from benchmarks.figures import Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
 from clipstudy import backbones
+from clipstudy.backbones.fused import Fused
 from clipstudy.data import conll2000
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
@@ -139,7 +141,22 @@ def of_images(quick: bool, repeats: int) -> Iterator[Row]:
 
         yield against_products(name, passes, repeats, least)
         if layers == 4:
+            yield fused(name, passes, repeats)
             yield layouts(spec, torch.stack([backbone.preprocess(one.open()) for one in seen[:16]]), repeats)
+
+
+def fused(name: str, passes: Callable[[], Any], repeats: int) -> Row:
+    def apart() -> None:
+        with patch.object(Fused, "running", lambda _: nullcontext()):
+            passes()
+
+    seconds = in_turns(repeats, apart=apart, within=passes)
+    return Row(
+        f"{name}: norms and ReLUs apart / within the convolutions",
+        ratios(seconds["apart"], seconds["within"]),
+        least=1.0,
+        said="the second is what extraction does on processor cores",
+    )
 
 
 def layouts(spec: ModelSpec, pixels: torch.Tensor, repeats: int) -> Row:

@@ -7,7 +7,6 @@ on one thread.
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import resource
@@ -170,13 +169,9 @@ def flops(call: Callable[[], Any]) -> int:
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
-    def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
-        return 2 * math.prod(x) * int(weight[0])
-
     left_out = {  # by torch, and given shapes by it
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
         torch.ops.mkldnn._convolution_pointwise: convolution,
-        torch.ops.mkldnn._linear_pointwise: linear,
     }
     with FlopCounterMode(display=False, custom_mapping=left_out) as counter:
         call()

@@ -12,7 +12,7 @@ from torch import nn
 
 from clipstudy.backbones import attention, blocks, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
-from clipstudy.backbones.packed import Packed
+from clipstudy.backbones.fused import Fused
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
@@ -86,7 +86,7 @@ class Vision:
         model.to(memory_format=self._layout)
         every = range(self.depth + 1)
         noise = self._placed(torch.rand(1, 3, *anatomy.size, generator=torch.Generator().manual_seed(0)))
-        self._packed = Packed(model, anatomy.stages, lambda: self._run(noise, every))
+        self._fused = Fused(model, anatomy.stages, lambda: self._run(noise, every))
         trial = self.states(noise, every)
         self.widths = tuple(trial[layer].map.shape[1] for layer in every)
 
@@ -111,7 +111,7 @@ class Vision:
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:
         pixels = self._placed(pixels)
-        with nullcontext() if gradients else self._packed.running():
+        with nullcontext() if gradients else self._fused.running():
             found = self._run(pixels, layers, gradients)
         return {layer: self._told_apart(layer, states) for layer, states in found.items()}
 

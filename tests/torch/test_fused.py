@@ -1,4 +1,4 @@
-"""Faster kernels give the same states, for every library's models, and only while no gradients are taken."""
+"""Fused convolutions give the same states, for every library's models, and only while no gradients are taken."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks, packed
-from clipstudy.backbones.packed import Packed
-from tests.torch import checkpoints, image_checkpoints
+from clipstudy.backbones import blocks
+from clipstudy.backbones.fused import Fused
+from tests.torch import image_checkpoints
 from tests.torch.image_checkpoints import OWN
 
 #: As a share of a layer's largest state.
@@ -36,18 +36,6 @@ def is_plain(model: nn.Module) -> bool:
     return not any("forward" in vars(module) for module in model.modules())
 
 
-@pytest.mark.parametrize("name", list(checkpoints.BUILDERS))
-def test_states_of_texts(name: str, tmp_path: Path) -> None:
-    backbone: Any = backbones.load(checkpoints.BUILDERS[name](tmp_path / name).spec, "cpu")
-    pieces = backbone.pieces([["the", "quick", "fox"], ["a", "dog", "runs"]])
-    length = min(len(one.ids) for one in pieces)
-    ids = torch.tensor([one.ids[:length] for one in pieces])
-    given = ids, torch.ones_like(ids, dtype=torch.bool), range(backbone.depth + 1)
-    assert backbone._packed.modules or name == "gpt2", "GPT-2 has its own kind of linear layer"
-    same(backbone.states(*given), {layer: states[:, :length] for layer, states in backbone._run(*given).items()})
-    assert is_plain(backbone.module)
-
-
 @pytest.mark.parametrize("name", list(image_checkpoints.BUILDERS))
 def test_states_of_images(name: str, tmp_path: Path) -> None:
     backbone: Any = backbones.load(image_checkpoints.BUILDERS[name](tmp_path / name).spec, "cpu")
@@ -55,7 +43,7 @@ def test_states_of_images(name: str, tmp_path: Path) -> None:
     every = range(backbone.depth + 1)
     plain = {layer: backbone._told_apart(layer, states) for layer, states in backbone._run(pixels, every).items()}
     fast = backbone.states(pixels, every)
-    assert backbone._packed.modules
+    assert backbone._fused.modules
     same({k: one.map for k, one in fast.items()}, {k: one.map for k, one in plain.items()})
     same(
         {k: one.cls for k, one in fast.items() if one.cls is not None},
@@ -67,14 +55,7 @@ def test_states_of_images(name: str, tmp_path: Path) -> None:
 def test_a_residual_network_runs_no_norm_by_itself(tmp_path: Path) -> None:
     backbone: Any = backbones.load(image_checkpoints.BUILDERS["resnet"](tmp_path / "resnet").spec, "cpu")
     norms = {module for module in backbone.module.modules() if isinstance(module, nn.BatchNorm2d)}
-    assert norms and norms <= set(backbone._packed.modules)
-
-
-def test_an_encoder_runs_no_gelu_by_itself() -> None:
-    spec = checkpoints.minilm(Path()).spec
-    backbone: Any = backbones.load(spec, "cpu")
-    names = [type(module).__name__ for module in backbone._packed.modules]
-    assert names.count("GELUActivation") == spec.layers and names.count("Linear") >= 6 * spec.layers
+    assert norms and norms <= set(backbone._fused.modules)
 
 
 def test_gradients_are_the_librarys(tmp_path: Path) -> None:
@@ -140,7 +121,7 @@ class CalledTwice(Small):
         return self.head(self.norm(self.second(self.norm(self.first(x)))))  # type: ignore[no-any-return]
 
 
-def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tuple[Any, Packed, Callable[[], dict]]:
+def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tuple[Any, Fused, Callable[[], dict]]:
     torch.manual_seed(0)
     model = kind().eval().requires_grad_(False)
     pixels = torch.rand(2, 3, 9, 7)
@@ -148,7 +129,7 @@ def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tu
     def run() -> dict[int, torch.Tensor]:
         return blocks.run(stages(model), range(1, len(stages(model)) + 1), lambda: model(pixels), False)
 
-    return model, Packed(model, stages(model), run), run
+    return model, Fused(model, stages(model), run), run
 
 
 @pytest.mark.parametrize(
@@ -192,13 +173,10 @@ def test_weights_may_change() -> None:
 
 def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
     model, fast, _ = built(Straight, lambda m: [m.head])
-    with pytest.raises(RuntimeError, match="channels"), fast.running():
+    with pytest.raises(RuntimeError, match="convolution"), fast.running():
         model(torch.rand(1, 4, 9, 7))
     assert is_plain(model)
 
 
-def test_models_that_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Straight().eval()
-    assert not Packed(model.bfloat16(), [], dict).modules
-    monkeypatch.setattr(packed, "MOST", 100)
-    assert not Packed(model.float(), [], dict).modules
+def test_other_numbers_are_left_alone() -> None:
+    assert not Fused(Straight().eval().bfloat16(), [], dict).modules
