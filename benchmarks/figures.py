@@ -37,6 +37,11 @@ def use(clock: str) -> None:
     _clock = clock
 
 
+def clock() -> str:
+    """The one of :data:`CLOCKS` in use."""
+    return _clock
+
+
 def now() -> float:
     """Seconds of the clock in use."""
     return CLOCKS[_clock]()
