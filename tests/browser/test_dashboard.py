@@ -323,7 +323,8 @@ def test_a_link_that_names_what_is_not_there(visit: Open) -> None:
     page = visit(desk(results(MODELS[:2], TASKS[:3])), "/?panel=Surface&model=brt&x=up&metric=nope")
     text = page.inner_text("[role=alert] >> nth=0") + page.inner_text("#body")
     assert 'x = "up". What exists: depth, layer, panel.' in text
-    assert 'no model here "brt". Did you mean "bert"?' in text and 'no metric "nope"' in text
+    assert 'no model here "brt". Did you mean "bert"?' in text
+    assert 'no metric "nope"' in text, text
     go(page, "/nowhere")
     assert 'There is no page "/nowhere"' in page.inner_text("#body")
 

@@ -22,7 +22,8 @@ CHROMIUM = "/usr/bin/chromium"
 WIDTH, HEIGHT = 1200, 700
 SHARPNESS = 1.5  #: the file's pixels a CSS pixel
 
-#: Leaves the heading, the first panel's legend and the charts asked for, and redraws these in the room they then have.
+#: Leaves the heading, the longest of the panels' legends and the charts asked for, and redraws these in the room that
+#: they then have.
 ARRANGE = """async ([titles, height]) => {
   const charts = titles.map(title => [...document.querySelectorAll(".chart")].find(
     chart => chart.getAttribute("aria-label").startsWith(title + ":")));
@@ -30,7 +31,8 @@ ARRANGE = """async ([titles, height]) => {
   if (lost.length) throw new Error("the report has no chart called " + lost.join(", "));
   const stage = document.createElement("div");
   stage.className = "figures";
-  const legend = charts[0].closest(".panel").querySelector(".legend");
+  const legends = charts.map(chart => chart.closest(".panel").querySelector(".legend"));
+  const legend = legends.reduce((most, other) => other.childElementCount > most.childElementCount ? other : most);
   const kept = [document.querySelector("h1"), ...[...document.querySelectorAll(".callout")].slice(0, 1)];
   document.body.replaceChildren(...kept, legend, stage);
   stage.append(...charts);
@@ -59,9 +61,13 @@ def draw(browser: Any, report: Path, picture: Path, titles: Sequence[str] = CHAR
 
 
 def keep(taken: bytes, picture: Path) -> None:
-    """Writes a screenshot as a PNG of few colours: it lies in the repository, and this is a third of the bytes."""
+    """Writes a screenshot as a PNG of few colours: it lies in the repository, and this is a third of the bytes.
+
+    Rare colours stay as they are: a swatch is a few pixels, and says which model is which.
+    """
     picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(taken)).quantize(128).save(picture, optimize=True)
+    few = Image.open(io.BytesIO(taken)).convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE)
+    few.save(picture, optimize=True)
 
 
 def main(report: str, picture: str = str(PICTURE), *titles: str) -> None:

@@ -60,7 +60,7 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
         *parts.studies(place, desk),
         Control("panel", "Panel", parts.options(p.title for p in offered), found.panel.title, "radio"),
         Control("task", "Tasks", parts.options(tasks, tasks), asked, "picks", "all of the panel"),
-        Control("metric", "Metric", parts.options(metrics(board, tasks)), place.metric or None, hint="headline"),
+        parts.one("metric", "Metric", metrics(board, tasks), place.metric, "headline"),
         *(bars if found.panel.draw == "bars" else []),
         parts.models(place, board, desk.records.inks(), families),
     ]

@@ -109,6 +109,12 @@ def options(names: Iterable[str], titles: Mapping[str, str] | None = None) -> li
     return [{"value": name, "label": (titles or {}).get(name, name)} for name in names]
 
 
+def one(key: str, label: str, names: Sequence[str], chosen: str, hint: str) -> Control:
+    """One name of several, or none. What is not among them is not chosen: a list would drop it, and the address with it,
+    before anyone has read that there is no such name."""
+    return Control(key, label, options(names), chosen if chosen in names else None, hint=hint)
+
+
 def studies(place: Place, desk: Desk) -> list[Control]:
     """The choice of a study, where there are several."""
     there = desk.records.now().studies

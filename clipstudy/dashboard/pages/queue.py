@@ -33,7 +33,7 @@ def controls(place: Queue, desk: Desk) -> list[Control]:
     if desk.engine is None:
         return []
     studies = _studies(desk, desk.engine)
-    several = [Control("study", "Study", parts.options(studies), place.study or None, hint="all")]
+    several = [parts.one("study", "Study", studies, place.study, "all")]
     statuses = [str(status) for status in Status]
     chosen = [status for status in statuses if status in _statuses(place)]
     return [

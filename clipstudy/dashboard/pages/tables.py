@@ -28,14 +28,13 @@ def controls(place: Tables, desk: Desk) -> list[Control]:
     titles, families = {v.task: v.title for v in _views(place, desk)}, parts.titled(board)
     several = place.table != "layers"
     asked = [task for task in place.task if task in titles]
-    measured = parts.options(layers.metrics(board, titles))
     chosen = [
         *parts.studies(place, desk),
         Control("table", "Table", parts.options(KINDS, KINDS), place.table, "radio"),
         Control("task", "Tasks", parts.options(titles, titles), asked, "picks", "all")
         if several
         else Control("task", "Task", parts.options(titles, titles), _task(place, titles)),
-        Control("metric", "Metric", measured, place.metric or None, hint="headline"),
+        parts.one("metric", "Metric", layers.metrics(board, titles), place.metric, "headline"),
     ]
     if place.table == "differences":
         first, second = pair(place, desk)
