@@ -110,7 +110,7 @@ def options(names: Iterable[str], titles: Mapping[str, str] | None = None) -> li
 
 
 def one(key: str, label: str, names: Sequence[str], chosen: str, hint: str) -> Control:
-    """One name of several, or none. What is not among them is not chosen: a list would drop it, and the address with it,
+    """One name of several, or none. What is not among them is not chosen: a list would drop it, and the address too,
     before anyone has read that there is no such name."""
     return Control(key, label, options(names), chosen if chosen in names else None, hint=hint)
 
