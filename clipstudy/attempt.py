@@ -16,7 +16,7 @@ from clipstudy import run
 from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
-from clipstudy.outcome import Artifact, Outcome
+from clipstudy.outcome import LOG, Artifact, Outcome
 from clipstudy.progress import Progress, counted, duration
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
@@ -109,7 +109,7 @@ class Attempt:
         whole = replace(
             outcome,
             params={**environment(), **outcome.params},
-            artifacts=(*outcome.artifacts, Artifact("log.txt", text.getvalue().encode())),
+            artifacts=(*outcome.artifacts, Artifact(LOG, text.getvalue().encode())),
         )
         # However long the database is away: what is computed is kept until the fence refuses it.
         ours = self._ask(lambda: outbox.hand_over(self.engine, job, whole, **times), forever=True)

@@ -24,6 +24,9 @@ from clipstudy.spec import (
     task_from,
 )
 
+#: The largest number, of a row or of a priority, that a column of Postgres holds.
+LARGEST = 2**31 - 1
+
 
 class Status(StrEnum):
     QUEUED = "queued"

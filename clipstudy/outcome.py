@@ -6,6 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+#: How an attempt ended.
+End = Literal["finished", "failed"]
+
+#: What an outcome's log is called among its artifacts.
+LOG = "log.txt"
 
 
 @dataclass(frozen=True)

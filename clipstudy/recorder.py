@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
 from clipstudy.job import Job
+from clipstudy.outcome import LOG
 from clipstudy.queue import outbox
 from clipstudy.settings import redact
 from clipstudy.tracking import Entry, Tracking
@@ -144,4 +145,4 @@ def log_of(engine: Engine, tracking: Tracking, job: Job) -> str | None:
     if text is not None or not job.attempt:
         return text
     run = tracking.run_of(job.study, job.id, job.attempt) or job.run_id
-    return tracking.artifact(run, outbox.LOG).decode(errors="replace") if run else None
+    return tracking.artifact(run, LOG).decode(errors="replace") if run else None

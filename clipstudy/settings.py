@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -51,10 +52,11 @@ class Settings:
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
     text = env.get(name) or str(default)
-    try:
-        return float(text)
-    except ValueError:
-        raise ClipstudyError(f'{name} is "{text}", want a number. Mend it, then retry.') from None
+    with contextlib.suppress(ValueError):
+        found = float(text)
+        if math.isfinite(found) and found > 0:
+            return found
+    raise ClipstudyError(f'{name} is "{text}", want a number above 0. Mend it, then retry.')
 
 
 #: How a path begins that leads into an installed Python package.

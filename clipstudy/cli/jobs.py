@@ -11,7 +11,7 @@ import typer
 from clipstudy.cli import selecting, stores
 from clipstudy.cli.options import All, JobNumber, Json, Layers, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError, printable
-from clipstudy.job import Selection, Status
+from clipstudy.job import LARGEST, Selection, Status
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def rerun(
 
 
 def prioritise(
-    priority: Annotated[int, typer.Argument(help="Higher runs first; 0 is the default.")],
+    priority: Annotated[int, typer.Argument(min=-LARGEST, max=LARGEST, help="Higher runs first; 0 is the default.")],
     everything: All = False,
     study: Study = None,
     model: Models = None,

@@ -32,12 +32,16 @@ def selection(
 
 def layers(given: list[str] | None) -> tuple[int, ...]:
     """``7`` and ``0-3`` as numbers."""
+    from clipstudy import tasksfile
+
     found: set[int] = set()
     for text in given or ():
         first, dash, last = text.partition("-")
         ends = (first, last) if dash else (first, first)
-        if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
+        if not all(end.isdecimal() and len(end) < 100 for end in ends) or int(ends[0]) > int(ends[1]):
             raise ClipstudyError(f'--layer "{text}": want a number or a range, as in --layer 7 or --layer 0-3')
+        if int(ends[1]) > tasksfile.DEEPEST:
+            raise ClipstudyError(f'--layer "{text}": no model has more than {tasksfile.DEEPEST} layers')
         found.update(range(int(ends[0]), int(ends[1]) + 1))
     return tuple(sorted(found))
 

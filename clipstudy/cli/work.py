@@ -11,7 +11,7 @@ import typer
 from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import All, Json, Layers, Models, Study, StudyOption, Tasks
 from clipstudy.errors import ClipstudyError, StudyError
-from clipstudy.job import Selection, Status
+from clipstudy.job import LARGEST, Selection, Status
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def enqueue(
     model: Models = None,
     task: Tasks = None,
     layer: Layers = None,
-    priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
+    priority: Annotated[int, typer.Option(min=-LARGEST, max=LARGEST, help="Higher runs first.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -9,24 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Engine, and_, delete, exists, func, insert, literal_column, or_, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
 from clipstudy.job import Group, Job, Status
-from clipstudy.outcome import Artifact, Estimate, Outcome, metrics_from_json, metrics_to_json
+from clipstudy.outcome import LOG, Artifact, End, Estimate, Outcome, metrics_from_json, metrics_to_json
 from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
 from clipstudy.queue.dialect import alone, clock, instant, is_, reading, writing
 from clipstudy.queue.retries import delay
 from clipstudy.queue.schema import groups, jobs, outbox_files
 from clipstudy.queue.schema import outbox as table
-
-Kind = Literal["finished", "failed"]
-
-#: What an outcome's log is called among its artifacts.
-LOG = "log.txt"
 
 #: A tracking server that is back should not have to wait long for what is waiting for it.
 _LONGEST_DELAY_S = 60.0
@@ -43,7 +38,7 @@ class Record:
     resolved: str | None  #: JSON, as in a Batch
     parent_run_id: str | None
     attempt: int
-    kind: Kind
+    kind: End
     worker: str | None
     metrics: Mapping[str, Estimate]
     params: Mapping[str, str]
@@ -98,7 +93,7 @@ def hand_over(engine: Engine, job: Job, outcome: Outcome, *, started: datetime, 
     return True
 
 
-def already(connection: Connection, job: Job, kind: Kind) -> Status | None:
+def already(connection: Connection, job: Job, kind: End) -> Status | None:
     """Where the row is, if this very attempt has ended in this ``kind`` of way already; None if the lease was lost.
 
     The question of a writer whose fence did not let it pass: was it I, in a commit whose answer got lost?
@@ -116,7 +111,7 @@ def put(
     connection: Connection,
     job_id: int,
     attempt: int,
-    kind: Kind,
+    kind: End,
     worker: str | None,
     started_at: float,
     ended_at: float,

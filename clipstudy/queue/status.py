@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import Engine, func, select, update
 
 from clipstudy.errors import NoSuchJob
-from clipstudy.job import Group, Job, Selection, Status
+from clipstudy.job import LARGEST, Group, Job, Selection, Status
 from clipstudy.queue.cells import JOBS, chosen, hold, job_from
 from clipstudy.queue.dialect import clock, is_, reading, writing
 from clipstudy.queue.schema import groups, jobs
@@ -19,7 +19,8 @@ from clipstudy.queue.schema import groups, jobs
 def get(engine: Engine, job_id: int) -> Job:
     """One row. Raises NoSuchJob, which says what numbers there are."""
     with reading(engine) as connection:
-        row = connection.execute(JOBS.where(jobs.c.id == job_id)).one_or_none()
+        asked = JOBS.where(jobs.c.id == job_id)
+        row = connection.execute(asked).one_or_none() if 0 <= job_id <= LARGEST else None
         if row is not None:
             return job_from(row)
         low, high = connection.execute(select(func.min(jobs.c.id), func.max(jobs.c.id))).one()

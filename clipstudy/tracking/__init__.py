@@ -7,10 +7,10 @@ timestamps are frozen in the entry, a run is known by its entry's key, and MLflo
 from __future__ import annotations
 
 from clipstudy.settings import Settings
-from clipstudy.tracking.entry import Entry, Kind, environment
+from clipstudy.tracking.entry import Entry, environment
 from clipstudy.tracking.runs import Tracking, newest_runs
 
-__all__ = ["Entry", "Kind", "Tracking", "environment", "newest_runs", "open"]
+__all__ = ["Entry", "Tracking", "environment", "newest_runs", "open"]
 
 
 def open(settings: Settings) -> Tracking:

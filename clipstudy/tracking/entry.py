@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clipstudy.job import Group, layers_of
-from clipstudy.outcome import Artifact, Estimate, Result
+from clipstudy.outcome import Artifact, End, Estimate, Result
 from clipstudy.settings import redact
 from clipstudy.spec import WHOLE_MODEL, ModelSpec, decisive
-
-Kind = Literal["finished", "failed"]
 
 #: Every tag of ours; a Result carries them without it.
 PREFIX = "clipstudy."
@@ -40,7 +38,7 @@ class Entry:
     attempt: int
     layer: int
     label: str  #: how the layer is called
-    kind: Kind
+    kind: End
     started: datetime  #: aware; frozen, so that a repeated record writes the same points
     ended: datetime
     metrics: Mapping[str, Estimate] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from clipstudy.errors import ClipstudyError
-from clipstudy.outcome import Artifact
+from clipstudy.outcome import LOG, Artifact
 from clipstudy.settings import redact
 from clipstudy.tracking import store
 from clipstudy.tracking.entry import Entry
@@ -19,8 +19,6 @@ from clipstudy.tracking.entry import Entry
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-LOG = "log.txt"
 
 
 class Opened:

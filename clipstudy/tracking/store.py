@@ -84,8 +84,7 @@ def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
         TrackingUnreachable: the server or the database does not answer.
         ClipstudyError: the experiment was deleted, or the store is of another MLflow version.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     file = sqlite_file(uri)
     if file is not None and sealed(file):
         return _read_only(file, uri)

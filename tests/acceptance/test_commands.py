@@ -192,8 +192,18 @@ def test_a_range_of_layers_that_is_none_selects_nothing(typed: Typed) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
     for wrong in ("2-1", "²", "1-", "-1", "1-2-3"):
         assert "want a number or a range" in typed("cancel", f"--layer={wrong}", code=2).err
+    for far in ("99999999999999999999", "0-99999999999"):
+        assert f'--layer "{far}": no model has more than' in typed("status", "--layer", far, code=2).err
     assert totals(typed) == {"queued": 3}
     assert typed("prioritise", "3", "--layer", "1-2").out == "2 cells changed\n"
+
+
+def test_numbers_that_no_database_holds_are_said(typed: Typed) -> None:
+    far = "99999999999999999999"
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    assert "Numbers go from 1 to 3" in typed("show", far, code=2).err
+    assert "less than or equal to" in typed("enqueue", "--all", "--priority", far, code=2).err
+    assert "less than or equal to" in typed("prioritise", far, "--all", code=2).err
 
 
 def test_a_dry_run_needs_no_table_and_leaves_none(place: Place, typed: Typed) -> None:

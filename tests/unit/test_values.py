@@ -49,6 +49,13 @@ def test_settings_read_the_environment() -> None:
     assert (settings.database, settings.tracking) == ("postgresql://h/d", "http://h:5000")
 
 
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "0", "1e999", "much"])
+def test_a_size_is_a_number_above_0(text: str) -> None:
+    with pytest.raises(errors.ClipstudyError, match=f'CLIPSTUDY_CACHE_GB is "{text}", want a number above 0'):
+        Settings.read({"CLIPSTUDY_CACHE_GB": text})
+    assert Settings.read({"CLIPSTUDY_CACHE_GB": "0.5"}).cache_gb == 0.5
+
+
 def test_passwords_are_redacted() -> None:
     assert "s3cret" not in redact("cannot reach postgresql+psycopg://me:s3cret@host/db or http://a:s3cret@b")
     assert redact("postgresql://me:p@ss/w:d@host/db") == "postgresql://me:***@host/db"
