@@ -28,6 +28,7 @@ from clipstudy.spec import ModelSpec
 log = logging.getLogger(__name__)
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
+TOKENIZER = "hf_tokenizer_name"  #: key of a description, where the tokenizer is a repository of its own
 #: How a tower pools its tokens → which token that is.
 NATIVE = {"argmax": "eot", "eos": "eot", "last": "eot", "first": "cls"}
 
@@ -113,9 +114,7 @@ def load(spec: ModelSpec, device: str) -> OpenClipText | Vision:
     config = _config(spec)
     weights = _weights(spec, config) if spec.init == "pretrained" else None
     described = json.dumps(config, sort_keys=True)
-    folder = _folder(spec)
-    reads = folder if spec.modality == "text" else None
-    words = checkpoint.description_in(reads) if reads else []  # how the tokenizer in it reads a text
+    words = _tokenizer_files(spec, config) if spec.modality == "text" else []
     model = _filled(spec, weights)
     if weights is None:
         identity = checkpoint.fingerprint(words, described, f"random init, {checkpoint.weights_of(model)}")
@@ -153,13 +152,25 @@ def wanted(spec: ModelSpec) -> list[Repository]:
     text = config.get("text_cfg", {})
     # An image tower's too: both towers are built, and zero-shot reads the classes' names.
     parts = (
-        ("hf_tokenizer_name", "tokenizer", checkpoint.DESCRIPTION),
+        (TOKENIZER, "tokenizer", checkpoint.DESCRIPTION),
         ("hf_model_name", "text tower", ("config.json",)),
     )
     for key, what, patterns in parts:
         if text.get(key):
-            found.append(Repository(f"models.{spec.name}", what, text[key], (Part(what, patterns),)))
+            found.append(_named(spec, what, text[key], patterns))
     return found
+
+
+def _named(spec: ModelSpec, what: str, name: str, patterns: tuple[str, ...]) -> Repository:
+    return Repository(f"models.{spec.name}", what, name, (Part(what, patterns),))
+
+
+def _tokenizer_files(spec: ModelSpec, config: Mapping[str, Any]) -> list[Path]:
+    """What says how a text is read, where that is a file: in the checkpoint's folder, or on the Hub by its own name."""
+    folder, name = _folder(spec), config.get("text_cfg", {}).get(TOKENIZER)
+    if folder is None and name:
+        folder = hub.snapshot(_named(spec, "tokenizer", name, checkpoint.DESCRIPTION))
+    return checkpoint.description_in(folder) if folder else []
 
 
 def _check(spec: ModelSpec) -> None:

@@ -1,6 +1,6 @@
 """The one SQLite/Postgres difference: how to connect, what the time is, how to stand alone, what an error means.
 
-Nothing above this room asks which database it talks to.
+Nothing above this room asks which database it talks to, but what makes the tables where there are none.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import open_clip
 import pytest
 import torch
 import transformers
@@ -89,6 +90,20 @@ def test_a_folder_that_looks_like_the_hubs_is_known_by_its_files(tmp_path, bert,
     save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
     after = backbones.load(spec, "cpu").resolved["checkpoint"]
     assert before.startswith("sha256:") and after.startswith("sha256:") and before != after
+
+
+def test_a_tokenizer_of_its_own_name_is_part_of_what_a_text_tower_is(cached, tower, tmp_path, monkeypatch):
+    folder = Path(tower.checkpoint.removeprefix("local-dir:"))
+    description = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    description["text_cfg"]["hf_tokenizer_name"] = cached.checkpoint
+    (tmp_path / "tiny-with-a-tokenizer.json").write_text(json.dumps(description))
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
+    open_clip.add_model_config(tmp_path / "tiny-with-a-tokenizer.json")
+    spec = replace(tower, checkpoint="tiny-with-a-tokenizer", init="random")
+    before = backbones.load(spec, "cpu").resolved["checkpoint"]
+    (file,) = (tmp_path / "hub").rglob("tokenizer.json")
+    file.write_text(file.read_text() + "\n")
+    assert backbones.load(spec, "cpu").resolved["checkpoint"] != before
 
 
 def test_what_the_hub_cache_lacks_is_said(cached):
