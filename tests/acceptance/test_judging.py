@@ -77,6 +77,8 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     recorded("report", "--out", "page.html")
     page = (place.folder / "page.html").read_text()
     assert 'id="claims"' in page and "BERT-base, uncased: Jawahar" in page
+    assert "report-paper.html" in recorded("report", "--dashboard", "paper").out
+    assert not (place.folder / "report.html").exists(), "another dashboard's page is no report.html"
     gone = [r for r in results if (r.model, r.task) == ("twin", "phrases")]
     for file in (place.folder / "mlruns" / "artifacts").rglob("predictions.parquet"):
         if any(r.run_id in file.parts for r in gone):
