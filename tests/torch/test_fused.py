@@ -93,13 +93,13 @@ class Small(nn.Module):
         self.act, self.head = nn.ReLU(inplace=True), nn.Identity()
         for norm in (self.norm, self.other):
             nn.init.uniform_(norm.weight, 0.5, 2)
-            nn.init.uniform_(norm.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(norm.running_mean)
 
 
 class Straight(Small):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.norm(self.first(x)))
-        return self.head(self.other(self.second(x)))  # type: ignore[no-any-return]
+        return self.head(self.other(self.second(x)))
 
 
 class Shortcut(Small):
@@ -107,18 +107,18 @@ class Shortcut(Small):
         first = self.norm(self.first(x))
         x = self.other(self.second(first))
         x += first
-        return self.head(self.act(x))  # type: ignore[no-any-return]
+        return self.head(self.act(x))
 
 
 class ReadTwice(Small):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first = self.first(x)
-        return self.head(self.second(self.norm(first)) + first)  # type: ignore[no-any-return]
+        return self.head(self.second(self.norm(first)) + first)
 
 
 class CalledTwice(Small):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.norm(self.second(self.norm(self.first(x)))))  # type: ignore[no-any-return]
+        return self.head(self.norm(self.second(self.norm(self.first(x)))))
 
 
 def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tuple[Any, Fused, Callable[[], dict]]:
