@@ -1,1 +1,1 @@
-"""What is shown: results → tables → charts → pages. Reads Results only; knows neither MLflow nor the job table."""
+"""What is shown: results → tables → charts → pages. `records` reads MLflow, `pages/queue` the job table."""
