@@ -50,11 +50,11 @@ class ClipstudyError(Exception):
 
 
 class StudyError(ClipstudyError):
-    """The study file cannot be run as it is. Mend the table and key named, then run `clipstudy enqueue --dry-run`."""
+    """The study file cannot be run as it is. Fix the table and key named, then run `clipstudy enqueue --dry-run`."""
 
 
 class DataError(ClipstudyError):
-    """A data file cannot be used. Mend the file and row named, or the dataset's table in the study file."""
+    """A data file cannot be used. Fix the file and row named, or the dataset's table in the study file."""
 
 
 class ModelError(ClipstudyError):

@@ -201,7 +201,7 @@ def _download_from_hub(source: Repository, surveyed: Survey, progress: Progress)
     # All of it is here: this only writes down which commit the revision is, as readers look it up without network.
     folder = hub.snapshot(source)
     if folder.name != surveyed.commit:
-        raise NotFetched(f"{source.where} moved from {surveyed.commit} to {folder.name} meanwhile. Type it again.")
+        raise NotFetched(f"{source.where} moved from {surveyed.commit} to {folder.name} meanwhile. Run it again.")
     damaged = [path for entry in surveyed.entries if _differs(path := folder / entry.path, entry)]
     for path in damaged:
         path.resolve().unlink(missing_ok=True)
@@ -209,7 +209,7 @@ def _download_from_hub(source: Repository, surveyed: Survey, progress: Progress)
     if damaged:
         raise NotFetched(
             f"{source.where}: {', '.join(path.name for path in damaged)} came damaged (not the checksum that the Hub "
-            f"states). It is deleted. Type it again."
+            f"states). It is deleted. Run the command again."
         )
 
 
@@ -252,8 +252,8 @@ def _download(source: Released, entry: Entry, progress: Progress) -> None:
                     progress("MB", file.tell() // MEGA, entry.size // MEGA)
             if (found := checksum.like(source.checksum, part)) != source.checksum:
                 raise DataError(
-                    f"[{source.table}] url: {source.url} is now {found}, want {source.checksum}: the file changed "
-                    "there, or came damaged. Type it again; if it stays so and you mean the new one, write its "
+                    f"[{source.table}] url: {source.url} is now {found}, expected {source.checksum}: the file changed "
+                    "there, or came damaged. Run the command again; if it stays so and you mean the new one, write its "
                     "checksum."
                 )
             part.replace(source.path)
@@ -261,7 +261,7 @@ def _download(source: Released, entry: Entry, progress: Progress) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"[{source.table}] {source.path} cannot be written: {error}. Mend path, or make room."
+            f"[{source.table}] {source.path} cannot be written: {error}. Fix path, or make room."
         ) from error
 
 
@@ -273,11 +273,11 @@ def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
             yield answer
     except HTTPError as error:
         raise DataError(
-            f"[{source.table}] url: {source.url} answers {error.code} {error.reason}. Mend the url."
+            f"[{source.table}] url: {source.url} answers {error.code} {error.reason}. Fix the url."
         ) from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise DataError(
-            f"[{source.table}] url: {source.url} does not answer ({getattr(error, 'reason', error)}). Type it again on "
+            f"[{source.table}] url: {source.url} does not answer ({getattr(error, 'reason', error)}). Run it again on "
             "a machine with network."
         ) from error
 

@@ -227,7 +227,7 @@ def _refused(stderr: str) -> str:
     elif "ontact" in said:
         then = "Is the cluster up? Try: scontrol ping"
     else:
-        then = "Mend the option, or add what the cluster wants by --sbatch KEY=VALUE (--sbatch account=NAME)."
+        then = "Fix the option, or add what the cluster wants by --sbatch KEY=VALUE (--sbatch account=NAME)."
     return f"sbatch refused: {said}. {then}"
 
 

@@ -140,7 +140,7 @@ def listing(repository: Repository) -> tuple[str, tuple[Entry, ...]]:
         if part.required and not taken(part.patterns):
             listed = ", ".join(sorted(there)[:12]) or "nothing"
             raise _class_of(repository)(
-                f"{repository.where} has no {part.what} at {info.sha}. What is there: {listed}. Mend the table, or "
+                f"{repository.where} has no {part.what} at {info.sha}. What is there: {listed}. Fix the table, or "
                 "take another revision."
             )
     return str(info.sha), tuple(_entry(there[path]) for path in sorted(taken(repository.allow)))
@@ -170,18 +170,18 @@ def told(repository: Repository) -> Iterator[None]:
         yield
     except HFValidationError as error:
         no = "is neither a folder here nor" if repository.kind == "model" else "is not"
-        raise error_class(f"{where} {no} a Hub id (owner/name). Mend the key.") from error
+        raise error_class(f"{where} {no} a Hub id (owner/name). Fix the key.") from error
     except RevisionNotFoundError as error:
         named = f'no revision "{repository.revision}"' if repository.revision else "no main branch, and names no other"
         raise error_class(
-            f"{where} has {named}. Mend the revision key: a commit, tag or branch of that repository."
+            f"{where} has {named}. Fix the revision key: a commit, tag or branch of that repository."
         ) from error
     except GatedRepoError as error:
         raise error_class(
             f"{where} asks for consent first. Accept its terms on the Hub, then `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
-        raise error_class(f"{where} is not on the Hub (or is private). Mend the key, or `hf auth login`.") from error
+        raise error_class(f"{where} is not on the Hub (or is private). Fix the key, or `hf auth login`.") from error
     except (LocalEntryNotFoundError, http_error, OSError) as error:
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
             raise error_class(f"{where} cannot be kept here: {error}. Make room, or set HF_HOME elsewhere.") from error

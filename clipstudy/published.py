@@ -107,11 +107,11 @@ def parse(text: str, path: Path) -> tuple[Published, ...]:
     try:
         file = tomllib.loads(text)
     except ValueError as error:
-        raise DataError(f"{path} is not TOML: {error}. Mend that line.") from None
+        raise DataError(f"{path} is not TOML: {error}. Fix that line.") from None
     problems = [f"[{key}]: unknown table. {did_you_mean(key, ('papers', 'tables'))}" for key in file.keys() - _TOP]
     papers = file.get("papers", {})
     if not isinstance(papers, dict) or not all(isinstance(cited, str) for cited in papers.values()):
-        problems.append("[papers]: want names and how each is cited")
+        problems.append("[papers]: expected names and how each is cited")
         papers = {}
     found: list[Published] = []
     for where, row in _rows(file.get("tables", []), problems):
@@ -144,12 +144,12 @@ def best(numbers: Iterable[Published]) -> tuple[Published, ...]:
 def _rows(tables: Any, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with its table's keys, and what to call it in a message."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        problems.append("[[tables]]: want a list of tables")
+        problems.append("[[tables]]: expected a list of tables")
         return
     for at, table in enumerate(tables, start=1):
         rows = table.get("rows")
         if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            problems.append(f"[[tables]] {at}: want one or more [[tables.rows]]")
+            problems.append(f"[[tables]] {at}: expected one or more [[tables.rows]]")
             continue
         shared = {key: value for key, value in table.items() if key != "rows"}
         for row in rows:
@@ -161,7 +161,7 @@ def _problems(row: Mapping[str, Any], papers: Mapping[str, str]) -> Iterator[str
     yield from (f"{key}: missing. Every row or its table needs one" for key in _NEEDED if key not in row)
     for key in _TEXTS:
         if not isinstance(row.get(key, ""), str):
-            yield f"{key}: found {row[key]!r}, want a text"
+            yield f"{key}: found {row[key]!r}, expected a text"
     for key, words in _WORDS.items():
         if key in row and row[key] not in typing.get_args(words):
             yield f'{key}: found "{row[key]}". {did_you_mean(str(row[key]), typing.get_args(words))}'
@@ -169,7 +169,7 @@ def _problems(row: Mapping[str, Any], papers: Mapping[str, str]) -> Iterator[str
         yield f'paper: found "{row["paper"]}". {did_you_mean(row["paper"], papers)}'
     layers = row.get("layers")
     if layers is not None and not _layers(layers):
-        yield f"layers: found {layers!r}, want a list of different whole numbers from 0"
+        yield f"layers: found {layers!r}, expected a list of different whole numbers from 0"
         return
     for key in _NUMBERS:
         yield from _number_problems(key, row)
@@ -183,7 +183,7 @@ def _layers(found: Any) -> bool:
 def _number_problems(key: str, row: Mapping[str, Any]) -> Iterator[str]:
     cells, layers, most = row.get(key, {}), row.get("layers"), _MOST.get(str(row.get("unit")), 100)
     if not isinstance(cells, dict) or (key == "values" and key in row and not cells):
-        yield f"{key}: found {cells!r}, want a number for each task"
+        yield f"{key}: found {cells!r}, expected a number for each task"
         return
     values = row.get("values")
     tasks = values if isinstance(values, dict) else {}
@@ -193,9 +193,9 @@ def _number_problems(key: str, row: Mapping[str, Any]) -> Iterator[str]:
         several = found if isinstance(found, list) else [found]
         if isinstance(found, list) != (layers is not None) or (layers is not None and len(several) != len(layers)):
             want = f"{len(layers)} numbers, one for each of its layers" if isinstance(layers, list) else "one number"
-            yield f"{key}.{task}: found {found!r}, want {want}"
+            yield f"{key}.{task}: found {found!r}, expected {want}"
         elif not all(type(number) in (int, float) and 0 <= number <= most for number in several):
-            yield f"{key}.{task}: found {found!r}, want numbers from 0 to {most}"
+            yield f"{key}.{task}: found {found!r}, expected numbers from 0 to {most}"
 
 
 def _numbers(row: Mapping[str, Any], papers: Mapping[str, str]) -> Iterator[Published]:

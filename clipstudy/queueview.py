@@ -200,6 +200,6 @@ def _workers(engine: Engine) -> list[Any]:
 
     lines = []
     for w in jobs.workers(engine):
-        busy = f"worker {w.name} on {w.device}: {w.batch or 'idle'}, heard of {duration(w.age or 0)} ago"
+        busy = f"worker {w.name} on {w.device}: {w.batch or 'idle'}, last seen {duration(w.age or 0)} ago"
         lines.append(Text(printable(busy)))
     return lines

@@ -38,7 +38,7 @@ class Shelf:
     _model: Any = None
 
     def take(self, spec: ModelSpec) -> Any:
-        """The loaded backbone of ``spec``; the one before it is let go first."""
+        """The loaded backbone of ``spec``; frees the previous model first."""
         here = backbones.located(spec)
         # Where the files lie is no part of a digest, but "./bert" of two studies are two models.
         key = (decisive(here), spec.layers)
@@ -138,7 +138,7 @@ def run(
                     yield layer, told(alone, layer)
     for layer in left:  # given back, it would be claimed again, and again
         log.error("layer %d: no outcome", layer)
-        none = f'kind = "{group.task.kind}" ended without an outcome for this layer. Mend its measure, then retry.'
+        none = f'kind = "{group.task.kind}" ended without an outcome for this layer. Fix its measure, then retry.'
         yield layer, Failure(FailureKind.CODE, none, retry=False)
 
 

@@ -56,7 +56,7 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
         found = float(text)
         if math.isfinite(found) and found > 0:
             return found
-    raise ClipstudyError(f'{name} is "{text}", want a number above 0. Mend it, then retry.')
+    raise ClipstudyError(f'{name} is "{text}", expected a number above 0. Fix it, then retry.')
 
 
 #: How a path begins that leads into an installed Python package.

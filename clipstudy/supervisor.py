@@ -78,7 +78,7 @@ def chosen(asked: str, here: Sequence[Gpu]) -> list[Gpu]:
         return list(here)
     numbers = [part.strip() for part in asked.split(",")]
     if not all(number.isdecimal() for number in numbers):
-        raise DeviceError(f'--gpu "{asked}": want 0, or 0,1, or all. GPUs here: {there}. Type: {instead}')
+        raise DeviceError(f'--gpu "{asked}": expected 0, or 0,1, or all. GPUs here: {there}. Type: {instead}')
     wanted = [int(number) for number in numbers]
     if twice := sorted({number for number in wanted if wanted.count(number) > 1}):
         raise DeviceError(f'--gpu "{asked}" names {twice[0]} twice; a GPU has one worker. Name each once.')
@@ -97,7 +97,7 @@ def on_gpus(gpus: Iterable[Gpu], room: int) -> tuple[list[Post], list[str]]:
     for gpu in gpus:
         if gpu.free < room:
             free = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GB free"
-            left_out.append(f"GPU {gpu.index} ({gpu.name}) is left out: {free}, want {room / 2**30:.1f}")
+            left_out.append(f"GPU {gpu.index} ({gpu.name}) is left out: {free}, expected {room / 2**30:.1f}")
             continue
         seen = {"CUDA_VISIBLE_DEVICES": gpu.visible_as}
         posts.append(Post(f"gpu {gpu.index}", ("--device", "cuda:0"), seen))

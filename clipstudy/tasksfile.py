@@ -67,7 +67,7 @@ def parse(text: str, path: Path) -> Study:
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
-        raise StudyError(f"{path} is not TOML: {error}. Mend that line.") from None
+        raise StudyError(f"{path} is not TOML: {error}. Fix that line.") from None
     problems: list[str] = []
     study = _study(tables, path, problems)
     if problems:
@@ -92,7 +92,7 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, known)}" for k in head)
     for key, value in (("name", name), ("description", description), ("note", note)):
         if not isinstance(value, str):
-            problems.append(f"[study] {key}: found {value!r}, want a text")
+            problems.append(f"[study] {key}: found {value!r}, expected a text")
     models = _by_name(_models(_table(tables, "models", problems), base, problems), problems)
     datasets = {d.name: d for d in _datasets(_table(tables, "datasets", problems), base, problems)}
     found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), models, datasets, tables, shared, problems)}
@@ -153,7 +153,7 @@ def _inherited(name: str, tables: Mapping[str, Any], problems: list[str]) -> dic
     values = tables[name]
     where = f"[models.{name}]"
     if not isinstance(values, dict):
-        problems.append(f"{where}: found {values!r}, want a table")
+        problems.append(f"{where}: found {values!r}, expected a table")
         return None
     for key in _WORKED_OUT & values.keys():
         problems.append(f"{where} {key}: unknown key. {did_you_mean(key, _keys(ModelSpec))}")
@@ -178,9 +178,9 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
         there = backbones.MODALITIES[spec.source]
         yield f'modality: found "{spec.modality}", but source = "{spec.source}" has {" and ".join(there)} models'
     if spec.layers < 1 or spec.batch_size < 1:
-        yield f"layers and batch_size: found {spec.layers} and {spec.batch_size}, want 1 or more"
+        yield f"layers and batch_size: found {spec.layers} and {spec.batch_size}, expected 1 or more"
     if spec.layers > DEEPEST:
-        yield f"layers: found {spec.layers}, want {DEEPEST} or fewer"
+        yield f"layers: found {spec.layers}, expected {DEEPEST} or fewer"
     summaries = SUMMARIES if spec.modality == "text" else IMAGE_SUMMARIES
     if spec.view not in (None, *summaries):
         yield f'view: found "{spec.view}". {did_you_mean(str(spec.view), summaries)}'
@@ -188,7 +188,7 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
     if spec.dtype not in dtypes:
         yield f'dtype: found "{spec.dtype}". {did_you_mean(spec.dtype, dtypes)}'
     if spec.max_tokens is not None and spec.max_tokens < 3:
-        yield f"max_tokens: found {spec.max_tokens}, want 3 or more"
+        yield f"max_tokens: found {spec.max_tokens}, expected 3 or more"
     if spec.source in backbones.SOURCES:
         yield from _own_code(spec) if spec.source == "torch" else _no_own_code(spec)
 
@@ -196,18 +196,18 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
 def _own_code(spec: ModelSpec) -> Iterator[str]:
     """What a module of the user's own must say, since no library knows it."""
     if not re.fullmatch(r"\w+(\.\w+)*:\w+", spec.checkpoint):
-        yield f'checkpoint: found "{spec.checkpoint}", want "package.module:factory", what builds the model'
+        yield f'checkpoint: found "{spec.checkpoint}", expected "package.module:factory", what builds the model'
     if spec.init == "pretrained" and spec.pretrained is None:
         yield 'pretrained: missing. Name a safetensors file of its weights, or write init = "random"'
     if spec.modules is None:
-        yield f'layers: found {spec.layers}, want the names of its modules, as in ["layer1", "layer2"]'
+        yield f'layers: found {spec.layers}, expected the names of its modules, as in ["layer1", "layer2"]'
     elif len(set(spec.modules)) < len(spec.modules):
-        yield f"layers: found {list(spec.modules)}, want each name once"
+        yield f"layers: found {list(spec.modules)}, expected each name once"
     if spec.size is None or spec.size < 1:
-        yield f"size: found {spec.size}, want the side of its pictures in pixels"
+        yield f"size: found {spec.size}, expected the side of its pictures in pixels"
     for key, values in (("mean", spec.mean), ("std", spec.std)):
         if values is not None and (len(values) != 3 or (key == "std" and min(values) <= 0)):
-            yield f"{key}: found {list(values)}, want three numbers{', more than 0' if key == 'std' else ''}"
+            yield f"{key}: found {list(values)}, expected three numbers{', more than 0' if key == 'std' else ''}"
 
 
 def _no_own_code(spec: ModelSpec) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
     for name, values in tables.items():
         where = f"[datasets.{name}]"
         if not isinstance(values, dict):
-            problems.append(f"{where}: found {values!r}, want a table")
+            problems.append(f"{where}: found {values!r}, expected a table")
             continue
         if not _good_name(where, name, problems):
             continue
@@ -235,11 +235,11 @@ def _datasets(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
 
 def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     if spec.limit is not None and spec.limit < 2:
-        yield f"limit: found {spec.limit}, want 2 or more rows a split"
+        yield f"limit: found {spec.limit}, expected 2 or more rows a split"
     if not 0 <= spec.unreadable < 1:
-        yield f"unreadable: found {spec.unreadable}, want a share of a split's images, 0 or more and less than 1"
+        yield f"unreadable: found {spec.unreadable}, expected a share of a split's images, 0 or more and less than 1"
     if not 0 < spec.development < 1:
-        yield f"development: found {spec.development}, want a share of train, more than 0 and less than 1"
+        yield f"development: found {spec.development}, expected a share of train, more than 0 and less than 1"
     if spec.reader not in data.READERS:
         yield f'reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}'
         return
@@ -250,9 +250,9 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
         yield f'path or hub: found {found}. reader = "{spec.reader}" wants one: {want}'
         return
     if spec.checksum is not None and not checksum.well_formed(spec.checksum):
-        yield f'checksum: found "{spec.checksum}", want "sha256:" and 64 or "git:" and 40 hexadecimal digits'
+        yield f'checksum: found "{spec.checksum}", expected "sha256:" and 64 or "git:" and 40 hexadecimal digits'
     if spec.url is not None and not spec.url.startswith(("https://", "http://")):
-        yield f'url: found "{spec.url}", want an address that begins with https:// or http://'
+        yield f'url: found "{spec.url}", expected an address that begins with https:// or http://'
     if spec.url is not None and "@" in spec.url.partition("://")[2].partition("/")[0]:
         yield "url: found a login in it, and a study file goes into the job table. Write the address without"
     if spec.url is not None and spec.checksum is None:
@@ -276,7 +276,7 @@ def _tasks(
     for name, values in tables.items():
         where = f"[tasks.{name}]"
         if not isinstance(values, dict):
-            problems.append(f"{where}: found {values!r}, want a table")
+            problems.append(f"{where}: found {values!r}, expected a table")
             continue
         kind_name = values.get("kind")
         if kind_name not in tasks.kinds():
@@ -290,7 +290,7 @@ def _tasks(
             modality = next(iter(kind.MODALITIES))
         given = values.get("options", {})
         if not isinstance(given, dict):
-            problems.append(f"{where} options: found {given!r}, want a table")
+            problems.append(f"{where} options: found {given!r}, expected a table")
             continue
         try:
             opts = options(kind, given, modality)
@@ -405,7 +405,7 @@ def _required(field: Any) -> bool:
 def _table(tables: Mapping[str, Any], name: str, problems: list[str]) -> dict[str, Any]:
     value = tables.get(name, {})
     if not isinstance(value, dict):
-        problems.append(f"[{name}]: found {value!r}, want a table")
+        problems.append(f"[{name}]: found {value!r}, expected a table")
         return {}
     return dict(value)
 
@@ -414,7 +414,8 @@ def _good_seeds(where: str, value: Any, problems: list[str]) -> bool:
     whole = isinstance(value, list | tuple) and all(type(s) is int and s in ANY_SEED for s in value)
     good = bool(value) and whole and len(set(value)) == len(value)
     if not good:
-        problems.append(f"{where}: found {value!r}, want a list of different whole numbers from 0 to {ANY_SEED[-1]}")
+        expected = f"a list of different whole numbers from 0 to {ANY_SEED[-1]}"
+        problems.append(f"{where}: found {value!r}, expected {expected}")
     return good
 
 

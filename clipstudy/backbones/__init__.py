@@ -99,7 +99,7 @@ def _module(spec: ModelSpec) -> Any:
     if spec.source not in MODULES:
         raise ModelError(
             f'[models.{spec.name}] source = "{spec.source}" is unknown. {did_you_mean(spec.source, SOURCES)} '
-            "Mend the source key."
+            "Fix the source key."
         )
     if spec.modality not in MODALITIES[spec.source]:
         (other,) = MODALITIES[spec.source]

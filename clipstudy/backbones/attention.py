@@ -58,7 +58,7 @@ def run(
         if times != 1:
             raise ModelError(
                 f"[models.{name}] layer {layer} is a {type(stages[layer - 1]).__name__} that calls torch's attention "
-                f"{times} times, want once. Choose a vision transformer with one attention a block."
+                f"{times} times, expected once. Choose a vision transformer with one attention a block."
             )
 
 

@@ -67,7 +67,7 @@ def repository_of(spec: ModelSpec, weights: bool) -> Repository | None:
         return None
     if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
         raise ModelError(
-            f'[models.{spec.name}] checkpoint: there is no folder "{path}". Mend the path, or give a Hub id '
+            f'[models.{spec.name}] checkpoint: there is no folder "{path}". Fix the path, or give a Hub id '
             "(owner/name)."
         )
     parts = (

@@ -196,7 +196,7 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     folder = _folder(spec)
     if folder is not None and not (folder / "open_clip_config.json").is_file():
-        raise ModelError(f"{here}: there is no {folder / 'open_clip_config.json'}. Mend the path.")
+        raise ModelError(f"{here}: there is no {folder / 'open_clip_config.json'}. Fix the path.")
     if spec.checkpoint.startswith(HUB):
         hub.snapshot(_configuration(spec))  # says what is wrong; open_clip then finds it in the cache
     try:
@@ -206,12 +206,12 @@ def _config(spec: ModelSpec) -> dict[str, Any]:
             raise ValueError(f"{wrong[0]} is no table")
     except checkpoint.BROKEN as error:
         raise ModelError(
-            f"{here} has no configuration that can be read ({error}). Mend the key, or give a folder that has one."
+            f"{here} has no configuration that can be read ({error}). Fix the key, or give a folder that has one."
         ) from error
     if config is None:
         raise ModelError(
             f"{here} is not a model of open_clip {open_clip.__version__}. "
-            f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Mend the key."
+            f"{did_you_mean(spec.checkpoint, open_clip.list_models())} Fix the key."
         )
     if spec.modality == "image":
         open_clip_image.check(spec, config)
@@ -284,7 +284,7 @@ def _published(spec: ModelSpec, config: Mapping[str, Any]) -> Repository | None:
     if spec.pretrained not in tags:
         raise ModelError(
             f'{here} pretrained = "{spec.pretrained}" is neither a file here nor a tag of {spec.checkpoint}. '
-            f"{did_you_mean(spec.pretrained, tags)} Mend the key."
+            f"{did_you_mean(spec.pretrained, tags)} Fix the key."
         )
     tagged = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained)
     if bool(tagged.get("quick_gelu")) != bool(config.get("quick_gelu")):
@@ -327,7 +327,7 @@ def _filled(spec: ModelSpec, weights: Path | None) -> Any:
     except checkpoint.BROKEN as error:
         raise ModelError(
             f"[models.{spec.name}] {weights} does not hold the weights of {spec.checkpoint} "
-            f"({said(error)}). Mend checkpoint or pretrained so that they belong together."
+            f"({said(error)}). Fix checkpoint or pretrained so that they belong together."
         ) from error
     return model
 
@@ -357,7 +357,7 @@ def _create(spec: ModelSpec) -> Any:
         remedy = hub.remedy(f"models.{spec.name}")
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" cannot be built as its configuration says '
-            f"({said(error)}). Mend open_clip_config.json, or fetch what it names ({remedy})."
+            f"({said(error)}). Fix open_clip_config.json, or fetch what it names ({remedy})."
         ) from error
     finally:
         quiet.setLevel(level)

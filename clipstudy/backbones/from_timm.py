@@ -128,10 +128,10 @@ def _named(spec: ModelSpec) -> str | None:
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
     architecture, tag = split_model_name_tag(spec.checkpoint)
     if not is_model(architecture):
-        raise ModelError(f"{here} is not a model of timm {timm.__version__}. {_near(architecture)} Mend the key.")
+        raise ModelError(f"{here} is not a model of timm {timm.__version__}. {_near(architecture)} Fix the key.")
     tags = [name.partition(".")[2] for name in list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        raise ModelError(f"{here}: {architecture} has no tag {tag}. {did_you_mean(tag, tags)} Mend the key.")
+        raise ModelError(f"{here}: {architecture} has no tag {tag}. {did_you_mean(tag, tags)} Fix the key.")
     if spec.init == "random":
         return None
     if not tag:

@@ -125,11 +125,11 @@ def _built(spec: ModelSpec, factory: Callable[[], object], seed: int) -> nn.Modu
             model = factory()
         except Exception as error:  # the user's own code, which may raise anything
             raise ModelError(
-                f"{here} cannot be built: called with nothing, it raises {_said(error)}. Mend it, or name a function "
+                f"{here} cannot be built: called with nothing, it raises {_said(error)}. Fix it, or name a function "
                 "that gives it what it wants."
             ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{here} returns a {type(model).__name__}, want a torch.nn.Module. Name what builds one.")
+        raise ModelError(f"{here} returns a {type(model).__name__}, expected a torch.nn.Module. Name what builds one.")
     return model
 
 
@@ -162,13 +162,13 @@ def _factory(spec: ModelSpec) -> Callable[[], object]:
     except ModuleNotFoundError as error:
         raise ModelError(trust.missing(spec, str(error.name))) from error
     except Exception as error:  # the user's own code, which may raise anything
-        raise ModelError(f"{here}: importing {path} raises {_said(error)}. Mend it.") from error
+        raise ModelError(f"{here}: importing {path} raises {_said(error)}. Fix it.") from error
     factory = getattr(module, name, None)
     trusted = Settings.read().torch_packages
     # Not what the module imported from elsewhere: a trusted package may well import os. Nor what builds no model.
     if not callable(factory) or not _may_build(factory, trusted):
         own = [n for n, held in vars(module).items() if _builds(held, trusted)]
-        raise ModelError(f"{here}: {path} defines no function or class {name}. {did_you_mean(name, own)} Mend the key.")
+        raise ModelError(f"{here}: {path} defines no function or class {name}. {did_you_mean(name, own)} Fix the key.")
     build: Callable[[], object] = factory
     return build
 
@@ -213,7 +213,7 @@ def _loaded(spec: ModelSpec, model: nn.Module) -> Path:
         raise ModelError(f'{here}: missing. Name a safetensors file of the model\'s weights, or write init = "random".')
     file = Path(spec.pretrained).expanduser()
     if not file.is_file():
-        raise ModelError(f'{here} = "{spec.pretrained}": there is no such file. Mend the path.')
+        raise ModelError(f'{here} = "{spec.pretrained}": there is no such file. Fix the path.')
     checkpoint.verify(file, spec)
     try:
         load_model(model, file)
@@ -238,7 +238,7 @@ def _stages(spec: ModelSpec, model: nn.Module) -> list[nn.Module]:
             there = {*near, *(n for n in known if "." not in n)}
             raise ModelError(
                 f'[models.{spec.name}] layers: {spec.checkpoint} has no module "{name}". {did_you_mean(name, there)} '
-                "Mend the key; a module within another is named outer.inner."
+                "Fix the key; a module within another is named outer.inner."
             )
         found.append(known[name])
     return found
@@ -257,7 +257,7 @@ def _tokens(spec: ModelSpec, model: nn.Module, stages: Sequence[nn.Module]) -> i
         if not isinstance(first, torch.Tensor) or first.ndim not in (2, 3, 4):
             what = tuple(first.shape) if isinstance(first, torch.Tensor) else f"of type {type(output).__name__}"
             raise ModelError(
-                f'[models.{spec.name}] layers: "{name}" gives states {what}, want a tensor [B, C, H, W], '
+                f'[models.{spec.name}] layers: "{name}" gives states {what}, expected a tensor [B, C, H, W], '
                 "[B, tokens, C] or [B, C]. Name a module that gives one."
             )
         shapes[name] = tuple(first.shape)
@@ -273,7 +273,7 @@ def _tokens(spec: ModelSpec, model: nn.Module, stages: Sequence[nn.Module]) -> i
     except Exception as error:  # the user's own code, which may raise anything
         raise ModelError(
             f"[models.{spec.name}] {spec.checkpoint} cannot read a picture of {spec.size} × {spec.size} pixels: it "
-            f"raises {_said(error)}. Mend size, or the model."
+            f"raises {_said(error)}. Fix size, or the model."
         ) from error
     finally:
         blocks.remove(hooks)

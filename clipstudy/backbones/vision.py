@@ -136,7 +136,7 @@ class Vision:
         def checked(layer: int, weights: torch.Tensor) -> None:
             if weights.ndim != 4 or weights.shape[2:] != (len(tokens), len(tokens)):
                 raise ModelError(
-                    f"[models.{self.name}] layer {layer} has attention of shape {tuple(weights.shape)}, want "
+                    f"[models.{self.name}] layer {layer} has attention of shape {tuple(weights.shape)}, expected "
                     f"[images, heads, {len(tokens)}, {len(tokens)}]. Choose a vision transformer whose blocks look at "
                     "all tokens."
                 )
@@ -180,7 +180,8 @@ class Vision:
             maps = "maps [images, channels, rows, columns]"
             want = f"{tokens.prefix} + {tokens.grid[0]} × {tokens.grid[1]} tokens" if tokens else maps
             raise ModelError(
-                f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, want {want}. Choose a "
+                f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, expected "
+                f"{want}. Choose a "
                 "residual network or a vision transformer whose blocks keep all tokens."
             )
         patches = states[:, tokens.prefix :].transpose(1, 2).unflatten(2, tokens.grid)

@@ -114,7 +114,7 @@ class Draws:
         if len(common) < FEWEST[unit]:
             shared = "" if all(len(one.items) == len(common) for one in members) else " in common"
             raise Unfit(
-                f"too few {unit}: {models} · {task} have {len(common)}{shared}, want {FEWEST[unit]} or more"
+                f"too few {unit}: {models} · {task} have {len(common)}{shared}, expected {FEWEST[unit]} or more"
                 + (". Their tasks' settings or data differ" if shared else "")
             )
         kept = {reading: _taken(one, common) for reading, one in group.items()}
@@ -217,7 +217,8 @@ def _channels(one: Measured) -> int:
     fewest = int((~np.isnan(one.scores[:, 0])).sum(axis=1).min())
     if fewest < FEWEST[Unit.CHANNELS]:
         raise Unfit(
-            f"too few channels: {one.model} · {one.task} has {fewest} at a layer, want {FEWEST[Unit.CHANNELS]} or more"
+            f"too few channels: {one.model} · {one.task} has {fewest} at a layer, expected "
+            f"{FEWEST[Unit.CHANNELS]} or more"
         )
     return fewest
 

@@ -78,7 +78,7 @@ def status(as_json: Json = False) -> None:
         return
     rows = []
     for one in found:
-        does = ", ".join(f"{w.batch or 'idle'}, heard of {duration(w.age or 0)} ago" for w in one.workers)
+        does = ", ".join(f"{w.batch or 'idle'}, last seen {duration(w.age or 0)} ago" for w in one.workers)
         rows.append([one.job, one.state.lower(), one.where, one.ran, does or "–"])
     if rows:
         screen.table(["job", "state", "node", "for", "does"], rows)
@@ -113,6 +113,6 @@ def _options(given: list[str] | None) -> dict[str, str]:
     for text in given or ():
         key, equals, value = text.removeprefix("--").partition("=")
         if not (key and equals and value):
-            raise FleetError(f'--sbatch "{text}": want KEY=VALUE, as in --sbatch account=vision')
+            raise FleetError(f'--sbatch "{text}": expected KEY=VALUE, as in --sbatch account=vision')
         found[key] = value
     return found

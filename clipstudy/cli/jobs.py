@@ -103,7 +103,7 @@ def retry(
     task: Tasks = None,
     layer: Layers = None,
 ) -> None:
-    """Queue failed cells again, their tries given back."""
+    """Queue failed cells again with a fresh count of tries."""
     from clipstudy.queue import jobs
 
     selection = selecting.selection(model, task, layer, True, "retry", study)
@@ -166,7 +166,7 @@ def _changed(engine: Engine, selection: Selection, number: int, done: str, of: s
 
 def _no_log(job: Job) -> str:
     if job.status is Status.CANCELLED:
-        return "kept no log: only an attempt that ends has one. To run it: clipstudy retry --cancelled"
+        return "has no log; a log is kept when an attempt ends. To run it: clipstudy retry --cancelled"
     if job.status is Status.SUPERSEDED:
         return "has no log: its settings were changed before it ran. See: clipstudy status"
     return f"has no log yet. See: clipstudy show {job.id}"

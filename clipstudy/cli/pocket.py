@@ -58,7 +58,7 @@ def demo(
         typer.echo(f"Nothing to do: {told.done:,} cells are done already.")
     if told.left_out:
         typer.echo(
-            f"{counted(told.left_out, 'cell')} found no room in the budget of time. To run them: clipstudy demo --full"
+            f"{counted(told.left_out, 'cell')} did not fit in the time budget. To run them: clipstudy demo --full"
         )
     typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
     typer.echo("       clipstudy ui                       every run in MLflow")
@@ -155,4 +155,4 @@ def pretrain(
     for problem in problems:
         typer.echo(f"  {problem}")
     if problems and steps is None and set(asked) == set(MODELS):
-        raise ClipstudyError("These models are not what the study needs. Mend their recipes, then say --again.")
+        raise ClipstudyError("These models are not what the study needs. Fix their recipes, then say --again.")

@@ -165,7 +165,7 @@ def _chosen(found: list[Result], selection: Selection) -> list[Result]:
         raise NoResults(f"The results have {unknown}")
     kept = [r for r in found if selection.takes(r.model, r.task)]
     if not kept:
-        raise NoResults("No result is of a model and a task chosen both. Mend --model or --task.")
+        raise NoResults("No result matches both --model and --task. Fix --model or --task.")
     return kept
 
 

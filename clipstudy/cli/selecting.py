@@ -39,7 +39,7 @@ def layers(given: list[str] | None) -> tuple[int, ...]:
         first, dash, last = text.partition("-")
         ends = (first, last) if dash else (first, first)
         if not all(end.isdecimal() and len(end) < 100 for end in ends) or int(ends[0]) > int(ends[1]):
-            raise ClipstudyError(f'--layer "{text}": want a number or a range, as in --layer 7 or --layer 0-3')
+            raise ClipstudyError(f'--layer "{text}": expected a number or a range, as in --layer 7 or --layer 0-3')
         if int(ends[1]) > tasksfile.DEEPEST:
             raise ClipstudyError(f'--layer "{text}": no model has more than {tasksfile.DEEPEST} layers')
         found.update(range(int(ends[0]), int(ends[1]) + 1))
@@ -103,10 +103,8 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
     if selection.layers:
         deepest = max(m.layers for m in study.models.values())
         listed = ", ".join(map(str, selection.layers))
-        return f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Mend --layer."
-    return (
-        f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Mend --model or --task."
-    )
+        return f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Fix --layer."
+    return f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Fix --model or --task."
 
 
 def _unable(study: Study, selection: Selection, others: bool) -> str | None:
@@ -120,6 +118,6 @@ def _unable(study: Study, selection: Selection, others: bool) -> str | None:
             able = ", ".join(m for m in alike if m not in models) or "none"
             return (
                 f"[models.{wrong[0]}] has no attention, which [tasks.{task}] looks at. Models of this study that may "
-                f"be asked: {able}. Mend --model or --task."
+                f"be asked: {able}. Fix --model or --task."
             )
     return None

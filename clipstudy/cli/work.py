@@ -85,7 +85,7 @@ def enqueue(
         for key, (old, new) in differences.items():
             typer.echo(f"  {name} · {kind}: {key} was {old}, is {new}")
     if told.present.get(Status.FAILED):
-        typer.echo("what failed is queued again by: clipstudy retry --failed")
+        typer.echo("To queue failed cells again: clipstudy retry --failed")
     if told.new and not dry_run:
         typer.echo("next: clipstudy worker --drain")
 

@@ -38,7 +38,7 @@ def check(host: str, token: str | None) -> None:
     """
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise ClipstudyError(
-            f"CLIPSTUDY_TOKEN has {len(token)} characters, want at least {SHORTEST_TOKEN}. "
+            f"CLIPSTUDY_TOKEN has {len(token)} characters, expected at least {SHORTEST_TOKEN}. "
             'Make one: export CLIPSTUDY_TOKEN="$(openssl rand -hex 16)"'
         )
     if token is None and not is_loopback(host):

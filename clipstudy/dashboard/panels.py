@@ -108,7 +108,7 @@ def parse(text: str, where: str) -> Dashboard:
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
-        raise StudyError(f"{where}: not TOML ({error}). Mend that line.") from error
+        raise StudyError(f"{where}: not TOML ({error}). Fix that line.") from error
     tables = values.pop("panel", [])
     _check(values, _DASHBOARD, where)
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
@@ -201,6 +201,6 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
 def _check(table: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
     for key, value in table.items():
         if key not in kinds:
-            raise StudyError(f"{where}: unknown key {key!r}. {did_you_mean(key, kinds)} Mend or remove it.")
+            raise StudyError(f"{where}: unknown key {key!r}. {did_you_mean(key, kinds)} Fix or remove it.")
         if not _FITS[kinds[key]](value):
-            raise StudyError(f"{where}: {key} = {value!r} is not {kinds[key]}. Mend it.")
+            raise StudyError(f"{where}: {key} = {value!r} is not {kinds[key]}. Fix it.")

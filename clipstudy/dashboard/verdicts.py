@@ -24,8 +24,8 @@ METHOD = (
 MARGIN = "Left − right [95%]"
 KEY = (
     "The inequality shown is the one that the verdict hangs on; the number beside it is its left side less its right "
-    "one, or the difference that a margin bounds. Blocks are counted in twelfths of a model's depth: the last of any "
-    "model is block 12."
+    "one, or the difference that a margin bounds. The blocks that a claim names are twelfths of a model's depth, its "
+    "last being block 12; the block at which a claim is decided is numbered as in the model."
 )
 
 

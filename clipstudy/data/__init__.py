@@ -103,7 +103,7 @@ def files(spec: DatasetSpec) -> Path:
         parent = path.parent
         there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
         fetch = (
-            f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})." if spec.url else "Mend the path."
+            f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})." if spec.url else "Fix the path."
         )
         raise DataError(
             f"[datasets.{spec.name}] path: {path} does not exist. In {parent}: {there or 'nothing'}. "
@@ -111,7 +111,8 @@ def files(spec: DatasetSpec) -> Path:
         )
     if spec.checksum and (found := checksum.like(spec.checksum, path)) != spec.checksum:
         raise DataError(
-            f"[datasets.{spec.name}] checksum: {path} is {found}, want {spec.checksum}: it is not the file that the "
+            f"[datasets.{spec.name}] checksum: {path} is {found}, expected {spec.checksum}: it is not the file "
+            "that the "
             "study was declared on. Delete it and fetch it again, or, if you mean this one, write its checksum."
         )
     return path
@@ -147,7 +148,7 @@ def _writable(spec: DatasetSpec) -> Path:
         )
     if real.suffix not in TEXTS or any(part.startswith(".") for part in min(inside, key=lambda p: len(p.parts)).parts):
         raise DataError(
-            f"{where}: want a name that ends with {' or '.join(TEXTS)}, in no hidden folder. Mend the path."
+            f"{where}: expected a name that ends with {' or '.join(TEXTS)}, in no hidden folder. Fix the path."
         )
     return path
 

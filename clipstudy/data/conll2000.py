@@ -74,10 +74,10 @@ def parse(lines: Sequence[str], path: Path) -> Iterator[Sentence]:
         fields = line.split(" ")
         if len(fields) != 3 or not all(fields):
             raise DataError(
-                f'{path}:{number}: found "{line[:40]}", want "word POS chunk" with single spaces. Mend the line.'
+                f'{path}:{number}: found "{line[:40]}", expected "word POS chunk" with single spaces. Fix the line.'
             )
         if fields[2] != OUTSIDE and fields[2][:2] not in ("B-", "I-"):
-            raise DataError(f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O. Mend the line.')
+            raise DataError(f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O. Fix the line.')
         rows.append((fields[0], fields[1], fields[2]))
 
 
@@ -106,12 +106,12 @@ def _from_hub(spec: DatasetSpec, split: str) -> Corpus:
 
 def _corpus(spec: DatasetSpec, split: str, sentences: tuple[Sentence, ...], print_: str, source: str) -> Corpus:
     if not sentences:
-        raise DataError(f'[datasets.{spec.name}] split "{split}" of {source} is empty. Mend the file or `splits`.')
+        raise DataError(f'[datasets.{spec.name}] split "{split}" of {source} is empty. Fix the file or `splits`.')
     excluded = frozenset(spec.exclude.get(split, ()))
     beyond = [row for row in excluded if not 0 <= row < len(sentences)]
     if beyond:
         raise DataError(
             f"[datasets.{spec.name}.exclude] {split}: sentence {beyond[0]} does not exist; "
-            f"{source} has {len(sentences)} (numbered from 0). Mend the list."
+            f"{source} has {len(sentences)} (numbered from 0). Fix the list."
         )
     return Corpus(sentences, excluded, print_, source)

@@ -73,13 +73,14 @@ class Foreground:
         mask = _decoded(bytes(self.picture.mask), f"{self.picture.where}, mask", numbers=True)
         if len(mask.getbands()) > 1:
             raise DataError(
-                f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, want one number a "
-                "pixel (0: background). Mend the mask."
+                f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, expected one number "
+                "a "
+                "pixel (0: background). Fix the mask."
             )
         size = self.picture.open().size
         if mask.size != size:
             found, want = (f"{width} × {height}" for width, height in (mask.size, size))
-            raise DataError(f"{self.picture.where}, mask: {found} pixels, but its picture has {want}. Mend the mask.")
+            raise DataError(f"{self.picture.where}, mask: {found} pixels, but its picture has {want}. Fix the mask.")
         numbers = np.asarray(mask)
         inside = np.isin(numbers, list(self.numbers)) if self.numbers else numbers != 0
         return PIL.Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
@@ -99,10 +100,10 @@ def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
         image = image if numbers else _eight_bits(image)
     except PIL.UnidentifiedImageError:  # its message is where in memory the bytes lay
         raise DataError(
-            f"{where}: no image that can be read (none of {', '.join(FORMATS)}). Mend or remove it."
+            f"{where}: no image that can be read (none of {', '.join(FORMATS)}). Fix or remove it."
         ) from None
     except Exception as error:  # each format has its own ways to be broken
-        raise DataError(f"{where}: no image that can be read ({said(error)}). Mend or remove it.") from None
+        raise DataError(f"{where}: no image that can be read ({said(error)}). Fix or remove it.") from None
     return image
 
 
@@ -201,12 +202,12 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
         for column, held in images.items():
             if not table.is_encoded(held):
                 raise DataError(
-                    f'[datasets.{spec.name}.columns] {column}: {where} holds "{str(held)[:40]}", want an encoded '
+                    f'[datasets.{spec.name}.columns] {column}: {where} holds "{str(held)[:40]}", expected an encoded '
                     "image. Name the column that holds images."
                 )
         if isinstance(label, list | dict) or label == "" or label != label:
             raise DataError(
-                f'[datasets.{spec.name}] {where}: label is "{str(label)[:40]}", want one label. Mend the row.'
+                f'[datasets.{spec.name}] {where}: label is "{str(label)[:40]}", expected one label. Fix the row.'
             )
         rows.append((Picture(images["image"], where, split, images.get("mask")), str(label)))
     return rows, found.fingerprint, found.source

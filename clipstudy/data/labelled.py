@@ -61,7 +61,7 @@ def checked(
     splits = {}
     for name, part in (("train", train), ("dev", dev), ("test", test)):
         if not part:
-            raise DataError(f'[datasets.{spec.name}] split "{name}" of {source} is empty. Mend the file or `splits`.')
+            raise DataError(f'[datasets.{spec.name}] split "{name}" of {source} is empty. Fix the file or `splits`.')
         kept = stratified([label for _, label in part], spec.limit, spec.limit_seed)
         splits[name] = Rows(tuple(part[i][0] for i in kept), tuple(part[i][1] for i in kept))
     known, dropped = set(splits["train"].labels), 0
@@ -72,13 +72,13 @@ def checked(
         if new and (spec.unseen_labels == "error" or not kept):
             raise DataError(
                 f'[datasets.{spec.name}] {source}: label "{new[0]}" is in {name} but not in train, so nothing can '
-                f"learn it ({len(new)} such labels, {len(rows) - len(kept)} rows). Mend the file, raise `limit`, or "
+                f"learn it ({len(new)} such labels, {len(rows) - len(kept)} rows). Fix the file, raise `limit`, or "
                 'leave such rows out and count them: unseen_labels = "drop"'
             )
         dropped += len(rows) - len(kept)
         splits[name] = Rows(tuple(rows.items[i] for i in kept), tuple(rows.labels[i] for i in kept))
     if len(known) < 2:
-        raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Mend the file.')
+        raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Fix the file.')
     return Labelled(splits["train"], splits["dev"], splits["test"], print_, source, dropped)
 
 

@@ -75,20 +75,20 @@ class Row:
     cells: Mapping[str, Any]
 
     def refused(self, what: str) -> DataError:
-        return DataError(f"{self.where}: {what}. Mend or remove the row, or name another split in `splits`.")
+        return DataError(f"{self.where}: {what}. Fix or remove the row, or name another split in `splits`.")
 
     def text(self, key: str) -> str:
         """A text with a word in it. Raises DataError."""
         value = self.cells.get(key)
         if not isinstance(value, str) or not value.split():
-            raise self.refused(f"{key} is {value!r}, want a text" if key in self.cells else f"no {key}")
+            raise self.refused(f"{key} is {value!r}, expected a text" if key in self.cells else f"no {key}")
         return value
 
     def whole(self, key: str) -> int:
         """A whole number from 0. Raises DataError."""
         value = self.cells.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            found = f"{key} is {value!r}, want a whole number from 0" if key in self.cells else f"no {key}"
+            found = f"{key} is {value!r}, expected a whole number from 0" if key in self.cells else f"no {key}"
             raise self.refused(found)
         return value
 
@@ -100,7 +100,7 @@ class Row:
         value = self.cells[key]
         known = isinstance(value, bool | int | str) and value in _SPELLINGS
         if not known:
-            raise self.refused(f"{key} is {value!r}, want true or false")
+            raise self.refused(f"{key} is {value!r}, expected true or false")
         return _SPELLINGS[value]
 
 
@@ -122,7 +122,7 @@ def together(spec: DatasetSpec, train: Split, reported: Split, group: Callable[[
         thinned.append(tuple(split.pairs[i] for i in kept))
     fitted, dev = thinned
     if len({pair.label for pair in fitted}) < 2:
-        raise DataError(f'{where} {train.source} has one label only ("{fitted[0].label}"). Mend the file.')
+        raise DataError(f'{where} {train.source} has one label only ("{fitted[0].label}"). Fix the file.')
     rest, development = cut(fitted, spec.development, spec.development_seed, group)
     if not rest or not development:
         raise DataError(
@@ -161,7 +161,7 @@ def cut(
 def split_of(spec: DatasetSpec, split: str, source: str, found: Sequence[Pair], print_: str) -> Split:
     """Raises DataError where there is no row."""
     if not found:
-        raise DataError(f'[datasets.{spec.name}] split "{split}" of {source} is empty. Mend the file or `splits`.')
+        raise DataError(f'[datasets.{spec.name}] split "{split}" of {source} is empty. Fix the file or `splits`.')
     return Split(tuple(found), print_, source)
 
 
@@ -197,9 +197,9 @@ def json_rows(path: Path) -> Iterator[Row]:
         try:
             cells = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error}). Mend the line.") from None
+            raise DataError(f"{where}: not JSON ({error}). Fix the line.") from None
         if not isinstance(cells, dict):
-            raise DataError(f"{where}: found {line[:40]}, want an object with named values. Mend the line.")
+            raise DataError(f"{where}: found {line[:40]}, expected an object with named values. Fix the line.")
         yield Row(row, where, cells)
 
 

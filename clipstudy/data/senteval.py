@@ -22,13 +22,13 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
         fields = line.split("\t")
         if len(fields) != 3:
             raise DataError(
-                f"{path}:{number}: found {len(fields)} columns, want 3: tr|va|te, label, sentence. Mend the line."
+                f"{path}:{number}: found {len(fields)} columns, expected 3: tr|va|te, label, sentence. Fix the line."
             )
         split, label, sentence = fields
         if split not in parts:
-            raise DataError(f'{path}:{number}: split "{split[:40]}" is not tr, va or te. Mend the line.')
+            raise DataError(f'{path}:{number}: split "{split[:40]}" is not tr, va or te. Fix the line.')
         words = tuple(sentence.split())
         if not words or not label:
-            raise DataError(f"{path}:{number}: {'no sentence' if label else 'no label'}. Mend or remove the line.")
+            raise DataError(f"{path}:{number}: {'no sentence' if label else 'no label'}. Fix or remove the line.")
         parts[split].append((words, label))
     return checked(spec, parts["tr"], parts["va"], parts["te"], fingerprint([path.read_bytes()]), str(path))

@@ -110,7 +110,7 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
 
 def _refused(spec: DatasetSpec, split: str, source: str, row: int, what: str, want: str) -> DataError:
     return DataError(
-        f'[datasets.{spec.name}] {source}, split "{split}", row {row} (from 0): {what}, want {want}. Mend or remove '
+        f'[datasets.{spec.name}] {source}, split "{split}", row {row} (from 0): {what}, expected {want}. Fix or remove '
         "the row, or name another split in `splits`."
     )
 
@@ -206,7 +206,7 @@ def _rows(path: Path) -> Any:
             cause = cause.__cause__
         if getattr(cause, "errno", None) is not None:
             raise  # the disk's fault, not the file's
-        raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Mend or fetch the file.") from None
+        raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Fix or fetch the file.") from None
 
 
 def _check_size(path: Path) -> None:

@@ -80,7 +80,7 @@ def _tell_doubtful(spec: DatasetSpec, source: str, pairs: Sequence[Pair]) -> Non
 
 def _gold(path: Path) -> Path:
     if not path.name.endswith(DATA):
-        raise DataError(f"{path}: want NAME{DATA} with NAME{GOLD} beside it, or NAME.jsonl. Name one in `splits`.")
+        raise DataError(f"{path}: expected NAME{DATA} with NAME{GOLD} beside it, or NAME.jsonl. Name one in `splits`.")
     gold = path.with_name(path.name.removesuffix(DATA) + GOLD)
     if not gold.is_file():
         raise DataError(
@@ -102,16 +102,16 @@ def _by_words(split: str, path: Path, gold: Path) -> Iterator[Pair]:
         fields = line.split("\t")
         if len(fields) != 5:
             raise DataError(
-                f"{path}:{number}: found {len(fields)} columns, want 5: word, N or V, i-j and two sentences. "
-                "Mend the line."
+                f"{path}:{number}: found {len(fields)} columns, expected 5: word, N or V, i-j and two sentences. "
+                "Fix the line."
             )
         if label not in ("T", "F"):
-            raise DataError(f'{gold}:{number}: found "{label}", want T or F. Mend the line.')
+            raise DataError(f'{gold}:{number}: found "{label}", expected T or F. Fix the line.')
         word, pos, at, *sentences = fields
         row = Row(number - 1, f"{path}:{number}", {"word": word, "sentence1": sentences[0], "sentence2": sentences[1]})
         places = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", at)
         if pos not in ("N", "V") or places is None:
-            raise row.refused(f'found "{pos}" and "{at}", want N or V and the two words\' numbers, i-j')
+            raise row.refused(f'found "{pos}" and "{at}", expected N or V and the two words\' numbers, i-j')
         sides = [_side_of_word(row, f"sentence{side}", int(places[side])) for side in (1, 2)]
         yield _pair(split, row, sides, "True" if label == "T" else "False")
 
@@ -145,7 +145,7 @@ def _side(row: Row, sentence: str, before: str, marked: str, after: str) -> tupl
     """A sentence's words, the marked one of them by itself, and which that is."""
     found = marked.split()
     if len(found) != 1:
-        raise row.refused(f'"{marked}" is marked in "{sentence}", want one word')
+        raise row.refused(f'"{marked}" is marked in "{sentence}", expected one word')
     return (*before.split(), *found, *after.split()), len(before.split())
 
 

@@ -148,7 +148,7 @@ def _silent(engine: Engine, fix: bool) -> Iterable[Finding]:
             if fix:
                 jobs.forget(engine, one.name)  # one that lives after all puts itself down again
             level, do = (Level.MENDED, "") if fix else (Level.WARNING, FIX)
-            found.append(Finding(level, "workers", f"{one.name} was last heard of {duration(age)} ago", do))
+            found.append(Finding(level, "workers", f"{one.name} was last seen {duration(age)} ago", do))
         elif age > 2 * OFTEN and one.host == socket.gethostname() and not _lives(one.pid):
             held = "what it holds is taken over when its lease runs out"
             found.append(

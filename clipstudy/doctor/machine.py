@@ -56,7 +56,8 @@ def packages() -> Iterator[Finding]:
             bad.append(one)
             here = f"{found} is here" if found else "is not here"
             wanted = str(one.specifier)
-            yield Finding(WRONG, "packages", f"{one.name} {here}, want {wanted}", f"pip install '{one.name}{wanted}'")
+            said = f"{one.name} {here}, expected {wanted}"
+            yield Finding(WRONG, "packages", said, f"pip install '{one.name}{wanted}'")
     if not bad:
         known = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
         yield Finding(OK, "packages", f"{known}: as required")

@@ -278,7 +278,7 @@ def _checked(names: Iterable[str], steps: int | None, jobs: int | None) -> list[
         raise ModelError(f'There is no pocket model "{name}". {did_you_mean(name, models.MODELS)}')
     for what, number in (("steps", steps), ("jobs", jobs)):
         if number is not None and number < 1:
-            raise ClipstudyError(f"{what} is {number}, want 1 or more. Type: clipstudy pocket pretrain --{what} 1")
+            raise ClipstudyError(f"{what} is {number}, expected 1 or more. Type: clipstudy pocket pretrain --{what} 1")
     return sorted(wanted, key=LONGEST_FIRST.index)
 
 
@@ -317,5 +317,5 @@ def _sentence(failed: Mapping[str, str]) -> str:
     whys = " ".join(f"{name}: {why.splitlines()[-1]}" for name, why in failed.items())
     return (
         f"Not trained: {', '.join(failed)}. {whys} "
-        "Mend that, then type: clipstudy pocket pretrain (what is done is not done again)"
+        "Fix that, then type: clipstudy pocket pretrain (what is done is not done again)"
     )

@@ -64,14 +64,14 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.pictures < FEWEST:
-            raise BadOption("pictures", f"found {self.pictures}, want {FEWEST} or more")
+            raise BadOption("pictures", f"found {self.pictures}, expected {FEWEST} or more")
         if not 0 < self.mass < 1:
-            raise BadOption("mass", f"found {self.mass}, want more than 0 and less than 1")
+            raise BadOption("mass", f"found {self.mass}, expected more than 0 and less than 1")
         if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
         for key in ("shown", "sample_seed"):
             if getattr(self, key) < 0:
-                raise BadOption(key, f"found {getattr(self, key)}, want 0 or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 0 or more")
         if self.foreground and not self.masks:
             raise BadOption("foreground", "found numbers of masks beside masks = false. Remove one of the two")
 
@@ -109,7 +109,8 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
     chosen = tuple(rows.items[i] for i in kept)
     if len(chosen) < FEWEST:
         raise DataError(
-            f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has {len(chosen)} picture, want '
+            f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has {len(chosen)} picture, '
+            f"expected "
             f"{FEWEST} or more. Name another split in the task's options."
         )
     if options.masks and any(picture.mask is None for picture in chosen):
@@ -170,7 +171,7 @@ def measure(
     if foreground is not None and (foreground.sum(axis=1) > 0).sum() < FEWEST:
         raise DataError(
             f"{data.source}: of {len(foreground)} pictures fewer than {FEWEST} have any foreground where the model "
-            f"looks (mask numbers: {', '.join(map(str, options.foreground)) or 'all but 0'}). Mend `foreground` in the "
+            f"looks (mask numbers: {', '.join(map(str, options.foreground)) or 'all but 0'}). Fix `foreground` in the "
             "task's options, or the masks."
         )
     for layer in layers:

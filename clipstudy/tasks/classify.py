@@ -96,19 +96,19 @@ class Options:
     def __post_init__(self) -> None:
         for key in ("views", "probes", "l2"):
             if not getattr(self, key):
-                raise BadOption(key, "found an empty list, want one or more")
+                raise BadOption(key, "found an empty list, expected one or more")
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise BadOption(key, "names something twice")
         for key in ("hidden", "batch_size", "epoch_size", "max_epoch", "draws"):
             if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
         if self.width is not None and (self.width < 1 or not self.standardise):
             want = "1 or more" if self.standardise else "none, or standardise = true"
-            raise BadOption("width", f"found {self.width}, want {want}")
+            raise BadOption("width", f"found {self.width}, expected {want}")
         if self.control and self.profile == "images":
             raise BadOption("control", "found true, but an image has no word to draw a label for. Want false")
         if not 0 <= self.dropout < 1:
-            raise BadOption("dropout", f"found {self.dropout}, want 0 or more and less than 1")
+            raise BadOption("dropout", f"found {self.dropout}, expected 0 or more and less than 1")
         if self.learning_rate <= 0 or min(self.l2) < 0 or self.tenacity < 0:
             raise BadOption("learning_rate, l2 or tenacity", "is negative")
 

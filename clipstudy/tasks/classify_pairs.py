@@ -57,9 +57,9 @@ class Options(classify.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.long or len(set(self.long)) < len(self.long):
-            raise BadOption("long", f"found {list(self.long)}, want one or more, each once")
+            raise BadOption("long", f"found {list(self.long)}, expected one or more, each once")
         if self.window < 1:
-            raise BadOption("window", f"found {self.window}, want 1 or more")
+            raise BadOption("window", f"found {self.window}, expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def pairs_of(dataset: DatasetSpec) -> Pairs:
     """What the dataset's reader reads. Raises DataError as the reader does, or that it reads no pairs."""
     if dataset.reader not in READERS:  # a row that no study file was checked for
         known = did_you_mean(dataset.reader, READERS)
-        raise DataError(f'[datasets.{dataset.name}] reader: found "{dataset.reader}". {known} Mend the key.')
+        raise DataError(f'[datasets.{dataset.name}] reader: found "{dataset.reader}". {known} Fix the key.')
     found: Pairs = importlib.import_module(f"clipstudy.data.{dataset.reader}").read(dataset)
     return found
 

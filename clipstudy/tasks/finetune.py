@@ -81,14 +81,14 @@ class Options:
     def __post_init__(self) -> None:
         for key in ("window", "batch_size", "epochs", "patience", "draws"):
             if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
         if self.max_tokens < 8:
-            raise BadOption("max_tokens", f"found {self.max_tokens}, want 8 or more")
+            raise BadOption("max_tokens", f"found {self.max_tokens}, expected 8 or more")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise BadOption("learning_rate or weight_decay", "is negative or 0")
         for key in ("warmup", "dropout"):
             if not 0 <= getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, want 0 or more and less than 1")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 0 or more and less than 1")
 
 
 @dataclass(frozen=True)

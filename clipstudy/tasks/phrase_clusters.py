@@ -80,11 +80,11 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 < self.fit < self.labelled + self.outside:
             raise BadOption(
-                "fit", f"found {self.fit}, want less than labelled + outside = {self.labelled + self.outside}"
+                "fit", f"found {self.fit}, expected less than labelled + outside = {self.labelled + self.outside}"
             )
         for key in ("samples", "restarts", "labelled"):
             if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
         if self.sample_seed + self.samples - 1 not in ANY_SEED:
             raise BadOption("sample_seed", f"found {self.sample_seed}, too high for {self.samples} samples")
 

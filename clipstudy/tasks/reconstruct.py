@@ -77,15 +77,15 @@ class Options:
     def __post_init__(self) -> None:
         for key in ("grid", "width", "hidden", "steps", "draws"):
             if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, want 1 or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
         if self.batch_size < 2:
-            raise BadOption("batch_size", f"found {self.batch_size}, want 2 or more")
+            raise BadOption("batch_size", f"found {self.batch_size}, expected 2 or more")
         if self.learning_rate <= 0:
-            raise BadOption("learning_rate", f"found {self.learning_rate}, want more than 0")
+            raise BadOption("learning_rate", f"found {self.learning_rate}, expected more than 0")
         fit = [self.grid * 2**k for k in range(1, 10) if SMALLEST <= self.grid * 2**k <= 512]
         if self.size not in fit:
             known = " or ".join(map(str, fit)) if fit else f"a smaller grid than {self.grid}"
-            raise BadOption("size", f"found {self.size}, want grid = {self.grid} doubled once or more: {known}")
+            raise BadOption("size", f"found {self.size}, expected grid = {self.grid} doubled once or more: {known}")
 
 
 def views(options: Options) -> tuple[str, ...]:

@@ -60,11 +60,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views):
-            raise BadOption("views", f"found {list(self.views)}, want one or more, each once")
+            raise BadOption("views", f"found {list(self.views)}, expected one or more, each once")
         if self.batch_size < SMALLEST:
-            raise BadOption("batch_size", f"found {self.batch_size}, want {SMALLEST} or more")
+            raise BadOption("batch_size", f"found {self.batch_size}, expected {SMALLEST} or more")
         if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
 
 
 @dataclass(frozen=True)

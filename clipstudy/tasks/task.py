@@ -183,7 +183,7 @@ def _fitted(key: str, value: Any, hint: Any) -> Any:
     if origin is typing.Annotated:
         within: range = args[1]
         if _fitted(key, value, args[0]) not in within:
-            raise BadOption(key, f"found {value}, want a whole number from {within[0]} to {within[-1]}")
+            raise BadOption(key, f"found {value}, expected a whole number from {within[0]} to {within[-1]}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
@@ -195,18 +195,18 @@ def _fitted(key: str, value: Any, hint: Any) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise BadOption(key, f"found {value!r}, want a list")
+            raise BadOption(key, f"found {value!r}, expected a list")
         return tuple(_fitted(key, v, args[0]) for v in value)
     if origin is collections.abc.Mapping:
         if not isinstance(value, Mapping):
-            raise BadOption(key, f"found {value!r}, want a table")
+            raise BadOption(key, f"found {value!r}, expected a table")
         return {k: _fitted(f"{key}.{k}", v, args[1]) for k, v in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not -sys.float_info.max <= value <= sys.float_info.max:
-            raise BadOption(key, f"found {value}, want a finite number")
+            raise BadOption(key, f"found {value}, expected a finite number")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise BadOption(key, f"found {value!r}, want {_named(hint)}")
+        raise BadOption(key, f"found {value!r}, expected {_named(hint)}")
     return value
 
 

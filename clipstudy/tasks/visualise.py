@@ -62,9 +62,9 @@ class Options:
         least = {"channels": 1, "neurons": 1, "steps": 1, "chunk": 1, "draws": 1, "natural": 2, "size": SMALLEST}
         for key, few in least.items():
             if getattr(self, key) < few:
-                raise BadOption(key, f"found {getattr(self, key)}, want {few} or more")
+                raise BadOption(key, f"found {getattr(self, key)}, expected {few} or more")
         if self.learning_rate <= 0:
-            raise BadOption("learning_rate", f"found {self.learning_rate:g}, want more than 0")
+            raise BadOption("learning_rate", f"found {self.learning_rate:g}, expected more than 0")
 
 
 @dataclass(frozen=True)

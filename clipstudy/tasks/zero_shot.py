@@ -56,9 +56,9 @@ class Options:
     def __post_init__(self) -> None:
         bad = [template for template in self.templates if template.count("{}") != 1]
         if bad or not self.templates:
-            raise BadOption("templates", f"found {bad or 'none'}, want sentences with one {{}} for the class's name")
+            raise BadOption("templates", f"found {bad or 'none'}, expected sentences with one {{}} for a class's name")
         if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, want 1 or more")
+            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
 
 
 def views(options: Options) -> tuple[str, ...]:

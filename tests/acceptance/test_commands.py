@@ -191,7 +191,7 @@ def test_a_worker_of_one_study(place: Place, typed: Typed) -> None:
 def test_a_range_of_layers_that_is_none_selects_nothing(typed: Typed) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
     for wrong in ("2-1", "²", "1-", "-1", "1-2-3"):
-        assert "want a number or a range" in typed("cancel", f"--layer={wrong}", code=2).err
+        assert "expected a number or a range" in typed("cancel", f"--layer={wrong}", code=2).err
     for far in ("99999999999999999999", "0-99999999999"):
         assert f'--layer "{far}": no model has more than' in typed("status", "--layer", far, code=2).err
     assert totals(typed) == {"queued": 3}

@@ -48,14 +48,14 @@ def test_gpus_that_are_not_there(typed: Typed, monkeypatch: pytest.MonkeyPatch) 
 
     typed("enqueue", "--all")
     said = typed("worker", "--gpu", "x", code=2).err  # torch is asked, in a process of its own
-    assert '--gpu "x": want 0, or 0,1, or all. GPUs here: ' in said and "Type: clipstudy worker --" in said
+    assert '--gpu "x": expected 0, or 0,1, or all. GPUs here: ' in said and "Type: clipstudy worker --" in said
     monkeypatch.setattr(device, "gpus", lambda: ())
     for asked in ("all", "0,1"):
         said = typed("worker", "--gpu", asked, code=2).err
         assert "GPUs here: none (torch sees no CUDA device). Type: clipstudy worker --device cpu" in said
     monkeypatch.setattr(device, "gpus", lambda: (device.Gpu(0, "H100", 2**20, 2**36), device.Gpu(1, "H100", 0, 2**36)))
     said = typed("worker", "--gpu", "all", "--min-memory", "0.5", code=2).err
-    assert "GPU 1 (H100) is left out: 0.0 of 64.0 GB free, want 0.5" in said and "--min-memory" in said
+    assert "GPU 1 (H100) is left out: 0.0 of 64.0 GB free, expected 0.5" in said and "--min-memory" in said
 
 
 def test_what_cannot_be_said_together(typed: Typed) -> None:

@@ -277,7 +277,7 @@ def test_silent_workers(shelf: Books) -> None:
     jobs.register(shelf.engine, jobs.WorkerInfo("dead", "a host", 1, "cpu"))
     shelf.sql("UPDATE workers SET heartbeat = heartbeat - 3600")
     (told,) = [finding for finding in shelf.examine() if finding.what == "workers"]
-    assert told.level is Level.WARNING and "last heard of 1 h 0 min ago" in told.says
+    assert told.level is Level.WARNING and "last seen 1 h 0 min ago" in told.says
     assert Level.MENDED in shelf.levels(fix=True) and jobs.workers(shelf.engine) == []
 
 

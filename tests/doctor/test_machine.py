@@ -35,8 +35,8 @@ def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "requires", lambda name: needed)
     old, missing = machine.packages()
     assert {old.level, missing.level} == {Level.WRONG}
-    assert old.says.endswith("is here, want >=999") and old.do == "pip install 'torch>=999'"
-    assert missing.says == "nowhere-to-be-found is not here, want >=1.2"
+    assert old.says.endswith("is here, expected >=999") and old.do == "pip install 'torch>=999'"
+    assert missing.says == "nowhere-to-be-found is not here, expected >=1.2"
 
 
 def test_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

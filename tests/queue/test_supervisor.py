@@ -189,7 +189,7 @@ def test_which_gpus() -> None:
     assert chosen("all", TWO) == chosen("0,1", TWO) == list(TWO)
     assert chosen("1", TWO) == [TWO[1]]
     for garbled in ("x", "0;1", "0,", "", "-1", "²"):
-        with pytest.raises(DeviceError, match=r"want 0, or 0,1, or all\. GPUs here: 0 \(H100\), 1 \(H100\)\. Type: "):
+        with pytest.raises(DeviceError, match=r"expected 0, or 0,1, or all\. GPUs here: 0 \(H100\), 1 \(H100\)\."):
             chosen(garbled, TWO)
     with pytest.raises(
         DeviceError, match=r"no GPU 4\. GPUs here: 0 \(H100\), 1 \(H100\)\. Type: clipstudy worker --gpu"
@@ -212,7 +212,7 @@ def test_each_sees_its_own_gpu_and_a_full_one_is_left_out(monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-5f3a")  # what a cluster gave
     posts, left_out = on_gpus(TWO, 2 * GB)
     assert [post.environment["CUDA_VISIBLE_DEVICES"] for post in posts] == ["4"]
-    assert left_out == ["GPU 1 (H100) is left out: 0.5 of 80.0 GB free, want 2.0"]
+    assert left_out == ["GPU 1 (H100) is left out: 0.5 of 80.0 GB free, expected 2.0"]
     assert TWO[1].visible_as == "GPU-5f3a"
 
 

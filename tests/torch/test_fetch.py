@@ -231,7 +231,7 @@ def test_a_released_file_that_changed_here(place: Place) -> None:
     file = place.folder / "data" / "shift.txt"
     file.write_text(file.read_text().replace("cat", "dog"))
     study = tasksfile.parse(place.text, place.folder / "study.toml")
-    with pytest.raises(DataError, match=r"\[datasets\.shift\] checksum: .*shift\.txt is git:.*, want git:"):
+    with pytest.raises(DataError, match=r"\[datasets\.shift\] checksum: .*shift\.txt is git:.*, expected git:"):
         data.files(study.datasets["shift"])
     (said,) = place.problems()
     assert "shift.txt is git:" in said and "fetched was git:" in said

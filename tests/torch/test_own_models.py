@@ -112,7 +112,7 @@ class TestWhatIsImported:
 
     def test_what_builds_no_model(self) -> None:
         refused(own("broken", "stages"), "raises ValueError: no such width")
-        refused(own("text", "stages"), "returns a str, want a torch.nn.Module")
+        refused(own("text", "stages"), "returns a str, expected a torch.nn.Module")
         refused(own("Named", "stages", init="pretrained"), "pretrained: missing")
 
 

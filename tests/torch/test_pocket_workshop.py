@@ -133,8 +133,8 @@ def test_what_cannot_be_asked_for_is_said_before_a_process_begins(
             short(names, folder, **more)
 
     refused(r'There is no pocket model "brt". Did you mean "bert"\?', ["brt"])
-    refused(r"steps is 0, want 1 or more\. Type: clipstudy pocket pretrain --steps 1$", ["bert"], steps=0)
-    refused(r"jobs is 0, want 1 or more", ["bert"], jobs=0)
+    refused(r"steps is 0, expected 1 or more\. Type: clipstudy pocket pretrain --steps 1$", ["bert"], steps=0)
+    refused(r"jobs is 0, expected 1 or more", ["bert"], jobs=0)
     (tmp_path / "file").touch()
     refused(r"Checkpoints cannot be written into .*file", ["bert"], tmp_path / "file" / "models")
     (tmp_path / "bert").mkdir()

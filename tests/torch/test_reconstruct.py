@@ -207,7 +207,7 @@ def test_options_that_are_refused(given, key):
 
 
 def test_what_fits_is_said():
-    with pytest.raises(BadOption, match=r"found 100, want grid = 7 doubled once or more: 28 or 56 or 112"):
+    with pytest.raises(BadOption, match=r"found 100, expected grid = 7 doubled once or more: 28 or 56 or 112"):
         options(KIND, {"size": 100}, "image")
 
 

@@ -98,11 +98,11 @@ def test_what_a_user_can_mend_has_none(
     monkeypatch: pytest.MonkeyPatch, model: ModelSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(some: Sequence[int]) -> None:
-        raise DataError("Mend the file.")
+        raise DataError("Fix the file.")
 
     caplog.set_level(logging.INFO)
     found = outcomes(monkeypatch, model, fail)
-    assert all(isinstance(f, Failure) and f.error == "Mend the file." and not f.retry for f in found.values())
+    assert all(isinstance(f, Failure) and f.error == "Fix the file." and not f.retry for f in found.values())
     assert "Traceback" not in caplog.text
 
 

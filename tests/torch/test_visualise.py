@@ -294,13 +294,13 @@ class TestKind:
 @pytest.mark.parametrize(
     ("given", "key", "says"),
     [
-        ({"channels": 0}, "channels", "found 0, want 1 or more"),
-        ({"size": 8}, "size", "found 8, want 16 or more"),
-        ({"natural": 1}, "natural", "found 1, want 2 or more"),
+        ({"channels": 0}, "channels", "found 0, expected 1 or more"),
+        ({"size": 8}, "size", "found 8, expected 16 or more"),
+        ({"natural": 1}, "natural", "found 1, expected 2 or more"),
         ({"steps": 0}, "steps", "found 0"),
-        ({"learning_rate": 0}, "learning_rate", "found 0, want more than 0"),
+        ({"learning_rate": 0}, "learning_rate", "found 0, expected more than 0"),
         ({"objective": "neurone"}, "objective", 'Did you mean "neuron"'),
-        ({"robust": "no"}, "robust", "want true or false"),
+        ({"robust": "no"}, "robust", "expected true or false"),
         ({"chanels": 3}, "chanels", 'Did you mean "channels"'),
     ],
 )

@@ -139,13 +139,13 @@ def test_what_a_user_must_mend_is_not_tried_again(
     engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(bench: Any, layer: int) -> Outcome:
-        raise DataError("rows.txt:3: found 1 columns. Mend the line.")
+        raise DataError("rows.txt:3: found 1 columns. Fix the line.")
 
     measuring(monkeypatch, broken)
     jobs.enqueue(engine, cells(group()))
     worker.work()
     assert {(j.status, j.attempt, j.error) for j in jobs.rows(engine)} == {
-        (Status.FAILED, 1, "rows.txt:3: found 1 columns. Mend the line.")
+        (Status.FAILED, 1, "rows.txt:3: found 1 columns. Fix the line.")
     }
     assert book.closed == {"parent of bert · depth"}
     assert {entry.kind for entry in book.runs.values()} == {"failed"}  # the failure is in MLflow, with its log

@@ -432,7 +432,7 @@ def test_replicates_that_cannot_differ_decide_nothing() -> None:
     assert judgement.verdict == NOT_TESTABLE and "all 5 samples are equal" in judgement.why
     assert same.scores is not None
     one = replace(same, scores=same.scores[:, :, :1], items=same.items[:1])
-    assert "too few span samples: bert · phrases have 1, want 2 or more" in judged("C1", one).why
+    assert "too few span samples: bert · phrases have 1, expected 2 or more" in judged("C1", one).why
 
 
 def test_samples_are_judged_by_student_however_many_seeds_each_has() -> None:

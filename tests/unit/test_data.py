@@ -52,7 +52,7 @@ class TestConll:
     )
     def test_malformed_line_is_named(self, tmp_path: Path, line: str, says: str) -> None:
         (tmp_path / "train.txt").write_text(f"a b O\n{line}\n")
-        with pytest.raises(DataError, match="Mend the line") as error:
+        with pytest.raises(DataError, match="Fix the line") as error:
             conll2000.read(conll(tmp_path), "train")
         assert says in error.value.message
 
@@ -68,7 +68,7 @@ class TestConll:
 
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "conll2000").mkdir()
-        with pytest.raises(DataError, match=r"does not exist. In .*: conll2000.* Mend the path"):
+        with pytest.raises(DataError, match=r"does not exist. In .*: conll2000.* Fix the path"):
             conll2000.read(conll(tmp_path / "conll200"), "train")
 
     def test_missing_files_that_the_table_knows_how_to_get(self, tmp_path: Path) -> None:
@@ -272,13 +272,13 @@ class TestTable:
         [
             ({"label": 1}, "text is absent"),
             ({"text": None, "label": 1}, "text is absent"),
-            ({"text": " ", "label": 1}, 'text is " ", want a text'),
-            ({"text": 17, "label": 1}, 'text is "17", want a text'),
-            ({"text": ["a"], "label": 1}, "want a text"),
+            ({"text": " ", "label": 1}, 'text is " ", expected a text'),
+            ({"text": 17, "label": 1}, 'text is "17", expected a text'),
+            ({"text": ["a"], "label": 1}, "expected a text"),
             ({"text": "a"}, "label is absent"),
             ({"text": "a", "label": ""}, 'label is ""'),
             ({"text": "a", "label": float("nan")}, 'label is "nan"'),
-            ({"text": "a", "label": [1]}, 'label is "[1]", want one label'),
+            ({"text": "a", "label": [1]}, 'label is "[1]", expected one label'),
         ],
     )
     def test_what_is_no_text_or_label_is_refused(self, tmp_path: Path, row: dict[str, Any], says: str) -> None:

@@ -110,7 +110,7 @@ class TestTables:
         found = images.read(of(folder))
         with pytest.raises(DataError, match=r"test-00001-of-00002\.parquet, row 3 \(from 0\): no image") as error:
             [p.open() for p in found.test.items]
-        assert error.value.message.endswith("Mend or remove it.")
+        assert error.value.message.endswith("Fix or remove it.")
 
     @pytest.mark.parametrize("content", [b"", b"not an image", encoded(1)[:45], b"\x89PNG\r\n\x1a\n" + bytes(60)])
     def test_what_is_no_image(self, content: bytes) -> None:
@@ -196,7 +196,7 @@ class TestTables:
         folder = cifar(tmp_path, {"train": made(10), "test": made(5)})
         with pytest.raises(DataError, match=r'image = "image": .* has no such column\. .*fine_label, img'):
             images.read(of(folder, columns={}))
-        with pytest.raises(DataError, match=r'row 0 .* holds "apple", want an encoded image'):
+        with pytest.raises(DataError, match=r'row 0 .* holds "apple", expected an encoded image'):
             images.read(of(folder, columns={"image": "fine_label", "label": "fine_label"}))
 
     def test_splits_that_do_not_exist(self, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_mask_of_16_bits_keeps_its_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (mask(np.zeros((4, 4, 3))), "mask: found RGB of 3 channels, want one number a pixel"),
+        (mask(np.zeros((4, 4, 3))), "mask: found RGB of 3 channels, expected one number a pixel"),
         (mask(np.zeros((2, 4))), "mask: 4 × 2 pixels, but its picture has 4 × 4"),
         (b"no mask", "mask: no image that can be read"),
     ],
@@ -331,7 +331,7 @@ def test_masks_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
 def test_a_missing_mask_and_a_column_of_others(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 \(from 0\): mask is absent"):
         images.read(masked(tmp_path / "t", [mask(NUMBERS), None]))
-    with pytest.raises(DataError, match=r'mask: .*row 0.* holds "class 0", want an encoded image'):
+    with pytest.raises(DataError, match=r'mask: .*row 0.* holds "class 0", expected an encoded image'):
         images.read(masked(tmp_path / "u", [mask(NUMBERS)] * 2, columns={"mask": "label"}))
     with pytest.raises(DataError, match=r'mask = "masks": .* has no such column'):
         images.read(masked(tmp_path / "v", [mask(NUMBERS)] * 2, columns={"mask": "masks"}))

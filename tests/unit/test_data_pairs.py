@@ -75,12 +75,12 @@ class TestBoolQ:
         [
             ('{"question": ', "dev.jsonl:2: not JSON (Expecting value"),
             ("[" * 100_000, "dev.jsonl:2: not JSON"),
-            ("[1]", "dev.jsonl:2: found [1], want an object"),
+            ("[1]", "dev.jsonl:2: found [1], expected an object"),
             ({"passage": "p", "answer": True}, "dev.jsonl:2: no question"),
-            ({**ASKED, "passage": " "}, "passage is ' ', want a text"),
-            ({**ASKED, "passage": 3}, "passage is 3, want a text"),
-            ({**ASKED, "answer": "maybe"}, "answer is 'maybe', want true or false"),
-            ({**ASKED, "answer": None}, "answer is None, want true or false"),
+            ({**ASKED, "passage": " "}, "passage is ' ', expected a text"),
+            ({**ASKED, "passage": 3}, "passage is 3, expected a text"),
+            ({**ASKED, "answer": "maybe"}, "answer is 'maybe', expected true or false"),
+            ({**ASKED, "answer": None}, "answer is None, expected true or false"),
             ({**ASKED, "answer": [True]}, "answer is [True], want"),
             ({**ASKED, "answer": -1}, "answer is -1, want"),
             (
@@ -93,7 +93,7 @@ class TestBoolQ:
         jsonl(tmp_path / "dev.jsonl", [ASKED, row])
         with pytest.raises(DataError) as error:
             boolq.released(spec("boolq", tmp_path), "dev")
-        assert says in error.value.message and "Mend" in error.value.message
+        assert says in error.value.message and "Fix" in error.value.message
 
     def test_missing_split_says_what_exists_and_what_to_type(self, tmp_path: Path) -> None:
         jsonl(tmp_path / "val.jsonl", [ASKED])
@@ -195,42 +195,42 @@ class TestWiC:
     @pytest.mark.parametrize(
         ("row", "says"),
         [
-            ("a\tN\t0-0\ta b", "train.data.txt:3: found 4 columns, want 5"),
+            ("a\tN\t0-0\ta b", "train.data.txt:3: found 4 columns, expected 5"),
             ("", "train.data.txt:3: found 1 columns"),
-            ("a\tX\t0-0\ta b\ta", 'train.data.txt:3: found "X" and "0-0", want N or V'),
+            ("a\tX\t0-0\ta b\ta", 'train.data.txt:3: found "X" and "0-0", expected N or V'),
             ("a\tN\t0\ta b\ta", 'found "N" and "0"'),
             ("a\tN\t-1-0\ta b\ta", 'found "N" and "-1-0"'),
             ("a\tN\t0-1\ta b\ta", 'train.data.txt:3: word 1 (from 0) of "a" does not exist: it has 1'),
-            ("a\tN\t1-0\ta  b\ta", '"" is marked in "a  b", want one word'),
-            (" \tN\t0-0\ta b\ta", "word is ' ', want a text"),
-            ("a\tN\t0-0\ta b\t", "sentence2 is '', want a text"),
+            ("a\tN\t1-0\ta  b\ta", '"" is marked in "a  b", expected one word'),
+            (" \tN\t0-0\ta b\ta", "word is ' ', expected a text"),
+            ("a\tN\t0-0\ta b\t", "sentence2 is '', expected a text"),
         ],
     )
     def test_malformed_row_is_named(self, tmp_path: Path, row: str, says: str) -> None:
         with pytest.raises(DataError) as error:
             wic.released(released(tmp_path, f"{WIC}{row}\n{WIC}", "F\nT\nT\nF\nT\n"), "train")
-        assert says in error.value.message and "Mend" in error.value.message
+        assert says in error.value.message and "Fix" in error.value.message
 
     @pytest.mark.parametrize(
         ("change", "says"),
         [
             ({"end1": 99}, 'train.jsonl:1: characters 16 to 99 of "Come over to my place?" do not exist: it has 22'),
             ({"end1": 16}, "characters 16 to 16"),
-            ({"start2": 0}, '"No places" is marked in "No places  here.", want one word'),
-            ({"start1": "16"}, "start1 is '16', want a whole number from 0"),
+            ({"start2": 0}, '"No places" is marked in "No places  here.", expected one word'),
+            ({"start1": "16"}, "start1 is '16', expected a whole number from 0"),
             ({"start1": True}, "start1 is True"),
-            ({"label": "yes"}, "label is 'yes', want true or false"),
+            ({"label": "yes"}, "label is 'yes', expected true or false"),
         ],
     )
     def test_malformed_json_row_is_named(self, tmp_path: Path, change: dict[str, Any], says: str) -> None:
         jsonl(tmp_path / "train.jsonl", [{**PLACE, **change}])
         with pytest.raises(DataError) as error:
             wic.released(spec("wic", tmp_path), "train")
-        assert says in error.value.message and "Mend" in error.value.message
+        assert says in error.value.message and "Fix" in error.value.message
 
     def test_a_row_without_its_mark(self, tmp_path: Path) -> None:
         jsonl(tmp_path / "train.jsonl", [{k: v for k, v in PLACE.items() if k != "end2"}])
-        with pytest.raises(DataError, match=r"train\.jsonl:1: no end2\. Mend"):
+        with pytest.raises(DataError, match=r"train\.jsonl:1: no end2\. Fix"):
             wic.released(spec("wic", tmp_path), "train")
 
     def test_gold(self, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ class TestWiC:
         with pytest.raises(DataError, match=r"has 2 rows, but .*train\.gold\.txt has 3 labels.*Fetch both again"):
             wic.released(found, "train")
         (tmp_path / "train" / "train.gold.txt").write_text("F\nTrue\n")
-        with pytest.raises(DataError, match=r'train\.gold\.txt:2: found "True", want T or F'):
+        with pytest.raises(DataError, match=r'train\.gold\.txt:2: found "True", expected T or F'):
             wic.released(found, "train")
         (tmp_path / "train" / "train.gold.txt").unlink()
         with pytest.raises(DataError, match=r"no gold: train\.gold\.txt is not beside it"):
@@ -249,7 +249,7 @@ class TestWiC:
         with pytest.raises(DataError, match=r'no split "dev".*has no dev/dev\.data\.txt or .*train/train\.data\.txt'):
             wic.released(found, "dev")
         (tmp_path / "odd.txt").touch()
-        with pytest.raises(DataError, match=r"odd\.txt: want NAME\.data\.txt"):
+        with pytest.raises(DataError, match=r"odd\.txt: expected NAME\.data\.txt"):
             wic.released(spec("wic", tmp_path, splits={"dev": "odd.txt"}), "dev")
         jsonl(tmp_path / "train.jsonl", [PLACE])
         with pytest.raises(DataError, match=r"several files for .*: train/train\.data\.txt, train\.jsonl\. Name one"):

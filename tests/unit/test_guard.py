@@ -74,7 +74,7 @@ def test_other_machines_need_a_token() -> None:
         with pytest.raises(ClipstudyError, match="export CLIPSTUDY_TOKEN"):
             guard.check(host, None)
         guard.check(host, TOKEN)
-    with pytest.raises(ClipstudyError, match="has 5 characters, want at least 16"):
+    with pytest.raises(ClipstudyError, match="has 5 characters, expected at least 16"):
         guard.check("127.0.0.1", "short")
 
 

@@ -62,31 +62,31 @@ def test_rows_have_their_tables_keys_and_their_own() -> None:
     ("old", "new", "says"),
     [
         ("[papers]", "[paper]", '[paper]: unknown table. Did you mean "papers"?'),
-        ('one = "Some', "one = 3 # ", "[papers]: want names and how each is cited"),
+        ('one = "Some', "one = 3 # ", "[papers]: expected names and how each is cited"),
         ('paper = "one"', 'paper = "ne"', '[[tables]] 1, "BERT" paper: found "ne". Did you mean "one"?'),
         ('metric = "accuracy"', "", '[[tables]] 1, "people" metric: missing'),
-        ('metric = "accuracy"', "metric = 3", "metric: found 3, want a text"),
+        ('metric = "accuracy"', "metric = 3", "metric: found 3, expected a text"),
         ('unit = "percent"', 'unit = "per cent"', 'unit: found "per cent". Did you mean "percent"?'),
-        ('unit = "percent"', 'unit = "share"', "values.tense: found [80, 90.5], want numbers from 0 to 1"),
+        ('unit = "percent"', 'unit = "share"', "values.tense: found [80, 90.5], expected numbers from 0 to 1"),
         ('read = "source"', 'red = "source"', 'red: unknown key. Did you mean "read"?'),
         ('method = "near"', "method = [1]", 'method: found "[1]". What exists: near, none, other, same, unknown.'),
-        ("layers = [1, 2]", "layers = [1, 2, 3]", "values.tense: found [80, 90.5], want 3 numbers, one for each"),
-        ("layers = [1, 2]", "layers = [1, 1]", "layers: found [1, 1], want a list of different"),
-        ("layers = [1, 2]", "layers = 2", "layers: found 2, want a list"),
-        ("layers = [1, 2]", "", "values.tense: found [80, 90.5], want one number"),
-        ("tense = 99.0", "tense = -1", "values.tense: found -1, want numbers from 0 to 100"),
-        ("tense = 99.0", "tense = nan", "values.tense: found nan, want numbers"),
-        ("tense = 99.0", "tense = true", "values.tense: found True, want numbers"),
+        ("layers = [1, 2]", "layers = [1, 2, 3]", "values.tense: found [80, 90.5], expected 3 numbers, one for each"),
+        ("layers = [1, 2]", "layers = [1, 1]", "layers: found [1, 1], expected a list of different"),
+        ("layers = [1, 2]", "layers = 2", "layers: found 2, expected a list"),
+        ("layers = [1, 2]", "", "values.tense: found [80, 90.5], expected one number"),
+        ("tense = 99.0", "tense = -1", "values.tense: found -1, expected numbers from 0 to 100"),
+        ("tense = 99.0", "tense = nan", "values.tense: found nan, expected numbers"),
+        ("tense = 99.0", "tense = true", "values.tense: found True, expected numbers"),
         ("spread = { wic", "spread = { wick", 'spread.wick: no such task among its values. Did you mean "wic"?'),
-        ("spread = { wic = 1.5 }", "spread = 3", "spread: found 3, want a number for each task"),
-        ("{ tense = 99.0, wic = 80.0 }", "{}", "values: found {}, want a number for each task"),
-        ("[[tables.rows]]", "[[tables.row]]", "[[tables]] 1: want one or more [[tables.rows]]"),
+        ("spread = { wic = 1.5 }", "spread = 3", "spread: found 3, expected a number for each task"),
+        ("{ tense = 99.0, wic = 80.0 }", "{}", "values: found {}, expected a number for each task"),
+        ("[[tables.rows]]", "[[tables.row]]", "[[tables]] 1: expected one or more [[tables.rows]]"),
         ("[[tables.rows]]", "[[papers]]", "is not TOML"),
     ],
 )
 def test_a_mistake_is_told(old: str, new: str, says: str) -> None:
     assert old in GOOD
-    with pytest.raises(DataError, match=r"(?s)here\.toml.*Mend") as error:
+    with pytest.raises(DataError, match=r"(?s)here\.toml.*Fix") as error:
         published.parse(GOOD.replace(old, new), Path("here.toml"))
     assert says in error.value.message
 

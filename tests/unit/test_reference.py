@@ -116,11 +116,11 @@ def test_it_is_recorded() -> None:
         ('reference = "bert"', 'reference = ["bert"]', "reference: found"),
         ('"similarity"', '"classify"', '[tasks.like_bert] reference: kind = "classify" compares with no model. Remove'),
         ("layers = 3", 'layers = 3\nmodality = "image"', '"bert" is of modality image, the task of text'),
-        ('reference = "bert"', 'reference = "bert"\noptions = {batch_size = 3}', "batch_size: found 3, want 4 or more"),
+        ('reference = "bert"', 'reference = "bert"\noptions = {batch_size = 3}', "found 3, expected 4 or more"),
         ('reference = "bert"', 'reference = "bert"\noptions = {split = "te"}', 'split: found "te"'),
         ('reference = "bert"', 'reference = "bert"\noptions = {views = []}', "views: found []"),
-        ('reference = "bert"', 'reference = "bert"\noptions = {views = ["cls", "cls"]}', "want one or more, each once"),
-        ('reference = "bert"', 'reference = "bert"\noptions = {draws = 0}', "draws: found 0, want 1 or more"),
+        ('reference = "bert"', 'reference = "bert"\noptions = {views = ["cls", "cls"]}', "expected one or more, each"),
+        ('reference = "bert"', 'reference = "bert"\noptions = {draws = 0}', "draws: found 0, expected 1 or more"),
     ],
 )
 def test_mistakes_are_named(old: str, new: str, says: str) -> None:

@@ -51,7 +51,7 @@ def test_settings_read_the_environment() -> None:
 
 @pytest.mark.parametrize("text", ["inf", "nan", "-1", "0", "1e999", "much"])
 def test_a_size_is_a_number_above_0(text: str) -> None:
-    with pytest.raises(errors.ClipstudyError, match=f'CLIPSTUDY_CACHE_GB is "{text}", want a number above 0'):
+    with pytest.raises(errors.ClipstudyError, match=f'CLIPSTUDY_CACHE_GB is "{text}", expected a number above 0'):
         Settings.read({"CLIPSTUDY_CACHE_GB": text})
     assert Settings.read({"CLIPSTUDY_CACHE_GB": "0.5"}).cache_gb == 0.5
 

@@ -213,7 +213,7 @@ def _heatmap(one: Likeness, at: Layers) -> Component:
 def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
     sheet = _sheet(place, desk, found)
     if sheet is None or not sheet.lines:
-        return "no line", [html.P("Nothing is recorded that this table holds.")]
+        return "no line", [html.P("No recorded result belongs in this table.")]
     said = f"{len(sheet.lines)} line{'s' * (len(sheet.lines) != 1)}"
     return said, [html.P(f"{sheet.said}."), _taken(sheet, place), parts.sheet(sheet, "sheet")]
 

@@ -147,7 +147,7 @@ def _workers(engine: Engine, running: Iterable[Job]) -> Component:
         )
         for w in found
     ]
-    return parts.table("", ["worker", "host", "device", "at work on", "heard of"], lines, numbers=False)
+    return parts.table("", ["worker", "host", "device", "at work on", "last seen"], lines, numbers=False)
 
 
 def _failures(place: Queue, failed: list[Job]) -> list[Component]:
