@@ -2,7 +2,7 @@
 
 One cell a model, not a layer. Each seed starts from the model as it was loaded; after every epoch the development part
 is scored, and what was best there is reported, on a split that training never looks at. `docs/design/finetune.md` says
-why so.
+why.
 
 Profiles
     ``superglue``  the pair as one text, a linear layer on the summary token and on the marked words (Wang et al. 2019,

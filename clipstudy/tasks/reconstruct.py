@@ -2,7 +2,7 @@
 
 After Dosovitskiy & Brox 2016 (CVPR): an up-convolutional network is trained on frozen maps to the least squared error
 in pixels. All maps pass one bottleneck, since a larger one would win by its size alone; one pass of the encoder trains
-the decoders of all layers and seeds, and no map outlives its batch. `docs/design/measuring.md` says why so.
+the decoders of all layers and seeds, and no map outlives its batch. `docs/design/measuring.md` says why.
 
 Profiles
     ``default``    for models that see 112 × 112 pixels or more (the usual 224): a bottleneck of 256 × 7 × 7, images of
