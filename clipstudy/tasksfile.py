@@ -73,7 +73,7 @@ def parse(text: str, path: Path) -> Study:
     if problems:
         listed = "\n".join(f"  {p}" for p in problems)
         raise StudyError(
-            f"{path}: {len(problems)} problem{'s'[: len(problems) > 1]}\n{listed}\nMend the file, then retry."
+            f"{path}: {len(problems)} problem{'s'[: len(problems) > 1]}\n{listed}\nFix the file, then retry."
         )
     return study
 

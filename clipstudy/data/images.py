@@ -73,9 +73,8 @@ class Foreground:
         mask = _decoded(bytes(self.picture.mask), f"{self.picture.where}, mask", numbers=True)
         if len(mask.getbands()) > 1:
             raise DataError(
-                f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, expected one number "
-                "a "
-                "pixel (0: background). Fix the mask."
+                f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, expected one "
+                "number a pixel (0: background). Fix the mask."
             )
         size = self.picture.open().size
         if mask.size != size:
