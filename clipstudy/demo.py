@@ -10,12 +10,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from clipstudy import device as devices
 from clipstudy import tasksfile
 from clipstudy.errors import ClipstudyError
-from clipstudy.job import SETTLED, Job, Selection, Status, plan
+from clipstudy.job import SETTLED, Group, Job, Selection, Status, plan
 from clipstudy.pocket import corpora
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.progress import Progress, counted
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 STUDY = "pocket"
+#: A group and the layers wanted of it.
+Planned = tuple[Group, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,8 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
     migration.migrate(engine)
     whole = tasksfile.load(tasksfile.find(STUDY, settings.home))
     _there(whole)
-    # Twins last: where the time is too short for all, every kind of picture has its trained models.
-    planned = plan(whole if full else thinned(whole), Selection())
-    groups = sorted(planned, key=lambda one: one[0].model.init == "random")
-    before = jobs.enqueue(engine, groups, dry_run=True)
+    rounds = in_rounds(plan(whole if full else thinned(whole), Selection()))
+    before = jobs.enqueue(engine, list(chain(*rounds)), dry_run=True)
     unfinished = sum(number for status, number in before.present.items() if status not in SETTLED)
     done = before.present.get(Status.DONE, 0)
     if before.new or unfinished or (full and before.revived):
@@ -143,12 +144,24 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
             made = pool.submit(corpora.prepare, settings.cache / STUDY, sizes=SIZES)
             device = pool.submit(_prepare, settings, device).result()
             made.result()
-        jobs.enqueue(engine, groups)
+        for number, groups in enumerate(rounds):
+            jobs.enqueue(engine, groups, priority=-number)
         with _workers(settings, engine, device) as crew:
             _watch(engine, whole, crew, {} if full else budgets(), progress)
     counts = jobs.counts(engine, Selection(study=STUDY))
     statuses = {status: sum(cell.get(status, 0) for cell in counts.values()) for status in Status}
     return Told(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
+
+
+def in_rounds(planned: Iterable[Planned]) -> list[list[Planned]]:
+    """The groups in the order of their worth where the time is too short for all: the first task of each trained model,
+    then the second of each, so that no model and no picture of the report is left out as a whole; twins last."""
+    tasks: Counter[str] = Counter()
+    rounds: dict[tuple[bool, int], list[Planned]] = defaultdict(list)
+    for group, layers in planned:
+        rounds[group.model.init == "random", tasks[group.model.name]].append((group, layers))
+        tasks[group.model.name] += 1
+    return [rounds[key] for key in sorted(rounds)]
 
 
 def _prepare(settings: Settings, device: str) -> str:

@@ -39,14 +39,19 @@ def find(name: str | None, home: Path) -> Path:
     path = path if path.is_absolute() else home / path
     if path.is_file():
         return path
-    shipped = {file.parent.name: file for file in Path(__file__).parent.glob(f"*/{SHIPPED}")}
-    if name in shipped:
-        return shipped[name]
-    there = [*shipped, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")]
+    known = shipped()
+    if name in known:
+        return known[name]
+    there = [*known, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")]
     raise StudyError(
         f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE. "
         "To see a study at work first, with nothing declared: clipstudy demo"
     )
+
+
+def shipped() -> dict[str, Path]:
+    """Studies that come with the package, by the name that ``--study`` takes."""
+    return {file.parent.name: file for file in Path(__file__).parent.glob(f"*/{SHIPPED}")}
 
 
 def load(path: Path) -> Study:

@@ -58,7 +58,9 @@ def demo(
         typer.echo(f"Nothing to do: {told.done:,} cells are done already.")
     if told.left_out:
         typer.echo(
-            f"{counted(told.left_out, 'cell')} did not fit in the time budget. To run them: clipstudy demo --full"
+            f"{counted(told.left_out, 'cell')} did not fit in the time budget. To run them too: "
+            f"clipstudy retry --study {demonstration.STUDY} --cancelled; clipstudy worker --drain\n"
+            "The whole study, with all its rows, seeds and arms, anew: clipstudy demo --full"
         )
     typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
     typer.echo("       clipstudy ui                       every run in MLflow")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipstudy import claims, metrics
+from clipstudy import claims, metrics, tasksfile
 from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
 from clipstudy.dashboard import tables
 from clipstudy.errors import ClipstudyError, DataError
@@ -41,7 +41,16 @@ def judged(results: Iterable[Result], fetch: Fetch) -> dict[str, list[Judgement]
     studies: dict[str, list[Result]] = defaultdict(list)
     for result in tables.newest(results)[0]:
         studies[result.study].append(result)
-    return {study: claims.judge(measured(members, fetch)) for study, members in sorted(studies.items())}
+    return {
+        study: _of_study(study, claims.judge(measured(members, fetch))) for study, members in sorted(studies.items())
+    }
+
+
+def _of_study(study: str, judgements: list[Judgement]) -> list[Judgement]:
+    """With the study in the commands that go on from there, where it is one that ``--study`` knows by name."""
+    if study not in tasksfile.shipped():
+        return judgements
+    return [replace(one, todo=f"{one.todo} --study {study}") if one.todo else one for one in judgements]
 
 
 def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:

@@ -25,10 +25,10 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
     titles = {r.task: r.tags.get("task_title", r.task) for r in shown.results}
     which = "; ".join(f"{titles.get(task, task)}: {count:,}" for task, count in cancelled.most_common() if count)
     cells = "1 cell was" if number == 1 else f"{number:,} cells were"
-    if study == DEMO and any(map(is_pocket, shown.results)):
-        return f"{cells} left out by the demo's budget of time ({which}). To run them, type: clipstudy demo --full"
-    again = f"clipstudy retry --study {study} --cancelled"
-    return f"{cells} cancelled ({which}). To run them, type: {again}"
+    demo = study == DEMO and any(map(is_pocket, shown.results))
+    why = "left out by the demo's time budget" if demo else "cancelled"
+    again = f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain"
+    return f"{cells} {why} ({which}). To run them, type: {again}"
 
 
 def gaps(planned: Planned, study: str, shown: Board) -> list[str]:

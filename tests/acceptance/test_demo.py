@@ -91,7 +91,7 @@ def test_a_budget_that_is_spent_leaves_cells_out_and_says_so(
     said = typed("demo", "--device", "cpu")
     found = totals(typed, "--study", "pocket")
     assert found["cancelled"] > 0 and found["done"] + found["cancelled"] == CELLS
-    assert f"{found['cancelled']} cells found no room" in said.out and "demo --full" in said.out
+    assert f"{found['cancelled']} cells did not fit" in said.out and "retry --study pocket --cancelled" in said.out
     assert totals(typed, "--study", "pocket", "--task", "phrases") == {"done": TASKS["phrases"]}
     again = typed("demo", "--device", "cpu")
     assert "Nothing to do" in again.out and totals(typed, "--study", "pocket") == found
@@ -115,3 +115,14 @@ def test_what_is_thinned_and_what_is_not() -> None:
     assert set(demo.THIN) == {task.kind for task in whole.tasks.values()}
     assert len(plan(thin, Selection())) < len(plan(whole, Selection()))
     assert {Status.DONE, Status.COMPUTED} == set(demo.DONE)
+
+
+def test_short_of_time_every_trained_model_has_its_first_tasks() -> None:
+    whole = tasksfile.load(tasksfile.find("pocket", Path("/nowhere")))
+    planned = plan(demo.thinned(whole), Selection())
+    rounds = demo.in_rounds(planned)
+    assert sorted(map(repr, planned)) == sorted(repr(one) for groups in rounds for one in groups)
+    trained = {m.name for m in whole.models.values() if m.init != "random"}
+    assert {group.model.name for group, _ in rounds[0]} == {group.model.name for group, _ in rounds[1]} == trained
+    ends = [{group.model.init for group, _ in groups} for groups in rounds]
+    assert ends == sorted(ends, key=lambda inits: "random" in inits), "untrained twins come last"

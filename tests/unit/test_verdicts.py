@@ -22,7 +22,7 @@ from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
 from clipstudy.tasks import files
-from tests.made_up import BERT, Model, Task, result
+from tests.made_up import BERT, SHIFT, Model, Task, result
 
 NUMBER = Published(
     "Some & Body 2020", "BERT", "tense", "accuracy", "percent", 80.0, "source", "same", "near", 1, role="bert"
@@ -306,3 +306,12 @@ def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
     spread = replace(NUMBER, spread=6.0)
     assert spread.tolerance == pytest.approx(0.12) and beside.compared([measured(0.7)], [spread])[0].inside
     assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)
+
+
+def test_what_to_type_names_a_study_that_comes_with_the_package() -> None:
+    for study, end in (("pocket", " --study pocket"), ("mine", "")):
+        recorded = replace(result(BERT, SHIFT), study=study)
+        (judgements,) = evidence.judged([recorded], fetch=lambda run, name: b"").values()
+        todo = [one.todo for one in judgements if one.todo]
+        assert todo and all(one.startswith("clipstudy enqueue") for one in todo)
+        assert all(one.endswith(end) and ("--study" in one) == bool(end) for one in todo)
