@@ -33,6 +33,9 @@ class Reading(NamedTuple):
         return self.task == task or (bool(self.kind) and self.kind == kind)
 
 
+EVERYWHERE = (-math.inf, math.inf)
+
+
 class Stack(NamedTuple):
     """A quantity evaluated: at which of twelve blocks, how each place is called, and its values."""
 
@@ -43,6 +46,7 @@ class Stack(NamedTuple):
     seeds: tuple[int, ...] = ()  #: of each model with several: their number
     few: bool = False  #: the draws are a few measurements of the whole, not a bootstrap's
     step: float = 0.0  #: the least by which two values can differ
+    ends: tuple[float, float] = EVERYWHERE  #: between which all values lie
 
     def apart(self, values: Array) -> tuple[Array, list[Array]]:
         """Of one place's ``values``: its draws; and for each model's seeds what each gives by itself ``[S]``, the
@@ -71,7 +75,7 @@ class Quantity:
 
     def __sub__(self, other: Quantity | float) -> Quantity:
         if not isinstance(other, Quantity):
-            return self._each(f"{self.text} − {shown(other, self.metric)}", lambda values: values - other)
+            return self._then(f"{self.text} − {shown(other, self.metric)}", lambda stack: _less(stack, other))
         return self._with(other, f"{self.text} − {other.text}", self.metric, _minus)
 
     def blocks(self, first: int, last: int | None = None) -> Quantity:
@@ -174,7 +178,7 @@ def _one(stack: Stack, values: Array) -> Stack:
 def _ranked(stack: Stack, rho: Array) -> Stack:
     """A rank correlation over the places of ``stack``: two neighbours that change places move it by this step."""
     n = len(stack.at)
-    return _one(stack, rho)._replace(step=12 / (n * (n * n - 1)) if n > 1 else 0.0)
+    return _one(stack, rho)._replace(step=12 / (n * (n * n - 1)) if n > 1 else 0.0, ends=(-1.0, 1.0))
 
 
 def _same_places(a: Stack, b: Stack) -> None:
@@ -182,12 +186,17 @@ def _same_places(a: Stack, b: Stack) -> None:
         raise Unfit(f"models of different depth: {len(a.at)} and {len(b.at)} layers to compare one by one")
 
 
+def _less(stack: Stack, number: float) -> Stack:
+    low, high = stack.ends
+    return stack._replace(values=stack.values - number, ends=(low - number, high - number))
+
+
 def _minus(a: Stack, b: Stack) -> Stack:
     """Place by place; a single number is taken from (or by) every place."""
     if min(len(a.at), len(b.at)) > 1:
         _same_places(a, b)
     longer = a if len(a.at) >= len(b.at) else b
-    return longer._replace(values=a.values - b.values, units=min(a.units, b.units))
+    return longer._replace(values=a.values - b.values, units=min(a.units, b.units), ends=EVERYWHERE)
 
 
 def _spearman(a: NDArray[Any], b: NDArray[Any]) -> Array:

@@ -441,6 +441,7 @@ def test_samples_are_judged_by_student_however_many_seeds_each_has() -> None:
     assert full.scores is not None
     few = replace(full, scores=full.scores[:, :2, :3], items=full.items[:3])
     (rho, mean) = judged("C1", few).parts
+    assert rho.found.low >= -1 and rho.found.high <= 1, "a correlation ends there"
     step = 12 / (12 * 143)  # of a rank correlation over twelve layers
     assert rho.found.error == pytest.approx(step * np.sqrt(4 / 3)) and 0 < rho.holds < 0.001
     assert few.scores is not None and 0 < mean.holds < 0.001
