@@ -59,13 +59,18 @@ class Fused:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within it, the model's modules compute so. No gradient can be taken."""
+        # Others may have their own in place meanwhile, as a redirected ReLU has.
+        before = {module: vars(module)["forward"] for module in self._forwards if "forward" in vars(module)}
         for module, forward in self._forwards.items():
             module.forward = forward
         try:
             yield
         finally:
             for module in self._forwards:
-                del module.forward
+                if module in before:
+                    module.forward = before[module]
+                else:
+                    del module.forward
 
 
 class _Kernel:

@@ -180,3 +180,19 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was() -> None:
 
 def test_other_numbers_are_left_alone() -> None:
     assert not Fused(Straight().eval().bfloat16(), [], dict).modules
+
+
+def test_what_another_has_put_in_place_is_there_afterwards() -> None:
+    """Pictures of a redirected network are scored without gradients while its ReLUs are redirected."""
+    model, fast, _ = built(Straight, lambda m: [m.head])
+
+    def own(x: torch.Tensor) -> torch.Tensor:
+        return x.relu()
+
+    rectifier = next(module for module in fast.modules if isinstance(module, nn.ReLU))
+    rectifier.forward = own  # type: ignore[method-assign]
+    with fast.running():
+        assert rectifier.forward is not own
+    assert rectifier.forward is own
+    del rectifier.forward
+    assert is_plain(model)
