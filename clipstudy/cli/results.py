@@ -93,7 +93,8 @@ def results(
         rows = [[called.get(row, row), *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
         screen.table(["layer", *head], rows)
     if format == "text":
-        typer.echo("\n* the best layer, chosen on dev where there is one, and what the intervals cannot tell from it")
+        typer.echo("\nValue ± half of the 95% interval.")
+        typer.echo("* the best layer, chosen on dev where there is one, and what the intervals cannot tell from it")
         for line in shown.notes:
             typer.echo(line)
 

@@ -228,7 +228,7 @@ def test_a_cancelled_cell_says_why_it_has_no_log(typed: Typed) -> None:
     typed("enqueue", "--task", "phrases", "--model", "bert")
     typed("cancel", "--all")
     said = typed("logs", "1", code=2).err
-    assert "job 1 is cancelled and kept no log" in said and "clipstudy retry --cancelled" in said
+    assert "job 1 is cancelled and has no log" in said and "clipstudy retry --cancelled" in said
     assert "status      cancelled" in typed("show", "1").out
 
 
