@@ -94,7 +94,8 @@ def results(
         screen.table(["layer", *head], rows)
     if format == "text":
         typer.echo("\nValue ± half of the 95% interval.")
-        typer.echo("* the best layer, chosen on dev where there is one, and what the intervals cannot tell from it")
+        typer.echo("* the best layer, chosen on dev where there is one,")
+        typer.echo("  and those that the intervals cannot tell from it")
         for line in shown.notes:
             typer.echo(line)
 
