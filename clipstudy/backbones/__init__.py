@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.backbones import described, trust
@@ -89,6 +90,8 @@ def doubt(spec: ModelSpec) -> str | None:
         here = located(spec)
     except ModelError as error:
         return error.message
+    if spec.source == "transformers" and described.is_path(here) and not Path(here.checkpoint).is_dir():
+        return described.absent(here)
     if spec.source == "torch":
         return trust.refusal(here)
     return described.wrong_depth(here, described.depth(here))

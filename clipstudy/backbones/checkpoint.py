@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from clipstudy import hub
+from clipstudy.backbones import described
 from clipstudy.errors import ModelError
 from clipstudy.hub import PICKLES, Part, Repository
 from clipstudy.spec import ModelSpec
@@ -65,11 +66,8 @@ def repository_of(spec: ModelSpec, weights: bool) -> Repository | None:
     path = Path(spec.checkpoint).expanduser()
     if path.is_dir():
         return None
-    if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
-        raise ModelError(
-            f'[models.{spec.name}] checkpoint: there is no folder "{path}". Fix the path, or give a Hub id '
-            "(owner/name)."
-        )
+    if described.is_path(spec):
+        raise ModelError(described.absent(spec))
     parts = (
         Part("configuration or tokenizer", DESCRIPTION),
         *((Part("safetensors weights", WEIGHTS),) if weights else ()),

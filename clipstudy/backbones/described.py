@@ -86,3 +86,14 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
+
+
+def is_path(spec: ModelSpec) -> bool:
+    """Is the checkpoint written as a path, which no Hub id looks like?"""
+    return spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1
+
+
+def absent(spec: ModelSpec) -> str:
+    """What to say of a path that leads nowhere."""
+    path = Path(spec.checkpoint).expanduser()
+    return f'[models.{spec.name}] checkpoint: there is no folder "{path}". Fix the path, or give a Hub id (owner/name).'

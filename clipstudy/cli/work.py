@@ -42,7 +42,7 @@ def enqueue(
     as_json: Json = False,
 ) -> None:
     """Put a study's cells into the job table. Doing it twice gives nothing new; a changed table gives new cells."""
-    from clipstudy import backbones, tasksfile
+    from clipstudy import backbones, data, tasksfile
     from clipstudy.job import keys, plan
     from clipstudy.progress import counted
     from clipstudy.queue import jobs
@@ -53,9 +53,10 @@ def enqueue(
     groups = plan(found, selection)
     if wrong := selecting.wrong(found, selection, groups):
         raise StudyError(wrong)
-    for one in {group.model.name: group.model for group, _ in groups}.values():
-        if why := backbones.doubt(one):  # no error: a worker elsewhere may have other files, packages and settings
-            typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
+    doubts = [backbones.doubt(one) for one in {group.model.name: group.model for group, _ in groups}.values()]
+    doubts += [data.doubt(one) for one in {group.dataset.name: group.dataset for group, _ in groups}.values()]
+    for why in filter(None, doubts):  # no error: a worker elsewhere may have other files, packages and settings
+        typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
     with stores.table(settings, dry_run) as engine:
         told = jobs.enqueue(engine, groups, priority=priority, dry_run=dry_run)
     if as_json:

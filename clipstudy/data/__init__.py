@@ -100,22 +100,32 @@ def files(spec: DatasetSpec) -> Path:
     """
     path = _place(spec)
     if not path.exists():
-        parent = path.parent
-        there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
-        fetch = (
-            f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})." if spec.url else "Fix the path."
-        )
-        raise DataError(
-            f"[datasets.{spec.name}] path: {path} does not exist. In {parent}: {there or 'nothing'}. "
-            f"{spec.hint or fetch}"
-        )
+        raise DataError(_absent(spec, path))
     if spec.checksum and (found := checksum.like(spec.checksum, path)) != spec.checksum:
         raise DataError(
             f"[datasets.{spec.name}] checksum: {path} is {found}, expected {spec.checksum}: it is not the file "
-            "that the "
-            "study was declared on. Delete it and fetch it again, or, if you mean this one, write its checksum."
+            "that the study was declared on. Delete it and fetch it again, or, if you mean this one, write its checksum."
         )
     return path
+
+
+def doubt(spec: DatasetSpec) -> str | None:
+    """Why a worker like this process would refuse ``spec``, as far as that shows without reading it; None: its path is
+    there, or is the Hub's or an address that `fetch` reads."""
+    if spec.hub or spec.url:
+        return None
+    try:
+        return _absent(spec, path) if not (path := _place(spec)).exists() else None
+    except DataError as error:
+        return error.message
+
+
+def _absent(spec: DatasetSpec, path: Path) -> str:
+    parent = path.parent
+    there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
+    fetch = f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})."
+    fix = spec.hint or (fetch if spec.url else "Fix the path.")
+    return f"[datasets.{spec.name}] path: {path} does not exist. In {parent}: {there or 'nothing'}. {fix}"
 
 
 def _place(spec: DatasetSpec) -> Path:
