@@ -104,7 +104,8 @@ def files(spec: DatasetSpec) -> Path:
     if spec.checksum and (found := checksum.like(spec.checksum, path)) != spec.checksum:
         raise DataError(
             f"[datasets.{spec.name}] checksum: {path} is {found}, expected {spec.checksum}: it is not the file "
-            "that the study was declared on. Delete it and fetch it again, or, if you mean this one, write its checksum."
+            "that the study was declared on. Delete it and fetch it again, or, if you mean this one, write its "
+            "checksum."
         )
     return path
 
