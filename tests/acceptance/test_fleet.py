@@ -116,7 +116,7 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     assert "sbatch refused: Invalid --time specification" in refused
     unknown = typed("fleet", "submit", "--partition", "urgnt", code=2).err
     assert 'Did you mean "urgent"? What exists: common, urgent.' in unknown
-    assert "want KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account", code=2).err
+    assert "expected KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account", code=2).err
 
     later = ["--gpus-per-worker", "0", "--sbatch", "begin=now+1hour", "--partition", "urgent"]
     said = typed("fleet", "submit", "--workers", "3", "--memory", "500M", "--time", "1:00:00", *later).out
