@@ -117,7 +117,7 @@ FRAMES = {
 
 #: Verbs of persons that take more than a noun.
 SAYING = "say think know believe hope claim fear report deny admit guess"
-WANTING = "expected try plan decide refuse promise learn need hope prepare"
+WANTING = "want try plan decide refuse promise learn need hope prepare"
 GIVING = "give send show offer hand lend sell bring"
 GIFTS = ("tool", "text", "food", "cloth")
 SEEMING = "seem look become remain stay"

@@ -110,7 +110,7 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
     if len(chosen) < FEWEST:
         raise DataError(
             f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has {len(chosen)} picture, '
-            f"expected "
+            "expected "
             f"{FEWEST} or more. Name another split in the task's options."
         )
     if options.masks and any(picture.mask is None for picture in chosen):

@@ -81,8 +81,8 @@ class TestBoolQ:
             ({**ASKED, "passage": 3}, "passage is 3, expected a text"),
             ({**ASKED, "answer": "maybe"}, "answer is 'maybe', expected true or false"),
             ({**ASKED, "answer": None}, "answer is None, expected true or false"),
-            ({**ASKED, "answer": [True]}, "answer is [True], want"),
-            ({**ASKED, "answer": -1}, "answer is -1, want"),
+            ({**ASKED, "answer": [True]}, "answer is [True], expected"),
+            ({**ASKED, "answer": -1}, "answer is -1, expected"),
             (
                 {"question": "q", "passage": "p", "idx": 0},
                 "no answer or label: the labels of test splits are not public",
@@ -120,7 +120,9 @@ class TestBoolQ:
 
     def test_hub_row_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         hub(monkeypatch, tmp_path, "dev", {"question": ["q", ""], "passage": ["p", "p"], "label": [1, 0]})
-        with pytest.raises(DataError, match=r'org/boolq@commit, split "dev", row 1 \(from 0\): question is .., want'):
+        with pytest.raises(
+            DataError, match=r'org/boolq@commit, split "dev", row 1 \(from 0\): question is .., expected'
+        ):
             boolq.released(DatasetSpec("d", "boolq", hub="org/boolq"), "dev")
         hub(monkeypatch, tmp_path, "dev", {"question": ["q", "q"], "passage": ["p", "p"], "label": [1, -1]})
         with pytest.raises(DataError, match=r"row 1 .*label is absent or hidden"):
