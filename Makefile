@@ -76,7 +76,7 @@ audit: install  ## are there known vulnerabilities in what is installed here? (a
 chaos: install  ## every fault on workers, databases and MLflow (long, and goes on where it ended; CHAOS="--only 'kill*' --jobs 100" thins it)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
-bench: install  ## how fast, ratio by ratio: an hour; its table goes into docs/performance.md
+bench: install  ## how fast, ratio by ratio, within an hour; its table goes into docs/performance.md
 	$(BIN)/python -m benchmarks
 
 bench-quick: install  ## the same, smaller and with fewer repeats: ten minutes

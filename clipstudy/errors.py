@@ -34,7 +34,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 class ClipstudyError(Exception):
-    """Something that you can mend went wrong."""
+    """Something that you can fix went wrong."""
 
     #: True where trying again later may succeed with nothing changed (a server that was away).
     transient = False

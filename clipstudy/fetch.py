@@ -240,7 +240,7 @@ def _download(source: Released, entry: Entry, progress: Progress) -> None:
     if os.path.lexists(source.path):
         raise DataError(
             f"[{source.table}] path: {source.path} is there already, and is not the file that checksum says. It may be "
-            "yours: move it away, or mend path; then type it again."
+            "yours: move it away, or fix path; then run it again."
         )
     try:
         source.path.parent.mkdir(parents=True, exist_ok=True)

@@ -188,7 +188,7 @@ def _failures(failed: list[Job]) -> list[Any]:
         lines.append(Text(printable(f"  {title} · {which} (job {some[0].id}, {some[0].failure}): {error}")))
     if len(alike) > MOST_FAILURES:
         lines.append(Text(f"  … and {len(alike) - MOST_FAILURES} more kinds"))
-    lines.append(Text(f"  see: clipstudy logs {failed[0].id}; mend it, then: clipstudy retry --failed"))
+    lines.append(Text(f"  see: clipstudy logs {failed[0].id}; fix it, then: clipstudy retry --failed"))
     lines.append(
         Text("  (where the study file was mended: clipstudy enqueue; a queued cell keeps the settings it came with)")
     )

@@ -38,7 +38,7 @@ class Shelf:
     _model: Any = None
 
     def take(self, spec: ModelSpec) -> Any:
-        """The loaded backbone of ``spec``; frees the previous model first."""
+        """The loaded backbone of ``spec``. The previous model is freed first."""
         here = backbones.located(spec)
         # Where the files lie is no part of a digest, but "./bert" of two studies are two models.
         key = (decisive(here), spec.layers)

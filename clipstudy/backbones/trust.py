@@ -41,6 +41,6 @@ def missing(spec: ModelSpec, module: str) -> str:
     """That there is no such module; the current folder is not searched, whatever lies in it."""
     return (
         f'[models.{spec.name}] checkpoint = "{spec.checkpoint}": there is no module {module} here. Install its package '
-        "where the worker runs (pip install -e FOLDER), or set PYTHONPATH there to the folder that it lies in, or mend "
+        "where the worker runs (pip install -e FOLDER), or set PYTHONPATH there to the folder that it lies in, or fix "
         "the key."
     )

@@ -63,7 +63,7 @@ SAID: Mapping[Kind, Words] = MappingProxyType({
 })  # fmt: skip
 #: What to type where it is not just FIX: most of it only a person can put right.
 ELSE_TYPE: Mapping[Kind, str] = MappingProxyType({
-    Kind.REFUSED: f"{FIX}; where it stays, mend what MLflow said first",
+    Kind.REFUSED: f"{FIX}; where it stays, fix what MLflow said first",
     Kind.ELSEWHERE: "check CLIPSTUDY_TRACKING; if the store is really gone: clipstudy rerun --all",
     Kind.NEWER: "clipstudy ui (does another job table record into this store?); delete there what is not to be shown",
 })  # fmt: skip

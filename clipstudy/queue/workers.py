@@ -48,7 +48,7 @@ def forget(engine: Engine, name: str) -> None:
 
 
 def forget_silent(engine: Engine, seconds: float) -> None:
-    """Workers that silent for this long are presumed dead."""
+    """Workers silent for this long are presumed dead."""
     with reading(engine) as connection:
         silent = connection.scalars(select(table.c.name).where(table.c.heartbeat < clock() - seconds)).all()
     for name in silent:

@@ -168,7 +168,7 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
     if status == 403 or "403" in said.partition(":")[0]:
         return TrackingUnreachable(
             f"MLflow at {where} refuses this client (HTTP 403: {said}). Start the server with --allowed-hosts "
-            f"{urlsplit(uri).hostname or ''} (or check its login), or mend CLIPSTUDY_TRACKING."
+            f"{urlsplit(uri).hostname or ''} (or check its login), or fix CLIPSTUDY_TRACKING."
         )
     if status == 401:
         return TrackingUnreachable(

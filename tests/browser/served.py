@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +18,7 @@ from clipstudy.dashboard.records import Records
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
 from clipstudy.tracking import Tracking
+from tests.servers import running
 
 
 class Held(Tracking):
@@ -69,14 +69,8 @@ def picture(color: str, width: int = 96, height: int | None = None) -> bytes:
 def serving(desk: Desk, **how: Any) -> Iterator[str]:
     """The address of a dashboard on ``desk``, while it is served."""
     server = app.listen(app.application(desk, **how), "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 def desk(
