@@ -66,11 +66,13 @@ def of_texts(quick: bool, repeats: int) -> Iterator[Row]:
         said="tokenizing, pooling and writing to the store are the rest",
     )
     yield against_products("MiniLM", of(layers), repeats)
+    yield fused("MiniLM", of(layers), repeats)
     with tempfile.TemporaryDirectory() as folder:
         large = backbones.load(bert(Path(folder)), "cpu")
         some = texts[: 64 if quick else 256]
         whole = partial(extract, large, some, layers=range(13), views=VIEWS, batch_size=BATCH)
         yield against_products("BERT-base", whole, repeats)
+        yield fused("BERT-base", whole, repeats)
 
         def as_asked() -> None:
             with patch("clipstudy.features.extract.CACHE", 2**40):
@@ -140,19 +142,19 @@ def of_images(quick: bool, repeats: int) -> Iterator[Row]:
                     one.map.mean((2, 3))
 
         yield against_products(name, passes, repeats, least)
+        yield fused(name, passes, repeats)
         if layers == 4:
-            yield fused(name, passes, repeats)
             yield layouts(spec, torch.stack([backbone.preprocess(one.open()) for one in seen[:16]]), repeats)
 
 
-def fused(name: str, passes: Callable[[], Any], repeats: int) -> Row:
+def fused(name: str, work: Callable[[], Any], repeats: int) -> Row:
     def apart() -> None:
         with patch.object(Fused, "running", lambda _: nullcontext()):
-            passes()
+            work()
 
-    seconds = in_turns(repeats, apart=apart, within=passes)
+    seconds = in_turns(repeats, apart=apart, within=work)
     return Row(
-        f"{name}: norms and ReLUs apart / within the convolutions",
+        f"{name}: norms and activations apart / within the products",
         ratios(seconds["apart"], seconds["within"]),
         least=1.0,
         said="the second is what extraction does on processor cores",

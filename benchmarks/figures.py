@@ -7,6 +7,7 @@ on one thread.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -174,9 +175,13 @@ def flops(call: Callable[[], Any]) -> int:
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
+    def product(x: Any, _weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        return 2 * math.prod(out_shape) * int(x[-1])
+
     left_out = {  # by torch, and given shapes by it
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
         torch.ops.mkldnn._convolution_pointwise: convolution,
+        torch.ops.mkldnn._linear_pointwise: product,
     }
     with FlopCounterMode(display=False, custom_mapping=left_out) as counter:
         call()

@@ -19,6 +19,7 @@ from torch import nn
 from clipstudy import hub
 from clipstudy.backbones import blocks, checkpoint, open_clip_image, vision
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.vision import DTYPES, Vision
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.errors import ModelError, did_you_mean, said
@@ -61,6 +62,7 @@ class OpenClipText:
 
         self._blocks = blocks.find(tower, spec.layers, lambda: self._forward(*self._trial()), spec.name)
         self.depth = len(self._blocks)
+        self._fused = Fused(tower, self._blocks, lambda: self._run(*self._trial(), range(self.depth + 1)))
         pool = _pool(tower)
         self.native = spec.view or NATIVE[pool]
         encode = _encoder(tokenizer)
@@ -73,8 +75,12 @@ class OpenClipText:
         return self._words.pieces(texts)
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
-        found = blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
-        return {layer: states[:, : ids.shape[1]] for layer, states in found.items()}
+        with self._fused.running():
+            states = self._run(ids, mask, layers)
+        return {layer: of[:, : ids.shape[1]] for layer, of in states.items()}
+
+    def _run(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
 
     def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
         return self._words.joined(pairs, whole)

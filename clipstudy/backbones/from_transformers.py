@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
 
 from clipstudy.backbones import blocks, checkpoint
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.errors import ModelError, said
 from clipstudy.hub import Repository
@@ -44,6 +45,7 @@ class TransformersText:
         self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
         self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
         self.depth = len(self._blocks)
+        self._fused = Fused(model, self._blocks, lambda: self._run(*self._trial(0), range(self.depth + 1)))
         self._check_shape()
 
         self.limit = _limit(model, tokenizer, spec)
@@ -66,6 +68,10 @@ class TransformersText:
         return self._words.pieces(texts)
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        with self._fused.running():
+            return self._run(ids, mask, layers)
+
+    def _run(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
 
     def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:

@@ -1,28 +1,54 @@
-"""Convolutions on processor cores, for passes without gradients: the norm and the ReLU that follow are done within.
+"""Convolutions and linear layers on processor cores, for passes without gradients: what follows them is done within.
 
 A batch norm in evaluation mode is a scale and an offset, which the convolution before it can have in its weights; by
-itself it reads and writes once more all that the convolution gave, and so does a ReLU. And weights as torch stores them
-are copied into the order that the kernel reads by each convolution anew. oneDNN, which torch brings, has a kernel that
-needs none of this; it is the one that torch's own compiler calls, and it knows no gradients. So for the length of an
-extraction a model's modules compute by it, and are what they were after it.
+itself it reads and writes once more all that the convolution gave, and so does an activation. And weights as torch
+stores them are copied into the order that the kernel reads by each call anew. oneDNN, which torch brings, has kernels
+that need none of this; they are those that torch's own compiler calls, and they know no gradients. So for the length of
+an extraction a model's modules compute by them, and are what they were after it. It costs a copy of the weights.
 
 The order of the additions is another one: states are equal but for rounding.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from clipstudy.backbones import blocks
 
 #: States of a trial may differ so much, as a share of the largest of their layer. Rounding is a hundred times less.
 APART = 1e-4
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``of(scale · x) / scale``, where ``of`` is the kernels' ``name`` in its form ``form``."""
+
+    name: str
+    of: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+    scale: float = 1.0
+    form: str = ""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of(self.scale * x) / self.scale
+
+
+LINEAR = Activation("none")
+ACTIVATIONS = (
+    Activation("relu", F.relu),
+    Activation("gelu", F.gelu, form="none"),
+    Activation("gelu", lambda x: F.gelu(x, approximate="tanh"), form="tanh"),
+    Activation("swish", F.silu),
+    Activation("swish", F.silu, scale=1.702),  # CLIP's GELU, x · sigmoid(1.702 x)
+)
 
 
 class Fused:
@@ -40,12 +66,12 @@ class Fused:
         if not _possible(model):
             return
         forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
-        for convolution, followers in _chains(model, stages, trial).items():
-            forwards[convolution] = _Kernel(convolution, followers)
-            forwards |= dict.fromkeys(followers, _unchanged)
+        for chain in _chains(model, stages, trial):
+            forwards[chain.first] = _Convolution(chain) if isinstance(chain.first, nn.Conv2d) else _Product(chain)
+            forwards |= dict.fromkeys(chain.followers, _unchanged)
         plain = trial()
         self._forwards = forwards
-        # Something else may read what lies between a convolution and what follows it; then states tell.
+        # Something else may read what lies between a module and what follows it; then states tell.
         with self.running():
             fast = trial()
         if not all(_close(fast[layer], states) for layer, states in plain.items()):
@@ -73,48 +99,129 @@ class Fused:
                     del module.forward
 
 
-class _Kernel:
-    """What a convolution and its followers compute, in one call."""
+class _Chain:
+    """A convolution or linear layer, and what alone goes on with what it gave: a batch norm, an activation or both."""
 
-    def __init__(self, convolution: nn.Conv2d, followers: Sequence[nn.Module]) -> None:
-        self._convolution = convolution
-        self._norm = next((f for f in followers if isinstance(f, nn.BatchNorm2d)), None)
-        self._after = "relu" if any(isinstance(f, nn.ReLU) for f in followers) else "none"
-        self._held = [*convolution.parameters(), *(self._norm.state_dict().values() if self._norm else ())]
+    def __init__(self, first: Any) -> None:
+        self.first = first
+        self.norm: nn.BatchNorm2d | None = None
+        self.activation = LINEAR
+        self.followers: list[nn.Module] = []
+
+    def goes_on(self, module: nn.Module, output: torch.Tensor) -> bool:
+        """Takes ``module``, which made ``output`` of what the chain gave, into the chain if it can be."""
+        if self.activation is not LINEAR:
+            return False
+        if type(module) is nn.BatchNorm2d:
+            if self.followers or module.running_mean is None or not isinstance(self.first, nn.Conv2d):
+                return False
+            self.norm = module
+        else:
+            activation = _activation(module, output.shape)
+            if activation is None:
+                return False
+            self.activation = activation
+        self.followers.append(module)
+        return True
+
+
+class _Kernel(ABC):
+    """What a chain computes, in one call."""
+
+    def __init__(self, chain: _Chain) -> None:
+        self._chain = chain
+        followers = chain.norm.state_dict().values() if chain.norm else ()
+        self._held = [*chain.first.parameters(), *followers]
         self._key: object = None
-        self._weight, self._bias = convolution.weight, convolution.bias
+        self._weight, self._bias = chain.first.weight, chain.first.bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        layer = self._convolution
-        how = (layer.padding, layer.stride, layer.dilation, layer.groups)
-        # The best order depends on the input's shape; a calibration changes the weights.
-        key = (x.shape, [tensor._version for tensor in self._held])
+        # The best order of a convolution's weights depends on the input's shape; a calibration changes the weights.
+        key = (self._shape(x), [tensor._version for tensor in self._held])
         if key != self._key:
-            self._lay_out(x.shape, how)
+            weight, bias = self._folded()
+            scale = self._chain.activation.scale
+            self._weight = self._ordered(weight.detach() * scale if scale != 1 else weight.detach(), x.shape)
+            self._bias = bias if bias is None or scale == 1 else bias.detach() * scale
             self._key = key
-        found: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, *how, self._after, [], ""
-        )
-        return found
+        given = self._computed(x)
+        return given if self._chain.activation.scale == 1 else given.div_(self._chain.activation.scale)
 
-    def _lay_out(self, shape: Sequence[int], how: tuple[Any, ...]) -> None:
-        weight, bias, norm = self._convolution.weight, self._convolution.bias, self._norm
-        if norm is not None and norm.running_mean is not None and norm.running_var is not None:
-            weight, bias = fuse_conv_bn_weights(
-                weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-            )
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *how, list(shape))
-        self._bias = bias
+    def _shape(self, x: torch.Tensor) -> object:
+        """What of ``x`` the order of the weights depends on."""
+        return None
+
+    @abstractmethod
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weights and offset, with those of the norm."""
+
+    @abstractmethod
+    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """``weight`` in the kernel's own order."""
+
+    @abstractmethod
+    def _computed(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+class _Convolution(_Kernel):
+    def __init__(self, chain: _Chain) -> None:
+        super().__init__(chain)
+        layer = chain.first
+        self._how = (layer.padding, layer.stride, layer.dilation, layer.groups)
+
+    def _shape(self, x: torch.Tensor) -> object:
+        return x.shape
+
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        layer, norm = self._chain.first, self._chain.norm
+        if norm is None or norm.running_mean is None or norm.running_var is None:
+            return layer.weight, layer.bias
+        return fuse_conv_bn_weights(
+            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+
+    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        ordered: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how, list(shape))
+        return ordered
+
+    def _computed(self, x: torch.Tensor) -> torch.Tensor:
+        after = self._chain.activation
+        given: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._weight, self._bias, *self._how, after.name, [], after.form
+        )
+        return given
+
+
+class _Product(_Kernel):
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        layer = self._chain.first
+        return (layer.weight if type(layer) is nn.Linear else layer.weight.t().contiguous()), layer.bias
+
+    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        return ordered
+
+    def _computed(self, x: torch.Tensor) -> torch.Tensor:
+        after = self._chain.activation
+        given: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, after.name, [], after.form
+        )
+        return given
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:
-    """What a follower does where the convolution has done it."""
+    """What a follower does where the module before it has done it."""
     return x
 
 
 def _possible(model: nn.Module) -> bool:
     # No public names, so a version of torch may lack them.
-    kernels = ("_convolution_pointwise", "_reorder_convolution_weight")
+    kernels = (
+        "_convolution_pointwise",
+        "_linear_pointwise",
+        "_reorder_convolution_weight",
+        "_reorder_linear_weight",
+    )
     return (
         torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in kernels)
@@ -122,14 +229,11 @@ def _possible(model: nn.Module) -> bool:
     )
 
 
-def _chains(
-    model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], object]
-) -> dict[nn.Conv2d, list[nn.Module]]:
-    """Each convolution of ``model``, and the batch norm, the ReLU or both that alone go on with what it gave, found by
-    watching ``trial``."""
-    chains: dict[nn.Conv2d, list[nn.Module]] = {}
+def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], object]) -> list[_Chain]:
+    """The chains of ``model``, found by watching ``trial``."""
+    chains: dict[nn.Module, _Chain] = {}
     calls: dict[nn.Module, int] = {}
-    growing: tuple[nn.Conv2d, torch.Tensor, int] | None = None  # a convolution, what its chain gave, at which version
+    growing: tuple[_Chain, torch.Tensor, int] | None = None  # a chain, what it gave, at which version
 
     def end(*_: object) -> None:
         nonlocal growing
@@ -143,11 +247,10 @@ def _chains(
 
     def leave(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         nonlocal growing
-        if _fits(module):
-            chains.setdefault(module, [])
-            growing = module, output, output._version
-        elif growing and _goes_on(chains[growing[0]], module):
-            chains[growing[0]].append(module)
+        if _begins(module):
+            chain = chains.setdefault(module, _Chain(module))
+            growing = chain, output, output._version
+        elif growing and growing[0].goes_on(module, output):
             growing = growing[0], output, output._version
         elif not isinstance(module, nn.Identity):
             end()
@@ -163,20 +266,28 @@ def _chains(
         trial()
     finally:
         blocks.remove(hooks)
-    return {
-        convolution: followers if all(calls[module] == 1 for module in (convolution, *followers)) else []
-        for convolution, followers in chains.items()
-    }
+    return [
+        chain if all(calls[module] == 1 for module in (first, *chain.followers)) else _Chain(first)
+        for first, chain in chains.items()
+    ]
 
 
-def _fits(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+def _begins(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if type(module) is nn.Linear:
+        return True
+    # GPT-2's linear layers, whose weights are transposed.
+    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
 
 
-def _goes_on(chain: Sequence[nn.Module], module: nn.Module) -> bool:
-    if type(module) is nn.BatchNorm2d:
-        return not chain and module.running_mean is not None
-    return type(module) is nn.ReLU and not any(isinstance(follower, nn.ReLU) for follower in chain)
+def _activation(module: nn.Module, shape: torch.Size) -> Activation | None:
+    """What ``module`` does to each number, if the kernels have it. Libraries have many classes for few functions."""
+    if any(True for _ in (*module.parameters(), *module.buffers())):
+        return None
+    x = torch.linspace(-9, 9, shape.numel()).reshape(shape)
+    y = module.forward(x.clone())
+    return next((one for one in ACTIVATIONS if y.shape == shape and torch.allclose(y, one(x), 1e-5, 1e-6)), None)
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

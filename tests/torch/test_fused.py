@@ -1,4 +1,4 @@
-"""Fused convolutions give the same states, for every library's models, and only while no gradients are taken."""
+"""Fused convolutions and linear layers give the same states, for every library's models, and only without gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from clipstudy import backbones
 from clipstudy.backbones import blocks
 from clipstudy.backbones.fused import Fused
-from tests.torch import image_checkpoints
+from tests.torch import checkpoints, image_checkpoints
 from tests.torch.image_checkpoints import OWN
 
 #: As a share of a layer's largest state.
@@ -49,6 +49,22 @@ def test_states_of_images(name: str, tmp_path: Path) -> None:
         {k: one.cls for k, one in fast.items() if one.cls is not None},
         {k: one.cls for k, one in plain.items() if one.cls is not None},
     )
+    assert is_plain(backbone.module)
+
+
+@pytest.mark.parametrize("name", list(checkpoints.BUILDERS))
+def test_states_of_texts(name: str, tmp_path: Path) -> None:
+    backbone: Any = backbones.load(checkpoints.BUILDERS[name](tmp_path / name).spec, "cpu")
+    ids = torch.arange(2, 20).reshape(2, 9)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, 5:] = False
+    every = range(backbone.depth + 1)
+    plain = {layer: states[:, :9] for layer, states in backbone._run(ids, mask, every).items()}
+    products = [m for m in backbone._fused.modules if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
+    assert len(products) >= backbone.depth
+    if name != "modernbert":  # which halves what it has computed before the activation
+        assert len(backbone._fused.modules) > len(products)
+    same(backbone.states(ids, mask, every), plain)
     assert is_plain(backbone.module)
 
 
@@ -121,10 +137,12 @@ class CalledTwice(Small):
         return self.head(self.norm(self.second(self.norm(self.first(x)))))
 
 
-def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tuple[Any, Fused, Callable[[], dict]]:
+def built(
+    kind: Callable[[], nn.Module], stages: Callable[[Any], Sequence[nn.Module]]
+) -> tuple[Any, Fused, Callable[[], dict]]:
     torch.manual_seed(0)
     model = kind().eval().requires_grad_(False)
-    pixels = torch.rand(2, 3, 9, 7)
+    pixels = torch.rand(2, 3, 9, 7)  # to a perceptron, rows of seven
 
     def run() -> dict[int, torch.Tensor]:
         return blocks.run(stages(model), range(1, len(stages(model)) + 1), lambda: model(pixels), False)
@@ -144,6 +162,58 @@ def built(kind: type[Small], stages: Callable[[Any], Sequence[nn.Module]]) -> tu
 def test_only_what_is_read_by_one_alone_is_done_within(kind: type[Small], within: list[str]) -> None:
     model, fast, run = built(kind, lambda m: [m.head])
     assert set(fast.modules) == {getattr(model, name) for name in within}
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+class Perceptron(nn.Module):
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.act, self.head = nn.Linear(7, 9), nn.Linear(9, 9, bias=False), act, nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.act(self.first(x))))
+
+
+class Twice(Perceptron):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.act(self.second(self.act(self.first(x)))))
+
+
+class Quick(nn.Module):
+    """CLIP's GELU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+@pytest.mark.parametrize(
+    ("act", "within"),
+    [
+        (nn.ReLU(), True),
+        (nn.GELU(), True),
+        (nn.GELU(approximate="tanh"), True),
+        (nn.SiLU(), True),
+        (Quick(), True),
+        (nn.ReLU6(), False),
+        (nn.Hardswish(), False),
+        (nn.Softmax(-1), False),
+        (nn.LayerNorm(9), False),
+    ],
+    ids=str,
+)
+def test_activations_are_told_by_what_they_do(act: nn.Module, within: bool) -> None:
+    model, fast, run = built(lambda: Perceptron(act), lambda m: [m.head])
+    assert set(fast.modules) == {model.first, model.second} | ({model.act} if within else set())
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+def test_an_activation_that_is_called_twice_stays() -> None:
+    model, fast, run = built(lambda: Twice(nn.GELU()), lambda m: [m.head])
+    assert set(fast.modules) == {model.first, model.second}
     plain = run()
     with fast.running():
         same(run(), plain)
