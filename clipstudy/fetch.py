@@ -9,7 +9,6 @@ that its publisher states. The manifest, a JSON file a study under the cache fol
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import urllib.request
@@ -26,6 +25,7 @@ from clipstudy.data import Released
 from clipstudy.errors import ClipstudyError, DataError, NotFetched
 from clipstudy.hub import Entry, Repository
 from clipstudy.job import Group
+from clipstudy.lock import locked
 from clipstudy.progress import Progress
 
 #: Of the manifest's layout.
@@ -291,8 +291,7 @@ def record(path: Path, surveyed: Survey) -> None:
     """Write what was fetched into the manifest ``path``, beside what it holds of other items; safe in several processes
     at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file gives it back
+    with locked(path.with_name(f"{path.name}.lock")):
         _record(path, surveyed)
 
 

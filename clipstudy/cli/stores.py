@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ def table(settings: Settings, dry_run: bool) -> Iterator[Engine]:
     from clipstudy.queue import dialect, migration
 
     there = dialect.connect(settings.database)
-    if there.dialect.name != "sqlite" or Path(there.url.database or "").exists():
+    if dialect.exists(there):
         migration.check(there)
         yield there
         return

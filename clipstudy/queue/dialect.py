@@ -1,15 +1,14 @@
 """The one SQLite/Postgres difference: how to connect, what the time is, how to stand alone, what an error means.
 
-Nothing above this room asks which database it talks to, but what makes the tables where there are none.
+Nothing above this room asks which database it talks to.
 """
 
 from __future__ import annotations
 
-import fcntl
-import time
+import math
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from typing import Any
 from sqlalchemy import Double, Engine, Insert, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnClause, ColumnElement, FunctionElement, literal_column
 
 from clipstudy.errors import DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError, said
+from clipstudy.lock import locked
 from clipstudy.settings import redact
 
 #: File systems on which SQLite's locks and its shared memory cannot be trusted (sqlite.org/faq.html#q5, wal.html).
@@ -212,7 +213,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Raises DatabaseUnreachable or NotMigrated for the driver's own errors.
     """
-    with translated(engine), engine.begin() as connection:
+    with _translated(engine), engine.begin() as connection:
         yield connection
 
 
@@ -220,7 +221,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads: on SQLite it takes no write lock. Raises as :func:`writing`."""
     with (
-        translated(engine),
+        _translated(engine),
         engine.connect().execution_options(**{_READING: True}) as connection,
         connection.begin(),
     ):
@@ -228,11 +229,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def translated(engine: Engine) -> Iterator[None]:
+def _translated(engine: Engine) -> Iterator[None]:
+    """The driver's errors in the house's words; a statement that makes no sense stays what it is."""
     driver: Any = engine.dialect.loaded_dbapi
     try:
         yield
-    except (DBAPIError, TimeoutError, driver.Error) as error:
+    except (DBAPIError, PoolTimeout, driver.Error) as error:
         own: Any = getattr(error, "orig", None) or error
         state = getattr(own, "sqlstate", None)
         reason = redact(said(own, 1000))
@@ -249,7 +251,7 @@ def translated(engine: Engine) -> Iterator[None]:
         if getattr(own, "sqlite_errorcode", None) == _SQLITE_ERROR:
             raise  # a statement that makes no sense, which for SQLite is an "operational" error too
         if (
-            isinstance(error, TimeoutError)
+            isinstance(error, PoolTimeout)
             or isinstance(own, (driver.OperationalError, driver.InterfaceError))
             or (isinstance(error, DBAPIError) and error.connection_invalidated)
             or state == _IDLE_TOO_LONG
@@ -272,31 +274,75 @@ def serialise(connection: Connection, what: str, number: int = 0) -> None:
 
 
 @contextmanager
-def alone(engine: Engine, what: str, number: int) -> Iterator[None]:
+def advisory_lock(engine: Engine, what: str, number: int) -> Iterator[None]:
     """Let one process at a time into the block for (``what``, ``number``). Nobody who writes waits for it.
 
     Raises DatabaseUnreachable where another one stays in it for too long.
     """
-    if engine.dialect.name == "postgresql":
+    if (file := _file(engine)) is None:
         with writing(engine) as connection:
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_ALONE_S}s'")
             serialise(connection, what, number)
             yield
         return
-    # Not SQLite's own lock, of which there is one for all that write; a lock on a file ends with its process, too.
-    until = time.monotonic() + _SQLITE_BUSY_S
-    with Path(f"{engine.url.database}.{what}.lock").open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise DatabaseUnreachable(
-                        f"{file.name} is busy: another process holds it. Try again; if it stays so, end what holds it."
-                    ) from None
-                time.sleep(0.05)
+    # Not SQLite's own lock, of which there is one for all that write.
+    with _file_lock(Path(f"{file}.{what}.lock"), _SQLITE_BUSY_S):
         yield
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """One transaction in which tables may be built anew, as :func:`writing`; one process at a time, however long the
+    others wait. A SQLite file is switched to WAL, which stays with it."""
+    with ExitStack() as held:
+        held.enter_context(_translated(engine))
+        file = _file(engine)
+        if file is not None:  # the switch to WAL is not covered by SQLite's own lock
+            held.enter_context(_file_lock(Path(f"{file}.lock")))
+        connection = held.enter_context(engine.connect())
+        if file is not None:
+            held.enter_context(_foreign_keys_off(connection))
+        held.enter_context(connection.begin())
+        serialise(connection, "migrate")
+        yield connection
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """WAL, and no foreign keys while tables are built anew. SQLite takes neither within a transaction."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA journal_mode = WAL")
+    raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def _file_lock(path: Path, seconds: float = math.inf) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, seconds))
+        except TimeoutError:
+            raise DatabaseUnreachable(
+                f"{path} is busy: another process holds it. Try again; if it stays so, end what holds it."
+            ) from None
+        except OSError as error:
+            raise QueueError(f"{path} cannot be written ({error.strerror}). Check CLIPSTUDY_DATABASE.") from error
+        yield
+
+
+def exists(engine: Engine) -> bool:
+    """Whether there is a database: a SQLite file may not have been made yet, and connecting would make an empty one.
+    A server is taken to have it."""
+    file = _file(engine)
+    return file is None or file.exists()
+
+
+def _file(engine: Engine) -> Path | None:
+    """The file of a SQLite database; None: a server's."""
+    return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
 
 
 def refresh_statistics(connection: Connection, table: Table) -> None:

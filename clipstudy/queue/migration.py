@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import text
 
 from clipstudy.errors import NotMigrated, QueueError
-from clipstudy.queue.dialect import reading, serialise, translated
+from clipstudy.queue.dialect import exists, migrating, reading
 from clipstudy.queue.schema import HEAD
 from clipstudy.settings import redact
 
@@ -31,8 +27,8 @@ def check(engine: Engine) -> None:
 
 
 def _version(engine: Engine) -> str | None:
-    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
-        return None  # asking would create it
+    if not exists(engine):
+        return None
     try:
         with reading(engine) as connection:
             found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -53,14 +49,7 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with (
-        translated(engine),
-        _alone(engine),
-        engine.connect() as connection,
-        _foreign_keys_off(connection),
-        connection.begin(),
-    ):
-        serialise(connection, "migrate")
+    with migrating(engine) as connection:
         found = _version(engine)
         if found is not None and found not in known:
             raise QueueError(
@@ -77,31 +66,3 @@ def migrations_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     inside = package / "_top" / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
-
-
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """On SQLite, a file lock: the switch to WAL is not covered by the database's own."""
-    if engine.dialect.name != "sqlite":
-        yield
-        return
-    import fcntl
-
-    with Path(f"{engine.url.database}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """WAL, which stays with the file; and no foreign keys while tables are rebuilt. Neither works in a transaction."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    raw: Any = connection.connection.dbapi_connection
-    raw.execute("PRAGMA journal_mode = WAL")
-    raw.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        raw.execute("PRAGMA foreign_keys = ON")

@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ColumnElement
 from clipstudy.job import Group, Job, Status
 from clipstudy.outcome import LOG, Artifact, End, Estimate, Outcome, metrics_from_json, metrics_to_json
 from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
-from clipstudy.queue.dialect import alone, clock, instant, is_, reading, writing
+from clipstudy.queue.dialect import advisory_lock, clock, instant, is_, reading, writing
 from clipstudy.queue.retries import delay
 from clipstudy.queue.schema import groups, jobs, outbox_files
 from clipstudy.queue.schema import outbox as table
@@ -321,7 +321,7 @@ def parent(engine: Engine, group_id: int) -> Iterator[Parent]:
 
     The block may wait for a tracking server: whoever claims, hands over or gives back does not wait with it.
     """
-    with alone(engine, "parent", group_id):
+    with advisory_lock(engine, "parent", group_id):
         with reading(engine) as connection:
             found = connection.execute(select(groups.c.parent_run_id).where(groups.c.id == group_id)).scalar_one()
         held = Parent(found)

@@ -45,10 +45,10 @@ def runs(tracking: Tracking) -> list[Recorded]:
     Raises:
         TrackingUnreachable: MLflow does not answer.
     """
-    if tracking._nothing_yet():
+    if tracking.empty():
         return []
-    with tracking._reaching():
-        found = [run for level in ("parent", "job") for run in tracking._search({"level": level})]
+    with tracking.reaching():
+        found = [run for level in ("parent", "job") for run in tracking.search({"level": level})]
     return [_recorded(run) for run in found]
 
 
@@ -56,11 +56,11 @@ def state(tracking: Tracking, run_id: str) -> tuple[str, bool] | None:
     """A run's status and whether it is active (not in MLflow's trash); None: there is no such run."""
     from mlflow.exceptions import MlflowException
 
-    if tracking._nothing_yet():
+    if tracking.empty():
         return None
-    with tracking._reaching():
+    with tracking.reaching():
         try:
-            info = tracking._open()[0].get_run(run_id).info
+            info = tracking.connect()[0].get_run(run_id).info
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no run's id
                 return None
@@ -70,35 +70,35 @@ def state(tracking: Tracking, run_id: str) -> tuple[str, bool] | None:
 
 def close(tracking: Tracking, run: Recorded, status: str) -> None:
     """Give ``run`` this status; it ends when its attempt did, or when it was made."""
-    with tracking._reaching():
-        tracking._open()[0].set_terminated(run.id, status, milliseconds(run.ended or run.made))
+    with tracking.reaching():
+        tracking.connect()[0].set_terminated(run.id, status, milliseconds(run.ended or run.made))
 
 
 def delete(tracking: Tracking, run_id: str) -> None:
     """Into MLflow's trash, from where ``mlflow runs restore`` brings it back; one that is there already stays."""
     found = state(tracking, run_id)
     if found is not None and found[1]:
-        with tracking._reaching():
-            tracking._open()[0].delete_run(run_id)
+        with tracking.reaching():
+            tracking.connect()[0].delete_run(run_id)
 
 
 def restore(tracking: Tracking, run_id: str) -> None:
     """Out of MLflow's trash."""
-    with tracking._reaching():
-        tracking._open()[0].restore_run(run_id)
+    with tracking.reaching():
+        tracking.connect()[0].restore_run(run_id)
 
 
 def gather(tracking: Tracking, parent: str, children: Iterable[Recorded]) -> None:
     """Nest ``children`` under ``parent``, draw its curves from their results, and close it: FINISHED where one of them
     has a result, else FAILED. Doing it again changes nothing."""
     children = list(children)
-    with tracking._reaching():
-        client, _ = tracking._open()
+    with tracking.reaching():
+        client, _ = tracking.connect()
         for child in children:
             if child.parent != parent:
                 client.set_tag(child.id, PARENT, parent)
     tracking.project(parent, tracking.results(parent_run_id=parent))
-    with tracking._reaching():
+    with tracking.reaching():
         wanted = expected(children)
         info = client.get_run(parent).info
         if info.status != wanted:

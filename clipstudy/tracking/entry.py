@@ -189,6 +189,7 @@ def safe_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
 
 
 def short_hash(text: str) -> str:
+    """Twenty hexadecimal digits that tell ``text`` from any other."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:20]
 
 

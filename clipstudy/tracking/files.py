@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Opened:
-    """One MLflow store or server, opened at the first call."""
+    """One MLflow store or server, opened at the first call. Its methods are for the rooms of this package."""
 
     def __init__(self, tracking_uri: str, artifacts_uri: str) -> None:
         store.check(tracking_uri)
@@ -30,20 +30,22 @@ class Opened:
         self.uri = tracking_uri
         self.artifacts_uri = artifacts_uri
         self._lock = threading.Lock()
-        self._opened: tuple[MlflowClient, str] | None = None
+        self._connected: tuple[MlflowClient, str] | None = None
 
-    def _open(self) -> tuple[MlflowClient, str]:
+    def connect(self) -> tuple[MlflowClient, str]:
+        """MLflow's client and the experiment's id, as :func:`store.connect`; the same at every call."""
         with self._lock:
-            if self._opened is None:
-                self._opened = store.connect(self.uri, self.artifacts_uri)
-            return self._opened
+            if self._connected is None:
+                self._connected = store.connect(self.uri, self.artifacts_uri)
+            return self._connected
 
-    def _nothing_yet(self) -> bool:
-        """A reader makes no store."""
+    def empty(self) -> bool:
+        """Whether there is no store yet. A reader asks first: connecting would make one."""
         file = store.sqlite_file(self.uri)
         return file is not None and not file.exists()
 
-    def _reaching(self) -> AbstractContextManager[None]:
+    def reaching(self) -> AbstractContextManager[None]:
+        """As :func:`store.reaching`: MLflow's errors in the house's words."""
         return store.reaching(self.uri)
 
 
@@ -56,8 +58,8 @@ class Files(Opened):
         Raises:
             ClipstudyError: the run kept none of that name.
         """
-        with self._reaching():
-            client, _ = self._open()
+        with self.reaching():
+            client, _ = self.connect()
             if _within(run_id) and _within(name):
                 if (here := self._folder(run_id)) is not None:
                     if name in _files(here):
@@ -76,8 +78,8 @@ class Files(Opened):
 
     def files(self, run_id: str) -> list[str]:
         """The names of all files that were kept with the run, those in folders too."""
-        with self._reaching():
-            client, _ = self._open()
+        with self.reaching():
+            client, _ = self.connect()
             if (here := self._folder(run_id)) is not None:
                 return _files(here)
             self._check_place(client.get_run(run_id))
@@ -91,7 +93,7 @@ class Files(Opened):
 
     def gone(self) -> str:
         """Why no run has files: the folder that the store names is not on this machine; empty where it is."""
-        if self._nothing_yet() or (place := self._place()) is None or place.is_dir():
+        if self.empty() or (place := self._place()) is None or place.is_dir():
             return ""
         return (
             f"The runs' files are not here: the store says that they are in {place}. Copy that folder too, and set "
@@ -115,8 +117,8 @@ class Files(Opened):
 
     @functools.cached_property
     def _artifact_location(self) -> str:
-        client, experiment = self._open()
-        with self._reaching():
+        client, experiment = self.connect()
+        with self.reaching():
             return str(client.get_experiment(experiment).artifact_location)
 
     def _folder(self, run_id: str) -> Path | None:
@@ -149,7 +151,7 @@ class Files(Opened):
             files.append(Artifact(LOG, entry.log.encode(errors="replace")))
         if not files:
             return
-        client, _ = self._open()
+        client, _ = self.connect()
         with tempfile.TemporaryDirectory() as folder:
             for artifact in files:
                 if not _within(artifact.name):

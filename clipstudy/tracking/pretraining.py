@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from urllib.parse import urlsplit
 
 from clipstudy.settings import Settings
 from clipstudy.tracking import store
-from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, clip, safe_key
+from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, clip, safe_key, short_hash
+from clipstudy.tracking.files import Opened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,9 +44,9 @@ def record(
         TrackingUnreachable: MLflow does not answer.
         ClipstudyError: the experiment was deleted.
     """
-    store.check(settings.tracking)
-    client, studies = store.connect(settings.tracking, settings.artifacts)
-    with store.reaching(settings.tracking):
+    opened = Opened(settings.tracking, settings.artifacts)
+    client, studies = opened.connect()
+    with opened.reaching():
         from mlflow.entities import Metric, Param
 
         # Its files lie beside those of the studies; a server has places of its own.
@@ -72,7 +72,7 @@ def record(
 
 def digest(done: Mapping[str, Any]) -> str:
     """What the run of a record is found by again."""
-    return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()[:20]
+    return short_hash(json.dumps(done, sort_keys=True))
 
 
 def _run(client: MlflowClient, experiment: str, done: Mapping[str, Any], seconds: float | None) -> Run:

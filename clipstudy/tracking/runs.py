@@ -43,7 +43,7 @@ class Tracking(Files):
             raise TrackingUnreachable(
                 f"The MLflow store {file} may not be written to (the file, or its folder). Check CLIPSTUDY_TRACKING."
             )
-        self._open()
+        self.connect()
 
     def record(self, entry: Entry, parent_run_id: str) -> str:
         """Writes ``entry`` as one closed run and gives the run's id; recording it again changes nothing.
@@ -53,8 +53,8 @@ class Tracking(Files):
         """
         from mlflow.exceptions import MlflowException
 
-        with self._reaching():
-            client, _ = self._open()
+        with self.reaching():
+            client, _ = self.connect()
             run = self._own_run(entry, parent_run_id)
             run_id: str = run.info.run_id
             if run.info.status != "RUNNING":
@@ -84,11 +84,11 @@ class Tracking(Files):
         ``resolved`` is what the group's first batch resolved at run time, as a mapping or as JSON; ``started`` when
         that batch began, so that the parent spans its children.
         """
-        with self._reaching():
-            client, experiment = self._open()
+        with self.reaching():
+            client, experiment = self.connect()
             if run_id is not None and self._is_active(run_id):
                 return run_id
-            run = self._oldest(self._search({"group": entries.group_key(group), "level": "parent"}))
+            run = self._oldest(self.search({"group": entries.group_key(group), "level": "parent"}))
             if run is None:
                 tags = (
                     entries.group_tags(group)
@@ -120,8 +120,8 @@ class Tracking(Files):
             latest = max(latest, when)
             numbers = flat(entries.safe_metrics(result.metrics))
             points += [(name, value, when, max(result.layer, 0)) for name, value in numbers.items()]
-        with self._reaching():
-            client, _ = self._open()
+        with self.reaching():
+            client, _ = self.connect()
             self._log(parent_run_id, points, {})
             run = client.get_run(parent_run_id)
             finished = finished or run.info.status == "FINISHED"
@@ -139,13 +139,13 @@ class Tracking(Files):
 
         Safe while others record: whoever looks for an entry's run takes the closed one.
         """
-        with self._reaching():
-            client, _ = self._open()
+        with self.reaching():
+            client, _ = self.connect()
             swept = 0
-            for run in list(self._search({}, ["attributes.status = 'RUNNING'"])):
+            for run in list(self.search({}, ["attributes.status = 'RUNNING'"])):
                 if not (same := _alike(run)):
                     continue
-                now = {one.info.run_id: one.info.status for one in self._search(same)}
+                now = {one.info.run_id: one.info.status for one in self.search(same)}
                 # It may have been closed since the first question: then it is the one to keep.
                 if now.pop(run.info.run_id, None) == "RUNNING" and set(now.values()) - {"RUNNING"}:
                     client.delete_run(run.info.run_id)
@@ -167,7 +167,7 @@ class Tracking(Files):
             parent_run_id: only the children of this run.
             known: ids of runs that are not asked for again, some hundreds at most.
         """
-        if self._nothing_yet():
+        if self.empty():
             return []
         wanted = {"level": "job"} | _plain(study)
         more = ["attributes.status = 'FINISHED'"]
@@ -177,8 +177,8 @@ class Tracking(Files):
             more.append(f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
         if known:
             more.append(f"attributes.run_id NOT IN ({', '.join(map(repr, known))})")
-        with self._reaching():
-            found = [_result(run) for run in self._search(wanted, more)]
+        with self.reaching():
+            found = [_result(run) for run in self.search(wanted, more)]
         return newest_runs(result for result in found if study in (None, result.study))
 
     def run_of(self, study: str, job: int, attempt: int) -> str | None:
@@ -186,41 +186,46 @@ class Tracking(Files):
 
         The latest of several: job ids start anew with a new job table.
         """
-        if self._nothing_yet():
+        if self.empty():
             return None
-        with self._reaching():
-            found = list(self._search({"job": str(job), "attempt": str(attempt), "level": "job"} | _plain(study)))
+        with self.reaching():
+            found = list(self.search({"job": str(job), "attempt": str(attempt), "level": "job"} | _plain(study)))
         mine = [run for run in found if run.data.tags[PREFIX + "study"] == study]
         return max(mine, key=lambda run: run.info.start_time).info.run_id if mine else None
 
     def experiment(self) -> str:
         """The number of the experiment that holds the runs, for links into MLflow's own pages."""
-        return self._open()[1]
+        return self.connect()[1]
 
     def identity(self) -> str:
         """What tells these runs from those of any other store, or of one made anew in the same place."""
-        if self._nothing_yet():
+        if self.empty():
             return ""
-        with self._reaching():
-            client, experiment = self._open()
+        with self.reaching():
+            client, experiment = self.connect()
             return f"{redact(self.uri)} {experiment} {client.get_experiment(experiment).creation_time}"
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    def search(self, tags: Mapping[str, str], more: Sequence[str] = ()) -> Iterator[Run]:
+        """Active runs with these tags of ours, asked for page by page.
 
-    def _search(self, tags: Mapping[str, str], more: Sequence[str] = ()) -> Iterator[Run]:
-        """Active runs with these tags of ours, page by page."""
-        client, experiment = self._open()
-        asked = " and ".join([*(f"tags.`{PREFIX}{k}` = '{v}'" for k, v in tags.items()), *more])
+        Args:
+            tags: names without PREFIX.
+            more: further conditions, in the language of MLflow's filters.
+        """
+        client, experiment = self.connect()
+        conditions = " and ".join([*(f"tags.`{PREFIX}{k}` = '{v}'" for k, v in tags.items()), *more])
         token = None
         while True:
-            page = client.search_runs([experiment], asked, max_results=PAGE, page_token=token)
+            page = client.search_runs([experiment], conditions, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
+    # -- inside -------------------------------------------------------------------------------------------------
+
     def _own_run(self, entry: Entry, parent_run_id: str) -> Run:
-        client, experiment = self._open()
+        client, experiment = self.connect()
         tags = (
             entries.entry_tags(entry)
             | entries.source(entry)
@@ -233,11 +238,11 @@ class Tracking(Files):
         # Layers of one batch began together. MLflow lists later runs first: a millisecond a layer puts them in order.
         began = milliseconds(entry.started) - max(entry.layer, 0)
         mine = client.create_run(experiment, began, tags, entry.title)
-        return self._oldest(self._search({"entry": entry.key})) or mine
+        return self._oldest(self.search({"entry": entry.key})) or mine
 
     def _oldest(self, runs: Iterable[Run]) -> Run | None:
         """The run to keep: one that is closed already, else the oldest. The others are duplicates and deleted."""
-        client, _ = self._open()
+        client, _ = self.connect()
         ordered = sorted(runs, key=_age)
         for duplicate in ordered[1:]:
             client.delete_run(duplicate.info.run_id)
@@ -246,7 +251,7 @@ class Tracking(Files):
     def _is_active(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
-        client, _ = self._open()
+        client, _ = self.connect()
         try:
             return bool(client.get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException as error:
@@ -258,7 +263,7 @@ class Tracking(Files):
         """One request where it fits MLflow's limits (it nearly always does)."""
         from mlflow.entities import Metric, Param
 
-        client, _ = self._open()
+        client, _ = self.connect()
         metrics = [Metric(*point) for point in points]
         pairs = [Param(key, value) for key, value in params.items()]
         while metrics or pairs:

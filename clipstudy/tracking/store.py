@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.lock import locked
 from clipstudy.settings import redact
 
 if TYPE_CHECKING:
@@ -84,11 +84,10 @@ def connect(uri: str, artifacts: str) -> tuple[MlflowClient, str]:
         TrackingUnreachable: the server or the database does not answer.
         ClipstudyError: the experiment was deleted, or the store is of another MLflow version.
     """
-    set_defaults()
     file = sqlite_file(uri)
     if file is not None and sealed(file):
         return _read_only(file, uri)
-    with reaching(uri), _alone(file), _quiet():
+    with reaching(uri), _first_use(file), _quiet():
         from mlflow import MlflowClient
 
         if file is not None and not (file.exists() and file.stat().st_size):
@@ -248,21 +247,19 @@ def _write_ahead(file: Path, uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(file: Path | None) -> Iterator[None]:
+def _first_use(file: Path | None) -> Iterator[None]:
     """Several processes that open a fresh SQLite store at once break its schema for good: one after another."""
-    if file is None:
+    with contextlib.ExitStack() as held:
+        if file is not None:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(file.with_name(file.name + ".lock")))
+            except OSError as error:
+                raise TrackingUnreachable(
+                    f"The folder of the MLflow store {file} cannot be written to ({error.strerror}). "
+                    "Check CLIPSTUDY_TRACKING."
+                ) from error
         yield
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.with_name(file.name + ".lock").open("a")
-    except OSError as error:
-        raise TrackingUnreachable(
-            f"The folder of the MLflow store {file} cannot be written to ({error.strerror}). Check CLIPSTUDY_TRACKING."
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back
 
 
 @contextlib.contextmanager

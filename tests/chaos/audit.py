@@ -66,7 +66,7 @@ def judge(engine: Engine, tracking: Tracking, study: str, samples: int = 20) -> 
     with reading(engine) as connection:
         moves = connection.execute(text("SELECT job, attempt, before, after FROM moves ORDER BY id")).all()
         parents = dict(connection.execute(text("SELECT id, parent_run_id FROM groups")).tuples().all())
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     runs = list(_runs(client, experiment, study))
     versions = {group: jobs.group_of(engine, group)[0].task.options["version"] for group in parents}
     right = {row.id: answer(row.model, row.layer, versions[row.group_id]) for row in rows}

@@ -36,11 +36,11 @@ class Books:
 
     @property
     def client(self) -> Any:
-        return self.tracking._open()[0]
+        return self.tracking.connect()[0]
 
     @property
     def experiment(self) -> str:
-        return self.tracking._open()[1]
+        return self.tracking.connect()[1]
 
     def work(self, model: str = "bert") -> list[Job]:
         """Three layers of a model from enqueued to recorded."""

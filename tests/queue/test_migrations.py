@@ -105,6 +105,12 @@ def test_a_database_without_tables_says_what_to_type(empty_url: str) -> None:
     engine.dispose()
 
 
+def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db.lock").mkdir()
+    with pytest.raises(QueueError, match=r"jobs\.db\.lock cannot be written .* Check CLIPSTUDY_DATABASE"):
+        migrate(connect(f"sqlite:///{tmp_path / 'jobs.db'}"))
+
+
 def test_checking_creates_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotMigrated):
         migration.check(connect(f"sqlite:///{tmp_path / 'none.db'}"))

@@ -110,7 +110,7 @@ def runs(name: str | None = None, kind: str | None = None) -> list[Any]:
     from clipstudy.settings import Settings
     from clipstudy.tracking import open as open_tracking
 
-    client, experiment = open_tracking(Settings.read())._open()
+    client, experiment = open_tracking(Settings.read()).connect()
     asked = f"attributes.run_name = '{name}'"
     if kind:
         asked = f"tags.`clipstudy.kind` = '{kind}' and tags.`clipstudy.level` = 'job'"

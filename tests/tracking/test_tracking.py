@@ -30,7 +30,7 @@ Make = Callable[..., Entry]
 
 def runs(tracking: Tracking, study: str, level: str = "job") -> list[Any]:
     """The study's active runs in MLflow, asked past our own reading."""
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     asked = f"tags.`clipstudy.study` = '{study}' and tags.`clipstudy.level` = '{level}'"
     return list(client.search_runs([experiment], asked))
 
@@ -78,7 +78,7 @@ def test_what_a_person_sees(tracking: Tracking, study: str, group: Group, entry:
     assert (child.info.start_time, child.info.end_time) == (1793534400123 - 7, 1793534409123)
     assert child.data.tags["mlflow.source.name"] == "clipstudy" == above.data.tags["mlflow.source.name"]
     assert above.data.params["resolved.checkpoint"] == "abc"
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     inputs = client.get_run(parent).inputs
     assert [(d.dataset.name, d.dataset.source_type) for d in inputs.dataset_inputs] == [("senteval", "hugging_face")]
     about = client.get_experiment(experiment).tags
@@ -91,7 +91,7 @@ def test_data_of_two_models_are_the_same_data(tracking: Tracking, study: str, gr
     """MLflow tells data sets apart by name and digest: those of two models must not differ, other rows must."""
     another = replace(group, model=replace(group.model, name="gpt2"))
     changed = replace(group, dataset=replace(group.dataset, revision="other"))
-    client, _ = tracking._open()
+    client, _ = tracking.connect()
 
     def digest(group: Group, resolved: dict[str, str]) -> str:
         (given,) = client.get_run(tracking.parent(group, resolved, None)).inputs.dataset_inputs
@@ -107,7 +107,7 @@ def test_layers_stand_in_their_order(tracking: Tracking, study: str, group: Grou
     parent = tracking.parent(group, None, None)
     for layer in (3, 0, 12, 1):
         tracking.record(entry(layer), parent)
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert [run.data.tags["clipstudy.layer"] for run in found] == ["0", "1", "3", "12"]
 
@@ -117,7 +117,7 @@ def test_recording_again_changes_nothing(tracking: Tracking, study: str, group: 
     first = tracking.record(entry(), parent)
     assert tracking.record(entry(), parent) == first
     assert [run.info.run_id for run in runs(tracking, study)] == [first]
-    assert len(tracking._open()[0].get_metric_history(first, "accuracy")) == 1
+    assert len(tracking.connect()[0].get_metric_history(first, "accuracy")) == 1
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -127,7 +127,7 @@ def test_a_crash_at_any_step_is_only_a_delay(
 ) -> None:
     parent = tracking.parent(group, None, None)
     made = entry(artifacts=(Artifact("confusion.csv", b"1,2\n"), Artifact("figures/a.txt", b"x")), log="all went well")
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     tracking._opened = (Dying(client, step, when), experiment)  # type: ignore[assignment]
     with pytest.raises(InterruptedError, match=step):
         tracking.record(made, parent)
@@ -144,7 +144,7 @@ def test_a_crash_at_any_step_is_only_a_delay(
 
 @pytest.mark.parametrize("step", ["create_run", "log_batch", "log_inputs"])
 def test_a_crash_while_making_the_parent(step: str, tracking: Tracking, study: str, group: Group) -> None:
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     tracking._opened = (Dying(client, step, "after"), experiment)  # type: ignore[assignment]
     with pytest.raises(InterruptedError):
         tracking.parent(group, {"checkpoint": "abc"}, None)
@@ -173,7 +173,7 @@ def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str,
 
     recorders = [Tracking(tracking.uri, tracking.artifacts_uri) for _ in range(2)]
     for recorder in recorders:
-        client, experiment = tracking._open()
+        client, experiment = tracking.connect()
         recorder._opened = (Meeting(client), experiment)  # type: ignore[assignment]
     with ThreadPoolExecutor(2) as pool:
         ids = [f.result() for f in [pool.submit(r.record, entry(), parent) for r in recorders]]
@@ -196,7 +196,7 @@ def test_failed_attempts_are_runs_but_not_results(tracking: Tracking, study: str
         run.data.tags["clipstudy.error"].startswith("ValueError")
         and "9012 characters" in run.data.tags["clipstudy.error"]
     )
-    assert [f.path for f in tracking._open()[0].list_artifacts(run_id)] == ["log.txt"]
+    assert [f.path for f in tracking.connect()[0].list_artifacts(run_id)] == ["log.txt"]
 
 
 def test_the_newest_attempt_counts(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
@@ -240,7 +240,7 @@ def test_a_look_that_finds_nothing_is_one_question(
     parent = tracking.parent(group, None, None)
     for layer in range(3):
         tracking.record(entry(layer), parent)
-    client, _ = tracking._open()
+    client, _ = tracking.connect()
     answers: list[int] = []
     ask = client.search_runs
 
@@ -268,7 +268,7 @@ def test_the_parent_is_found_again(tracking: Tracking, study: str, group: Group)
     assert tracking.parent(group, None, parent) == parent == tracking.parent(group, None, None)
     other = replace(group, task=replace(group.task, options={"hidden": 0}))
     assert tracking.parent(other, None, None) != parent
-    tracking._open()[0].delete_run(parent)
+    tracking.connect()[0].delete_run(parent)
     again = tracking.parent(group, None, parent)
     assert again != parent and tracking.parent(group, None, "0" * 32) == again
 
@@ -276,7 +276,7 @@ def test_the_parent_is_found_again(tracking: Tracking, study: str, group: Group)
 def test_projection_is_idempotent(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     parent = tracking.parent(group, None, None)
     results = [entry(layer).result(tracking.record(entry(layer), parent)) for layer in (0, 1, 12)]
-    client, _ = tracking._open()
+    client, _ = tracking.connect()
     for _ in range(2):
         tracking.project(parent, results)
         tracking.project(parent, results[:1])
@@ -292,7 +292,7 @@ def test_a_parent_of_failures_is_closed_and_a_later_result_redeems_it(
 ) -> None:
     parent = tracking.parent(group, None, None)
     tracking.record(entry(kind="failed", metrics={}, error="ValueError"), parent)
-    client, _ = tracking._open()
+    client, _ = tracking.connect()
     ends = []
     for _ in range(2):
         tracking.project(parent, [])
@@ -314,7 +314,7 @@ def test_of_two_recorders_the_one_without_results_does_not_have_the_last_word(
     parent = tracking.parent(group, None, None)
     result = entry().result(tracking.record(entry(), parent))
     other = Tracking(tracking.uri, tracking.artifacts_uri)
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
 
     class Late:
         def __getattr__(self, name: str) -> Any:
@@ -332,7 +332,7 @@ def test_of_two_recorders_the_one_without_results_does_not_have_the_last_word(
 
 def test_what_late_requests_left_is_swept(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     parent = tracking.parent(group, None, None)
-    kept, client = tracking.record(entry(), parent), tracking._open()[0]
+    kept, client = tracking.record(entry(), parent), tracking.connect()[0]
     tracking.project(parent, [entry().result(kept)])
     of_nobody = []
     for run_id in (kept, parent):  # the same request once more, after its sender had given up
@@ -349,7 +349,7 @@ def test_what_late_requests_left_is_swept(tracking: Tracking, study: str, group:
 
 def test_a_run_that_is_closed_meanwhile_is_not_swept(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     parent = tracking.parent(group, None, None)
-    kept, (client, experiment) = tracking.record(entry(), parent), tracking._open()
+    kept, (client, experiment) = tracking.record(entry(), parent), tracking.connect()
     tracking.project(parent, [entry().result(kept)])
 
     class Earlier:
@@ -378,7 +378,7 @@ def test_layers_and_depths_are_compared_as_numbers(tracking: Tracking, study: st
     for layer in (0, 2, 7, 12):
         made = entry(layer)
         tracking.project(parent, [made.result(tracking.record(made, parent))])
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
 
     def found(asked: str) -> list[int]:
         page = client.search_runs([experiment], f"{asked} and tags.`clipstudy.study` = '{study}'")
@@ -410,7 +410,7 @@ def test_a_task_of_the_whole_model(tracking: Tracking, study: str, group: Group,
     [result] = tracking.results(study)
     assert result.layer == WHOLE_MODEL and "depth" not in result.tags
     assert runs(tracking, study)[0].data.metrics == flat(made.metrics)
-    assert [p.step for p in tracking._open()[0].get_metric_history(parent, "accuracy")] == [0]
+    assert [p.step for p in tracking.connect()[0].get_metric_history(parent, "accuracy")] == [0]
 
 
 def test_artifacts_come_back(tracking: Tracking, group: Group, entry: Make) -> None:
@@ -454,7 +454,7 @@ def test_long_logs_are_whole(tracking: Tracking, group: Group, entry: Make) -> N
     parent = tracking.parent(group, None, None)
     many = {f"arm{i}/accuracy": Estimate(i / 1000, 0.0, 1.0) for i in range(700)}
     run_id = tracking.record(entry(metrics=many), parent)
-    assert tracking._open()[0].get_run(run_id).data.metrics == flat(many) | {"layer": 7.0, "depth": 7 / 12}
+    assert tracking.connect()[0].get_run(run_id).data.metrics == flat(many) | {"layer": 7.0, "depth": 7 / 12}
 
 
 def test_keys() -> None:
@@ -474,7 +474,7 @@ def test_the_environment_names_versions_and_host() -> None:
 def _open_and_run(uri: str, artifacts: str) -> str:
     tracking = Tracking(uri, artifacts)
     tracking.prepare()
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     client.create_run(experiment)
     return experiment
 
@@ -489,7 +489,7 @@ def test_eight_processes_open_a_fresh_store(tmp_path: Path) -> None:
     with ProcessPoolExecutor(8, context) as pool:
         experiments = [f.result(timeout=200) for f in [pool.submit(_open_and_run, *where) for _ in range(8)]]
     assert len(set(experiments)) == 1
-    client, experiment = Tracking(*where)._open()
+    client, experiment = Tracking(*where).connect()
     assert len(client.search_runs([experiment])) == 8
     assert client.get_experiment(experiment).artifact_location == (tmp_path / "artifacts").as_uri()
     assert file.read_bytes()[18:20] == b"\2\2"  # the header says WAL
@@ -522,7 +522,7 @@ def test_recording_costs_little_more_than_the_bare_calls(
 
     tracking = Tracking(*sqlite_store)
     parent = tracking.parent(group, None, None)
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     metrics = {f"arm{i}/accuracy": Estimate(0.5, 0.25, 0.75) for i in range(10)}
 
     def bare(made: Entry) -> None:

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_deleted_experiment(sqlite_store: tuple[str, str]) -> None:
     tracking = Tracking(*sqlite_store)
-    client, experiment = tracking._open()
+    client, experiment = tracking.connect()
     client.delete_experiment(experiment)
     try:
         with pytest.raises(ClipstudyError, match=f"restore --experiment-id {experiment}"):
