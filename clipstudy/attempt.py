@@ -89,7 +89,7 @@ class Attempt:
                         try:
                             self._hand_over(self.left[layer], one, text, started=started, ended=ended)
                         except ValueError as error:  # a number that is none: its siblings are none the worse for it
-                            self._end(self.left[layer], run.told(error, layer), text)
+                            self._end(self.left[layer], run.failure_at(layer, error), text)
                     del self.left[layer]
                 self.progress.say(f"{self.title}: done in {duration(time.monotonic() - began)}")
             except run.Stopped:
@@ -124,7 +124,7 @@ class Attempt:
             log.error("%s", error)  # the user's to mend: where in the code it came up helps nobody
         else:
             log.exception("%s", self.title)
-        failure = run.failure(error)
+        failure = run.failure_of(error)
         ends = {self._end(job, failure, text) for job in self.left.values()}
         self.left.clear()
         self.progress.say(f"{self.title}: {', '.join(sorted(ends))}")

@@ -2,7 +2,7 @@
 
 ``work``, ``fetching``, ``fleet``, ``jobs``, ``health``, ``results``, ``judging`` and ``pocket`` hold the commands. What
 they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings
-point to), ``screen`` (tables, the log).
+point to), ``screen`` (tables, the log), ``status`` (the job table on a terminal).
 """
 
 from __future__ import annotations

@@ -30,20 +30,20 @@ def status(
     as_json: Json = False,
 ) -> None:
     """What is queued, running, done and failed; who works; how fast; how long it will take."""
-    from clipstudy import queueview
+    from rich.console import Console
 
-    settings = Settings.read()
-    engine = stores.engine(settings)
+    from clipstudy import queueview
+    from clipstudy.cli import status as terminal
+
+    engine = stores.engine(Settings.read())
     asked = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
     selection = selecting.existing(engine, asked)
     if as_json:
         typer.echo(json.dumps(queueview.as_json(engine, selection, rows=rows), default=str))
     elif watch:
-        queueview.watch(engine, selection, rows=rows)
+        terminal.watch(engine, selection, rows=rows)
     else:
-        from rich.console import Console
-
-        Console().print(queueview.page(engine, selection, rows=rows))
+        Console().print(terminal.page(engine, selection, rows=rows))
 
 
 def show(job: JobNumber, as_json: Json = False) -> None:

@@ -30,14 +30,14 @@ class Opened:
         self.uri = tracking_uri
         self.artifacts_uri = artifacts_uri
         self._lock = threading.Lock()
-        self._connected: tuple[MlflowClient, str] | None = None
+        self._opened: tuple[MlflowClient, str] | None = None
 
     def connect(self) -> tuple[MlflowClient, str]:
         """MLflow's client and the experiment's id, as :func:`store.connect`; the same at every call."""
         with self._lock:
-            if self._connected is None:
-                self._connected = store.connect(self.uri, self.artifacts_uri)
-            return self._connected
+            if self._opened is None:
+                self._opened = store.connect(self.uri, self.artifacts_uri)
+            return self._opened
 
     def empty(self) -> bool:
         """Whether there is no store yet. A reader asks first: connecting would make one."""

@@ -188,12 +188,12 @@ class TestShelf:
     ],
 )
 def test_whose_fault_it_is(error: Exception, kind: FailureKind, retry: bool) -> None:
-    found = run.failure(error)
+    found = run.failure_of(error)
     assert (found.kind, found.retry) == (kind, retry)
 
 
 def test_secrets_stay_out_of_failures() -> None:
-    assert "s3cret" not in run.failure(ConnectionError("cannot reach http://me:s3cret@host/x")).error
+    assert "s3cret" not in run.failure_of(ConnectionError("cannot reach http://me:s3cret@host/x")).error
 
 
 def test_a_kind_that_looks_into_a_model_is_given_it_calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,14 +1,49 @@
-"""The job table's summary, in words."""
+"""The job table in words: summary, workers, failures."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clipstudy import queueview
-from clipstudy.job import Status
-from clipstudy.queue.jobs import Throughput
+from clipstudy.job import FailureKind, Job, Status
+from clipstudy.queue.jobs import Throughput, WorkerInfo
+
+STILL = Throughput(0, 0.0, 0)
+JOB = Job(1, 1, "s", "bert", "depth", "d", 3, "block 3", Status.FAILED, 1, 1, 3)
 
 
 def test_what_was_left_out_is_said() -> None:
-    still = Throughput(0, 0.0, 0)
-    assert queueview._summary({Status.DONE: 3}, still, 0) == "3 of 3 cells done"
+    assert queueview.summary({Status.DONE: 3}, STILL, 0) == "3 of 3 cells done"
     some = {Status.DONE: 3, Status.QUEUED: 1, Status.CANCELLED: 1200, Status.SUPERSEDED: 9}
-    assert queueview._summary(some, still, 0) == "3 of 4 cells done, 1,200 more cancelled"
+    assert queueview.summary(some, STILL, 0) == "3 of 4 cells done, 1 queued, 1,200 more cancelled"
+
+
+def test_pace_and_what_mlflow_lacks() -> None:
+    said = queueview.summary({Status.DONE: 6, Status.RUNNING: 3}, Throughput(6, 60.0, 3), 1)
+    assert said == "6 of 9 cells done, 3 running; 6.0 cells a minute, 30 s left; 1 result not in MLflow yet"
+    assert "left" not in queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), 0)
+
+
+def test_a_worker_that_has_not_said_yet_what_it_computes() -> None:
+    silent = WorkerInfo("a:1", "a", 1, "cpu", age=3.2)
+    running = replace(JOB, status=Status.RUNNING, worker="a:1")
+    told = replace(silent, name="b:1", batch="gpt2 · tense")
+    rows = queueview.worker_rows([silent, told, replace(silent, name="c:1")], [running])
+    assert [row.computes for row in rows] == ["bert · depth", "gpt2 · tense", "idle"]
+    assert rows[0].seen == "3 s ago"
+
+
+def test_failures_of_one_kind_are_one_row() -> None:
+    failed = [
+        replace(JOB, id=7, error="broke", failure=FailureKind.CODE),
+        replace(JOB, id=8, error="broke", failure=FailureKind.CODE, label="block 4"),
+        replace(JOB, id=9, error="gone", failure=FailureKind.LOST),
+        replace(JOB, id=10, task="tense", error=None),
+    ]
+    rows = queueview.failure_rows(failed)
+    assert [(row.cells, row.layers, row.message, row.job) for row in rows] == [
+        ("bert · depth", "2 layers", "broke", 7),
+        ("bert · depth", "block 3", "gone", 9),
+        ("bert · tense", "block 3", "", 10),
+    ]
+    assert [row.reason for row in rows] == ["an error of its own", "its worker vanished", ""]

@@ -19,10 +19,11 @@ import pytest
 
 import clipstudy
 from clipstudy import cli, data, hub, queueview, run, tasksfile
+from clipstudy.cli import status
 from clipstudy.data import boolq, conll2000, images, senteval, table
 from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.features.cache import Store
-from clipstudy.job import Group
+from clipstudy.job import FailureKind, Group
 from clipstudy.outcome import Artifact
 from clipstudy.settings import RedactedFormatter, locate, redact
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
@@ -419,7 +420,7 @@ def test_no_credential_reaches_the_table_or_mlflow(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_TOKEN", "S3CRET-0123456789")
     login = "http://me:S3CRET@host/x"
     error = RuntimeError(f"{login} says no to S3CRET-0123456789")
-    failure = run.failure(error)
+    failure = run.failure_of(error)
     held = DatasetSpec("d", "senteval", path=login)
     model = ModelSpec("m", "transformers", login, 2, label=login)
     group = Group("s", model, held, TaskSpec("t", "classify", "d", "accuracy"), login)
@@ -441,10 +442,11 @@ def test_a_row_steers_no_terminal() -> None:
 
     evil = "\x1b]0;owned\x07\x1b[2J"
     named = dict.fromkeys(("study", "model", "task", "label", "worker", "error"), evil)
-    job: Any = SimpleNamespace(**named, id=1, status="failed", attempt=1, failure="code")
+    job: Any = SimpleNamespace(**named, id=1, status="failed", attempt=1, failure=FailureKind.CODE)
     shown = io.StringIO()
     console = Console(file=shown, width=200)
-    console.print(queueview._rows([job]), queueview._Counts({(evil, evil, evil): {}}, {}), *queueview._failures([job]))
+    failed = status.failure_lines(1, queueview.failure_rows([job]))
+    console.print(status.cell_table([job]), status.CountTable({(evil, evil, evil): {}}, {}), *failed)
     assert "owned" in shown.getvalue() and not {"\x1b", "\x07"} & set(shown.getvalue())
 
 

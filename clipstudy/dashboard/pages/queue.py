@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dash import dcc, html
 from dash.development.base_component import Component
 from sqlalchemy import Engine
 
-from clipstudy import recorder
+from clipstudy import queueview, recorder
 from clipstudy.dashboard import address, tables
 from clipstudy.dashboard.address import Queue
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Job, Selection, Status
-from clipstudy.progress import duration
-from clipstudy.queue import jobs, outbox
+from clipstudy.progress import counted
+from clipstudy.queue import jobs
+from clipstudy.queueview import FailureRow, QueueView, WorkerRow
 from clipstudy.settings import redact
 
 KIND = Queue
 TITLE = "Queue"
-#: Cells and kinds of failure that one page shows.
-MOST, MOST_FAILURES = 2000, 20
+#: Cells that one page shows; and kinds of failure, and (model, task) pairs, of which more are folded.
+MOST, MOST_FAILURES, MOST_PAIRS = 2000, 8, 12
 #: Statuses that are shown where none is chosen: what still happens, and what went wrong.
 LIVE = (Status.RUNNING, Status.QUEUED, Status.COMPUTED, Status.FAILED)
+#: What a status means, where the word alone does not say it.
+MEANINGS: Mapping[str, str] = MappingProxyType({
+    Status.COMPUTED: "computed (not in MLflow yet)",
+    Status.SUPERSEDED: "superseded (its settings changed)",
+})  # fmt: skip
+#: How columns of the cells are called, where not as a job's own field.
+HEADERS: Mapping[str, str] = MappingProxyType({"id": "job", "attempt": "attempts", "error": "message"})
 
 
 def controls(place: Queue, desk: Desk) -> list[Control]:
+    """Which study, where there are several, and cells of which statuses."""
     if desk.engine is None:
         return []
     studies = _studies(desk, desk.engine)
@@ -38,11 +47,12 @@ def controls(place: Queue, desk: Desk) -> list[Control]:
     chosen = [status for status in statuses if status in _statuses(place)]
     return [
         *(several if len(studies) > 1 else []),
-        Control("status", "Cells", parts.options(statuses), chosen, "ticks"),
+        Control("status", "Cells", parts.options(statuses, MEANINGS), chosen, "ticks"),
     ]
 
 
 def body(place: Queue, desk: Desk) -> Shown:
+    """The page; where the job table does not answer, what is wrong with it."""
     if desk.engine is None:
         return Shown("No job table", parts.nothing(TITLE, "There is no job table here. Type:", "clipstudy init"))
     try:
@@ -62,8 +72,8 @@ def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
     else:
         count = jobs.retry(engine, Selection(), failed=True, lost=True, cancelled=True, ids=numbers)
     done = "cancelled" if verb == "cancel" else "queued again"
-    left = f"; {len(numbers) - count} were in another state" * (count < len(numbers))
-    return f"{count} cell{'s' * (count != 1)} {done}{left}."
+    left = f"; {len(numbers) - count} were in another state" if count < len(numbers) else ""
+    return f"{counted(count, 'cell')} {done}{left}."
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
@@ -71,35 +81,30 @@ def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
 
 def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
     selection = Selection(study=desk.records.study or place.study or None)
-    counts = jobs.counts(engine, selection)
     wrong = [
         *parts.unknown("study", [place.study], _studies(desk, engine)),
         *parts.unknown("status", place.status, map(str, Status)),
     ]
-    if not counts:
-        said = "Nothing is enqueued."
-        return Shown(said, [*parts.complaints(wrong), *parts.nothing(TITLE, said, "clipstudy enqueue --all")])
-    totals: Counter[Status] = Counter()
-    for by_status in counts.values():
-        totals.update(by_status)
-    rows = jobs.rows(engine, selection, _statuses(place), limit=MOST + 1)
-    said = _summary(totals, jobs.throughput(engine, selection), outbox.pending(engine, selection.study))
+    view = queueview.read(engine, selection)
+    if not view.counts:
+        nothing = "Nothing is enqueued."
+        return Shown(nothing, [*parts.complaints(wrong), *parts.nothing(TITLE, nothing, "clipstudy enqueue --all")])
+    cells = jobs.rows(engine, selection, _statuses(place), limit=MOST + 1)
     return Shown(
-        said,
+        view.summary,
         [
             *parts.complaints(wrong),
             *parts.callout(tables.note_of(r for r in desk.records.now().results if place.study in ("", r.study))),
             html.H2("Queue"),
-            html.P(said, className="summary"),
+            html.P(view.summary, className="summary"),
             *_log(place, desk, engine),
-            *_failures(place, jobs.rows(engine, selection, [Status.FAILED])),
+            *_failures(place, view),
             html.H3("Workers"),
-            _workers(engine, jobs.rows(engine, selection, [Status.RUNNING])),
-            html.H3("Cells"),
-            *([html.P(f"The first {MOST:,}.")] if len(rows) > MOST else []),
-            *(_cells(rows[:MOST], desk.allow_actions) if rows else [html.P(f"None is {_listed(_statuses(place))}.")]),
+            _workers(view.workers),
             html.H3("By model and task"),
-            _counts(counts, totals),
+            _by_model_and_task(view),
+            html.H3("Cells"),
+            *_cells(place, cells, desk.allow_actions),
         ],
     )
 
@@ -118,55 +123,57 @@ def _listed(statuses: list[Status]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _summary(totals: Counter[Status], pace: jobs.Throughput, waiting: int) -> str:
-    live = sum(n for status, n in totals.items() if status not in (Status.CANCELLED, Status.SUPERSEDED))
-    text = f"{totals[Status.DONE]:,} of {live:,} cells done"
-    text += f", {totals[Status.RUNNING]:,} running, {totals[Status.QUEUED]:,} queued, {totals[Status.FAILED]:,} failed"
-    if cancelled := totals[Status.CANCELLED]:
-        text += f", {cancelled:,} more cancelled"
-    if pace.time_left and pace.left:
-        text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"
-    return text + (f"; {waiting} attempts wait for MLflow" if waiting else "")
-
-
-def _workers(engine: Engine, running: Iterable[Job]) -> Component:
-    found = jobs.workers(engine)
-    # A worker says at its next beat what it is at; its rows know at once.
-    at = {job.worker: f"{job.model} · {job.task}" for job in running}
-    if not found:
+def _workers(workers: Sequence[WorkerRow]) -> Component:
+    if not workers:
         return html.P(["No worker is at work. Type: ", html.Code("clipstudy worker")])
+    return _texts(
+        ["worker", "host", "device", "computes", "last seen"],
+        [(worker.name, [worker.host, worker.device, worker.computes, worker.seen]) for worker in workers],
+    )
+
+
+def _failures(place: Queue, view: QueueView) -> list[Component]:
+    """The failures, those of one kind in one line; more kinds than a person reads at once are folded."""
+    if not view.failures:
+        return []
+    first, more = view.failures[:MOST_FAILURES], view.failures[MOST_FAILURES:]
+    folded = [_folded(f"{len(more)} more kinds", _failure_table(place, more))] if more else []
+    return [html.H3(f"{view.failed:,} failed"), _failure_table(place, first), *folded]
+
+
+def _failure_table(place: Queue, failures: Sequence[FailureRow]) -> Component:
+    def log(failure: FailureRow) -> Component:
+        return dcc.Link(f"log of {failure.job}", href=address.href(Queue(place.study, place.status, failure.job)))
+
+    def message(failure: FailureRow) -> Component:
+        return html.Span(redact(failure.message), className="error")
+
+    lines = [(f.cells, [f.layers, f.reason, message(f), log(f)]) for f in failures]
+    return _texts(["model and task", "layers", "because of", "message", ""], lines)
+
+
+def _by_model_and_task(view: QueueView) -> Component:
+    there = [status for status in Status if view.totals.get(status)]
+    several = len({study for study, _, _ in view.counts}) > 1
     lines = [
         (
-            w.name,
-            [
-                (w.host, False),
-                (w.device, False),
-                (w.batch or at.get(w.name, "idle"), False),
-                (f"{duration(w.age or 0)} ago", False),
-            ],
+            f"{study}: {model} · {task}" if several else f"{model} · {task}",
+            [(f"{by_status[s]:,}" if by_status.get(s) else "·", False) for s in there],
         )
-        for w in found
+        for (study, model, task), by_status in view.counts.items()
     ]
-    return parts.table("", ["worker", "host", "device", "at work on", "last seen"], lines, numbers=False)
+    table = parts.table("", ["model and task", *map(str, there)], lines)
+    return table if len(lines) <= MOST_PAIRS else _folded(f"How far each of {len(lines):,} pairs is", table)
 
 
-def _failures(place: Queue, failed: list[Job]) -> list[Component]:
-    """The failures, those of one kind in one line."""
-    if not failed:
-        return []
-    alike: dict[tuple[str, str, str | None], list[Job]] = {}
-    for job in failed:
-        alike.setdefault((job.model, job.task, job.error), []).append(job)
-    lines: list[tuple[Any, list[tuple[Any, bool]]]] = []
-    for (model, task, error), some in list(alike.items())[:MOST_FAILURES]:
-        which = some[0].label if len(some) == 1 else f"{len(some)} layers"
-        log = dcc.Link(f"log of {some[0].id}", href=address.href(Queue(place.study, place.status, some[0].id)))
-        kind = str(some[0].failure or "")
-        said = html.Span(redact(error or ""), className="error")
-        lines.append((f"{model} · {task}", [(which, False), (kind, False), (said, False), (log, False)]))
-    head = f"{len(failed)} failed"
-    more = [html.P(f"… and {len(alike) - MOST_FAILURES} more kinds.")] if len(alike) > MOST_FAILURES else []
-    return [html.H3(head), parts.table("", ["cells", "which", "failure", "message", ""], lines, numbers=False), *more]
+def _texts(head: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> Component:
+    """A table of texts, none of them better than the others."""
+    plain = [(name, [(cell, False) for cell in cells]) for name, cells in lines]
+    return parts.table("", head, plain, numbers=False)
+
+
+def _folded(title: str, content: Component) -> Component:
+    return html.Details([html.Summary(title), content])
 
 
 def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
@@ -178,14 +185,17 @@ def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
     except ClipstudyError as error:
         return [html.P(redact(error.message), className="callout", role="alert")]
     close = dcc.Link("close", href=address.href(Queue(place.study, place.status)))
-    said = redact(text) if text else f"It is {job.status} and has no log yet."
+    shown = redact(text) if text else f"It is {job.status} and has no log yet."
     title = f"Log of job {job.id}: {job.model} · {job.task} · {job.label}"
-    return [html.H3(title), html.P(close), html.Pre(said, className="log", tabIndex="0")]
+    return [html.H3(title), html.P(close), html.Pre(shown, className="log", tabIndex="0")]
 
 
-def _cells(rows: list[Job], choose: bool) -> list[Component]:
+def _cells(place: Queue, cells: list[Job], choose: bool) -> list[Component]:
     """The cells, and what may be done to them."""
-    return [*(_buttons() if choose else []), _grid(rows, choose)]
+    if not cells:
+        return [html.P(f"None is {_listed(_statuses(place))}.")]
+    cut = [html.P(f"The first {MOST:,}.")] if len(cells) > MOST else []
+    return [*cut, *(_buttons() if choose else []), _grid(cells[:MOST], choose)]
 
 
 def _buttons() -> list[Component]:
@@ -201,8 +211,8 @@ def _buttons() -> list[Component]:
 
 
 def _grid(rows: list[Job], choose: bool) -> Component:
-    several = len({job.study for job in rows}) > 1
-    names = ("id", *(["study"] * several), "model", "task", "layer", "status", "attempt", "worker", "error")
+    studies = ["study"] if len({job.study for job in rows}) > 1 else []
+    names = ("id", *studies, "model", "task", "layer", "status", "attempt", "worker", "error")
     shown = [
         {
             "key": str(job.id),
@@ -221,7 +231,7 @@ def _grid(rows: list[Job], choose: bool) -> Component:
     columns = [
         {
             "field": name,
-            "headerName": "job" if name == "id" else name,
+            "headerName": HEADERS.get(name, name),
             "tooltipField": name,
             "filter": "agNumberColumnFilter" if name in ("id", "attempt") else True,
             "width": parts.wide(max([len(name), *(len(str(row[name])) for row in shown)])),
@@ -230,16 +240,3 @@ def _grid(rows: list[Job], choose: bool) -> Component:
     ]
     ticks = {"rowSelection": {"mode": "multiRow"}} if choose else {}
     return parts.grid("cells", "cells of the queue", columns, shown, ticks, getRowId="params.data.key")
-
-
-def _counts(counts: dict[tuple[str, str, str], dict[Status, int]], totals: Counter[Status]) -> Component:
-    there = [status for status in Status if totals[status]]
-    several = len({study for study, _, _ in counts}) > 1
-    lines = [
-        (
-            f"{study}: {model} · {task}" if several else f"{model} · {task}",
-            [(f"{by_status[s]:,}" if by_status.get(s) else "·", False) for s in there],
-        )
-        for (study, model, task), by_status in counts.items()
-    ]
-    return parts.table("", ["cells", *map(str, there)], lines)
