@@ -21,10 +21,11 @@ import torch
 from benchmarks.extraction import VIEWS, bert, sentences
 from benchmarks.figures import Row, flops, in_turns, ratios
 from benchmarks.probes import CLASSES, features, labels
+from benchmarks.recipes import JAWAHAR
 from clipstudy import backbones
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import extract
-from clipstudy.probes.mlp import JAWAHAR, fit
+from clipstudy.probes.mlp import fit
 
 BATCH = 128
 

@@ -15,13 +15,14 @@ import torch
 
 from benchmarks.extraction import sentences
 from benchmarks.figures import Row, exponent, least
+from benchmarks.recipes import JAWAHAR
 from benchmarks.study import PROBING, go
 from benchmarks.study import groups as real_groups
 from clipstudy import backbones, run
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 from clipstudy.job import Group
-from clipstudy.probes.mlp import JAWAHAR, Inputs, Labels, fit
+from clipstudy.probes.mlp import Inputs, Labels, fit
 from clipstudy.spec import ModelSpec
 
 WIDTH = 64

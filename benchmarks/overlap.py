@@ -24,10 +24,11 @@ from benchmarks import figures
 from benchmarks.extraction import BATCH, MINILM, sentences
 from benchmarks.figures import Row
 from benchmarks.probes import CLASSES, features, labels
+from benchmarks.recipes import JAWAHAR
 from clipstudy import backbones
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import MOST_ROWS, extract
-from clipstudy.probes.mlp import JAWAHAR, fit
+from clipstudy.probes.mlp import fit
 from clipstudy.spec import ModelSpec
 
 #: Seconds that the stand-in takes for a token: a BERT-base's 170 MFLOP at 26 TFLOP/s, about what a data centre's GPU

@@ -160,7 +160,7 @@ def fit_one(inputs: Inputs, labels: Labels, n_classes: int, recipe: Recipe, seed
         loss_of = nn.CrossEntropyLoss()
         best, strikes, passes, evaluations, stop = -1.0, 0, 0, 0, False
         kept = copy.deepcopy(model)
-        while not stop and (passes <= recipe.max_epoch if recipe.early_stop else evaluations < recipe.periods):
+        while not stop and (passes <= recipe.max_epoch if recipe.early_stop else evaluations < 1):
             model.train()
             for _ in range(recipe.epoch_size):
                 permutation = torch.from_numpy(order.permutation(len(train)))

@@ -17,7 +17,8 @@ import torch
 from benchmarks import lbfgs
 from benchmarks.figures import Row, gemm_rate, in_turns, measured, now, ratios
 from benchmarks.plain import fit_grid
-from clipstudy.probes.mlp import JAWAHAR, LINEAR, SENTEVAL, Inputs, Labels, Recipe, fit
+from benchmarks.recipes import JAWAHAR, LINEAR, SENTEVAL
+from clipstudy.probes.mlp import Inputs, Labels, Recipe, fit
 from clipstudy.probes.stack import Shape
 
 WIDTH, CLASSES = 768, 6

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipstudy.errors import DeviceError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ def find(asked: str) -> str:
     """
     import torch
 
-    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        here.append("mps")
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    here = ["cpu", *cuda, *mps]
     if asked == "auto":
-        return here[-1] if here[-1] == "mps" else here[min(1, len(here) - 1)]
+        return next(iter([*mps, *cuda]), "cpu")
     wanted = "cuda:0" if asked == "cuda" else asked
     if wanted in here:
         return wanted
@@ -110,6 +112,30 @@ def out_of_memory(error: BaseException) -> bool:
         or "out of memory" in text
         or "can't allocate memory" in text
     )
+
+
+def fitting(work: Callable[[], T], hopeless: str | None) -> T | None:
+    """What ``work`` gives, or None where it does not fit in the device's memory, which holds none of it by then.
+
+    Args:
+        hopeless: what to tell whoever asked for it, where no smaller portion can be tried; None: one can.
+
+    Raises:
+        DeviceError: it does not fit, and that is hopeless.
+    """
+    import torch
+
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if hopeless is not None:
+            raise DeviceError(hopeless) from error
+    # Outside the handler, whose traceback would keep the work's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def sent(values: Tensor, device: str) -> Tensor:

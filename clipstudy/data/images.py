@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,16 @@ class Picture:
         """The encoded image."""
         return self.content.read_bytes() if isinstance(self.content, Path) else bytes(self.content)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows, as its header says; nothing is decoded.
+
+        Raises:
+            DataError: it is no image, or of so many pixels that it may be meant to fill the memory.
+        """
+        with _readable(self.where):
+            return _opened(self.read()).size
+
     def open(self) -> Image:
         """The decoded image, of at most 8 bits a channel.
 
@@ -76,9 +87,8 @@ class Foreground:
                 f"{self.picture.where}, mask: found {mask.mode} of {len(mask.getbands())} channels, expected one "
                 "number a pixel (0: background). Fix the mask."
             )
-        size = self.picture.open().size
-        if mask.size != size:
-            found, want = (f"{width} × {height}" for width, height in (mask.size, size))
+        if mask.size != self.picture.size:
+            found, want = (f"{width} × {height}" for width, height in (mask.size, self.picture.size))
             raise DataError(f"{self.picture.where}, mask: {found} pixels, but its picture has {want}. Fix the mask.")
         numbers = np.asarray(mask)
         inside = np.isin(numbers, list(self.numbers)) if self.numbers else numbers != 0
@@ -87,23 +97,37 @@ class Foreground:
 
 def _decoded(content: bytes, where: str, numbers: bool = False) -> Image:
     """The image, in 8 bits a channel; with ``numbers`` as it is: a mask's numbers are names, not shades."""
+    with _readable(where):
+        image = _opened(content)
+        image.load()
+        return image if numbers else _eight_bits(image)
+
+
+def _opened(content: bytes) -> Image:
+    """The image as its header describes it, decoded when it is first looked at. Raises whatever its format does."""
     import PIL.Image
 
+    image: Image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+    # Asked here, since the library only warns, and a filter of warnings is not one thread's own.
+    most = PIL.Image.MAX_IMAGE_PIXELS
+    if most and image.width * image.height > most:
+        raise ValueError(f"{image.width} × {image.height} pixels, more than the {most} that are safe to decode")
+    return image
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Raises DataError where what is done within cannot be done with the bytes at ``where``."""
+    import PIL
+
     try:
-        image: Image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
-        # Asked here, since the library only warns, and a filter of warnings is not one thread's own.
-        most = PIL.Image.MAX_IMAGE_PIXELS
-        if most and image.width * image.height > most:
-            raise ValueError(f"{image.width} × {image.height} pixels, more than the {most} that are safe to decode")
-        image.load()
-        image = image if numbers else _eight_bits(image)
+        yield
     except PIL.UnidentifiedImageError:  # its message is where in memory the bytes lay
         raise DataError(
             f"{where}: no image that can be read (none of {', '.join(FORMATS)}). Fix or remove it."
         ) from None
     except Exception as error:  # each format has its own ways to be broken
         raise DataError(f"{where}: no image that can be read ({said(error)}). Fix or remove it.") from None
-    return image
 
 
 def _eight_bits(image: Image) -> Image:

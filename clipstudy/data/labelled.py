@@ -39,6 +39,11 @@ class Labelled(Generic[T]):
     unreadable: int = 0  #: rows of any split left out, since nothing can read them
 
     @property
+    def parts(self) -> tuple[Rows[T], Rows[T], Rows[T]]:
+        """Train, dev, test: the order in which features are asked for."""
+        return self.train, self.dev, self.test
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The label names, sorted: the order of class numbers."""
         return tuple(sorted(set(self.train.labels)))

@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
-from clipstudy.device import Stopwatch, landing, out_of_memory, sent
-from clipstudy.errors import DeviceError
+from clipstudy.device import Stopwatch, fitting, landing, sent
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
@@ -99,7 +98,6 @@ def extract(
     batch_size: int,
     store: Store | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    data_key: str = "",
 ) -> Features:
     """Features of ``texts`` at ``layers``, in as many forward passes as one layer would take.
 
@@ -111,7 +109,6 @@ def extract(
         store: where features are kept. What it holds is not computed again; what is new is streamed to it, so memory
             does not grow with texts × layers.
         on_progress: called with (texts done, texts to do), distinct ones.
-        data_key: anything more that distinguishes the texts' origin.
 
     Raises:
         DeviceError: not even one text fits in the device's memory.
@@ -120,7 +117,7 @@ def extract(
     views = tuple(dict.fromkeys(backbone.native if view == "native" else view for view in views))
     layers = tuple(dict.fromkeys(layers))
     reading = Reading(backbone.pieces, [text.words for text in texts], [text.spans for text in texts])
-    keys = _keys(backbone, reading, data_key)
+    keys = _keys(backbone, reading)
     shapes = {
         view: (len(reading.spans), 2, backbone.width) if view == "span" else (len(reading.texts), backbone.width)
         for view in views
@@ -203,20 +200,11 @@ class _Run:
 
     def _fitting(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival] | None:
         """The batch encoded, or None where it does not fit in the device's memory."""
-        try:
-            return self._encode(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise DeviceError(
-                    f"one text of {len(batch[0][1].ids)} tokens does not fit in the device's memory. Lower max_tokens "
-                    f"in [models.{self._backbone.name}], or use another device."
-                ) from error
-        # Outside the handler, whose traceback would keep the batch's tensors alive.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+        hopeless = (
+            f"one text of {len(batch[0][1].ids)} tokens does not fit in the device's memory. Lower max_tokens in "
+            f"[models.{self._backbone.name}], or use another device."
+        )
+        return fitting(lambda: self._encode(batch), hopeless if len(batch) == 1 else None)
 
     def _encode(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival]:
         pieces = [one for _, one in batch]
@@ -255,10 +243,10 @@ class _Run:
         return values if view in SUMMARIES else values.unflatten(1, (len(at) // 2, 2))
 
 
-def _keys(backbone: TextBackbone, reading: Reading, data_key: str) -> dict[str, str]:
+def _keys(backbone: TextBackbone, reading: Reading) -> dict[str, str]:
     """View → key of the store: everything that decides the numbers, the texts themselves included."""
     model = json.dumps(dict(backbone.resolved), sort_keys=True)
-    start = hashlib.sha256(json.dumps([EXTRACTION, model, data_key]).encode())
+    start = hashlib.sha256(json.dumps([EXTRACTION, model]).encode())
     reading.tell(start.update)
     texts = start.hexdigest()[:24]
     start.update(json.dumps(reading.spans).encode())

@@ -14,8 +14,8 @@ import torch
 
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageBackbone
 from clipstudy.data.images import Picture
-from clipstudy.device import landing, out_of_memory
-from clipstudy.errors import DeviceError, ModelError
+from clipstudy.device import fitting, landing
+from clipstudy.errors import ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Collection, Vectors
@@ -94,30 +94,27 @@ class _Run:
 
     def _encode(self, rows: np.ndarray, pixels: torch.Tensor) -> int:
         """How many rows were done: none where they did not fit; then fewer are tried from there on."""
-        try:
-            states = self._backbone.states(pixels, self._found.layers)
-            # Everything is pooled before anything is written: what runs out of memory leaves no half behind.
-            pooled = [
-                ((view, layer), view_of.of_image(states[layer], view))
-                for view in self._found.views
-                for layer in self._found.layers
-            ]
-            arrivals = [Arrival([cell], values.nbytes, landing(values.unsqueeze(0))) for cell, values in pooled]
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                raise DeviceError(
-                    f"one image of {pixels.shape[2]} × {pixels.shape[3]} pixels does not fit in the device's memory "
-                    f"with [models.{self._backbone.name}]. Use another device."
-                ) from error
+        hopeless = (
+            f"one image of {pixels.shape[2]} × {pixels.shape[3]} pixels does not fit in the device's memory with "
+            f"[models.{self._backbone.name}]. Use another device."
+        )
+        arrivals = fitting(lambda: self._pooled(pixels), hopeless if len(rows) == 1 else None)
+        if arrivals is None:
             self._fits = len(rows) // 2
-        else:
-            self._found.expect(arrivals)
-            return len(rows)
-        if torch.cuda.is_available():  # outside the handler, whose traceback would keep the batch's tensors alive
-            torch.cuda.empty_cache()
-        return 0
+            return 0
+        self._found.expect(arrivals)
+        return len(rows)
+
+    def _pooled(self, pixels: torch.Tensor) -> list[Arrival]:
+        """Every view of every layer. All are pooled before any is written: what runs out of memory leaves no half
+        behind."""
+        states = self._backbone.states(pixels, self._found.layers)
+        pooled = [
+            ((view, layer), view_of.of_image(states[layer], view))
+            for view in self._found.views
+            for layer in self._found.layers
+        ]
+        return [Arrival([cell], values.nbytes, landing(values.unsqueeze(0))) for cell, values in pooled]
 
 
 def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture], batch_size: int) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -100,28 +101,20 @@ def pretrain_all(
     if not waiting:
         return ready
 
-    at_once = jobs or min(_cores(), len(waiting))
     failed: dict[str, str] = {}
     with _beside(folder) as beside, _benches() as benches:
-        while waiting or benches:
-            while waiting and len(benches) < at_once:
-                bench = _begin(waiting.popleft(), beside, seed, steps, held)
-                benches[bench.pipe] = bench
-            for pipe in connection.wait(list(benches)):
-                bench = benches[pipe]  # type: ignore[index]
-                match _told(bench):
-                    case "steps", int(so_far), int(of):
-                        if progress is not None:
-                            progress(bench.name, so_far, of)
-                        continue
-                    case "done", *_:
-                        record = _put_in_place(beside / bench.name, folder / bench.name)
-                        done(Ready(bench.name, folder / bench.name, record, time.monotonic() - bench.began))
-                    case "failed", str(why):
-                        log.error("%s: %s", bench.name, why)
-                        failed[bench.name] = why
-                del benches[bench.pipe]
-                bench.end()
+        begin = partial(_begin, beside=beside, seed=seed, steps=steps, held=held)
+        for bench, message in _messages(waiting, benches, jobs or min(_cores(), len(waiting)), begin):
+            match message:
+                case "steps", int(so_far), int(of):
+                    if progress is not None:
+                        progress(bench.name, so_far, of)
+                case "done", *_:
+                    record = _put_in_place(beside / bench.name, folder / bench.name)
+                    done(Ready(bench.name, folder / bench.name, record, time.monotonic() - bench.began))
+                case "failed", str(why):
+                    log.error("%s: %s", bench.name, why)
+                    failed[bench.name] = why
     if failed:
         raise ModelError(_sentence(failed))
     return ready
@@ -185,6 +178,23 @@ def _begin(name: str, beside: Path, seed: int, steps: int | None, held: int) -> 
     return _Bench(name, process, here, time.monotonic())
 
 
+def _messages(
+    waiting: deque[str], benches: dict[Connection, _Bench], at_once: int, begin: Callable[[str], _Bench]
+) -> Iterator[tuple[_Bench, tuple[Any, ...]]]:
+    """What every process tells, as it comes. With its last message a process ends, and the next one begins."""
+    while waiting or benches:
+        while waiting and len(benches) < at_once:
+            bench = begin(waiting.popleft())
+            benches[bench.pipe] = bench
+        for pipe in connection.wait(list(benches)):
+            bench = benches[pipe]  # type: ignore[index]
+            message = _told(bench)
+            yield bench, message
+            if message[0] != "steps":
+                del benches[bench.pipe]
+                bench.end()
+
+
 @contextmanager
 def _unheard_interrupts() -> Iterator[None]:
     """A terminal sends Ctrl-C to all processes. One that is begun here never hears of it: its caller ends it."""
@@ -197,14 +207,15 @@ def _unheard_interrupts() -> Iterator[None]:
 
 
 def _told(bench: _Bench) -> tuple[Any, ...]:
+    """Its next message; where it ended without one, that it failed."""
     try:
-        told: tuple[Any, ...] = bench.pipe.recv()
+        message: tuple[Any, ...] = bench.pipe.recv()
     except EOFError:
         bench.process.join()
         code = bench.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return "failed", f"its process ended without a word ({how}). Is there enough memory? Fewer at once need less."
-    return told
+    return message
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +28,8 @@ from torch.nn import functional as F
 
 from clipstudy.backbones.backbone import ImageBackbone
 from clipstudy.backbones.pixels import normalised
-from clipstudy.device import out_of_memory
-from clipstudy.errors import DeviceError, ModelError
+from clipstudy.device import fitting
+from clipstudy.errors import ModelError
 
 #: ``channel``: the mean of a channel over its places. ``neuron``: a channel at the centre. ``neurons``: the mean of a
 #: set of single places drawn from all channels.
@@ -125,34 +126,29 @@ def maximise(
         DeviceError: not even one image fits in memory.
         ModelError: the model gives values that are not finite.
     """
-    found: list[Fitted] = []
-    done, fits = 0, chunk
-    while done < len(asked):
-        some = asked[done : done + fits]
+    rows, columns = backbone.size
+    hopeless = (
+        f"one image of {rows} × {columns} pixels with its gradients does not fit in the device's memory with "
+        f"[models.{backbone.name}]. Use another device."
+    )
+    chunks: list[Fitted] = []
+    done, fits, total = 0, chunk, len(asked) * recipe.steps
+    with _redirected(backbone.module):
+        while done < len(asked):
+            wanted = asked[done : done + fits]
 
-        def after(step: int, before: int = done, many: int = len(some)) -> None:
-            on_progress(before * recipe.steps + step * many, len(asked) * recipe.steps)
+            def after(step: int, before: int = done * recipe.steps, many: int = len(wanted)) -> None:
+                on_progress(before + step * many, total)
 
-        try:
-            with _redirected(backbone.module):
-                found.append(_fit(backbone, layer, some, recipe, device, after))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if len(some) == 1:
-                rows, columns = backbone.size
-                raise DeviceError(
-                    f"one image of {rows} × {columns} pixels with its gradients does not fit in the device's memory "
-                    f"with [models.{backbone.name}]. Use another device."
-                ) from error
-            fits = len(some) // 2
-        else:
-            done += len(some)
-            continue
-        if torch.cuda.is_available():  # outside the handler, whose traceback would keep the chunk's tensors alive
-            torch.cuda.empty_cache()
+            work = partial(_fit, backbone, layer, wanted, recipe, device, after)
+            fitted = fitting(work, hopeless if len(wanted) == 1 else None)
+            if fitted is None:
+                fits = len(wanted) // 2
+            else:
+                chunks.append(fitted)
+                done += len(wanted)
     return Fitted(
-        *(np.concatenate([getattr(f, name) for f in found]) for name in ("images", "activation", "scrambled", "noise"))
+        *(np.concatenate([getattr(f, name) for f in chunks]) for name in ("images", "activation", "scrambled", "noise"))
     )
 
 

@@ -20,7 +20,7 @@ import torch
 from clipstudy.probes.inputs import Inputs, Labels, standardise
 from clipstudy.probes.stack import Member, Shape, Stack, predict
 
-__all__ = ["JAWAHAR", "LINEAR", "SENTEVAL", "Inputs", "Labels", "ProbeFit", "Recipe", "fit", "standardise"]
+__all__ = ["Inputs", "Labels", "ProbeFit", "Recipe", "fit", "standardise"]
 
 #: Training state kept at once. On a CPU a few dozen members already hide the cost between operations; a GPU wants more.
 _BUDGET = {"cpu": 32 * 2**20, "cuda": 2 * 2**30}
@@ -40,24 +40,18 @@ class Recipe:
     epoch_size: int = 4  #: passes between two scores on dev
     tenacity: int = 5  #: stops at evaluation number tenacity + 1 without improvement, counted over the whole fit
     max_epoch: int = 200  #: no further evaluation period begins after more passes than this
-    early_stop: bool = True  #: False: exactly ``periods`` evaluation periods
-    periods: int = 1
+    early_stop: bool = True  #: False: exactly one evaluation period
 
     @property
     def longest(self) -> int:
         """Passes of a fit that nothing stops early, a period more or less."""
-        return self.max_epoch if self.early_stop else self.periods * self.epoch_size
+        return self.max_epoch if self.early_stop else self.epoch_size
 
     def finished(self, member: Member) -> bool:
+        """Is its training over, after this evaluation?"""
         if not self.early_stop:
             return member.passes >= self.longest
         return member.strikes > self.tenacity or member.passes > self.longest
-
-
-SENTEVAL = Recipe()
-LINEAR = Recipe(hidden=0)
-#: interpret_bert's released probe returns inside its loop: one evaluation period, no early stopping.
-JAWAHAR = Recipe(early_stop=False, periods=1)
 
 
 @dataclass(frozen=True)
@@ -138,25 +132,17 @@ def _fit(
     total = len(inputs) * len(seeds) * len(recipe.l2) * len(labels)
     results: dict[tuple[int, int, int, float], _Found] = {}
     features = _FEATURES.get(place.type, _FEATURES["cuda"])
-    coming = _members(inputs, rows, len(labels), recipe, seeds, place)
-    head = next(coming, None)
+    waiting = _Waiting(_members(inputs, rows, len(labels), recipe, seeds, place))
     stack: Stack | None = None
+    stay: list[Member] = []
     leave: list[Member] = []
     done = 0.0
-    while head or (stack and len(leave) < len(stack.members)):
-        if head and (stack is None or len(leave) == len(stack.members)):
-            stack, leave = Stack(Shape(head.width, recipe.hidden, n_classes), place), []
+    while waiting.first or stay:
+        if waiting.first and not stay:
+            stack, leave = Stack(Shape(waiting.first.width, recipe.hidden, n_classes), place), []
         assert stack is not None
-        room = max(1, budget // stack.shape.nbytes()) - len(stack.members) + len(leave)
-        enter: list[Member] = []
-        held = {member.layer: member.inputs.nbytes for member in stack.members if member not in leave}
-        while head and head.width == stack.shape.width and len(enter) < room:
-            held[head.layer] = head.inputs.nbytes
-            if len(held) > 1 and sum(held.values()) > features:
-                break
-            enter.append(head)
-            head = next(coming, None)
-        stack.change(leave, enter)
+        room = max(1, budget // stack.shape.nbytes()) - len(stay)
+        stack.change(leave, waiting.enter(stay, stack.shape.width, room, features))
         stack.train(
             train,
             passes=recipe.epoch_size,
@@ -164,16 +150,18 @@ def _fit(
             dropout=recipe.dropout,
             rate=recipe.learning_rate,
         )
-        leave = []
+        stay, leave = [], []
         for position, member in enumerate(stack.members):
             _score(member, stack.current(position), dev[member.labels])
             if recipe.finished(member):
                 leave.append(member)
-                guessed = predict(member.weights, member.inputs.test).to("cpu", torch.int32).numpy()
-                results[member.key] = _Found(member.best, member.passes, guessed)
+                predictions = predict(member.weights, member.inputs.test).to("cpu", torch.int32).numpy()
+                results[member.key] = _Found(member.best, member.passes, predictions)
+            else:
+                stay.append(member)
         if on_progress:
-            going_on = [member.passes for member in stack.members if member not in leave]
-            done = max(done, _done([found.passes for found in results.values()], going_on, recipe))
+            ended = [found.passes for found in results.values()]
+            done = max(done, _done(ended, [member.passes for member in stay], recipe))
             on_progress(done, total)
     return [
         [_chosen(results, layer, labelled, recipe, seeds, rows.dev) for labelled in range(len(labels))]
@@ -185,6 +173,34 @@ def _done(ended: Sequence[int], going_on: Sequence[int], recipe: Recipe) -> floa
     """How many fits the passes made come to: where many are trained together, most end at about the same time."""
     likely = sum(ended) / len(ended) if ended else recipe.longest
     return len(ended) + sum(passes / max(likely, passes + recipe.epoch_size) for passes in going_on)
+
+
+class _Waiting:
+    """Members that are not in training yet, in order. The first one's features are loaded, so that its width is
+    known."""
+
+    def __init__(self, members: Iterator[Member]) -> None:
+        self._members = members
+        self.first = next(members, None)
+
+    def enter(self, beside: Sequence[Member], width: int, room: int, features: int) -> list[Member]:
+        """Those that training begins with now.
+
+        Args:
+            beside: members that stay in training.
+            width: of their features; the first one of another width waits until they have left.
+            room: at most so many.
+            features: bytes of features in memory at once, those of one layer in any case.
+        """
+        taken: list[Member] = []
+        held = {member.layer: member.inputs.nbytes for member in beside}
+        while self.first and self.first.width == width and len(taken) < room:
+            held[self.first.layer] = self.first.inputs.nbytes
+            if len(held) > 1 and sum(held.values()) > features:
+                break
+            taken.append(self.first)
+            self.first = next(self._members, None)
+        return taken
 
 
 class _Found(NamedTuple):

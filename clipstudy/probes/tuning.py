@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipstudy.backbones.backbone import Pieces, TextBackbone
-from clipstudy.device import out_of_memory
-from clipstudy.errors import DeviceError, ModelError
+from clipstudy.device import fitting
+from clipstudy.errors import ModelError
 
 #: Deviation of the head's first weights, as BERT's own.
 DEVIATION = 0.02
@@ -152,22 +152,18 @@ class _Portions:
 
     def each(self, batch: list[int], act: Callable[[list[int]], T], undo: Callable[[], None]) -> list[T]:
         """``act`` on every portion; all of them again, after ``undo``, where one did not fit."""
-        while True:
-            try:
-                return [act(batch[at : at + self.size]) for at in range(0, len(batch), self.size)]
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if self.size == 1:
-                    raise DeviceError(
-                        f"not even one item fits in the device's memory when [models.{self._name}] is trained. Lower "
-                        "max_tokens in the task's options, or use another device."
-                    ) from error
-            # Outside the handler, whose traceback would keep the portion's tensors alive.
+        hopeless = (
+            f"not even one item fits in the device's memory when [models.{self._name}] is trained. Lower max_tokens in "
+            "the task's options, or use another device."
+        )
+
+        def all_portions() -> list[T]:
+            return [act(batch[at : at + self.size]) for at in range(0, len(batch), self.size)]
+
+        while (done := fitting(all_portions, hopeless if self.size == 1 else None)) is None:
             undo()
             self.size //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        return done
 
 
 class _Training:
@@ -235,13 +231,13 @@ class _Training:
             self._tick(self._steps)
         return loss / rows, right / rows
 
-    def _learn(self, some: list[int], *, of: int) -> tuple[float, int]:
+    def _learn(self, portion: list[int], *, of: int) -> tuple[float, int]:
         """Gradients of a portion of a batch of ``of`` items: its share of the batch's mean loss, and how many right."""
-        said = self._logits([self._parts.train[i] for i in some])
-        truth = torch.as_tensor(self._parts.train_labels[some], device=self._device)
-        loss = nn.functional.cross_entropy(said, truth, reduction="sum") / of
+        logits = self._logits([self._parts.train[i] for i in portion])
+        truth = torch.as_tensor(self._parts.train_labels[portion], device=self._device)
+        loss = nn.functional.cross_entropy(logits, truth, reduction="sum") / of
         loss.backward()
-        return loss.item(), int((said.argmax(1) == truth).sum())
+        return loss.item(), int((logits.argmax(1) == truth).sum())
 
     def _forget(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -257,17 +253,17 @@ class _Training:
     @torch.no_grad()
     def _predict(self, items: Sequence[Item]) -> NDArray[np.int32]:
         self._model.eval()
-        found = np.full(len(items), -1, dtype=np.int32)
+        predictions = np.full(len(items), -1, dtype=np.int32)
         order = sorted(range(len(items)), key=lambda i: -items[i].length)  # neighbours need little padding
 
-        def score(some: list[int]) -> None:
-            found[some] = self._logits([items[i] for i in some]).argmax(1).cpu().numpy()
+        def score(portion: list[int]) -> None:
+            predictions[portion] = self._logits([items[i] for i in portion]).argmax(1).cpu().numpy()
 
         step = self._scored.size  # which may shrink meanwhile
         for at in range(0, len(order), step):
             self._scored.each(order[at : at + step], score, lambda: None)
             self._tick(self._steps)
-        return found
+        return predictions
 
     def _logits(self, items: Sequence[Item]) -> Tensor:
         logits: Tensor = self._head(_sides(self._backbone, items, self._head.marks, self._device))
@@ -277,17 +273,20 @@ class _Training:
 def _sides(backbone: TextBackbone, items: Sequence[Item], marks: int, device: torch.device) -> Tensor:
     """Every side's vector, its summary token's state and its marked words' behind it: ``[B, sides, side]``."""
     several = len(items[0].sides)
-    shown = [
-        (i * several + s, one) for i, item in enumerate(items) for s, side in enumerate(item.sides) for one in side
+    windows = [
+        (i * several + s, window)
+        for i, item in enumerate(items)
+        for s, side in enumerate(item.sides)
+        for window in side
     ]
-    longest = max(len(one.pieces.ids) for _, one in shown)
-    ids = torch.zeros(len(shown), longest, dtype=torch.long)
-    mask, second = (torch.zeros(len(shown), longest, dtype=torch.bool) for _ in range(2))
-    for row, (_, one) in enumerate(shown):
-        length = len(one.pieces.ids)
-        ids[row, :length], mask[row, :length] = torch.tensor(one.pieces.ids), True
-        if one.pieces.second is not None:
-            second[row, one.pieces.second : length] = True
+    longest = max(len(window.pieces.ids) for _, window in windows)
+    ids = torch.zeros(len(windows), longest, dtype=torch.long)
+    mask, second = (torch.zeros(len(windows), longest, dtype=torch.bool) for _ in range(2))
+    for row, (_, window) in enumerate(windows):
+        length = len(window.pieces.ids)
+        ids[row, :length], mask[row, :length] = torch.tensor(window.pieces.ids), True
+        if window.pieces.second is not None:
+            second[row, window.pieces.second : length] = True
     states = backbone.last(ids, mask, second).float()
 
     def mean(at: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -297,9 +296,9 @@ def _sides(backbone: TextBackbone, items: Sequence[Item], marks: int, device: to
         count = states.new_zeros(len(total), 1).index_add(0, owners, states.new_ones(len(owners), 1))
         return total.index_add(0, owners, states[rows, positions]) / count.clamp(min=1)
 
-    summaries = [(side, row, one.pieces.summary(backbone.native)) for row, (side, one) in enumerate(shown)]
+    summaries = [(side, row, window.pieces.summary(backbone.native)) for row, (side, window) in enumerate(windows)]
     words = [
-        [(side, row, position) for row, (side, one) in enumerate(shown) for position in one.marks[mark]]
+        [(side, row, position) for row, (side, window) in enumerate(windows) for position in window.marks[mark]]
         for mark in range(marks)
     ]
     return torch.cat([mean(at) for at in (summaries, *words)], dim=1).reshape(len(items), several, -1)

@@ -86,6 +86,7 @@ class Images(classify.Images):
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """None: attention is looked at, not states."""
     return ()
 
 
@@ -139,6 +140,22 @@ class _Seen:
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Look at the attention of ``layers`` in one pass over the chosen pictures, and hold it against their masks (Caron
+    et al. 2021; Abnar & Zuidema 2020).
+
+    Args:
+        given: a frozen vision transformer.
+        seeds: of the random masks, and of whose masks are swapped.
+
+    Yields:
+        For each block means over pictures with their intervals: the Jaccard index of the mean map, of heads and of
+        rollout, with what chance would reach; diversity, entropy, distance and correlation with edges. Each picture's
+        numbers, each head's means and a sheet of overlays as files.
+
+    Raises:
+        ModelError: the model has no attention, or none that can be seen.
+        DataError: a mask cannot be read, or too few pictures have any foreground where the model looks.
+    """
     import numpy as np
 
     from clipstudy.backbones.pixels import restored
@@ -151,7 +168,7 @@ def measure(
     on_sheet = {*np.linspace(0, len(data.chosen) - 1, min(options.shown, len(data.chosen))).astype(int).tolist()}
     shares: list[NDArray[Any]] = []
     for rows, pixels, objects in _batches(given, data, options):
-        found = attended(backbone, pixels, layers, options.rollout)
+        by_layer = attended(backbone, pixels, layers, options.rollout)
         tokens = backbone.tokens
         assert tokens is not None  # or it could not have been attended to
         pictures = restored(backbone, pixels).numpy()
@@ -161,10 +178,10 @@ def measure(
             shares.append(share)
         drawn = [i for i, row in enumerate(rows) if row in on_sheet]
         shown += [Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
-        for layer, one in found.items():
-            _note(seen[layer], one, edges, share, options)
-            rolled = None if one.rollout is None else one.rollout.numpy()
-            heads = one.heads.numpy()
+        for layer, attention in by_layer.items():
+            _note(seen[layer], attention, edges, share, options)
+            rolled = None if attention.rollout is None else attention.rollout.numpy()
+            heads = attention.heads.numpy()
             seen[layer].maps += [Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
         bench.progress("attention", int(rows[-1]) + 1, len(data.chosen))
     foreground = np.concatenate(shares) if shares else None
@@ -199,27 +216,32 @@ def _batches(
         yield rows, pixels, inside
 
 
-def _note(seen: _Seen, found: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options) -> None:
+def _note(
+    seen: _Seen, attention: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options
+) -> None:
     """Add one batch's numbers. The mean map's have no prefix, the heads' ``heads/``, rollout's ``rollout/``."""
     from clipstudy.probes.attention import correlation, divergence, entropy, jaccard, kept
 
-    heads = found.heads.numpy()
-    maps = {"": heads.mean(axis=1), "heads/": heads}
-    if found.rollout is not None:
-        maps["rollout/"] = found.rollout.numpy()
-    scores = {"diversity": divergence(heads), "distance": found.distance.numpy(), "patch_mass": heads.sum(axis=-1)}
-    for prefix, some in maps.items():
-        beside = edges[:, None] if some.ndim == 3 else edges
-        scores[f"{prefix}entropy"] = entropy(some)
-        scores[f"{prefix}edges"] = correlation(some, beside)
+    def beside(maps: NDArray[Any], of_pictures: NDArray[Any]) -> NDArray[Any]:
+        """``[B, P]``, or ``[B, 1, P]`` where every head has a map."""
+        return of_pictures[:, None] if maps.ndim == 3 else of_pictures
+
+    heads = attention.heads.numpy()
+    by_prefix = {"": heads.mean(axis=1), "heads/": heads}
+    if attention.rollout is not None:
+        by_prefix["rollout/"] = attention.rollout.numpy()
+    scores = {"diversity": divergence(heads), "distance": attention.distance.numpy(), "patch_mass": heads.sum(axis=-1)}
+    for prefix, maps in by_prefix.items():
+        scores[f"{prefix}entropy"] = entropy(maps)
+        scores[f"{prefix}edges"] = correlation(maps, beside(maps, edges))
         if foreground is None:
             continue
-        masks, inside = kept(some, options.mass), foreground[:, None] if some.ndim == 3 else foreground
-        scores[f"{prefix}jaccard"] = jaccard(masks, inside)
+        masks = kept(maps, options.mass)
+        scores[f"{prefix}jaccard"] = jaccard(masks, beside(maps, foreground))
         scores[f"{prefix}area"] = masks.sum(axis=-1)
         if not prefix:
             seen.masks.append(masks)
-            scores["pointing"] = inside[range(len(some)), some.argmax(axis=-1)] >= 0.5
+            scores["pointing"] = foreground[range(len(maps)), maps.argmax(axis=-1)] >= 0.5
     for name, values in scores.items():
         seen.scores[name].append(values)
 
@@ -248,11 +270,11 @@ def _outcome(
     params = {"query": "class token" if tokens.cls else "mean over patch tokens"}
     if foreground is not None:
         marked = foreground.sum(axis=1) > 0
-        found = _against_masks(seen, foreground, marked, tokens, seeds, options)
-        metrics |= {name: Estimate(*interval) for name, interval in _intervals(found, options).items()}
+        against_masks = _against_masks(seen, foreground, marked, tokens, seeds, options)
+        metrics |= {name: Estimate(*interval) for name, interval in _intervals(against_masks, options).items()}
         metrics["items/unmarked"] = Estimate(int((~marked).sum()))
         params["best_head"] = str(int(seen.score("heads/jaccard")[marked].mean(axis=0).argmax()))
-        series |= {name: _spread(values, marked) for name, values in found.items()}
+        series |= {name: _spread(values, marked) for name, values in against_masks.items()}
     artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(seen, foreground))]
     if shown:
         title = f"{given.spec.title}, block {layer}: attention of the {params['query']}"
@@ -264,15 +286,15 @@ def _everywhere(seen: _Seen, patch: float) -> dict[str, NDArray[Any]]:
     """What needs no masks, a number a picture; ``patch`` is the side of one in pixels."""
     from clipstudy.probes.attention import best_head
 
-    found = {name: seen.score(name) for name in ("diversity", "entropy", "edges")}
-    found |= {f"heads/{name}": seen.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
-    found["best/edges"] = best_head(seen.score("heads/edges"))
-    found["distance"] = seen.score("distance").mean(axis=1) * patch
-    found["distance_patches"] = seen.score("distance").mean(axis=1)
-    found["patch_mass"] = seen.score("patch_mass").mean(axis=1)
+    series = {name: seen.score(name) for name in ("diversity", "entropy", "edges")}
+    series |= {f"heads/{name}": seen.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
+    series["best/edges"] = best_head(seen.score("heads/edges"))
+    series["distance"] = seen.score("distance").mean(axis=1) * patch
+    series["distance_patches"] = seen.score("distance").mean(axis=1)
+    series["patch_mass"] = seen.score("patch_mass").mean(axis=1)
     if "rollout/entropy" in seen.scores:
-        found |= {name: seen.score(name) for name in ("rollout/entropy", "rollout/edges")}
-    return found
+        series |= {name: seen.score(name) for name in ("rollout/entropy", "rollout/edges")}
+    return series
 
 
 def _against_masks(
@@ -290,7 +312,7 @@ def _against_masks(
 
     foreground = foreground[marked]
     heads, masks = seen.score("heads/jaccard")[marked], np.concatenate(seen.masks)[marked]
-    found = {
+    series = {
         "jaccard": seen.score("jaccard")[marked],
         "heads/jaccard": heads.mean(axis=1),
         "best/jaccard": best_head(heads),
@@ -299,7 +321,7 @@ def _against_masks(
         "area": seen.score("area")[marked] / tokens.patches,
     }
     if "rollout/jaccard" in seen.scores:
-        found["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
+        series["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
 
     def by_chance(areas: NDArray[Any]) -> NDArray[Any]:
         """The best of a random mask for each column of ``areas`` ``[N, H]``, the mean over seeds."""
@@ -312,7 +334,7 @@ def _against_masks(
 
     # Every mask against the foreground of another picture, which one its seed says.
     others = [swapped(len(masks), np.random.default_rng(seed)) for seed in seeds]
-    return found | {
+    return series | {
         "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]),
         "baseline/swapped_masks": np.mean([jaccard(masks, foreground[order]) for order in others], axis=0),
         "baseline/centre": jaccard(kept(centre(tokens.grid), options.mass), foreground),

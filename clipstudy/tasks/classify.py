@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from clipstudy.data.labelled import Labelled
     from clipstudy.features.collect import Vectors
     from clipstudy.features.extract import Text
-    from clipstudy.probes.inputs import Inputs, Principal
+    from clipstudy.metrics import Interval
+    from clipstudy.probes.inputs import Inputs, Labels, Principal
     from clipstudy.probes.mlp import ProbeFit, Recipe
 
 METHOD = 2
@@ -143,7 +144,7 @@ class Images(_Read["Picture"]):
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        return (*self.labelled.train.items, *self.labelled.dev.items, *self.labelled.test.items)
+        return tuple(picture for part in self.labelled.parts for picture in part.items)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def views(options: Options) -> tuple[str, ...]:
 
 
 def metrics(options: Options) -> tuple[str, ...]:
-    return "accuracy", "macro_f1", *(["selectivity"] if options.control else [])
+    measured = "accuracy", "macro_f1"
+    return (*measured, "selectivity") if options.control else measured
 
 
 def read(dataset: DatasetSpec, options: Options) -> Sentences | Images:
@@ -171,24 +173,22 @@ def read(dataset: DatasetSpec, options: Options) -> Sentences | Images:
     if dataset.reader == "images":
         return Images(images.read(dataset))
     labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
-    texts = tuple(Text(words) for part in (labelled.train, labelled.dev, labelled.test) for words in part.items)
+    texts = tuple(Text(words) for part in labelled.parts for words in part.items)
     return Sentences(labelled, texts)
 
 
 def arms(options: Options) -> list[Arm]:
     """Every (view, probe), the headline first; a prefix names only what differs from the headline."""
-    return [
-        Arm(
-            v,
-            p,
-            "".join(f"{name}/" for name, first in ((v, options.views[0]), (p, options.probes[0])) if name != first),
-        )
-        for v in options.views
-        for p in options.probes
-    ]
+    found = []
+    for view, probe in itertools.product(options.views, options.probes):
+        differs = [view] if view != options.views[0] else []
+        differs += [probe] if probe != options.probes[0] else []
+        found.append(Arm(view, probe, "".join(f"{name}/" for name in differs)))
+    return found
 
 
 def recipe(options: Options, probe: str) -> Recipe:
+    """How ``mlp`` or ``linear`` is trained: a linear probe is the MLP without its hidden layer."""
     from clipstudy.probes.mlp import Recipe
 
     return Recipe(
@@ -212,101 +212,166 @@ def measure(
     options: Options,
     bench: Bench,
 ) -> Iterator[Outcome]:
+    """Fit every arm's probes on train, stop them by dev, score them on test (Conneau et al. 2018).
+
+    All of an arm's layers, seeds and weight decays are one stack of fits (``probes/mlp.py``). Selectivity is accuracy
+    minus that of the same probe on a control task (Hewitt & Liang 2019), and is measured on the headline view.
+
+    Args:
+        features: of ``options.views``, ``[N, width]`` a layer; N rows in the order train, dev, test.
+        data: what :func:`read` gave, of as many rows.
+
+    Yields:
+        For each layer the accuracy of every arm with its interval over seeds and test items, macro-F1, selectivity and
+        what else the probes say of themselves; what they predicted, and the headline's confusion matrix, as files.
+
+    Raises:
+        DataError: a text is longer than the model reads and ``overlong`` is ``error``.
+        ModelError: the model gave values that are not finite.
+    """
     import numpy as np
 
-    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
-    from clipstudy.probes.mlp import Labels, fit
+    from clipstudy.metrics import bootstrap_accuracy
 
-    unread = _unread(features, data, options) if isinstance(data, Sentences) else {}
-    parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
-    number = {label: i for i, label in enumerate(data.labelled.classes)}
-    truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
-    control = _control(data, truth, len(number)) if options.control and isinstance(data, Sentences) else None
-
+    common = _common(features, data, options)
+    labels = _labels(data, options)
     # By what a view is called: the model's own summary is a view that may be asked for by name too.
     shown: dict[str, _Shown] = {}
     for view in options.views:
-        shown.setdefault(features.called(view), _Shown(features, view, parts, options))
-    fits: dict[Arm, list[list[ProbeFit]]] = {}
-    asked = arms(options)
-    # Each probe has its own capacity to learn by heart, so each has its own control; the headline view stands for all.
-    wanted = {arm: [truth, control.labels] if control and arm.view == options.views[0] else [truth] for arm in asked}
-    members = len(layers) * len(seeds) * len(options.l2)
-    in_all, done = members * sum(map(len, wanted.values())), 0
-    for arm in asked:
-        same = [a for a in fits if a.probe == arm.probe and features.called(a.view) == features.called(arm.view)]
-        if same:
-            fits[arm] = [found[:1] for found in fits[same[0]]]
-            done += members * len(wanted[arm])
-            continue
-        fits[arm] = fit(
-            [partial(shown[features.called(arm.view)].inputs, layer) for layer in layers],
-            wanted[arm],
-            len(number),
-            recipe(options, arm.probe),
-            seeds,
-            device=bench.device,
-            on_progress=_after(bench, done, in_all),
-        )
-        done += members * len(wanted[arm])
-
+        shown.setdefault(features.called(view), _Shown(features, view, data.labelled, options))
+    fits = _fitted(features, shown, labels, layers, seeds, options, bench)
     intervals = {
         # The same draws for every arm and layer, so that what is compared was drawn alike.
         arm: bootstrap_accuracy(
-            np.stack([f[0].predictions == truth.test for f in found]),
+            np.stack([of_layer[0].predictions == labels.truth.test for of_layer in by_layer]),
             draws=options.draws,
             rng=0,
         )
-        for arm, found in fits.items()
+        for arm, by_layer in fits.items()
     }
     for at, layer in enumerate(layers):
-        metrics: dict[str, Estimate] = {
-            "baseline/majority": Estimate(majority(truth.train, truth.test)),
-            "items/train": Estimate(len(truth.train)),
-            "items/dev": Estimate(len(truth.dev)),
-            "items/test": Estimate(len(truth.test)),
-            "items/dropped": Estimate(data.labelled.dropped),
-            "classes": Estimate(len(number)),
-            **unread,
-            **({"items/unreadable": Estimate(data.labelled.unreadable)} if isinstance(data, Images) else {}),
-        }
-        params: dict[str, str] = {}
-        for arm, found in fits.items():
-            task = found[at][0]
-            metrics[f"{arm.prefix}accuracy"] = Estimate(*intervals[arm][at])
-            metrics[f"{arm.prefix}macro_f1"] = Estimate(
-                float(np.mean([macro_f1(truth.test, p) for p in task.predictions]))
-            )
-            metrics[f"{arm.prefix}dev_accuracy"] = Estimate(float(np.mean(task.dev_accuracy)))
-            metrics[f"{arm.prefix}one_class"] = Estimate(float(task.one_class.mean()))
+        metrics, params = dict(common), dict[str, str]()
+        for arm, by_layer in fits.items():
+            task, *control = by_layer[at]
+            metrics |= _scores(arm, task, intervals[arm][at], labels)
             if options.width is not None and arm.probe == options.probes[0]:
                 explained = shown[features.called(arm.view)].explained(layer)
                 metrics[f"{arm.prefix}explained_variance"] = Estimate(explained)
-            metrics[f"{arm.prefix}epochs"] = Estimate(float(np.mean(task.epochs)))
             if len(options.l2) > 1:
-                params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{v:g}" for v in task.l2)
-            if len(found[at]) > 1 and control:
-                metrics.update(_selectivity(arm, task, found[at][1], truth, control, options))
+                params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{decay:g}" for decay in task.l2)
+            if control:
+                metrics |= _selectivity(arm, task, control[0], labels, options)
+        tasks = {arm: by_layer[at][0] for arm, by_layer in fits.items()}
         yield Outcome(
             layer=layer,
             metrics=metrics,
             params=params,
             artifacts=(
-                Artifact("predictions.parquet", _predictions(data, {a: f[at][0] for a, f in fits.items()}, seeds)),
-                Artifact("confusion.csv", _confusion(data, fits[asked[0]][at][0])),
+                Artifact("predictions.parquet", _predictions(data, tasks, seeds)),
+                Artifact("confusion.csv", _confusion(data, tasks[arms(options)[0]])),
             ),
         )
 
 
-def _unread(features: Any, data: Sentences, options: Options) -> dict[str, Estimate]:
-    """How many sentences the model's limit cut. Raises DataError where the options allow none."""
+def _common(features: Vectors, data: Sentences | Images, options: Options) -> dict[str, Estimate]:
+    """What is the same at every layer. Raises DataError where texts were cut and the options allow none."""
+    from clipstudy.metrics import majority
+
+    labelled = data.labelled
+    counts = {
+        "items/train": len(labelled.train),
+        "items/dev": len(labelled.dev),
+        "items/test": len(labelled.test),
+        "items/dropped": labelled.dropped,
+        "classes": len(labelled.classes),
+    }
+    if isinstance(data, Sentences):
+        counts["truncated"] = _truncated(features, data, options)
+    else:
+        counts["items/unreadable"] = labelled.unreadable
+    baseline = majority(labelled.train.labels, labelled.test.labels)
+    return {"baseline/majority": Estimate(baseline), **{name: Estimate(count) for name, count in counts.items()}}
+
+
+def _truncated(features: Any, data: Sentences, options: Options) -> int:
+    """How many sentences the model's limit cut."""
     truncated = features.truncated
     if options.overlong == "error" and truncated.any():
         raise DataError(
             f"{data.source}: {int(truncated.sum())} sentences are longer than the model can read (the first begins "
             f'"{" ".join(data.texts[int(truncated.argmax())].words)[:50]}"). Set overlong = "truncate" or shorten them.'
         )
-    return {"truncated": Estimate(int(truncated.sum()))}
+    return int(truncated.sum())
+
+
+@dataclass(frozen=True)
+class _LabelSets:
+    """What probes are fitted to."""
+
+    truth: Labels
+    control: Labels | None  #: of the control task; None: there is none
+    types_seen: float  #: share of test sentences whose first word is seen in train
+    classes: int
+
+    def of(self, arm: Arm, options: Options) -> list[Labels]:
+        """Each probe has its own capacity to learn by heart, so each has its own control; the headline view stands for
+        all."""
+        if self.control is None or arm.view != options.views[0]:
+            return [self.truth]
+        return [self.truth, self.control]
+
+
+def _labels(data: Sentences | Images, options: Options) -> _LabelSets:
+    """The task's labels as class numbers, and those of its control task: one for each type of first word (a hash of the
+    whole sentence would never repeat between train and test, and selectivity would only be accuracy minus majority)."""
+    import numpy as np
+
+    from clipstudy.probes.control import control_labels, share_seen
+    from clipstudy.probes.mlp import Labels
+
+    number = {label: i for i, label in enumerate(data.labelled.classes)}
+    truth = Labels(*(np.array([number[label] for label in part.labels]) for part in data.labelled.parts))
+    if not options.control or not isinstance(data, Sentences):
+        return _LabelSets(truth, None, 0.0, len(number))
+    train, dev, test = ([words[0].lower() for words in part.items] for part in data.labelled.parts)
+    drawn = Labels(*(control_labels(types, truth.train, len(number)) for types in (train, dev, test)))
+    return _LabelSets(truth, drawn, share_seen(train, test), len(number))
+
+
+def _fitted(
+    features: Vectors,
+    shown: Mapping[str, _Shown],
+    labels: _LabelSets,
+    layers: Sequence[int],
+    seeds: Sequence[int],
+    options: Options,
+    bench: Bench,
+) -> dict[Arm, list[list[ProbeFit]]]:
+    """The probes of every arm: for each layer the task's and, where there is one, its control's. Arms that are shown
+    the same vectors share their fits."""
+    from clipstudy.probes.mlp import fit
+
+    fits: dict[Arm, list[list[ProbeFit]]] = {}
+    of_vectors: dict[tuple[str, str], list[list[ProbeFit]]] = {}
+    asked = arms(options)
+    members = len(layers) * len(seeds) * len(options.l2)
+    total, done = members * sum(len(labels.of(arm, options)) for arm in asked), 0
+    for arm in asked:
+        vectors, sets = features.called(arm.view), labels.of(arm, options)
+        if (vectors, arm.probe) in of_vectors:
+            fits[arm] = [of_layer[:1] for of_layer in of_vectors[vectors, arm.probe]]
+        else:
+            fits[arm] = of_vectors[vectors, arm.probe] = fit(
+                [partial(shown[vectors].inputs, layer) for layer in layers],
+                sets,
+                labels.classes,
+                recipe(options, arm.probe),
+                seeds,
+                device=bench.device,
+                on_progress=_after(bench, done, total),
+            )
+        done += members * len(sets)
+    return fits
 
 
 def _after(bench: Bench, done: int, of: int) -> Callable[[float, int], None]:
@@ -314,44 +379,43 @@ def _after(bench: Bench, done: int, of: int) -> Callable[[float, int], None]:
     return lambda fits, _: bench.progress("probes", done + fits, of)
 
 
-@dataclass(frozen=True)
-class _Control:
-    labels: Any
-    seen: float  #: share of test sentences whose first word is seen in train
+def _scores(arm: Arm, task: ProbeFit, accuracy: Interval, labels: _LabelSets) -> dict[str, Estimate]:
+    """What an arm's probes reached on test at one layer, and how their training went, the mean over seeds."""
+    import numpy as np
 
+    from clipstudy.metrics import macro_f1
 
-def _control(data: Sentences, truth: Any, classes: int) -> _Control:
-    """The control task of a sentence property: a label for each type of first word (a hash of the whole sentence would
-    never repeat between train and test, and selectivity would only be accuracy minus majority)."""
-    from clipstudy.probes.control import control_labels, share_seen
-    from clipstudy.probes.mlp import Labels
-
-    parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
-    types = [[words[0].lower() for words in part.items] for part in parts]
-    drawn = [control_labels(t, truth.train, classes) for t in types]
-    return _Control(Labels(*drawn), share_seen(types[0], types[2]))
+    by_seed: dict[str, Any] = {
+        "macro_f1": [macro_f1(labels.truth.test, predictions) for predictions in task.predictions],
+        "dev_accuracy": task.dev_accuracy,
+        "one_class": task.one_class,
+        "epochs": task.epochs,
+    }
+    means = {f"{arm.prefix}{name}": Estimate(float(np.mean(values))) for name, values in by_seed.items()}
+    return {f"{arm.prefix}accuracy": Estimate(*accuracy), **means}
 
 
 def _selectivity(
-    arm: Arm, task: ProbeFit, other: ProbeFit, truth: Any, control: _Control, options: Options
+    arm: Arm, task: ProbeFit, control: ProbeFit, labels: _LabelSets, options: Options
 ) -> dict[str, Estimate]:
-
     from clipstudy.metrics import bootstrap_accuracy
 
-    gain = (task.predictions == truth.test).astype(float) - (other.predictions == control.labels.test)
+    assert labels.control is not None  # or nothing was fitted to it
+    remembered = control.predictions == labels.control.test
+    gain = (task.predictions == labels.truth.test).astype(float) - remembered
     return {
         f"{arm.prefix}selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
-        f"{arm.prefix}control/accuracy": Estimate(float((other.predictions == control.labels.test).mean())),
-        f"{arm.prefix}control/types_seen": Estimate(control.seen),
+        f"{arm.prefix}control/accuracy": Estimate(float(remembered.mean())),
+        f"{arm.prefix}control/types_seen": Estimate(labels.types_seen),
     }
 
 
 class _Shown:
     """What probes are shown of one view, layer by layer."""
 
-    def __init__(self, features: Vectors, view: str, parts: Sequence[Any], options: Options) -> None:
+    def __init__(self, features: Vectors, view: str, labelled: Labelled[Any], options: Options) -> None:
         self._features, self.view, self._options = features, view, options
-        self._ends = list(itertools.accumulate(len(part) for part in parts))[:-1]
+        self._ends = list(itertools.accumulate(len(part) for part in labelled.parts))[:-1]
         self._principal: dict[int, Principal] = {}  #: layer → its components: each probe reads them again
 
     def inputs(self, layer: int) -> Inputs:
@@ -377,26 +441,28 @@ class _Shown:
 
 
 def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:
-    """A row a test item: its label and what each arm's probe of each seed said."""
+    """A row a test item: its label, and each arm's prediction for each seed."""
     import numpy as np
     import pyarrow as pa
 
     names = pa.array(data.labelled.classes)
     columns: dict[str, Any] = {"label": pa.array(data.labelled.test.labels).dictionary_encode()}
-    for arm, found in fits.items():
-        for seed, row in zip(seeds, found.predictions, strict=True):
-            codes = pa.array(np.asarray(row, dtype=np.int32))
+    for arm, task in fits.items():
+        for seed, predictions in zip(seeds, task.predictions, strict=True):
+            codes = pa.array(np.asarray(predictions, dtype=np.int32))
             columns[f"{arm.view}/{arm.probe}/seed_{seed}"] = pa.DictionaryArray.from_arrays(codes, names)
     return files.parquet(columns)
 
 
-def _confusion(data: Sentences | Images, found: ProbeFit) -> bytes:
+def _confusion(data: Sentences | Images, task: ProbeFit) -> bytes:
     """The headline arm's confusion matrix, counted over seeds; rows are gold labels."""
     classes = data.labelled.classes
     counts = Counter(
-        (gold, classes[p]) for row in found.predictions for gold, p in zip(data.labelled.test.labels, row, strict=True)
+        (gold, classes[guess])
+        for predictions in task.predictions
+        for gold, guess in zip(data.labelled.test.labels, predictions, strict=True)
     )
     if len(classes) > WIDEST:
         return files.text(("label", "prediction", "count"), ((*pair, n) for pair, n in sorted(counts.items())))
-    rows = ((gold, *(counts[gold, said] for said in classes)) for gold in classes)
+    rows = ((gold, *(counts[gold, guess] for guess in classes)) for gold in classes)
     return files.text(("label", *classes), rows)

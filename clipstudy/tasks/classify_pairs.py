@@ -72,10 +72,24 @@ class Side:
 
 
 @dataclass(frozen=True)
-class PairTexts:
-    """The data set, its texts as every arm shows them, and who is who among them."""
+class OfPairs:
+    """What is made of a data set of pairs."""
 
     pairs: Pairs
+
+    @property
+    def fingerprint(self) -> str:
+        return self.pairs.fingerprint
+
+    @property
+    def source(self) -> str:
+        return self.pairs.source
+
+
+@dataclass(frozen=True)
+class PairTexts(OfPairs):
+    """The data set, its texts as every arm shows them, and who is who among them."""
+
     texts: tuple[Text, ...]
     sides: Mapping[Long, tuple[Side, Side]]
     #: What ``classify`` measures: the pairs' labels, and what its control task goes by (the word, or the first one).
@@ -91,16 +105,9 @@ class PairTexts:
         """Do arms show a marked word?"""
         return any((side.marks >= 0).any() for sides in self.sides.values() for side in sides)
 
-    @property
-    def fingerprint(self) -> str:
-        return self.pairs.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.pairs.source
-
 
 def views(options: Options) -> tuple[str, ...]:
+    """Those that are asked for, and the ends of marked words."""
     return (*options.views, "span") if options.marked else options.views
 
 
@@ -131,8 +138,8 @@ def pairs_of(dataset: DatasetSpec) -> Pairs:
     if dataset.reader not in READERS:  # a row that no study file was checked for
         known = did_you_mean(dataset.reader, READERS)
         raise DataError(f'[datasets.{dataset.name}] reader: found "{dataset.reader}". {known} Fix the key.')
-    found: Pairs = importlib.import_module(f"clipstudy.data.{dataset.reader}").read(dataset)
-    return found
+    pairs: Pairs = importlib.import_module(f"clipstudy.data.{dataset.reader}").read(dataset)
+    return pairs
 
 
 def windows(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
@@ -143,12 +150,23 @@ def windows(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
 def measure(
     features: Features, data: PairTexts, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Probe vectors of pairs as `classify` does those of sentences: each way of making one is a view of its own.
+
+    Args:
+        features: of ``data.texts``, one text a row, and of the marked words as their spans.
+
+    Yields:
+        What `classify` yields; and of each arm how many pairs were cut, and how many marked words were not seen.
+
+    Raises:
+        DataError, ModelError: as `classify`.
+    """
     shown = PairFeatures(features, data, options)
-    counted = {name: Estimate(value) for name, value in _coverage(features, data, options).items()}
+    coverage = {name: Estimate(value) for name, value in _coverage(features, data, options).items()}
     opts = replace(options, views=tuple(shown.arms))  # type: ignore[arg-type]  # an arm is its view of a pair
     # PairFeatures answers as Vectors do; to be one it would import numpy with the room.
     for outcome in classify.measure(shown, data.sentences, layers, seeds, opts, bench):  # type: ignore[arg-type]
-        yield replace(outcome, metrics={**outcome.metrics, **counted})
+        yield replace(outcome, metrics={**outcome.metrics, **coverage})
 
 
 class PairFeatures:
@@ -236,16 +254,16 @@ def _coverage(features: Features, data: PairTexts, options: Options) -> dict[str
     of marked words that the model did not see."""
     import numpy as np
 
-    found: dict[str, float] = {}
-    over = np.array([max(len(pair.first), len(pair.second)) > options.window for pair in data.everything])
+    shares: dict[str, float] = {}
+    over_budget = np.array([max(len(pair.first), len(pair.second)) > options.window for pair in data.everything])
     for long, sides in data.sides.items():
         prefix = "" if long == options.long[0] else f"{long}/"
         cut = np.logical_or(*(_cut(features.truncated, side) for side in sides))
-        found[f"{prefix}truncated_share"] = float((cut | over if long == "budget" else cut).mean())
+        shares[f"{prefix}truncated_share"] = float((cut | over_budget if long == "budget" else cut).mean())
         if data.marked:
             seen = [(side.marks >= 0) & features.span_seen[side.marks] for side in sides]
-            found[f"{prefix}words_unseen"] = float(1 - np.logical_and(*seen).mean())
-    return found | {"items/doubtful": float(data.pairs.doubtful)}
+            shares[f"{prefix}words_unseen"] = float(1 - np.logical_and(*seen).mean())
+    return shares | {"items/doubtful": float(data.pairs.doubtful)}
 
 
 def _cut(truncated: NDArray[Any], side: Side) -> NDArray[Any]:

@@ -22,11 +22,13 @@ from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import files
-from clipstudy.tasks.classify_pairs import ALONE, Long, pairs_of, windows
+from clipstudy.tasks.classify_pairs import ALONE, Long, OfPairs, pairs_of, windows
 from clipstudy.tasks.task import BadOption, Bench, Live, Needs
 
 if TYPE_CHECKING:
-    from clipstudy.backbones.backbone import TextBackbone
+    from numpy.typing import NDArray
+
+    from clipstudy.backbones.backbone import Pieces, TextBackbone
     from clipstudy.data.pairs import Pair, Pairs
     from clipstudy.features.extract import Text
     from clipstudy.probes.tuning import Item, Recipe, Tuned
@@ -92,22 +94,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(OfPairs):
     """The data set. Nothing of it is encoded beforehand."""
 
-    pairs: Pairs
     texts: tuple[Text, ...] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        return self.pairs.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.pairs.source
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """None: the model itself is trained."""
     return ()
 
 
@@ -121,6 +115,7 @@ def read(dataset: DatasetSpec, options: Options) -> Asked:
 
 
 def recipe(options: Options) -> Recipe:
+    """How each model is trained."""
     from clipstudy.probes.tuning import Recipe
 
     return Recipe(
@@ -138,6 +133,20 @@ def recipe(options: Options) -> Recipe:
 def measure(
     live: Live, data: Asked, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Train the whole model for each arm and seed, and score it on the reported split (Wang et al. 2019, SuperGLUE).
+
+    Args:
+        live: how to load the model: each training gets one of its own.
+        layers: the one that stands for the whole model.
+
+    Yields:
+        Accuracy with its interval over seeds and pairs, of the pair and of the question alone; each pair's predictions
+        and each epoch's loss and scores as files.
+
+    Raises:
+        ModelError: the model is not in single precision, or its loss is not finite.
+        DeviceError: not even one pair fits in the device's memory.
+    """
     from clipstudy.probes.tuning import steps
 
     if live.spec.dtype != "float32":
@@ -148,15 +157,15 @@ def measure(
     most = min(options.max_tokens, live.spec.max_tokens or options.max_tokens)
     live = replace(live, spec=replace(live.spec, max_tokens=most))
     arms = (BOTH, ALONE) if options.question_only else (BOTH,)
-    found: dict[str, list[Fit]] = {arm: [] for arm in arms}
-    each = steps(recipe(options), len(data.pairs.train))
+    fits: dict[str, list[Fit]] = {arm: [] for arm in arms}
+    of_one = steps(recipe(options), len(data.pairs.train))
     for arm in arms:
         for seed in seeds:
-            before = sum(map(len, found.values())) * each
-            tick = _after(bench, before, len(arms) * len(seeds) * each)
-            found[arm].append(_trained(live, data.pairs, arm == ALONE, seed, options, tick))
+            before = sum(map(len, fits.values())) * of_one
+            tick = _after(bench, before, len(arms) * len(seeds) * of_one)
+            fits[arm].append(_trained(live, data.pairs, arm == ALONE, seed, options, tick))
     [layer] = layers
-    yield _outcome(layer, data.pairs, found, seeds, options)
+    yield _outcome(layer, data.pairs, fits, seeds, options)
 
 
 @dataclass(frozen=True)
@@ -169,7 +178,9 @@ class Fit:
     words_unseen: float | None  #: share of pairs of which a marked word was past the end; None: none is marked
 
 
-def _trained(live: Live, pairs: Pairs, alone: bool, seed: int, options: Options, tick: Callable[[int], None]) -> Fit:
+def _trained(
+    live: Live, pairs: Pairs, question_only: bool, seed: int, options: Options, tick: Callable[[int], None]
+) -> Fit:
     """One training, of a model that is loaded for it and let go with it."""
     import numpy as np
 
@@ -177,13 +188,14 @@ def _trained(live: Live, pairs: Pairs, alone: bool, seed: int, options: Options,
 
     backbone = live.load(live.spec)
     rows = pairs.train, pairs.development, pairs.reported
-    train, development, reported = (items(backbone, part, options, alone) for part in rows)
+    train, development, reported = (items(backbone, part, options, question_only) for part in rows)
     number = {label: i for i, label in enumerate(pairs.classes)}
-    fitted, chosen_on = (np.array([number[pair.label] for pair in part]) for part in rows[:2])
-    parts = Parts(train, fitted, development, chosen_on, reported, len(number))
+    train_labels, development_labels = (np.array([number[pair.label] for pair in part]) for part in rows[:2])
+    parts = Parts(train, train_labels, development, development_labels, reported, len(number))
     everything = [*train, *development, *reported]
-    over = [options.long == "budget" and _longest(pair, alone) > options.window for part in rows for pair in part]
-    cut = [short or _cut(item) for short, item in zip(over, everything, strict=True)]
+    longest = [_longest(pair, question_only) for part in rows for pair in part]
+    over_budget = [options.long == "budget" and length > options.window for length in longest]
+    cut = [over or _cut(item) for over, item in zip(over_budget, everything, strict=True)]
     unseen = [_unseen(item) for item in everything] if everything[0].sides[0][0].marks else None
     return Fit(
         tune(backbone, parts, recipe(options), seed, tick),
@@ -201,45 +213,51 @@ class Reading:
     marks: tuple[int | None, ...]
 
 
-def readings(pair: Pair, options: Options, alone: bool) -> list[list[Reading]]:
+def readings(pair: Pair, options: Options, question_only: bool) -> list[list[Reading]]:
     """What is shown of a pair, side by side, window by window."""
     texts, marked = (pair.first, pair.second), pair.marked if options.marked else None
-    if alone or options.sides == "apart":
+    if question_only or options.sides == "apart":
         return [
             [
                 Reading((words,), () if marked is None else (_within(marked[side], begin, words),))
-                for begin, words in cut
+                for begin, words in _stretches(text, options)
             ]
-            for side, cut in enumerate(_stretches(text, options) for text in (texts[:1] if alone else texts))
+            for side, text in enumerate(texts[:1] if question_only else texts)
         ]
     # The question is with each window of its passage; only the budget shortens it.
     [question, *_] = _stretches(pair.first, options) if options.long == "budget" else [(0, pair.first)]
-    found = []
+    windowed = []
     for begin, words in _stretches(pair.second, options):
-        one, two = (words, question[1]) if _turned(pair, options) else (question[1], words)
+        first, second = (words, question[1]) if _turned(pair, options) else (question[1], words)
         marks: tuple[int | None, ...] = ()
         if marked is not None:  # pairs about a word are never turned
-            second = _within(marked[1], begin, words)
-            marks = (_within(marked[0], 0, one), None if second is None else len(one) + second)
-        found.append(Reading((one, two), marks))
-    return [found]
+            mark = _within(marked[1], begin, words)
+            marks = (_within(marked[0], 0, first), None if mark is None else len(first) + mark)
+        windowed.append(Reading((first, second), marks))
+    return [windowed]
 
 
-def items(backbone: TextBackbone, pairs: Sequence[Pair], options: Options, alone: bool) -> list[Item]:
+def items(backbone: TextBackbone, pairs: Sequence[Pair], options: Options, question_only: bool) -> list[Item]:
     """The pairs as ``backbone`` reads them. Where two joined texts are too long, the passage is cut."""
     from clipstudy.probes.tuning import Item, Shown
 
-    wanted = [readings(pair, options, alone) for pair in pairs]
-    flat = [one for sides in wanted for side in sides for one in side]
+    asked = [readings(pair, options, question_only) for pair in pairs]
+    flat = [reading for sides in asked for side in sides for reading in side]
     if len(flat[0].texts) == 1:
-        pieces = backbone.pieces([one.texts[0] for one in flat])
+        encoded = backbone.pieces([reading.texts[0] for reading in flat])
     else:
-        pieces = backbone.joined([(one.texts[0], one.texts[1]) for one in flat], int(_turned(pairs[0], options)))
-    read = iter(
-        Shown(seen, tuple(tuple(i for i, w in enumerate(seen.words) if w is not None and w == m) for m in one.marks))
-        for one, seen in zip(flat, pieces, strict=True)
+        joined = [(reading.texts[0], reading.texts[1]) for reading in flat]
+        encoded = backbone.joined(joined, int(_turned(pairs[0], options)))
+    shown = iter(
+        Shown(pieces, tuple(_positions(pieces, mark) for mark in reading.marks))
+        for reading, pieces in zip(flat, encoded, strict=True)
     )
-    return [Item(tuple(tuple(next(read) for _ in side) for side in sides)) for sides in wanted]
+    return [Item(tuple(tuple(next(shown) for _ in side) for side in sides)) for sides in asked]
+
+
+def _positions(pieces: Pieces, word: int | None) -> tuple[int, ...]:
+    """Where the pieces of a word are; nowhere, of a word that is not in this window."""
+    return () if word is None else tuple(at for at, own in enumerate(pieces.words) if own == word)
 
 
 def _turned(pair: Pair, options: Options) -> bool:
@@ -258,8 +276,8 @@ def _within(mark: int, begin: int, words: Sequence[str]) -> int | None:
     return mark - begin if begin <= mark < begin + len(words) else None
 
 
-def _longest(pair: Pair, alone: bool) -> int:
-    return len(pair.first) if alone else max(len(pair.first), len(pair.second))
+def _longest(pair: Pair, question_only: bool) -> int:
+    return len(pair.first) if question_only else max(len(pair.first), len(pair.second))
 
 
 def _cut(item: Item) -> bool:
@@ -277,11 +295,11 @@ def _after(bench: Bench, before: int, of: int) -> Callable[[int], None]:
 
 
 def _outcome(
-    layer: int, pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequence[int], options: Options
+    layer: int, pairs: Pairs, fits: Mapping[str, Sequence[Fit]], seeds: Sequence[int], options: Options
 ) -> Outcome:
     import numpy as np
 
-    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
+    from clipstudy.metrics import majority
 
     number = {label: i for i, label in enumerate(pairs.classes)}
     train, truth = (np.array([number[pair.label] for pair in part]) for part in (pairs.train, pairs.reported))
@@ -293,41 +311,48 @@ def _outcome(
         "items/doubtful": Estimate(pairs.doubtful),
         "classes": Estimate(len(number)),
     }
-    params = {"limit": str(found[BOTH][0].limit)}
-    for arm, fits in found.items():
+    params = {"limit": str(fits[BOTH][0].limit)}
+    for arm, of_arm in fits.items():
         prefix = "" if arm == BOTH else f"{arm}/"
-        tuned = [fit.tuned for fit in fits]
-        said = np.stack([one.predictions for one in tuned])
-        numbers = {
-            "macro_f1": np.mean([macro_f1(truth, row) for row in said]),
-            "dev_accuracy": np.mean([one.best.dev_accuracy for one in tuned]),
-            "train_accuracy": np.mean([one.best.train_accuracy for one in tuned]),
-            "epochs": np.mean([one.chosen + 1 for one in tuned]),
-            "one_class": np.mean([(row == row[0]).all() for row in said]),
-            "truncated_share": fits[0].truncated,
-        }
-        if fits[0].words_unseen is not None:
-            numbers["words_unseen"] = fits[0].words_unseen
-        # The same draws for every arm, so that what is compared was drawn alike.
-        metrics[f"{prefix}accuracy"] = Estimate(
-            *bootstrap_accuracy((said == truth)[None], draws=options.draws, rng=0)[0]
-        )
-        metrics |= {f"{prefix}{name}": Estimate(float(value)) for name, value in numbers.items()}
-        params[f"{prefix}epochs_chosen"] = ", ".join(str(one.chosen + 1) for one in tuned)
-        params[f"{prefix}portion"] = ", ".join(str(one.portion) for one in tuned)
+        metrics |= {f"{prefix}{name}": estimate for name, estimate in _scores(of_arm, truth, options).items()}
+        params[f"{prefix}epochs_chosen"] = ", ".join(str(fit.tuned.chosen + 1) for fit in of_arm)
+        params[f"{prefix}portion"] = ", ".join(str(fit.tuned.portion) for fit in of_arm)
     return Outcome(
         layer=layer,
         metrics=metrics,
         params=params,
         artifacts=(
-            Artifact("predictions.parquet", _predictions(pairs, found, seeds)),
-            Artifact("epochs.csv", _epochs(found, seeds)),
+            Artifact("predictions.parquet", _predictions(pairs, fits, seeds)),
+            Artifact("epochs.csv", _epochs(fits, seeds)),
         ),
     )
 
 
-def _predictions(pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
-    """A row a reported pair: its id, its label and what the model of each arm and seed said."""
+def _scores(fits: Sequence[Fit], truth: NDArray[Any], options: Options) -> dict[str, Estimate]:
+    """What an arm's models reached, one a seed, on the reported split."""
+    import numpy as np
+
+    from clipstudy.metrics import bootstrap_accuracy, macro_f1
+
+    tuned = [fit.tuned for fit in fits]
+    predictions = np.stack([one.predictions for one in tuned])
+    means = {
+        "macro_f1": np.mean([macro_f1(truth, row) for row in predictions]),
+        "dev_accuracy": np.mean([one.best.dev_accuracy for one in tuned]),
+        "train_accuracy": np.mean([one.best.train_accuracy for one in tuned]),
+        "epochs": np.mean([one.chosen + 1 for one in tuned]),
+        "one_class": np.mean([(row == row[0]).all() for row in predictions]),
+        "truncated_share": fits[0].truncated,
+    }
+    if fits[0].words_unseen is not None:
+        means["words_unseen"] = fits[0].words_unseen
+    # The same draws for every arm, so that what is compared was drawn alike.
+    [accuracy] = bootstrap_accuracy((predictions == truth)[None], draws=options.draws, rng=0)
+    return {"accuracy": Estimate(*accuracy), **{name: Estimate(float(value)) for name, value in means.items()}}
+
+
+def _predictions(pairs: Pairs, fits: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
+    """A row a reported pair: its id, its label, and the prediction of each arm and seed."""
     import pyarrow as pa
 
     names = pa.array(pairs.classes)
@@ -335,19 +360,19 @@ def _predictions(pairs: Pairs, found: Mapping[str, Sequence[Fit]], seeds: Sequen
         "id": pa.array([pair.id for pair in pairs.reported]),
         "label": pa.array([pair.label for pair in pairs.reported]).dictionary_encode(),
     }
-    for arm, fits in found.items():
-        for seed, fit in zip(seeds, fits, strict=True):
-            said = pa.array(fit.tuned.predictions)
-            columns[f"{arm}/seed_{seed}"] = pa.DictionaryArray.from_arrays(said, names)
+    for arm, of_arm in fits.items():
+        for seed, fit in zip(seeds, of_arm, strict=True):
+            codes = pa.array(fit.tuned.predictions)
+            columns[f"{arm}/seed_{seed}"] = pa.DictionaryArray.from_arrays(codes, names)
     return files.parquet(columns)
 
 
-def _epochs(found: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
+def _epochs(fits: Mapping[str, Sequence[Fit]], seeds: Sequence[int]) -> bytes:
     """How each training went, epoch by epoch."""
     rows = (
         (arm, seed, at + 1, epoch.loss, epoch.train_accuracy, epoch.dev_accuracy, at == fit.tuned.chosen)
-        for arm, fits in found.items()
-        for seed, fit in zip(seeds, fits, strict=True)
+        for arm, of_arm in fits.items()
+        for seed, fit in zip(seeds, of_arm, strict=True)
         for at, epoch in enumerate(fit.tuned.epochs)
     )
     return files.text(("arm", "seed", "epoch", "loss", "train_accuracy", "dev_accuracy", "chosen"), rows)

@@ -44,17 +44,17 @@ def overlays(shown: Sequence[Shown], maps: Sequence[Maps], tokens: Tokens, title
 
     tiles: list[NDArray[Any]] = []
     captions: list[str] = []
-    for one, found in zip(shown, maps, strict=True):
-        mean = found.heads.mean(axis=0)
-        picture = _sized(one.picture, smooth=True)
+    for original, attention in zip(shown, maps, strict=True):
+        mean = attention.heads.mean(axis=0)
+        picture = _sized(original.picture, smooth=True)
         row: dict[str, NDArray[Any]] = {"picture": picture}
-        if one.foreground is not None:
-            row["foreground"] = _dimmed(picture, _sized(one.foreground))
+        if original.foreground is not None:
+            row["foreground"] = _dimmed(picture, _sized(original.foreground))
         row["mean of heads"] = _heated(picture, mean, tokens)
         row[f"{mass:.0%} of it"] = _dimmed(picture, _placed(kept(mean, mass), tokens))
-        if found.rollout is not None:
-            row["rollout"] = _heated(picture, found.rollout, tokens)
-        row |= {f"head {number}": _heated(picture, head, tokens) for number, head in enumerate(found.heads)}
+        if attention.rollout is not None:
+            row["rollout"] = _heated(picture, attention.rollout, tokens)
+        row |= {f"head {number}": _heated(picture, head, tokens) for number, head in enumerate(attention.heads)}
         tiles += row.values()
         captions += row
     return contact_sheet(np.stack(tiles), captions, title, columns=len(tiles) // len(shown))

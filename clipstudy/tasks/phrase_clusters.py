@@ -121,6 +121,7 @@ class Spans:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """The two ends of each span."""
     return ("span",)
 
 
@@ -186,16 +187,26 @@ def draw(inside: Sequence[Span], outside: Sequence[Span], options: Options, seed
 def measure(
     features: Features, data: Spans, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Cluster each sample's spans by their vectors and hold the clusters against the chunk labels (Jawahar et al. 2019,
+    §3).
+
+    Args:
+        features: ends of the spans ``[spans, 2, width]`` a layer, and which spans the model saw.
+        seeds: of k-means.
+
+    Yields:
+        For each layer NMI and AMI of every arm between the 2.5% and 97.5% quantiles of their values on all samples and
+        seeds, with baselines that need no model; the clusters of the spans that are scored as a file.
+
+    Raises:
+        DataError: too few spans that the model sees.
+        ModelError: the model gave values that are not finite.
+    """
     import numpy as np
 
-    from clipstudy.metrics import quantile_interval
-
-    seen = np.asarray(features.span_seen)
-    words = np.array([min(s.end - s.start, LONGEST) for s in data.spans])
-    labels = np.array([s.label for s in data.spans])
-    told = _told_by(data.spans)
+    known = _Known.of(data.spans, features.span_seen)
     arms = ("", *options.arms)
-    done, in_all = 0, len(layers) * len(arms) * len(data.samples)
+    done, total = 0, len(layers) * len(arms) * len(data.samples)
     for layer in layers:
         ends = features.span_ends(layer)
         metrics: dict[str, Estimate] = {}
@@ -203,28 +214,45 @@ def measure(
         for arm in arms:
             replicates = []
             for sample in data.samples:
-                bench.progress("clusters", done, in_all)
-                if replicate := _replicate(ends, labels, words, told, seen, sample, seeds, options, arm):
+                bench.progress("clusters", done, total)
+                if replicate := _replicate(ends, known, sample, seeds, options, arm):
                     replicates.append(replicate)
                 done += 1
             if not replicates and arm:
                 continue  # too few multi-word spans to say anything
             if not replicates:
                 raise DataError(f"{data.source}: too few spans that this model can see. Raise max_tokens or labelled.")
-            prefix = f"{arm}/" if arm else ""
-            for name in ("nmi", "ami", "nmi_arithmetic"):
-                metrics[prefix + name] = Estimate(*quantile_interval([r.scores[name] for r in replicates]))
-            for name in replicates[0].baselines:
-                metrics[f"{prefix}baseline/{name}"] = Estimate(
-                    *quantile_interval([r.baselines[name] for r in replicates])
-                )
+            metrics |= _summary(f"{arm}/" if arm else "", replicates)
             if not arm:
                 rows = [row for i, r in enumerate(replicates) for row in _rows(i, r, data, seeds)]
                 metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
                 metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in replicates])))
-        metrics.update(_coverage(features, data, words))
+        metrics |= _coverage(features, data, known)
         yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", files.parquet(rows)),))
-    bench.progress("clusters", in_all, in_all)
+    bench.progress("clusters", total, total)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the spans without a layer's vectors, ``[spans]`` each."""
+
+    labels: np.ndarray
+    several: np.ndarray  #: of more than one word
+    seen: np.ndarray  #: by the model
+    partitions: Mapping[str, np.ndarray]  #: which need no model; each a baseline
+
+    @classmethod
+    def of(cls, spans: Sequence[Span], seen: Any) -> _Known:
+        """Partitions are by length, and by the part of speech of the first word, of the last one, and of that its first
+        two characters (every kind of verb is VB, every noun NN). Data that have no tags have these not."""
+        import numpy as np
+
+        words = np.array([span.end - span.start for span in spans])
+        partitions = {"span_length": np.minimum(words, LONGEST)}
+        if len({tag for span in spans for tag in span.pos}) > 1:
+            first, last = np.array([span.pos for span in spans]).T
+            partitions |= {"pos_first": first, "pos_last": last, "pos_coarse": last.astype("U2")}
+        return cls(np.array([span.label for span in spans]), words > 1, np.asarray(seen), partitions)
 
 
 @dataclass(frozen=True)
@@ -237,31 +265,27 @@ class _Replicate:
 
 
 def _replicate(
-    ends: np.ndarray,
-    labels: np.ndarray,
-    words: np.ndarray,
-    told: Mapping[str, np.ndarray],
-    seen: np.ndarray,
-    sample: Sample,
-    seeds: Sequence[int],
-    options: Options,
-    arm: str,
+    ends: np.ndarray, known: _Known, sample: Sample, seeds: Sequence[int], options: Options, arm: str
 ) -> _Replicate | None:
-    """Fit and score k-means on one sample, for all seeds. None: fewer than two labels are left on either side."""
+    """Fit and score k-means on one sample, for all seeds. None: fewer than two labels are left on either side.
+
+    Args:
+        ends: ``[spans, 2, width]``.
+    """
     import numpy as np
 
     from clipstudy.metrics import ami, nmi
     from clipstudy.probes.clusters import kmeans
     from clipstudy.probes.inputs import standardise
 
-    in_arm = (words > 1) if arm == "multi_word" else np.ones(len(words), dtype=bool)
+    fit, score = (np.array(part, dtype=int) for part in (sample.fit, sample.score))
+    if arm == "multi_word":
+        fit, score = fit[known.several[fit]], score[known.several[score]]
     # As many clusters as the sample has labels, whatever this model can see of it: the same for all models.
-    k = len({labels[i] for i in (*sample.fit, *sample.score) if in_arm[i]})
+    k = len(np.unique(known.labels[np.concatenate([fit, score])]))
     # A span that this model cannot see is dropped after sampling, so that the sample stays the same for all models.
-    fit, score = (
-        np.array([i for i in part if in_arm[i] and seen[i]], dtype=int) for part in (sample.fit, sample.score)
-    )
-    if min(len(set(labels[part])) for part in (fit, score)) < 2:
+    fit, score = fit[known.seen[fit]], score[known.seen[score]]
+    if min(len(np.unique(known.labels[part])) for part in (fit, score)) < 2:
         return None
     vectors = [
         span_vectors(ends[part], difference=arm != "no_difference", decimals=options.decimals) for part in (fit, score)
@@ -269,9 +293,10 @@ def _replicate(
     if options.standardise:
         vectors = standardise(*vectors)
     assigned = kmeans(np.concatenate(vectors), k, seeds, n_init=options.restarts, fit_rows=len(fit))[:, len(fit) :]
-    truth = labels[score]
+    truth = known.labels[score]
     chance = np.random.default_rng(options.sample_seed)
-    random_scores = [nmi(truth, chance.integers(k, size=len(truth)), average=options.average) for _ in range(20)]
+    by_chance = [nmi(truth, chance.integers(k, size=len(truth)), average=options.average) for _ in range(20)]
+    groups = {name: partition[score] for name, partition in known.partitions.items()}
     return _Replicate(
         scores={
             "nmi": [nmi(truth, row, average=options.average) for row in assigned],
@@ -279,8 +304,8 @@ def _replicate(
             "ami": [ami(truth, row) for row in assigned],
         },
         baselines={
-            "random": random_scores,
-            **{name: [nmi(truth, groups[score], average=options.average)] for name, groups in told.items()},
+            "random": by_chance,
+            **{name: [nmi(truth, group, average=options.average)] for name, group in groups.items()},
         },
         clusters=assigned,
         scored=score,
@@ -288,17 +313,13 @@ def _replicate(
     )
 
 
-def _told_by(spans: Sequence[Span]) -> dict[str, np.ndarray]:
-    """Partitions of the spans that take no model: by length, and by the part of speech of the first word, of the last
-    one, and of that its first two characters (every kind of verb is VB, every noun NN). Data that have no tags have
-    these not."""
-    import numpy as np
+def _summary(prefix: str, replicates: Sequence[_Replicate]) -> dict[str, Estimate]:
+    """An arm's scores and baselines, over all samples and k-means seeds."""
+    from clipstudy.metrics import quantile_interval
 
-    found = {"span_length": np.array([min(s.end - s.start, LONGEST) for s in spans])}
-    if len({tag for span in spans for tag in span.pos}) > 1:
-        first, last = np.array([span.pos for span in spans]).T
-        found |= {"pos_first": first, "pos_last": last, "pos_coarse": last.astype("U2")}
-    return found
+    values = {name: [r.scores[name] for r in replicates] for name in replicates[0].scores}
+    values |= {f"baseline/{name}": [r.baselines[name] for r in replicates] for name in replicates[0].baselines}
+    return {f"{prefix}{name}": Estimate(*quantile_interval(drawn)) for name, drawn in values.items()}
 
 
 def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | None = None) -> np.ndarray:
@@ -306,19 +327,22 @@ def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | N
     import numpy as np
 
     start, end = ends[:, 0], ends[:, 1]
-    blocks = [start, end, start * end] + ([start - end] if difference else [])
+    blocks = [start, end, start * end]
+    if difference:
+        blocks.append(start - end)
     vectors = np.concatenate(blocks, axis=1)
     return vectors if decimals is None else np.round(vectors, decimals)
 
 
-def _coverage(features: Features, data: Spans, words: np.ndarray) -> dict[str, Estimate]:
+def _coverage(features: Features, data: Spans, known: _Known) -> dict[str, Estimate]:
+    """What the model saw of the spans."""
     coverage = features.coverage
     spans = len(data.spans)
     return {
         "spans": Estimate(spans),
         "spans/unseen": Estimate(coverage.spans_unseen),
         "spans/single_piece_share": Estimate(coverage.spans_single_piece / max(spans - coverage.spans_unseen, 1)),
-        "spans/single_word_share": Estimate(float((words == 1).mean())),
+        "spans/single_word_share": Estimate(float((~known.several).mean())),
         "sentences/excluded": Estimate(data.excluded),
         "sentences/truncated": Estimate(coverage.truncated),
     }

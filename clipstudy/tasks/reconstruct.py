@@ -89,6 +89,7 @@ class Options:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """None: decoders read whole maps."""
     return ()
 
 
@@ -112,6 +113,21 @@ def measure(
     options: Options,
     bench: Bench,
 ) -> Iterator[Outcome]:
+    """Train a decoder for each layer and seed on train, and score what it draws of ``options.split`` (Dosovitskiy &
+    Brox 2016).
+
+    Args:
+        given: the frozen model; its maps are ``[B, channels, h, w]``.
+
+    Yields:
+        For each layer the squared error of pixels in [0, 1], PSNR (dB) and SSIM with their intervals over seeds and
+        images, the same of the mean image and of the raw pixels; each image's scores, and figures, as files.
+
+    Raises:
+        ModelError: the model lacks a layer or sees fewer pixels than ``size``. A layer that has values which are not
+            finite: after the outcomes of all others.
+        DeviceError: a batch does not fit in the device's memory.
+    """
     from clipstudy.probes.decoder import PIXELS
 
     _check(given, layers, options)
@@ -124,42 +140,23 @@ def measure(
         trained = studio.train(training, mean)
         gallery = studio.reconstruct(held_out, mean, trained.decoders)
 
-    floor = gallery.floor.metrics(options.draws)
-    pixels = gallery.of[PIXELS].metrics(options.draws)
-    shared = {
-        "items/train": Estimate(len(distinct)),
-        f"items/{options.split}": Estimate(len(held_out)),
-        "baseline/mean_image": Estimate(*floor["mse"]),
-        "baseline/raw_pixels": Estimate(*pixels["mse"]),
-        **{f"mean_image/{name}": Estimate(*floor[name]) for name in ("psnr", "ssim")},
-        **{f"raw_pixels/{name}": Estimate(*pixels[name]) for name in ("psnr", "ssim")},
-    }
+    beside = _beside(gallery, options)
+    beside |= {"items/train": Estimate(len(distinct)), f"items/{options.split}": Estimate(len(held_out))}
     broken = [layer for layer in layers if not gallery.of[layer].finite]
-    whole = [layer for layer in layers if layer not in broken]
-    for layer in whole:
-        scores = gallery.of[layer]
-        found = scores.metrics(options.draws)
-        sheets = {"reconstructions.png": [layer, PIXELS]}
-        if len(whole) > 1 and layer == max(whole):
-            sheets["stages.png"] = [*sorted(whole), PIXELS]
-        decoder = trained.decoders.each[layer, seeds[0]]
+    whole = sorted(set(layers) - set(broken))
+    for layer in layers:
+        if layer in broken:
+            continue
+        figures = {"reconstructions.png": [layer, PIXELS]}
+        if len(whole) > 1 and layer == whole[-1]:
+            figures["stages.png"] = [*whole, PIXELS]
         yield Outcome(
             layer=layer,
-            metrics={
-                **{name: Estimate(*interval) for name, interval in found.items()},
-                "explained": _explained(found["mse"], floor["mse"].value),
-                "train_mse": Estimate(trained.error[layer]),
-                **shared,
-            },
-            params={
-                "map": " × ".join(map(str, trained.shapes[layer])),
-                "bottleneck": f"{options.width} × {options.grid} × {options.grid}",
-                "decoder.weights": str(sum(w.numel() for w in decoder.parameters())),
-                "decoder.weights_behind_bottleneck": str(sum(w.numel() for w in decoder.trunk.parameters())),
-            },
+            metrics=_metrics(layer, gallery, trained, beside["baseline/mean_image"].value, options) | beside,
+            params=_described(layer, trained, seeds, options),
             artifacts=(
-                Artifact("images.parquet", _per_image(scores, gallery, seeds)),
-                *(Artifact(name, gallery.sheet(given, rows, seeds[0])) for name, rows in sheets.items()),
+                Artifact("images.parquet", _per_image(gallery.of[layer], gallery, seeds)),
+                *(Artifact(name, gallery.sheet(given, rows, seeds[0])) for name, rows in figures.items()),
             ),
         )
     if broken:
@@ -188,8 +185,8 @@ class Scores:
 
         from clipstudy.metrics import bootstrap_accuracy, psnr
 
-        found = bootstrap_accuracy(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
-        return dict(zip(("mse", "psnr", "ssim"), found, strict=True))
+        intervals = bootstrap_accuracy(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
+        return dict(zip(("mse", "psnr", "ssim"), intervals, strict=True))
 
 
 @dataclass(frozen=True)
@@ -221,10 +218,44 @@ class Gallery:
         captions = ["original"] * len(self.originals)
         for row in rows:
             name = "raw pixels" if row == PIXELS else f"layer {row}"
-            captions += [f"{name}: {v:.1f} dB" for v in psnr(squared_error(self.originals, self.drawn[row]))]
+            quality = psnr(squared_error(self.originals, self.drawn[row]))
+            captions += [f"{name}: {decibels:.1f} dB" for decibels in quality]
         images = np.concatenate([self.originals, *(self.drawn[row] for row in rows)]).transpose(0, 2, 3, 1)
         title = f"{given.spec.title}: what decoders draw of each layer through one bottleneck (seed {seed})"
         return contact_sheet(images, captions, title, columns=len(self.originals))
+
+
+def _metrics(layer: int, gallery: Gallery, trained: Trained, floor: float, options: Options) -> dict[str, Estimate]:
+    """How far a layer's reconstructions are off; ``floor`` is the mean image's squared error."""
+    intervals = gallery.of[layer].metrics(options.draws)
+    return {
+        **{name: Estimate(*interval) for name, interval in intervals.items()},
+        "explained": _explained(intervals["mse"], floor),
+        "train_mse": Estimate(trained.error[layer]),
+    }
+
+
+def _beside(gallery: Gallery, options: Options) -> dict[str, Estimate]:
+    """What every layer is to be held against: the mean image, and the raw pixels through the same bottleneck."""
+    from clipstudy.probes.decoder import PIXELS
+
+    found: dict[str, Estimate] = {}
+    for name, scores in (("mean_image", gallery.floor), ("raw_pixels", gallery.of[PIXELS])):
+        intervals = scores.metrics(options.draws)
+        found[f"baseline/{name}"] = Estimate(*intervals["mse"])
+        found |= {f"{name}/{measure}": Estimate(*intervals[measure]) for measure in ("psnr", "ssim")}
+    return found
+
+
+def _described(layer: int, trained: Trained, seeds: Sequence[int], options: Options) -> dict[str, str]:
+    """The layer's map, its bottleneck and its decoder's size: these differ from layer to layer."""
+    decoder = trained.decoders.each[layer, seeds[0]]
+    return {
+        "map": " × ".join(map(str, trained.shapes[layer])),
+        "bottleneck": f"{options.width} × {options.grid} × {options.grid}",
+        "decoder.weights": str(sum(w.numel() for w in decoder.parameters())),
+        "decoder.weights_behind_bottleneck": str(sum(w.numel() for w in decoder.trunk.parameters())),
+    }
 
 
 def _check(given: Frozen, layers: Sequence[int], options: Options) -> None:
@@ -323,10 +354,10 @@ class _Studio:
         decoders = Decoders(shapes, mean, recipe, self.seeds, self.bench.device)
         errors: dict[int, list[Tensor]] = {layer: [] for layer in shapes}
         for step, (pixels, images) in enumerate(self.seen(pictures, "train")):
-            found = decoders.step(self.maps(pixels), images)
+            losses = decoders.step(self.maps(pixels), images)
             if step >= steps - max(1, steps // 10):
-                for (layer, _), error in found.items():
-                    errors[layer].append(error)
+                for (layer, _), loss in losses.items():
+                    errors[layer].append(loss)
         return Trained(decoders, shapes, {layer: float(torch.stack(late).mean()) for layer, late in errors.items()})
 
     def reconstruct(self, pictures: Sequence[Picture], mean: Tensor, decoders: Decoders) -> Gallery:

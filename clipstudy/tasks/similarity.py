@@ -78,6 +78,7 @@ class Texts:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """Those that are asked for, of both models."""
     return options.views
 
 
@@ -94,7 +95,7 @@ def read(dataset: DatasetSpec, options: Options) -> Texts:
     from clipstudy.features.extract import Text
 
     words, fingerprint, source = _sentences(dataset, options.split)
-    texts = tuple(Text(one) for one in dict.fromkeys(words))
+    texts = tuple(Text(distinct) for distinct in dict.fromkeys(words))
     wanted = MINIBATCHES * options.batch_size
     if len(texts) < wanted:
         raise DataError(
@@ -108,18 +109,32 @@ def read(dataset: DatasetSpec, options: Options) -> Texts:
 def measure(
     features: WithReference, data: Texts, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Linear CKA of each of ``layers`` with every layer of the reference, HSIC averaged over minibatches (Kornblith et
+    al. 2019; Nguyen, Raghu & Kornblith 2021).
+
+    Args:
+        features: vectors of ``data.texts`` at the batch's layers and at all of the reference, ``[N, width]`` each.
+        seeds: each another cut of the texts into minibatches.
+
+    Yields:
+        For each layer CKA with the most similar layer of the reference and with each, with their intervals over
+        minibatches, and what unpaired texts would have; all of it as a file.
+
+    Raises:
+        ModelError: either model gave values that are not finite.
+    """
     from clipstudy.probes.similarity import chance, intervals, minibatches
 
     cuts = [minibatches(len(data.texts), options.batch_size, seed) for seed in seeds]
-    found: dict[tuple[str, int], list[Hsic]] = {(view, layer): [] for view in options.views for layer in layers}
-    done, of = 0, len(cuts) * len(found)
+    hsics: dict[tuple[str, int], list[Hsic]] = {(view, layer): [] for view in options.views for layer in layers}
+    done, total = 0, len(cuts) * len(hsics)
     for cut in cuts:
         for view in options.views:
-            for layer, one in zip(layers, _compared(features, view, layers, cut, options), strict=True):
-                bench.progress("similarity", done, of)
-                found[view, layer].append(one)
+            for layer, hsic in zip(layers, _compared(features, view, layers, cut, options), strict=True):
+                bench.progress("similarity", done, total)
+                hsics[view, layer].append(hsic)
                 done += 1
-    bench.progress("similarity", of, of)
+    bench.progress("similarity", total, total)
 
     for layer in layers:
         metrics = {
@@ -130,10 +145,10 @@ def measure(
         }
         rows: list[tuple[Any, ...]] = []
         for view in options.views:
-            alike, unpaired = intervals(found[view, layer], draws=options.draws), chance(found[view, layer])
+            alike, unpaired = intervals(hsics[view, layer], draws=options.draws), chance(hsics[view, layer])
             metrics |= _metrics("" if view == options.views[0] else f"{view}/", alike, unpaired)
             pairs = zip(alike, unpaired.mean(axis=0).tolist(), strict=True)
-            rows += [(view, layer, j, *one, by_chance) for j, (one, by_chance) in enumerate(pairs)]
+            rows += [(view, layer, j, *interval, by_chance) for j, (interval, by_chance) in enumerate(pairs)]
         yield Outcome(
             layer=layer,
             metrics=metrics,
@@ -149,7 +164,7 @@ def _metrics(prefix: str, alike: Sequence[Interval], unpaired: NDArray[Any]) -> 
         f"{prefix}cka": Estimate(*alike[nearest]),
         f"{prefix}nearest": Estimate(nearest),
         f"{prefix}baseline/permuted": Estimate(float(unpaired.max(axis=1).mean())),
-        **{f"{prefix}cka/{j}": Estimate(*one) for j, one in enumerate(alike)},
+        **{f"{prefix}cka/{j}": Estimate(*interval) for j, interval in enumerate(alike)},
     }
 
 

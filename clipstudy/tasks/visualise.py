@@ -11,7 +11,7 @@ Profiles
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +76,7 @@ class Natural:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """None: images are fitted to the model itself."""
     return ()
 
 
@@ -93,7 +94,20 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Fit an image to each target of each layer and seed, and measure how the images look (Olah et al. 2017).
 
+    Args:
+        given: the frozen model; images are fitted to maps ``[B, channels, h, w]``.
+
+    Yields:
+        For each layer the mean of every measure of appearance with its interval over seeds and targets, the same of
+        noise with the images' spectra and of the data set's images, and how far targets were excited; each image's
+        numbers, and a sheet of images a seed, as files.
+
+    Raises:
+        ModelError: ``size`` is more than the model sees, or it gives values that are not finite.
+        DeviceError: not even one image fits in the device's memory.
+    """
     from clipstudy.probes import activation
 
     backbone = given.backbone
@@ -106,36 +120,63 @@ def measure(
     recipe = activation.Recipe(options.objective, options.size, options.steps, options.learning_rate, options.robust)
     targets = _targets(given, layers, options)
     natural = _natural(given, data.labelled.test.items, targets, options, bench)
-    before, of = 0, len(seeds) * options.steps * sum(map(len, targets.values()))
+    before, total = 0, len(seeds) * options.steps * sum(map(len, targets.values()))
     for layer in layers:
-        asked = [(target, seed) for seed in seeds for target in targets[layer]]
+        wanted = [(target, seed) for seed in seeds for target in targets[layer]]
         fitted = activation.maximise(
             backbone,
             layer,
-            asked,
+            wanted,
             recipe,
             chunk=options.chunk,
             device=bench.device,
-            on_progress=lambda done, _, before=before: bench.progress("visualise", before + done, of),  # type: ignore[misc]
+            on_progress=_after(bench, before, total),
         )
-        before += len(asked) * options.steps
-        looks, noise = _appearance(fitted.images), _appearance(fitted.scrambled)
+        before += len(wanted) * options.steps
+        looks = _appearance(fitted.images)
+        table = Artifact("images.csv", _csv(wanted, fitted, natural.activation[layer], looks, options))
+        sheets = _sheets(given.spec, layer, seeds, wanted, fitted, options)
         shape = (len(seeds), len(targets[layer]))
-        found = {name: _estimate(values.reshape(shape), options) for name, values in looks.items()}
-        found |= {f"noise/{name}": _estimate(values.reshape(shape), options) for name, values in noise.items()}
-        found |= {f"natural/{name}": _estimate(values[None], options) for name, values in natural.measures.items()}
-        found |= _reached(fitted, natural.activation[layer], shape, options)
-        found |= {
-            "items/images": Estimate(len(asked)),
-            "items/targets": Estimate(shape[1]),
-            "items/natural": Estimate(len(natural.activation[layer])),
-            # Their images show the prior alone.
-            "items/silent": Estimate(int((fitted.activation.reshape(shape) == 0).all(0).sum())),
-        }
-        table = Artifact("images.csv", _csv(asked, fitted, natural.activation[layer], looks, options))
         yield Outcome(
-            layer=layer, metrics=found, artifacts=(table, *_sheets(given.spec, layer, seeds, asked, fitted, options))
+            layer=layer,
+            metrics=_metrics(fitted, looks, natural, natural.activation[layer], shape, options),
+            artifacts=(table, *sheets),
         )
+
+
+def _after(bench: Bench, before: int, of: int) -> Callable[[int, int], None]:
+    """Progress of one layer's images after ``before`` steps of others, ``of`` in all."""
+    return lambda done, _: bench.progress("visualise", before + done, of)
+
+
+def _metrics(
+    fitted: Fitted,
+    looks: Mapping[str, NDArray[Any]],
+    natural: Natural,
+    activation: NDArray[Any],
+    shape: tuple[int, int],
+    options: Options,
+) -> dict[str, Estimate]:
+    """How a layer's images look and what they excite, with what to hold that against.
+
+    Args:
+        looks: measure → of each fitted image.
+        activation: what the data set's images excite of the layer, ``[images, targets]``.
+        shape: seeds, targets.
+    """
+    noise = _appearance(fitted.scrambled)
+    found = {name: _estimate(values.reshape(shape), options) for name, values in looks.items()}
+    found |= {f"noise/{name}": _estimate(values.reshape(shape), options) for name, values in noise.items()}
+    found |= {f"natural/{name}": _estimate(values[None], options) for name, values in natural.measures.items()}
+    counts = {
+        "items/images": len(fitted.images),
+        "items/targets": shape[1],
+        "items/natural": len(activation),
+        # Their images show the prior alone.
+        "items/silent": int((fitted.activation.reshape(shape) == 0).all(0).sum()),
+    }
+    found |= {name: Estimate(count) for name, count in counts.items()}
+    return found | _reached(fitted, activation, shape, options)
 
 
 def _targets(given: Frozen, layers: Sequence[int], options: Options) -> dict[int, list[Target]]:
@@ -169,12 +210,12 @@ def _natural(
     from clipstudy.features.pictures import batches
     from clipstudy.probes import activation
 
-    every = np.linspace(0, len(pictures) - 1, min(options.natural, len(pictures))).astype(int)
-    some = [pictures[i] for i in every]
+    spread = np.linspace(0, len(pictures) - 1, min(options.natural, len(pictures))).astype(int)
+    chosen = [pictures[i] for i in spread]
     units = {layer: torch.tensor([target.units for target in own]) for layer, own in targets.items()}
     reached: dict[int, list[Any]] = {layer: [] for layer in targets}
     looks: list[dict[str, Any]] = []
-    for rows, pixels in batches(given.backbone, some, given.spec.batch_size):
+    for rows, pixels in batches(given.backbone, chosen, given.spec.batch_size):
         states = given.backbone.states(pixels, list(targets))
         for layer, own in units.items():
             values = activation.responses(states[layer].map, options.objective)
@@ -182,7 +223,7 @@ def _natural(
         crops = restored(given.backbone, pixels)
         shown = F.interpolate(crops, (options.size,) * 2, mode="bilinear", antialias=True)
         looks.append(_appearance(shown.permute(0, 2, 3, 1).numpy()))
-        bench.progress("encode", int(rows[-1]) + 1, len(some))
+        bench.progress("encode", int(rows[-1]) + 1, len(chosen))
     return Natural(
         {layer: np.concatenate(values) for layer, values in reached.items()},
         {name: np.concatenate([look[name] for look in looks]) for name in looks[0]},
@@ -222,14 +263,14 @@ def _sheets(
     model: ModelSpec,
     layer: int,
     seeds: Sequence[int],
-    asked: Sequence[tuple[Target, int]],
+    wanted: Sequence[tuple[Target, int]],
     fitted: Fitted,
     options: Options,
 ) -> Iterator[Artifact]:
     """A contact sheet of each seed's images."""
     for seed in seeds:
-        rows = [row for row, (_, own) in enumerate(asked) if own == seed]
-        captions = [f"{_word(options)} {asked[row][0].number}: {fitted.activation[row]:.3g}" for row in rows]
+        rows = [row for row, (_, own) in enumerate(wanted) if own == seed]
+        captions = [f"{_word(options)} {wanted[row][0].number}: {fitted.activation[row]:.3g}" for row in rows]
         title = (
             f"{model.title}, layer {layer}: what excites a {_word(options)}, and how much ({options.objective} "
             f"objective, {options.steps} steps, seed {seed})"
@@ -243,7 +284,7 @@ def _word(options: Options) -> str:
 
 
 def _csv(
-    asked: Sequence[tuple[Target, int]],
+    wanted: Sequence[tuple[Target, int]],
     fitted: Fitted,
     natural: NDArray[Any],
     looks: Mapping[str, NDArray[Any]],
@@ -251,9 +292,9 @@ def _csv(
 ) -> bytes:
     """A row an image."""
     rows = []
-    for row, (target, seed) in enumerate(asked):
-        column = row % natural.shape[1]
-        known = (fitted.activation[row], fitted.noise[row], natural[:, column].mean(), natural[:, column].max())
-        values = (float(v) for v in (*known, *(look[row] for look in looks.values())))
-        rows.append((target.number, seed, *(f"{v:.6g}" for v in values)))
+    for row, (target, seed) in enumerate(wanted):
+        same_target = natural[:, row % natural.shape[1]]
+        activations = fitted.activation[row], fitted.noise[row], same_target.mean(), same_target.max()
+        measures = (of_images[row] for of_images in looks.values())
+        rows.append((target.number, seed, *(f"{float(value):.6g}" for value in (*activations, *measures))))
     return files.text((_word(options), "seed", "activation", "noise", "natural_mean", "natural_highest", *looks), rows)

@@ -62,6 +62,7 @@ class Options:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """None: images are compared in the space that both towers share."""
     return ()
 
 
@@ -86,27 +87,39 @@ def prompts(label: str, templates: Sequence[str]) -> list[str]:
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
+    """Give each test image the class whose name is nearest to it by the cosine (Radford et al. 2021, §3.1).
+
+    Args:
+        given: a model whose two towers share a space.
+        layers: the one that stands for the whole model.
+
+    Yields:
+        Accuracy with its interval over images, macro-F1, accuracy among the five nearest; each image's class as a file.
+
+    Raises:
+        ModelError: the model has no text tower.
+    """
     import numpy as np
 
     from clipstudy.features.pictures import batches
     from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
 
     classes, test = data.labelled.classes, data.labelled.test
-    nearest = []
+    ranked = []
     names = _names(given.backbone, classes, options.templates)
     for rows, pixels in batches(given.backbone, test.items, given.spec.batch_size):
-        likeness = given.backbone.embed(pixels) @ names.T
-        nearest.append(likeness.argsort(dim=1, descending=True)[:, :NEAREST].cpu().numpy())
+        cosines = given.backbone.embed(pixels) @ names.T
+        ranked.append(cosines.argsort(dim=1, descending=True)[:, :NEAREST].cpu().numpy())
         bench.progress("zero-shot", int(rows[-1]) + 1, len(test))
 
-    found = np.concatenate(nearest)
+    nearest = np.concatenate(ranked)
     number = {label: i for i, label in enumerate(classes)}
     truth = np.array([number[label] for label in test.labels])
-    said = found[:, 0]
+    predictions = nearest[:, 0]
     measured = {
-        "accuracy": Estimate(*bootstrap_accuracy((said == truth)[None, None], draws=options.draws, rng=0)[0]),
-        "macro_f1": Estimate(macro_f1(truth, said)),
-        "one_class": Estimate(float((said == said[0]).all())),
+        "accuracy": Estimate(*bootstrap_accuracy((predictions == truth)[None, None], draws=options.draws, rng=0)[0]),
+        "macro_f1": Estimate(macro_f1(truth, predictions)),
+        "one_class": Estimate(float((predictions == predictions[0]).all())),
         "baseline/majority": Estimate(majority([number[label] for label in data.labelled.train.labels], truth)),
         "baseline/chance": Estimate(1 / len(classes)),
         "items/test": Estimate(len(test)),
@@ -115,9 +128,9 @@ def measure(
         "classes": Estimate(len(classes)),
     }
     if len(classes) > NEAREST:
-        measured[f"top{NEAREST}_accuracy"] = Estimate(float((found == truth[:, None]).any(axis=1).mean()))
-    predictions = Artifact("predictions.parquet", _predictions(classes, test.labels, said))
-    yield Outcome(layer=layers[0], metrics=measured, params={}, artifacts=(predictions,))
+        measured[f"top{NEAREST}_accuracy"] = Estimate(float((nearest == truth[:, None]).any(axis=1).mean()))
+    table = Artifact("predictions.parquet", _predictions(classes, test.labels, predictions))
+    yield Outcome(layer=layers[0], metrics=measured, artifacts=(table,))
 
 
 def _names(backbone: ImageBackbone, classes: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
@@ -128,9 +141,9 @@ def _names(backbone: ImageBackbone, classes: Sequence[str], templates: Sequence[
     return normalize(backbone.captions(texts).unflatten(0, (len(classes), len(templates))).mean(dim=1), dim=1)
 
 
-def _predictions(classes: Sequence[str], labels: Sequence[str], said: Any) -> bytes:
+def _predictions(classes: Sequence[str], labels: Sequence[str], predictions: Any) -> bytes:
     """A row a test image: its label and the class whose name was nearest."""
     import pyarrow as pa
 
-    nearest = pa.DictionaryArray.from_arrays(pa.array(said, pa.int32()), pa.array(classes))
+    nearest = pa.DictionaryArray.from_arrays(pa.array(predictions, pa.int32()), pa.array(classes))
     return files.parquet({"label": pa.array(labels).dictionary_encode(), "zero_shot": nearest})

@@ -95,19 +95,18 @@ def test_only_what_is_missing_is_extracted(store):
 
 
 @pytest.mark.parametrize(
-    ("change", "texts", "more"),
+    ("change", "texts"),
     [
-        ({"resolved": {"checkpoint": "two"}}, TEXTS, {}),
-        ({"resolved": {"checkpoint": "one", "dtype": "bfloat16"}}, TEXTS, {}),
-        ({}, TEXTS[:2], {}),
-        ({}, [Text(("12",)), *TEXTS[1:]], {}),
-        ({}, TEXTS, {"data_key": "another file"}),
+        ({"resolved": {"checkpoint": "two"}}, TEXTS),
+        ({"resolved": {"checkpoint": "one", "dtype": "bfloat16"}}, TEXTS),
+        ({}, TEXTS[:2]),
+        ({}, [Text(("12",)), *TEXTS[1:]]),
     ],
 )
-def test_the_key_is_everything_that_decides_the_numbers(store, change, texts, more):
+def test_the_key_is_everything_that_decides_the_numbers(store, change, texts):
     run(Scaled(), store)
     backbone = Scaled(**change)
-    run(backbone, store, texts=texts, **more)
+    run(backbone, store, texts=texts)
     assert backbone.passes
 
 

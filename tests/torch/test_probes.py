@@ -11,10 +11,11 @@ import torch
 from sklearn.decomposition import PCA
 
 from benchmarks.plain import fit_grid, fit_one
+from benchmarks.recipes import JAWAHAR, LINEAR, SENTEVAL
 from clipstudy.errors import DataError
 from clipstudy.probes import mlp
 from clipstudy.probes.inputs import principal
-from clipstudy.probes.mlp import JAWAHAR, LINEAR, SENTEVAL, Inputs, Labels, ProbeFit, Recipe, fit, standardise
+from clipstudy.probes.mlp import Inputs, Labels, ProbeFit, Recipe, fit, standardise
 from clipstudy.probes.stack import Member, Shape, Stack, Stream
 
 CLASSES = 4
@@ -64,6 +65,12 @@ def test_the_stack_equals_the_plain_probe_one_after_another(recipe: Recipe) -> N
             assert (stacked.predictions[i] == plain.predictions).mean() >= 0.995
             assert stacked.dev_accuracy[i] == pytest.approx(plain.dev_accuracy, abs=1e-3)
             assert (stacked.l2[i], stacked.epochs[i]) == (plain.l2, plain.epochs)
+
+
+def test_sentevals_profile_is_sentevals_classifier_as_released() -> None:
+    assert Recipe() == SENTEVAL
+    assert replace(SENTEVAL, hidden=0) == LINEAR
+    assert replace(SENTEVAL, early_stop=False) == JAWAHAR
 
 
 def test_the_stack_starts_from_torchs_own_weights() -> None:
@@ -148,8 +155,8 @@ def test_training_ends_at_the_first_period_past_max_epoch() -> None:
     recipe = replace(QUICK, tenacity=1000, max_epoch=8, epoch_size=4)
     ((found,),) = fit([layer(0, truth)], [truth], CLASSES, recipe, [0])
     assert found.epochs.tolist() == [12]  # 8 passes are not more than 8, so as released a third period begins
-    ((found,),) = fit([layer(0, truth)], [truth], CLASSES, replace(JAWAHAR, periods=2), [0])
-    assert found.epochs.tolist() == [8]
+    ((found,),) = fit([layer(0, truth)], [truth], CLASSES, replace(JAWAHAR, max_epoch=1), [0])
+    assert found.epochs.tolist() == [4]
 
 
 def test_of_equally_good_weight_decays_the_first_is_taken() -> None:
@@ -199,9 +206,9 @@ def test_as_many_layers_are_in_memory_as_fit(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_trained_together_and_ends_together_is_told_of_on_the_way() -> None:
     truth, told = labels(), []
-    recipe = replace(QUICK, early_stop=False, periods=4)
+    recipe = replace(QUICK, tenacity=1000, epoch_size=2, max_epoch=7)
     fit([layer(k, truth) for k in range(3)], [truth], CLASSES, recipe, [0, 1], on_progress=lambda *at: told.append(at))
-    assert told == [(1.5, 6), (3, 6), (4.5, 6), (6, 6)]
+    assert told == [(pytest.approx(share * 6), 6) for share in (2 / 7, 4 / 7, 6 / 8, 1)]  # the fourth ends past 7
     # What ended early says how long the others may take, and one that takes longer still is never done before its end.
     stopping = Recipe(epoch_size=4, max_epoch=200)
     assert mlp._done([], [50, 50], stopping) == 0.5

@@ -1,14 +1,15 @@
-"""k-means over layers and seeds: the same as one fit after another, and calm where vectors coincide."""
+"""k-means over seeds: the same as one fit after another, and calm where vectors coincide."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.cluster import KMeans
 
 from clipstudy.errors import DataError
 from clipstudy.metrics import nmi
-from clipstudy.probes.clusters import kmeans, kmeans_layers
+from clipstudy.probes.clusters import kmeans
 
 
 def blobs(seed: int, n: int = 240, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -24,17 +25,14 @@ def test_blobs_are_found() -> None:
     assert [nmi(truth, row) for row in found] == pytest.approx([1, 1])
 
 
-def test_the_same_as_scikit_learn_one_after_another_on_any_number_of_threads() -> None:
-    layers = [blobs(k)[0] + np.random.default_rng(k).normal(0, 4, (240, 12)).astype(np.float32) for k in range(4)]
-    expected = [
-        [KMeans(6, n_init=3, random_state=s, algorithm="lloyd").fit(x[:200]).predict(x) for s in (0, 123)]
-        for x in layers
-    ]
+def test_the_same_as_scikit_learn_one_after_another_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = (0, 123, 7, 8)
+    vectors = blobs(0)[0] + np.random.default_rng(0).normal(0, 4, (240, 12)).astype(np.float32)
+    fits = [KMeans(6, n_init=3, random_state=seed, algorithm="lloyd").fit(vectors[:200]) for seed in seeds]
+    expected = [fitted.predict(vectors) for fitted in fits]
     for threads in (1, 3):
-        found = kmeans_layers(
-            [layers[0], *(lambda x=x: x for x in layers[1:])], 6, [0, 123], n_init=3, fit_rows=200, threads=threads
-        )
-        assert np.array_equal(found, expected)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert np.array_equal(kmeans(vectors, 6, seeds, n_init=3, fit_rows=200), expected)
 
 
 def test_fewer_distinct_vectors_than_clusters_give_as_many_clusters() -> None:
@@ -45,8 +43,8 @@ def test_fewer_distinct_vectors_than_clusters_give_as_many_clusters() -> None:
     assert set(dead.tolist()) == {0}
 
 
-def test_not_a_number_is_named_by_layer() -> None:
-    good, bad = blobs(0)[0], blobs(1)[0]
+def test_what_is_not_finite_is_refused() -> None:
+    bad = blobs(1)[0]
     bad[3, 3] = np.inf
-    with pytest.raises(DataError, match="Layer 1"):
-        kmeans_layers([good, bad], 3, [0])
+    with pytest.raises(DataError, match="infinite"):
+        kmeans(bad, 3, [0])

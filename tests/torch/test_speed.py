@@ -14,10 +14,11 @@ import torch
 from benchmarks import figures, probes
 from benchmarks.figures import Row, exponent, measured, short, table
 from benchmarks.plain import fit_grid
+from benchmarks.recipes import JAWAHAR
 from clipstudy import backbones
 from clipstudy.backbones.backbone import TextBackbone
 from clipstudy.features.extract import Text, extract
-from clipstudy.probes.mlp import JAWAHAR, fit
+from clipstudy.probes.mlp import fit
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
 
