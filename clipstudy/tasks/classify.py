@@ -181,7 +181,7 @@ def arms(options: Options) -> list[Arm]:
     """Every (view, probe), the headline first; a prefix names only what differs from the headline."""
     found = []
     for view, probe in itertools.product(options.views, options.probes):
-        differs = [view] if view != options.views[0] else []
+        differs: list[str] = [view] if view != options.views[0] else []
         differs += [probe] if probe != options.probes[0] else []
         found.append(Arm(view, probe, "".join(f"{name}/" for name in differs)))
     return found
