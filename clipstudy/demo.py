@@ -77,7 +77,7 @@ WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Told:
+class Ended:
     """How it went."""
 
     statuses: Mapping[Status, int]  #: cells of the study in each
@@ -122,7 +122,7 @@ def _fewer_arms(task: TaskSpec) -> TaskSpec:
     return replace(task, seeds=task.seeds[: thin.seeds], options={**task.options, **first, **thin.options})
 
 
-def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> Told:
+def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> Ended:
     """Bring the pocket study to its end on ``device``. What is done already is not done again.
 
     Raises:
@@ -150,7 +150,7 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> T
             _watch(engine, whole, crew, {} if full else budgets(), progress)
     counts = jobs.counts(engine, Selection(study=STUDY))
     statuses = {status: sum(cell.get(status, 0) for cell in counts.values()) for status in Status}
-    return Told(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
+    return Ended(statuses, max(statuses[Status.DONE] - done, 0), time.monotonic() - began)
 
 
 def in_rounds(planned: Iterable[Planned]) -> list[list[Planned]]:

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from clipstudy.backbones.backbone import IMAGE_SUMMARIES, SUMMARIES
 from clipstudy.backbones.described import has_attention
 from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.features.views import VIEWS_OF
+from clipstudy.progress import counted
 from clipstudy.spec import ANY_SEED, DatasetSpec, Modality, ModelSpec, Study, TaskSpec
 from clipstudy.tasks.task import BadOption, Kind, Needs, build, options, plain
 
@@ -77,9 +78,7 @@ def parse(text: str, path: Path) -> Study:
     study = _study(tables, path, problems)
     if problems:
         listed = "\n".join(f"  {p}" for p in problems)
-        raise StudyError(
-            f"{path}: {len(problems)} problem{'s'[: len(problems) > 1]}\n{listed}\nFix the file, then retry."
-        )
+        raise StudyError(f"{path}: {counted(len(problems), 'problem')}\n{listed}\nFix the file, then retry.")
     return study
 
 
@@ -93,14 +92,15 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     shared = head.pop("seeds", None)
     if shared is not None and not _good_seeds("[study] seeds", shared, problems):
         shared = None
-    known = ["name", "description", "note", "seeds"]
-    problems.extend(f"[study] {k}: unknown key. {did_you_mean(k, known)}" for k in head)
+    keys = ["name", "description", "note", "seeds"]
+    problems.extend(f"[study] {key}: unknown key. {did_you_mean(key, keys)}" for key in head)
     for key, value in (("name", name), ("description", description), ("note", note)):
         if not isinstance(value, str):
             problems.append(f"[study] {key}: found {value!r}, expected a text")
     models = _by_name(_models(_table(tables, "models", problems), base, problems), problems)
     datasets = {d.name: d for d in _datasets(_table(tables, "datasets", problems), base, problems)}
-    found = {t.name: t for t in _tasks(_table(tables, "tasks", problems), models, datasets, tables, shared, problems)}
+    known = _Known(tables, models, datasets, shared)
+    found = {task.name: task for task in _tasks(_table(tables, "tasks", problems), known, problems)}
     for what, there in (("models", models), ("datasets", datasets), ("tasks", found)):
         if not there and not problems:
             problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
@@ -268,97 +268,125 @@ def _dataset_problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str
             yield f'{key}: reader = "{spec.reader}" does not use it beside `{named[0]}`. {did_you_mean(key, used)}'
 
 
-def _tasks(
-    tables: Mapping[str, Any],
-    models: Mapping[str, ModelSpec],
-    datasets: Mapping[str, DatasetSpec],
-    file: Mapping[str, Any],
-    shared: Any,
-    problems: list[str],
-) -> Iterator[TaskSpec]:
-    declared = file.get("datasets")
-    declared = declared if isinstance(declared, dict) else {}
+@dataclass(frozen=True)
+class _Known:
+    """What the tables of tasks may name."""
+
+    file: Mapping[str, Any]  #: as it was parsed
+    models: Mapping[str, ModelSpec]
+    datasets: Mapping[str, DatasetSpec]
+    seeds: Any  #: the study's own; None: it has none
+
+    def declared(self, section: str) -> Mapping[str, Any]:
+        """The tables of a section, also those with a problem of their own, which has been told."""
+        tables = self.file.get(section)
+        return tables if isinstance(tables, dict) else {}
+
+
+def _tasks(tables: Mapping[str, Any], known: _Known, problems: list[str]) -> Iterator[TaskSpec]:
     for name, values in tables.items():
         where = f"[tasks.{name}]"
         if not isinstance(values, dict):
             problems.append(f"{where}: found {values!r}, expected a table")
             continue
-        kind_name = values.get("kind")
-        if kind_name not in tasks.kinds():
-            found = f'found "{kind_name}"' if kind_name else "missing"
-            problems.append(f"{where} kind: {found}. {did_you_mean(str(kind_name or ''), tasks.kinds())}")
+        kind = values.get("kind")
+        if kind not in tasks.kinds():
+            found = f'found "{kind}"' if kind else "missing"
+            problems.append(f"{where} kind: {found}. {did_you_mean(str(kind or ''), tasks.kinds())}")
             continue
-        kind = tasks.load(kind_name)
-        reads = datasets.get(str(values.get("dataset")))
-        modality = data.modality(reads.reader) if reads else "text"
-        if modality not in kind.MODALITIES:  # told below, as a reader that the kind cannot use
-            modality = next(iter(kind.MODALITIES))
-        given = values.get("options", {})
-        if not isinstance(given, dict):
-            problems.append(f"{where} options: found {given!r}, expected a table")
-            continue
-        try:
-            opts = options(kind, given, modality)
-        except BadOption as bad:
-            problems.append(f"[tasks.{name}.options] {bad.key}: {bad.why}")
-            opts = options(kind, {}, modality)
-        no_views = [view for view in kind.views(opts) if view not in VIEWS_OF[modality]]
-        if no_views:
-            known = did_you_mean(no_views[0], VIEWS_OF[modality])
-            problems.append(f'[tasks.{name}.options] views: "{no_views[0]}" is none of {modality}s. {known}')
-        worked_out: dict[str, Any] = {
-            "modality": modality,
-            "method": kind.METHOD,
-            "options": plain(opts),
-            "name": name,
-            "reference": _reference(values, kind, modality, models, file, where, problems),
-        }
-        refused = sorted(k for k in ("modality", "method", "name") if k in values)
-        if refused:
-            problems.append(f"{where} {refused[0]}: unknown key. {did_you_mean(refused[0], _keys(TaskSpec))}")
-            continue
-        layers = values.get("layers", kind.LAYERS)
-        if layers != kind.LAYERS and "whole" in (layers, kind.LAYERS):
-            problems.append(f'{where} layers: found {layers!r}, but kind = "{kind_name}" wants "{kind.LAYERS}"')
-        elif layers == "all" and kind.NEEDS is Needs.ATTENTION:
-            problems.append(f'{where} layers: found "all", but layer 0 has no attention. Write "{kind.LAYERS}"')
-        # A task's own seeds, else the study's, else the kind's.
-        seeds = values.get("seeds", kind.SEEDS if shared is None else shared)
-        if not _good_seeds(f"{where} seeds", seeds, problems):
-            seeds = kind.SEEDS
-        spec = _built(
-            TaskSpec,
-            {"metric": kind.METRIC, "layers": kind.LAYERS, **values, **worked_out, "seeds": seeds},
-            where,
-            problems,
+        spec = _task(name, values, tasks.load(kind), known, problems)
+        if spec is not None:
+            yield spec
+
+
+def _task(name: str, values: Mapping[str, Any], kind: Kind, known: _Known, problems: list[str]) -> TaskSpec | None:
+    where = f"[tasks.{name}]"
+    modality = _modality_of(values, kind, known)
+    given = values.get("options", {})
+    if not isinstance(given, dict):
+        problems.append(f"{where} options: found {given!r}, expected a table")
+        return None
+    opts = _options(where, given, kind, modality, problems)
+    reference = _reference(where, values, kind, modality, known, problems)
+    refused = sorted(key for key in ("modality", "method", "name") if key in values)
+    if refused:
+        problems.append(f"{where} {refused[0]}: unknown key. {did_you_mean(refused[0], _keys(TaskSpec))}")
+        return None
+    problems.extend(f"{where} {p}" for p in _layer_problems(values, kind))
+    # A task's own seeds, else the study's, else the kind's.
+    seeds = values.get("seeds", kind.SEEDS if known.seeds is None else known.seeds)
+    if not _good_seeds(f"{where} seeds", seeds, problems):
+        seeds = kind.SEEDS
+    worked_out = {
+        "name": name,
+        "modality": modality,
+        "method": kind.METHOD,
+        "options": plain(opts),
+        "reference": reference,
+        "seeds": seeds,
+    }
+    defaults = {"metric": kind.METRIC, "layers": kind.LAYERS}
+    spec = _built(TaskSpec, {**defaults, **values, **worked_out}, where, problems)
+    if spec is None or not _good_name(where, name, problems):
+        return None
+    problems.extend(f"{where} {p}" for p in _task_problems(spec, kind, opts, known))
+    return spec
+
+
+def _modality_of(values: Mapping[str, Any], kind: Kind, known: _Known) -> Modality:
+    """Of a task: its data set's, where its kind measures such; else the kind's, and the reader is told of later."""
+    dataset = known.datasets.get(str(values.get("dataset")))
+    modality = data.modality(dataset.reader) if dataset else "text"
+    return modality if modality in kind.MODALITIES else next(iter(kind.MODALITIES))
+
+
+def _options(where: str, given: Mapping[str, Any], kind: Kind, modality: Modality, problems: list[str]) -> Any:
+    """The kind's Options as the table says, or its defaults where that has a problem."""
+    table = f"{where[:-1]}.options]"
+    try:
+        opts = options(kind, given, modality)
+    except BadOption as bad:
+        problems.append(f"{table} {bad.key}: {bad.why}")
+        opts = options(kind, {}, modality)
+    unknown = [view for view in kind.views(opts) if view not in VIEWS_OF[modality]]
+    if unknown:
+        there = did_you_mean(unknown[0], VIEWS_OF[modality])
+        problems.append(f'{table} views: "{unknown[0]}" is none of {modality}s. {there}')
+    return opts
+
+
+def _layer_problems(values: Mapping[str, Any], kind: Kind) -> Iterator[str]:
+    layers = values.get("layers", kind.LAYERS)
+    if layers != kind.LAYERS and "whole" in (layers, kind.LAYERS):
+        yield f'layers: found {layers!r}, but kind = "{values["kind"]}" wants "{kind.LAYERS}"'
+    elif layers == "all" and kind.NEEDS is Needs.ATTENTION:
+        yield f'layers: found "all", but layer 0 has no attention. Write "{kind.LAYERS}"'
+
+
+def _task_problems(spec: TaskSpec, kind: Kind, opts: Any, known: _Known) -> Iterator[str]:
+    for pattern in spec.models:
+        if not fnmatch.filter(known.models, pattern):
+            yield f'models: "{pattern}" is no model of this study. {did_you_mean(pattern, known.models)}'
+    metrics = kind.metrics(opts)
+    if spec.metric not in metrics:
+        yield f'metric: found "{spec.metric}". {did_you_mean(spec.metric, metrics)}'
+    declared = known.declared("datasets")
+    dataset = known.datasets.get(spec.dataset)
+    if spec.dataset not in declared:
+        yield f'dataset: found "{spec.dataset}". {did_you_mean(spec.dataset, declared)}'
+    elif dataset is not None and dataset.reader not in kind.READERS:
+        yield (
+            f'dataset: "{spec.dataset}" has reader = "{dataset.reader}", but kind = "{spec.kind}" reads '
+            f"{' or '.join(kind.READERS)}"
         )
-        if spec is None or not _good_name(where, name, problems):
-            continue
-        for pattern in spec.models:
-            if not fnmatch.filter(models, pattern):
-                problems.append(
-                    f'{where} models: "{pattern}" is no model of this study. {did_you_mean(pattern, models)}'
-                )
-        metrics = kind.metrics(opts)
-        if spec.metric not in metrics:
-            problems.append(f'{where} metric: found "{spec.metric}". {did_you_mean(spec.metric, metrics)}')
-        if spec.dataset not in declared:
-            problems.append(f'{where} dataset: found "{spec.dataset}". {did_you_mean(spec.dataset, declared)}')
-        elif spec.dataset in datasets and datasets[spec.dataset].reader not in kind.READERS:
-            problems.append(
-                f'{where} dataset: "{spec.dataset}" has reader = "{datasets[spec.dataset].reader}", but kind = '
-                f'"{kind_name}" reads {" or ".join(kind.READERS)}'
-            )
-        yield spec
 
 
 def _reference(
+    where: str,
     values: Mapping[str, Any],
     kind: Kind,
     modality: Modality,
-    models: Mapping[str, ModelSpec],
-    file: Mapping[str, Any],
-    where: str,
+    known: _Known,
     problems: list[str],
 ) -> ModelSpec | None:
     """The model that a task's ``reference`` names; None where it may not or, then a problem, must name one."""
@@ -367,16 +395,15 @@ def _reference(
         if name is not None:
             problems.append(f'{where} reference: kind = "{values["kind"]}" compares with no model. Remove the key')
         return None
-    spec = models.get(name) if isinstance(name, str) else None
+    spec = known.models.get(name) if isinstance(name, str) else None
     if spec is None:
-        declared = file.get("models")
         # A table that became no model was told of already; one that init_seeds made several of was not.
-        told = isinstance(declared, dict) and name in [*declared] and all(m.family != name for m in models.values())
-        if not told:
+        made_several = any(model.family == name for model in known.models.values())
+        if name not in [*known.declared("models")] or made_several:
             found = "missing" if name is None else f'found "{name}"'
             problems.append(
                 f'{where} reference: {found}; kind = "{values["kind"]}" wants a model of this study to compare with. '
-                + did_you_mean(str(name or ""), models)
+                + did_you_mean(str(name or ""), known.models)
             )
     elif spec.modality != modality:
         problems.append(f'{where} reference: "{name}" is of modality {spec.modality}, the task of {modality}')
@@ -387,7 +414,8 @@ def _built(cls: Any, values: Mapping[str, Any], where: str, problems: list[str])
     unknown = [k for k in values if k not in {f.name for f in fields(cls)}]
     problems.extend(f"{where} {k}: unknown key. {did_you_mean(k, _keys(cls))}" for k in unknown)
     missing = [f.name for f in fields(cls) if f.name not in values and _required(f)]
-    problems.extend(f"{where} {k}: missing. Every {where[1:].split('.')[0][:-1]} needs one." for k in missing)
+    noun = cls.__name__.removesuffix("Spec").lower()
+    problems.extend(f"{where} {k}: missing. Every {noun} needs one." for k in missing)
     if unknown or missing:
         return None
     try:

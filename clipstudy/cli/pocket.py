@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from clipstudy.cli import results, screen, stores
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
+
+if TYPE_CHECKING:
+    from clipstudy.demo import Ended
 
 group = typer.Typer(
     name="pocket",
@@ -27,47 +30,64 @@ def demo(
     """The whole study in minutes, with no network, on miniature models: see what you will get."""
     from clipstudy import demo as demonstration
     from clipstudy import progress as progresses
-    from clipstudy.progress import counted, duration
+    from clipstudy.progress import counted
 
     settings = Settings.read()
     progress = progresses.for_stream()
     screen.log(False, progress)
-    told = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
-    # Only now: the libraries of pages are memory that the workers may need.
+    ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
+    _report(settings, out)
+    _print_ended(ended)
+    typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
+    typer.echo("       clipstudy ui                       every run in MLflow")
+    typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
+    if ended.failed:
+        raise ClipstudyError(
+            f"{counted(ended.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"
+        )
+
+
+def _report(settings: Settings, out: Path) -> None:
+    """Write the pocket study's page, and print its summary. Only when it has ended: the libraries of pages are memory
+    that the workers may need."""
+    from clipstudy import demo as demonstration
     from clipstudy.dashboard import evidence, panels, report, tables, writers
     from clipstudy.dashboard.kept import Kept
     from clipstudy.tracking import open as open_tracking
 
     tracking = open_tracking(settings)
-    found = tracking.results(demonstration.STUDY)
-    if not found:
+    recorded = tracking.results(demonstration.STUDY)
+    if not recorded:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
-    judged = evidence.judged(found, tracking.artifact)
-    planned = stores.planned(settings, Selection(study=demonstration.STUDY))
-    shown_as = panels.find("layers", settings.home)
-    report.write(found, out, dashboard=shown_as, judged=judged, kept=Kept(tracking), planned=planned)
-    shown = results.board(found)
+    report.write(
+        recorded,
+        out,
+        dashboard=panels.find("layers", settings.home),
+        judged=evidence.judged(recorded, tracking.artifact),
+        kept=Kept(tracking),
+        planned=stores.planned(settings, Selection(study=demonstration.STUDY)),
+    )
+    shown = results.board(recorded)
     for head, rows in writers.summary(shown):
         screen.table(head, rows)
         typer.echo()
     typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")
     typer.echo(f"{tables.note_of(shown.results)}\n")
-    if told.computed:
-        typer.echo(f"{counted(told.computed, 'cell')} computed in {duration(told.seconds)}; {told.done:,} are done.")
+
+
+def _print_ended(ended: Ended) -> None:
+    from clipstudy import demo as demonstration
+    from clipstudy.progress import counted, duration
+
+    if ended.computed:
+        typer.echo(f"{counted(ended.computed, 'cell')} computed in {duration(ended.seconds)}; {ended.done:,} are done.")
     else:
-        typer.echo(f"Nothing to do: {told.done:,} cells are done already.")
-    if told.left_out:
+        typer.echo(f"Nothing to do: {ended.done:,} cells are done already.")
+    if ended.left_out:
         typer.echo(
-            f"{counted(told.left_out, 'cell')} did not fit in the time budget. To run them too: "
+            f"{counted(ended.left_out, 'cell')} did not fit in the time budget. To run them too: "
             f"clipstudy retry --study {demonstration.STUDY} --cancelled; clipstudy worker --drain\n"
             "The whole study, with all its rows, seeds and arms, anew: clipstudy demo --full"
-        )
-    typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
-    typer.echo("       clipstudy ui                       every run in MLflow")
-    typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
-    if told.failed:
-        raise ClipstudyError(
-            f"{counted(told.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"
         )
 
 

@@ -6,9 +6,12 @@ import logging
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipstudy.settings import RedactedFormatter
+
+if TYPE_CHECKING:
+    from clipstudy.outcome import Estimate
 
 #: Characters of a cell that stays in one line: a value beside its interval.
 WHOLE = 24
@@ -89,36 +92,44 @@ def _width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def number(estimate: Any) -> str:
-    """An estimate with its interval, a count as a whole number, a dash for none."""
+def number(metric: str, estimate: Estimate | None) -> str:
+    """An estimate of ``metric`` as tables of results have it, a count as a whole number, a dash for none."""
+    from clipstudy.dashboard import units
+
     if estimate is None:
         return "–"
-    if float(estimate.value).is_integer() and estimate.low is None and abs(estimate.value) >= 2:
+    count = float(estimate.value).is_integer() and estimate.low is None and abs(estimate.value) >= 2
+    if count and metric.rsplit("/", 1)[-1] not in units.UNITS:
         return f"{estimate.value:,.0f}"
-    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    return f"{estimate.value:.3f}{interval}"
+    return units.shown_value(estimate, metric)
 
 
 def size(number: int) -> str:
     """Bytes as ``440.4 MB``; a dash for none."""
-    amount, unit = float(number), "B"
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            break
-        amount /= 1000
-    return "–" if not number else f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+    if not number:
+        return "–"
+    if number < 1000:
+        return f"{number} B"
+    amount, unit = number / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if amount >= 1000:
+            amount, unit = amount / 1000, larger
+    return f"{amount:,.1f} {unit}"
 
 
 def log(verbose: bool, progress: Any) -> None:
     """clipstudy's own log, above the bars of a terminal or as plain lines."""
 
-    class Said(logging.Handler):
+    class AboveBars(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             progress.rich.console.print(self.format(record), markup=False, highlight=False)
 
     bars = hasattr(progress, "rich")
-    handler: logging.Handler = Said() if bars else logging.StreamHandler()
-    handler.setLevel(logging.DEBUG if verbose else logging.WARNING if bars else logging.INFO)
+    handler: logging.Handler = AboveBars() if bars else logging.StreamHandler()
+    if verbose:
+        handler.setLevel(logging.DEBUG)
+    else:
+        handler.setLevel(logging.WARNING if bars else logging.INFO)
     handler.setFormatter(RedactedFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("clipstudy")
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)

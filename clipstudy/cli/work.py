@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,19 @@ from clipstudy.settings import Settings, redact
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from clipstudy.attempt import Tally
+    from clipstudy.job import Group
+    from clipstudy.outcome import Outcome
+    from clipstudy.queue.jobs import Enqueued
     from clipstudy.supervisor import Post
+    from clipstudy.worker import Habits
+
+#: What stands before the slash of a metric's name, where it is neither a view nor a probe.
+ARMS = {
+    "baseline": "what can be had without the model",
+    "control": "labels drawn at random",
+    "items": "how many rows",
+}
 
 
 def init() -> None:
@@ -42,52 +55,65 @@ def enqueue(
     as_json: Json = False,
 ) -> None:
     """Put a study's cells into the job table. Doing it twice gives nothing new; a changed table gives new cells."""
-    from clipstudy import backbones, data, tasksfile
+    from clipstudy import tasksfile
     from clipstudy.job import keys, plan
-    from clipstudy.progress import counted
     from clipstudy.queue import jobs
 
     settings = Settings.read()
-    found = tasksfile.load(tasksfile.find(study, settings.home))
+    whole = tasksfile.load(tasksfile.find(study, settings.home))
     selection = selecting.selection(model, task, layer, everything, "enqueue")
-    groups = plan(found, selection)
-    if wrong := selecting.wrong(found, selection, groups):
+    groups = plan(whole, selection)
+    if wrong := selecting.wrong(whole, selection, groups):
         raise StudyError(wrong)
-    doubts = [backbones.doubt(one) for one in {group.model.name: group.model for group, _ in groups}.values()]
-    doubts += [data.doubt(one) for one in {group.dataset.name: group.dataset for group, _ in groups}.values()]
-    for why in filter(None, doubts):  # no error: a worker elsewhere may have other files, packages and settings
+    for why in _doubts([group for group, _ in groups]):
         typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
     with stores.table(settings, dry_run) as engine:
-        told = jobs.enqueue(engine, groups, priority=priority, dry_run=dry_run)
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "study": found.name,
-                    "cells": len(keys(groups)),
-                    "new": told.new,
-                    "revived": told.revived,
-                    "superseded": told.superseded,
-                    "present": dict(told.present),
-                    "dry_run": dry_run,
-                }
-            )
-        )
+        enqueued = jobs.enqueue(engine, groups, priority=priority, dry_run=dry_run)
+    if not as_json:
+        _print_enqueued(whole.name, len(keys(groups)), len(groups), enqueued, dry_run)
         return
-    present = ", ".join(f"{n:,} {status}" for status, n in told.present.items() if n)
-    verb = "would be new" if dry_run else "new"
-    typer.echo(
-        f"{found.name}: {counted(len(keys(groups)), 'cell')} in {counted(len(groups), 'group')}: {told.new:,} {verb}"
-        + (f", {told.revived:,} revived" if told.revived else "")
-        + (f", {told.superseded:,} older ones superseded" if told.superseded else "")
-        + (f"; already here: {present}" if present else "")
-    )
-    for name, kind, differences in told.changed:
+    values = {
+        "study": whole.name,
+        "cells": len(keys(groups)),
+        "new": enqueued.new,
+        "revived": enqueued.revived,
+        "superseded": enqueued.superseded,
+        "present": dict(enqueued.present),
+        "dry_run": dry_run,
+    }
+    typer.echo(json.dumps(values))
+
+
+def _doubts(groups: Iterable[Group]) -> list[str]:
+    """Why a worker on this machine would refuse a model or a data set of ``groups``. No error: a worker elsewhere may
+    have other files, packages and settings."""
+    from clipstudy import backbones, data
+
+    groups = list(groups)
+    models = {group.model.name: group.model for group in groups}
+    datasets = {group.dataset.name: group.dataset for group in groups}
+    doubts = [*map(backbones.doubt, models.values()), *map(data.doubt, datasets.values())]
+    return [why for why in doubts if why]
+
+
+def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry_run: bool) -> None:
+    from clipstudy.progress import counted
+
+    text = f"{study}: {counted(cells, 'cell')} in {counted(groups, 'group')}: {enqueued.new:,} "
+    text += "would be new" if dry_run else "new"
+    if enqueued.revived:
+        text += f", {enqueued.revived:,} revived"
+    if enqueued.superseded:
+        text += f", {enqueued.superseded:,} older ones superseded"
+    if present := ", ".join(f"{number:,} {status}" for status, number in enqueued.present.items() if number):
+        text += f"; already here: {present}"
+    typer.echo(text)
+    for model, task, differences in enqueued.changed:
         for key, (old, new) in differences.items():
-            typer.echo(f"  {name} · {kind}: {key} was {old}, is {new}")
-    if told.present.get(Status.FAILED):
+            typer.echo(f"  {model} · {task}: {key} was {old}, is {new}")
+    if enqueued.present.get(Status.FAILED):
         typer.echo("To queue failed cells again: clipstudy retry --failed")
-    if told.new and not dry_run:
+    if enqueued.new and not dry_run:
         typer.echo("next: clipstudy worker --drain")
 
 
@@ -116,58 +142,94 @@ def worker(
     signal stopped it before the queue was empty: start it again.
     """
     from clipstudy import device as devices
+    from clipstudy import supervisor
+    from clipstudy.worker import Habits
+
+    if gpu is not None and (device is not None or workers is not None):
+        raise typer.BadParameter("name --gpu alone, or --device and --workers")
+    settings = Settings.read()
+    engine = stores.engine(settings)
+    name = selecting.study_name(study)
+    _look_for_study(engine, name, drain)
+    if workers is None and (gpu is None or gpu.isdecimal()):
+        place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
+        _threads(threads)
+        raise typer.Exit(_work(settings, engine, place, Habits(drain, name, layers_per_batch, lease), verbose))
+    words = ["--lease", str(lease)]
+    if drain:
+        words.append("--drain")
+    if verbose:
+        words.append("--verbose")
+    if study:
+        words += ["--study", study]
+    if layers_per_batch:
+        words += ["--layers-per-batch", str(layers_per_batch)]
+    if workers is not None:
+        posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
+    else:
+        posts = _gpu_posts(str(gpu), min_memory)
+        if threads:
+            words += ["--threads", str(threads)]
+    raise typer.Exit(_supervise(engine, posts, words))
+
+
+def _look_for_study(engine: Engine, name: str | None, drain: bool) -> None:
+    """Say that nothing of the study is enqueued, which is an error where nobody will wait for it."""
+    from clipstudy.queue import jobs
+
+    if name is None:
+        return
+    missing = selecting.unknown_name(Selection(study=name), study={study for study, _, _ in jobs.names(engine)})
+    if missing and drain:
+        raise ClipstudyError(f"The job table has {missing}")
+    if missing:
+        typer.echo(f"the job table has {missing}", err=True)
+
+
+def _work(settings: Settings, engine: Engine, place: str, habits: Habits, verbose: bool) -> int:
+    """One worker in this process, until it ends; its exit code."""
+    from clipstudy import device as devices
     from clipstudy import progress as progresses
     from clipstudy import supervisor
     from clipstudy import worker as one_worker
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
-    if gpu is not None and (device is not None or workers is not None):
-        raise typer.BadParameter("name --gpu alone, or --device and --workers")
-    settings = Settings.read()
-    engine = stores.engine(settings)
-    only = selecting.study_name(study)
-    if only and (missing := selecting.unknown_name(Selection(study=only), study={s for s, _, _ in jobs.names(engine)})):
-        if drain:
-            raise ClipstudyError(f"The job table has {missing}")
-        typer.echo(f"the job table has {missing}", err=True)  # it may come while the worker waits
-    if workers is not None or (gpu is not None and not gpu.isdecimal()):
-        words = [*["--drain"] * drain, *["--verbose"] * verbose, "--lease", str(lease)]
-        words += ["--study", study] if study else []
-        words += ["--layers-per-batch", str(layers_per_batch)] if layers_per_batch else []
-        if workers is not None:
-            posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
-        else:
-            posts = _gpu_posts(str(gpu), min_memory)
-            words += ["--threads", str(threads)] if threads else []
-        raise typer.Exit(_supervise(engine, posts, words))
-    place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
-    _threads(threads)
     progress = progresses.for_stream()
     screen.log(verbose, progress)
-    habits = one_worker.Habits(drain, only, layers_per_batch, lease)
     one = one_worker.Worker(engine, open_tracking(settings), stores.features(settings), place, habits, progress)
     one_worker.obey_signals(one)
     typer.echo(f"{one.name} on {devices.described(place)}, {redact(settings.database)}", err=True)
-    did = one.work()
-    share = f"; {did.keeping / did.busy:.1%} of the time went to the queue and MLflow" if did.computed else ""
-    again = f", {progresses.counted(did.again, 'attempt')} failed, to be tried again" if did.again else ""
-    failed = f"{did.failed} failed (see: clipstudy status)" if did.failed else "0 failed"
-    typer.echo(
-        f"{progresses.counted(did.computed, 'cell')} computed, {failed}{again}, {did.recorded} recorded{share}",
-        err=True,
-    )
+    tally = one.work()
+    typer.echo(_tallied(tally), err=True)
     if one.stop.is_set():
         typer.echo("what was not done is queued again; to go on: clipstudy worker", err=True)
     elif not jobs.names(engine):
         typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
-    if drain and one.stop.is_set():
-        raise typer.Exit(supervisor.STOPPED)  # whatever failed before: there is work left
-    if drain and (did.failed or did.waiting):
-        raise typer.Exit(1)
+    if not habits.drain:
+        return 0
+    if one.stop.is_set():
+        return supervisor.STOPPED  # whatever failed before: there is work left
+    return 1 if tally.failed or tally.waiting else 0
+
+
+def _tallied(tally: Tally) -> str:
+    """What a worker did, in a line."""
+    from clipstudy.progress import counted
+
+    text = f"{counted(tally.computed, 'cell')} computed, {tally.failed} failed"
+    if tally.failed:
+        text += " (see: clipstudy status)"
+    if tally.again:
+        text += f", {counted(tally.again, 'attempt')} failed, to be tried again"
+    text += f", {tally.recorded} recorded"
+    if tally.computed:
+        text += f"; {tally.keeping / tally.busy:.1%} of the time went to the queue and MLflow"
+    return text
 
 
 def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
+    """A post on each GPU that has so many GB free; of the others it is said why not."""
     from clipstudy import device as devices
     from clipstudy import supervisor
     from clipstudy.errors import DeviceError
@@ -181,6 +243,7 @@ def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
 
 
 def _supervise(engine: Engine, posts: list[Post], words: list[str]) -> int:
+    """A worker on each post, in processes of their own, until all have ended; their exit code."""
     from clipstudy import supervisor
 
     crew = supervisor.Crew(posts, engine, words, lambda post, line: typer.echo(f"[{post}] {line}", err=True))
@@ -203,50 +266,62 @@ def run(
     from clipstudy import run as hallway
     from clipstudy import tasksfile
     from clipstudy.job import Failure, plan
-    from clipstudy.outcome import flat
     from clipstudy.tasks.task import Bench
 
     settings = Settings.read()
-    found = tasksfile.load(tasksfile.find(study, settings.home))
+    whole = tasksfile.load(tasksfile.find(study, settings.home))
     selection = Selection((model,), (task,), selecting.layers(layer))
-    groups = plan(found, selection)
-    if wrong := selecting.wrong(found, selection, groups):
+    groups = plan(whole, selection)
+    if wrong := selecting.wrong(whole, selection, groups):
         raise StudyError(wrong)
     if len(groups) > 1:
         raise StudyError(f'"{model}" and "{task}" name several; name one.')
+    group, layers = groups[0]
     progress = progresses.for_stream()
     screen.log(False, progress)
     bench = Bench(devices.find(device or settings.device), progress)
-    group, layers = groups[0]
     progress.batch(f"{group.model.name} · {group.task.name}")
-    shelf = hallway.Shelf(bench.device)
-    outcomes: list[Any] = []
+    outcomes: list[Outcome] = []
     failed: dict[int, str] = {}
+    measured = hallway.run(
+        group, layers, shelf=hallway.Shelf(bench.device), store=stores.features(settings), bench=bench
+    )
     try:
-        for k, one in hallway.run(group, layers, shelf=shelf, store=stores.features(settings), bench=bench):
-            if isinstance(one, Failure):
-                failed[k] = one.error
+        for number, result in measured:
+            if isinstance(result, Failure):
+                failed[number] = result.error
                 continue
-            outcomes.append(one)
+            outcomes.append(result)
             if save:
-                folder = save / f"layer_{k:02d}"
-                folder.mkdir(parents=True, exist_ok=True)
-                for artifact in one.artifacts:
-                    (folder / artifact.name).write_bytes(artifact.content)
+                _save(result, save / f"layer_{number:02d}")
     finally:
         progress.close()
-    if as_json:
-        shown = [{"layer": o.layer, "metrics": flat(o.metrics), "params": dict(o.params)} for o in outcomes]
-        whole = {"model": group.model.name, "task": group.task.name, "layers": shown, "failed": failed}
-        typer.echo(json.dumps(whole))
-    elif outcomes:
-        screen.table(
-            ["layer", *outcomes[0].metrics],
-            [[str(o.layer), *(screen.number(o.metrics.get(name)) for name in outcomes[0].metrics)] for o in outcomes],
-            transpose=True,
-        )
+    _print_outcomes(group, outcomes, failed, as_json)
     if failed:
         raise ClipstudyError("\n".join(f"layer {k} failed: {error}" for k, error in failed.items()))
+
+
+def _save(outcome: Outcome, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for artifact in outcome.artifacts:
+        (folder / artifact.name).write_bytes(artifact.content)
+
+
+def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, str], as_json: bool) -> None:
+    from clipstudy.dashboard import units
+    from clipstudy.outcome import flat
+
+    if as_json:
+        layers = [{"layer": o.layer, "metrics": flat(o.metrics), "params": dict(o.params)} for o in outcomes]
+        whole = {"model": group.model.name, "task": group.task.name, "layers": layers, "failed": dict(failed)}
+        typer.echo(json.dumps(whole))
+    elif outcomes:
+        names = list(outcomes[0].metrics)
+        rows = [[str(o.layer), *(screen.number(name, o.metrics.get(name)) for name in names)] for o in outcomes]
+        screen.table(["layer", *map(units.axis_title, names)], rows, transpose=True)
+        arms = {part for name in names for part in name.split("/")[:-1]}
+        meant = [f"{arm}: {meaning}" for arm, meaning in ARMS.items() if arm in arms]
+        typer.echo("\n" + "; ".join(["Value ± half of the 95% interval", *meant]))
 
 
 def _threads(number: int | None) -> None:

@@ -181,38 +181,15 @@ def _layers(
 def _carry_out(
     connection: Connection, plan: _Plan, asked: Mapping[Cell, _Asked], priority: int, max_tries: int
 ) -> None:
-    now = connection.scalar(select(clock()))
     hold(connection, [*plan.older, *plan.newest, *plan.respelled, *plan.stale])
     # The older ones give way first: one newest group a cell, at every moment.
     _mark(connection, plan.older, newest=False)
     _mark(connection, plan.newest, newest=True)
-    if plan.insert_groups:
-        connection.execute(
-            insert_new(connection, group_table),
-            [
-                {
-                    "study": study,
-                    "model": model,
-                    "task": task,
-                    "digest": asked[study, model, task].digest,
-                    "spec": asked[study, model, task].spec,
-                    "newest": True,
-                    "created_at": now,
-                }
-                for study, model, task in plan.insert_groups
-            ],
-        )
-    if plan.respelled:
-        connection.execute(
-            update(group_table).where(group_table.c.id == bindparam("respelled")).values(spec=bindparam("as")),
-            [{"respelled": group_id, "as": spec} for group_id, spec in plan.respelled.items()],
-        )
+    _insert_groups(connection, {cell: asked[cell] for cell in plan.insert_groups})
+    _respell(connection, plan.respelled)
     if plan.older:
-        move(
-            connection,
-            [among(jobs.c.group_id, plan.older), is_(jobs.c.status, *GIVEN_UP)],
-            {"status": Status.SUPERSEDED},
-        )
+        given_up = [among(jobs.c.group_id, plan.older), is_(jobs.c.status, *GIVEN_UP)]
+        move(connection, given_up, {"status": Status.SUPERSEDED})
     ids = {cell: row.id for cell, row in _known(connection, asked)[0].items()}
     if plan.insert_jobs:
         wanted = [
@@ -223,18 +200,39 @@ def _carry_out(
         if len(wanted) >= MANY_GROUPS:
             refresh_statistics(connection, jobs)
     if plan.revive:
-        move(
-            connection,
-            [among(jobs.c.id, plan.revive), is_(jobs.c.status, *REVIVED)],
-            {**ASKED_AFRESH, "priority": priority, "max_tries": max_tries},
-        )
+        given_up = [among(jobs.c.id, plan.revive), is_(jobs.c.status, *REVIVED)]
+        move(connection, given_up, {**ASKED_AFRESH, "priority": priority, "max_tries": max_tries})
     # A group ranks by the highest of its queued rows; raising them all keeps it so when that one has been claimed.
-    move(
-        connection,
-        [among(jobs.c.group_id, ids.values()), is_(jobs.c.status, Status.QUEUED), jobs.c.priority < priority],
-        {"priority": priority},
-    )
+    lower = [among(jobs.c.group_id, ids.values()), is_(jobs.c.status, Status.QUEUED), jobs.c.priority < priority]
+    move(connection, lower, {"priority": priority})
     unpin(connection, plan.stale)
+
+
+def _insert_groups(connection: Connection, new: Mapping[Cell, _Asked]) -> None:
+    if not new:
+        return
+    now = connection.scalar(select(clock()))
+    rows = [
+        {
+            "study": study,
+            "model": model,
+            "task": task,
+            "digest": asked.digest,
+            "spec": asked.spec,
+            "newest": True,
+            "created_at": now,
+        }
+        for (study, model, task), asked in new.items()
+    ]
+    connection.execute(insert_new(connection, group_table), rows)
+
+
+def _respell(connection: Connection, specs: Mapping[int, str]) -> None:
+    """Group → the specification that it is given."""
+    if not specs:
+        return
+    statement = update(group_table).where(group_table.c.id == bindparam("group")).values(spec=bindparam("spelled"))
+    connection.execute(statement, [{"group": group_id, "spelled": spec} for group_id, spec in specs.items()])
 
 
 def _insert_jobs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -145,11 +146,19 @@ def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: 
     def stand_in(of: Any, layers: Any, **rest: Any) -> Iterator[tuple[int, Any]]:
         for k in layers:
             bad = Failure(FailureKind.CODE, "it has NaN", retry=False)
-            yield k, bad if k == 1 else Outcome(k, {"accuracy": Estimate(k / 8)})
+            metrics = {
+                "accuracy": Estimate(k / 8, 0.0, 1.0),
+                "baseline/majority": Estimate(0.5),
+                "items/test": Estimate(20),
+            }
+            yield k, bad if k == 1 else Outcome(k, metrics)
 
     monkeypatch.setattr(hallway, "run", stand_in)
     said = typed("run", "bert", "order", "--device", "cpu", code=2)
-    assert "0.250" in said.out and "accuracy" in said.out
+    assert re.search(r"accuracy \(%\) +0\.0 ± 50\.0 +25\.0 ± 50\.0", said.out) and re.search(
+        "items/test +20 +20", said.out
+    )
+    assert "baseline: what can be had without the model; items: how many rows" in said.out
     assert "layer 1 failed: it has NaN" in said.err
     whole = json.loads(typed("run", "bert", "order", "--device", "cpu", "--json", code=2).out)
     assert [one["layer"] for one in whole["layers"]] == [0, 2] and whole["failed"] == {"1": "it has NaN"}
