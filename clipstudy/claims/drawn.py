@@ -82,24 +82,24 @@ class Draws:
         stacks: dict[Reading, Stack] = {}
         seeds: dict[Reading, Array] = {}
         numbers, notes, paired = [], [], True
-        for task in sorted({one.task for one in chosen.values()}):
-            group = {reading: one for reading, one in chosen.items() if one.task == task}
-            for one in group.values():
-                if one.scores is None:
+        for task in sorted({curve.task for curve in chosen.values()}):
+            group = {reading: curve for reading, curve in chosen.items() if curve.task == task}
+            for curve in group.values():
+                if curve.scores is None:
                     raise Unfit(
-                        f"{one.model} · {task}: its runs kept no scores of single {one.unit}, so nothing says how far "
-                        f"{one.metric} would move. Type: clipstudy rerun --model {one.pattern} --task {task}"
+                        f"{curve.model} · {task}: its runs kept no scores of single {curve.unit}, so nothing says how "
+                        f"far {curve.metric} would move. Type: clipstudy rerun --model {curve.pattern} --task {task}"
                     )
-            if any(one.unit is Unit.CHANNELS for one in group.values()):
-                n = min(_channels(one) for one in group.values())
-                found = {reading: self._by_layer(one) for reading, one in group.items()}
+            if any(curve.unit is Unit.CHANNELS for curve in group.values()):
+                n = min(_channels(curve) for curve in group.values())
+                stacked = {reading: self._by_layer(curve) for reading, curve in group.items()}
                 paired = False
                 notes.append("not paired: a channel of one layer or model is none of another's")
             else:
-                found, of_seeds, n = self._together(task, group)
+                stacked, of_seeds, n = self._together(task, group)
                 seeds |= of_seeds
                 notes += _few_seeds(group.values())
-            stacks |= found
+            stacks |= stacked
             numbers.append(n)
         stacks = _without_each(stacks, seeds, chosen)
         return Drawn(stacks, tuple(dict.fromkeys(numbers)), paired, tuple(dict.fromkeys(notes)))
@@ -109,19 +109,19 @@ class Draws:
     ) -> tuple[dict[Reading, Stack], dict[Reading, Array], int]:
         """On the units that all have; each seed's means ``[L, S]`` where seeds are drawn; how many units these are."""
         members = list(group.values())
-        common = sorted(set.intersection(*(set(one.items) for one in members)))
-        unit, models = members[0].unit, ", ".join(dict.fromkeys(one.model for one in members))
+        common = sorted(set.intersection(*(set(curve.items) for curve in members)))
+        unit, models = members[0].unit, ", ".join(dict.fromkeys(curve.model for curve in members))
         if len(common) < FEWEST[unit]:
-            shared = "" if all(len(one.items) == len(common) for one in members) else " in common"
+            shared = "" if all(len(curve.items) == len(common) for curve in members) else " in common"
             raise Unfit(
                 f"too few {unit}: {models} · {task} have {len(common)}{shared}, expected {FEWEST[unit]} or more"
                 + (". Their tasks' settings or data differ" if shared else "")
             )
-        kept = {reading: _taken(one, common) for reading, one in group.items()}
+        kept = {reading: _taken(curve, common) for reading, curve in group.items()}
         if unit is Unit.SAMPLES:
             return _samples(task, models, group, kept), {}, len(common)
         mark = f"{zlib.crc32(chr(0).join(common).encode()):08x}"
-        keys = {reading: (task, mark, one.model, one.metric) for reading, one in group.items()}
+        keys = {reading: (task, mark, curve.model, curve.metric) for reading, curve in group.items()}
         new = {key: reading for reading, key in keys.items() if key not in self._made}
         if new:
             # Items are drawn by their own stream, and seeds by their model's: whatever else is in the claim.
@@ -132,22 +132,22 @@ class Draws:
                 [_rng(task, mark, group[reading].model) for reading in new.values()],
             )
             self._made |= dict(zip(new, means, strict=True))
-        found = {reading: _stack(one, kept[reading], self._made[keys[reading]]) for reading, one in group.items()}
-        return found, {reading: scores.mean(axis=2) for reading, scores in kept.items()}, len(common)
+        stacked = {reading: _stack(curve, kept[reading], self._made[keys[reading]]) for reading, curve in group.items()}
+        return stacked, {reading: scores.mean(axis=2) for reading, scores in kept.items()}, len(common)
 
-    def _by_layer(self, one: Measured) -> Stack:
+    def _by_layer(self, curve: Measured) -> Stack:
         """Each layer's channels by themselves. What a seed begins with differs from channel to channel, so the mean of
         a channel over seeds holds what they add."""
-        assert one.scores is not None
-        means = one.scores.mean(axis=1)
-        key = (one.task, one.model, one.metric)
+        assert curve.scores is not None
+        means = curve.scores.mean(axis=1)
+        key = (curve.task, curve.model, curve.metric)
         if key not in self._made:
             drawn = [
                 metrics.resampled([row[None, None, ~np.isnan(row)]], self.draws, _rng(*key, str(layer)))[0][0]
-                for layer, row in zip(one.layers, means, strict=True)
+                for layer, row in zip(curve.layers, means, strict=True)
             ]
             self._made[key] = np.stack(drawn)
-        return _stack(one, means[:, None], self._made[key])
+        return _stack(curve, means[:, None], self._made[key])
 
 
 def _samples(
@@ -165,17 +165,17 @@ def _samples(
 def _few_seeds(members: Iterable[Measured]) -> list[str]:
     """What to know of an interval that so few seeds are behind."""
     few: dict[int, set[str]] = {}
-    for one in members:
-        if one.seeded and one.unit is Unit.ITEMS and _seeds(one) < FEW_SEEDS:
-            few.setdefault(_seeds(one), set()).add(one.model)
-    said = []
+    for curve in members:
+        if curve.seeded and curve.unit is Unit.ITEMS and _seeds(curve) < FEW_SEEDS:
+            few.setdefault(_seeds(curve), set()).add(curve.model)
+    notes = []
     for n, models in sorted(few.items()):
         whose = ", ".join(sorted(models))
         if n == 1:
-            said.append(f"one seed of {whose}: how far another would land is not in the interval")
+            notes.append(f"one seed of {whose}: how far another would land is not in the interval")
         else:
-            said.append(f"{n} seeds of {whose}: how far another would land is hardly known, so the interval is wide")
-    return said
+            notes.append(f"{n} seeds of {whose}: how far another would land is hardly known, so the interval is wide")
+    return notes
 
 
 def _without_each(
@@ -200,24 +200,24 @@ def _without_each(
     return found
 
 
-def _taken(one: Measured, names: Sequence[str]) -> Array:
+def _taken(curve: Measured, names: Sequence[str]) -> Array:
     """Scores of the units named, in that order: ``[L, S, N]``."""
-    assert one.scores is not None
-    place = {name: at for at, name in enumerate(one.items)}
-    return np.asarray(one.scores[:, :, [place[name] for name in names]], dtype=np.float64)
+    assert curve.scores is not None
+    place = {name: at for at, name in enumerate(curve.items)}
+    return np.asarray(curve.scores[:, :, [place[name] for name in names]], dtype=np.float64)
 
 
-def _seeds(one: Measured) -> int:
-    return 0 if one.scores is None else int(one.scores.shape[1])
+def _seeds(curve: Measured) -> int:
+    return 0 if curve.scores is None else int(curve.scores.shape[1])
 
 
-def _channels(one: Measured) -> int:
+def _channels(curve: Measured) -> int:
     """Of the layer that has fewest. Raises Unfit where these are too few."""
-    assert one.scores is not None
-    fewest = int((~np.isnan(one.scores[:, 0])).sum(axis=1).min())
+    assert curve.scores is not None
+    fewest = int((~np.isnan(curve.scores[:, 0])).sum(axis=1).min())
     if fewest < FEWEST[Unit.CHANNELS]:
         raise Unfit(
-            f"too few channels: {one.model} · {one.task} has {fewest} at a layer, expected "
+            f"too few channels: {curve.model} · {curve.task} has {fewest} at a layer, expected "
             f"{FEWEST[Unit.CHANNELS]} or more"
         )
     return fewest
@@ -228,14 +228,14 @@ def _rng(*names: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32("\0".join(names).encode()))
 
 
-def _stack(one: Measured, scores: Array, drawn: Array, few: bool = False) -> Stack:
+def _stack(curve: Measured, scores: Array, drawn: Array, few: bool = False) -> Stack:
     """The mean of ``[L, S, N]`` and its draws, at their places in twelve blocks."""
     values = np.concatenate([np.nanmean(scores, axis=(1, 2))[:, None], drawn], axis=1)
     units = int((~np.isnan(scores[:, 0])).sum(axis=1).min())
-    if one.layers == (WHOLE_MODEL,):
+    if curve.layers == (WHOLE_MODEL,):
         return Stack((float(BLOCKS),), ("",), values, units, few=few)
-    at = tuple(BLOCKS * layer / one.blocks for layer in one.layers)
-    return Stack(at, tuple(f"block {layer}" for layer in one.layers), values, units, few=few)
+    at = tuple(BLOCKS * layer / curve.blocks for layer in curve.layers)
+    return Stack(at, tuple(f"block {layer}" for layer in curve.layers), values, units, few=few)
 
 
 def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> dict[Reading, str]:
@@ -244,9 +244,11 @@ def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> d
     measured, found = tuple(measured), {}
     for reading in readings:
         roles = {other.role for other in readings if (other.task, other.kind) == (reading.task, reading.kind)}
-        there = [one for one in measured if one.role in roles and reading.means(one.task, one.kind)]
-        having = Counter(one.task for one in there if one.metric == reading.metric and one.layers)
-        ranked = {one.task: (not having[one.task], one.task != reading.task, -having[one.task]) for one in there}
+        there = [curve for curve in measured if curve.role in roles and reading.means(curve.task, curve.kind)]
+        having = Counter(curve.task for curve in there if curve.metric == reading.metric and curve.layers)
+        ranked = {
+            curve.task: (not having[curve.task], curve.task != reading.task, -having[curve.task]) for curve in there
+        }
         unknown = "" if reading.kind else reading.task
         found[reading] = min(sorted(ranked), key=ranked.__getitem__, default=unknown)
     return found

@@ -85,16 +85,20 @@ class _Evidence:
 
     def playing(self, role: str, both_norms: bool) -> list[str]:
         """The models of a role."""
-        found = (one.model for one in self.measured if one.role == role and (both_norms or not one.final_norm))
+        found = (curve.model for curve in self.measured if curve.role == role and (both_norms or not curve.final_norm))
         return list(dict.fromkeys(found))
 
     def twin(self, role: str, model: str) -> str:
         """The family of the untrained twin of ``model``; empty: it has none, or none with results."""
-        return next((one.model for one in self.measured if (one.role, one.twin_of) == (role, model)), "")
+        return next((curve.model for curve in self.measured if (curve.role, curve.twin_of) == (role, model)), "")
 
     def of(self, reading: Reading, model: str) -> Measured | None:
+        """What ``model`` has of it; None: nothing."""
         wanted = (model, self.tasks[reading], reading.metric, reading.role)
-        return next((one for one in self.measured if (one.model, one.task, one.metric, one.role) == wanted), None)
+        for curve in self.measured:
+            if (curve.model, curve.task, curve.metric, curve.role) == wanted:
+                return curve
+        return None
 
 
 def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
@@ -104,8 +108,8 @@ def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
     twins = sorted({reading.role for reading in claim.reads if reading.role.startswith(UNTRAINED)})
     playing = {role: evidence.playing(role, claim.both_norms) for role in roles}
     if empty := [role for role in roles if not playing[role]]:
-        plural = "s" * (len(empty) > 1)
-        why = f"no result of a model with the role{plural} {', '.join(empty)}"
+        role = "role" if len(empty) == 1 else "roles"
+        why = f"no result of a model with the {role} {', '.join(empty)}"
         return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all")]
     found = []
     for models in itertools.product(*(playing[role] for role in roles)):
@@ -129,17 +133,17 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     chosen, missing, never, notes = {}, [], [], []
     for reading in sorted(claim.reads):
         model, task = models[reading.role], evidence.tasks[reading]
-        one = evidence.of(reading, model)
+        curve = evidence.of(reading, model)
         if task not in ("", reading.task):
             notes.append(f"read from {task}, in place of {reading.task}")
-        if one is None or one.missing:
-            missing.append(_lacking(reading, model, task, one, models))
-        elif not one.layers:
+        if curve is None or curve.missing:
+            missing.append(_lacking(reading, model, task, curve, models))
+        elif not curve.layers:
             never.append(
                 f"{model} · {task} records no {reading.metric}: {ASKED_FOR.get(reading.metric, 'it ran without')}"
             )
         else:
-            chosen[reading] = one
+            chosen[reading] = curve
     if never:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why="; ".join(never))
     if missing:
@@ -160,14 +164,14 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     return Judgement(claim, verdict, models, parts, deciding, drawn.n, drawn.paired, why)
 
 
-def _lacking(reading: Reading, model: str, task: str, one: Measured | None, models: Mapping[str, str]) -> _Missing:
+def _lacking(reading: Reading, model: str, task: str, curve: Measured | None, models: Mapping[str, str]) -> _Missing:
     """What is not there of a reading. ``task`` is empty where none of its kind has a result to know its name by."""
     where = task or f"a task of the kind {reading.kind}"
     if not model:
         original = models[reading.role.removeprefix(UNTRAINED)]
         return _Missing(f'an untrained twin of {original} (twin_of, init = "random")', where, "no result", "", task)
-    pattern = one.pattern if one else f"'{model}*'" if reading.role.startswith(UNTRAINED) else model
-    lacks = f"no {reading.metric}" if one is None else f"layers {', '.join(map(str, one.missing))}"
+    pattern = curve.pattern if curve else f"'{model}*'" if reading.role.startswith(UNTRAINED) else model
+    lacks = f"no {reading.metric}" if curve is None else f"layers {', '.join(map(str, curve.missing))}"
     return _Missing(model, where, lacks, pattern, task)
 
 
@@ -196,11 +200,12 @@ def _merged(clauses: Sequence[Clause]) -> list[Clause]:
 
 def _side(parts: Sequence[Part], some: bool) -> int:
     """1: the clause holds, −1: it does not, 0: neither is shown."""
-    said = [part.speaks for part in parts]
-    one, each = (1, -1) if some else (-1, 1)
-    if one in said:
-        return one
-    return each if all(speaks == each for speaks in said) else 0
+    sides = [part.speaks for part in parts]
+    # The side for which a single part is enough, and that for which all are needed.
+    by_one, by_all = (1, -1) if some else (-1, 1)
+    if by_one in sides:
+        return by_one
+    return by_all if all(side == by_all for side in sides) else 0
 
 
 def _deciding(parts: Sequence[Part], some: bool, side: int) -> Part:

@@ -100,7 +100,8 @@ class Quantity:
             found = stack.only([stack.at.index(at) for at in wanted])
             return found._replace(labels=tuple(f"stage {number}" for number in numbers))
 
-        return self._then(f"{self.text} at stage{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}", chosen)
+        name = "stage" if len(numbers) == 1 else "stages"
+        return self._then(f"{self.text} at {name} {', '.join(map(str, numbers))}", chosen)
 
     def mean(self) -> Quantity:
         return self._reduced("mean", lambda values: values.mean(axis=0))

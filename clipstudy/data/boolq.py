@@ -27,9 +27,9 @@ def released(spec: DatasetSpec, split: str) -> Split:
         DataError: no such file or split, a malformed row (named by file and line), a row without its label.
     """
     if spec.hub:
-        found = table.load(spec, split, ("question", "passage", "label"))
-        pairs = [_pair(split, row) for row in table_rows(spec, split, found)]
-        return split_of(spec, split, found.source, pairs, found.fingerprint)
+        loaded = table.load(spec, split, ("question", "passage", "label"))
+        pairs = [_pair(split, row) for row in table_rows(spec, split, loaded)]
+        return split_of(spec, split, loaded.source, pairs, loaded.fingerprint)
     path = split_file(spec, split, ("{0}.jsonl",))
     pairs = [_pair(split, row) for row in json_rows(path)]
     return split_of(spec, split, str(path), pairs, fingerprint([path.read_bytes()]))

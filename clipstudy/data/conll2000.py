@@ -95,13 +95,13 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 
 def _from_hub(spec: DatasetSpec, split: str) -> Corpus:
-    found = table.load(spec, split, ("tokens", "pos_tags", "chunk_tags"))
+    loaded = table.load(spec, split, ("tokens", "pos_tags", "chunk_tags"))
     sentences = tuple(
         Sentence(tuple(words), tuple(pos), tuple(tags))
-        for words, pos, tags in zip(*found.columns.values(), strict=True)
+        for words, pos, tags in zip(*loaded.columns.values(), strict=True)
         if words  # the Hub's copy counts one empty sentence in each split
     )
-    return _corpus(spec, split, sentences, found.fingerprint, found.source)
+    return _corpus(spec, split, sentences, loaded.fingerprint, loaded.source)
 
 
 def _corpus(spec: DatasetSpec, split: str, sentences: tuple[Sentence, ...], print_: str, source: str) -> Corpus:

@@ -184,8 +184,8 @@ def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], i
         return None
 
     with ThreadPoolExecutor() as pool:
-        told = list(pool.map(broken, rows))
-    bad = [message for message in told if message]
+        messages = list(pool.map(broken, rows))
+    bad = [message for message in messages if message]
     if len(bad) > spec.unreadable * len(rows):
         raise DataError(
             f"[datasets.{spec.name}] {len(bad)} of {len(rows)} images of {split} cannot be read, more than the share "
@@ -193,7 +193,7 @@ def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], i
         )
     if bad:
         log.warning("[datasets.%s] %d of %d images of %s left out: %s", spec.name, len(bad), len(rows), split, bad[0])
-    return [row for row, message in zip(rows, told, strict=True) if not message], len(bad)
+    return [row for row, message in zip(rows, messages, strict=True) if not message], len(bad)
 
 
 def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -217,11 +217,11 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
         return _from_folder(spec, split, folder)
     # Masks are read where the table says that there are some: a column that happens to be called so may hold others.
     of_images = ("image", "mask") if "mask" in spec.columns else ("image",)
-    found = table.load(spec, split, (*of_images, "label"))
+    loaded = table.load(spec, split, (*of_images, "label"))
     rows = []
-    for row, label in enumerate(found.columns["label"]):
-        where = found.where(row)
-        images = {column: found.columns[column][row] for column in of_images}
+    for row, label in enumerate(loaded.columns["label"]):
+        where = loaded.where(row)
+        images = {column: loaded.columns[column][row] for column in of_images}
         for column, held in images.items():
             if not table.is_encoded(held):
                 raise DataError(
@@ -233,7 +233,7 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
                 f'[datasets.{spec.name}] {where}: label is "{str(label)[:40]}", expected one label. Fix the row.'
             )
         rows.append((Picture(images["image"], where, split, images.get("mask")), str(label)))
-    return rows, found.fingerprint, found.source
+    return rows, loaded.fingerprint, loaded.source
 
 
 def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:

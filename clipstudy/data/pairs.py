@@ -158,11 +158,11 @@ def cut(
     return rest, part
 
 
-def split_of(spec: DatasetSpec, split: str, source: str, found: Sequence[Pair], print_: str) -> Split:
+def split_of(spec: DatasetSpec, split: str, source: str, pairs: Sequence[Pair], print_: str) -> Split:
     """Raises DataError where there is no row."""
-    if not found:
+    if not pairs:
         raise DataError(f'[datasets.{spec.name}] split "{split}" of {source} is empty. Fix the file or `splits`.')
-    return Split(tuple(found), print_, source)
+    return Split(tuple(pairs), print_, source)
 
 
 def split_file(spec: DatasetSpec, split: str, layouts: Sequence[str]) -> Path:
@@ -203,8 +203,8 @@ def json_rows(path: Path) -> Iterator[Row]:
         yield Row(row, where, cells)
 
 
-def table_rows(spec: DatasetSpec, split: str, found: table.Table) -> Iterator[Row]:
+def table_rows(spec: DatasetSpec, split: str, loaded: table.Table) -> Iterator[Row]:
     """The rows of a Hub table."""
-    where = f'[datasets.{spec.name}] {found.source}, split "{split}"'
-    for row, cells in enumerate(zip(*found.columns.values(), strict=True)):
-        yield Row(row, f"{where}, row {row} (from 0)", dict(zip(found.columns, cells, strict=True)))
+    where = f'[datasets.{spec.name}] {loaded.source}, split "{split}"'
+    for row, cells in enumerate(zip(*loaded.columns.values(), strict=True)):
+        yield Row(row, f"{where}, row {row} (from 0)", dict(zip(loaded.columns, cells, strict=True)))

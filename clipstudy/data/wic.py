@@ -143,14 +143,14 @@ def _by_characters(split: str, row: Row) -> Pair:
 
 def _side(row: Row, sentence: str, before: str, marked: str, after: str) -> tuple[tuple[str, ...], int]:
     """A sentence's words, the marked one of them by itself, and which that is."""
-    found = marked.split()
-    if len(found) != 1:
+    words = marked.split()
+    if len(words) != 1:
         raise row.refused(f'"{marked}" is marked in "{sentence}", expected one word')
-    return (*before.split(), *found, *after.split()), len(before.split())
+    return (*before.split(), *words, *after.split()), len(before.split())
 
 
 def _pair(split: str, row: Row, sides: list[tuple[tuple[str, ...], int]], label: str) -> Pair:
-    (first, one), (second, two) = sides
+    (first, mark), (second, other_mark) = sides
     word = row.text("word")
-    doubtful = not (can_be(first[one], word) and can_be(second[two], word))
-    return Pair(f"{split}/{row.number}", first, second, label, word, (one, two), doubtful)
+    doubtful = not (can_be(first[mark], word) and can_be(second[other_mark], word))
+    return Pair(f"{split}/{row.number}", first, second, label, word, (mark, other_mark), doubtful)

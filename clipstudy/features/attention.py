@@ -105,7 +105,7 @@ def followed(weights: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor
 def _attended(
     backbone: ImageBackbone, pixels: torch.Tensor, layers: Collection[int], rollout: bool
 ) -> dict[int, Attended]:
-    found: dict[int, Attended] = {}
+    by_layer: dict[int, Attended] = {}
     rolled: torch.Tensor | None = None
 
     def keep(layer: int, weights: torch.Tensor) -> None:
@@ -115,14 +115,14 @@ def _attended(
         if rollout:
             rolled = followed(weights, rolled)
         if layer in layers:
-            found[layer] = Attended(
+            by_layer[layer] = Attended(
                 summary(weights, tokens).cpu(),
                 distances(weights, tokens).cpu(),
                 None if rolled is None else summary(rolled, tokens).cpu(),
             )
 
     backbone.attention(pixels, {*range(1, max(layers) + 1), *layers} if rollout else layers, keep)
-    return found
+    return by_layer
 
 
 def _joined(parts: list[Attended]) -> Attended:

@@ -168,11 +168,11 @@ def _whole(path: Path, array: NDArray[Any]) -> bool:
 def _sum(file: BinaryIO, end: int) -> bytes:
     """The check sum of the first ``end`` bytes: of all of them in a small file, of blocks spread evenly in a large
     one, the first and the last among them."""
-    found = 0
+    checksum = 0
     for start in sorted({*range(0, end, max(BLOCK, end // BLOCKS)), max(0, end - BLOCK)}):
         file.seek(start)
-        found = zlib.crc32(file.read(min(BLOCK, end - start)), found)
-    return found.to_bytes(SUM, "big")
+        checksum = zlib.crc32(file.read(min(BLOCK, end - start)), checksum)
+    return checksum.to_bytes(SUM, "big")
 
 
 def dtype_of(view: str) -> np.dtype[Any]:
@@ -198,12 +198,12 @@ class Precision:
 
     def _coarse(self, values: NDArray[np.float32]) -> bool:
         """Does a dimension of all rows looked at so far vary by less than half precision tells apart?"""
-        some = values.astype(np.float64)
+        rows = values.astype(np.float64)
         if self._origin is None:
-            self._origin = some[0]
-            self._sum, self._squares = np.zeros_like(some[0]), np.zeros_like(some[0])
-        apart = some - self._origin
-        self._rows += len(some)
+            self._origin = rows[0]
+            self._sum, self._squares = np.zeros_like(rows[0]), np.zeros_like(rows[0])
+        apart = rows - self._origin
+        self._rows += len(rows)
         self._sum += apart.sum(axis=0)
         self._squares += (apart**2).sum(axis=0)
         mean = self._sum / self._rows
@@ -234,9 +234,9 @@ class FileSheet:
     def close(self) -> NDArray[Any]:
         end = self._start + math.prod(self._shape) * self._dtype.itemsize
         self._file.truncate(end)
-        found = _sum(self._file, end)
+        checksum = _sum(self._file, end)
         self._file.seek(end)
-        self._file.write(found)
+        self._file.write(checksum)
         self._file.flush()
         # Else the name may outlive a power loss and the content not.
         self.sync()

@@ -116,15 +116,16 @@ class Collection:
 
         Raises: what went wrong with those before.
         """
-        self._waiting.append((self._writer.submit(self._append_all, arrivals), sum(one.bytes for one in arrivals)))
+        size = sum(arrival.bytes for arrival in arrivals)
+        self._waiting.append((self._writer.submit(self._append_all, arrivals), size))
         while len(self._waiting) > 1 and (
             self._waiting[0][0].done() or sum(size for _, size in self._waiting) > WAITING
         ):
             self._waiting.popleft()[0].result()
 
     def _append_all(self, arrivals: Sequence[Arrival]) -> None:
-        for one in arrivals:
-            for cell, values in zip(one.cells, one.landed(), strict=True):
+        for arrival in arrivals:
+            for cell, values in zip(arrival.cells, arrival.landed(), strict=True):
                 self.append(cell, values)
 
     def append(self, cell: Cell, values: NDArray[np.float32]) -> None:

@@ -123,8 +123,8 @@ def extract(
         for view in views
     }
     wanted = {(view, layer): shapes[view] for view in views for layer in layers}
-    with Collection(backbone.name, store, keys, wanted) as found:
-        run = _Run(backbone, reading, found, batch_size)
+    with Collection(backbone.name, store, keys, wanted) as collection:
+        run = _Run(backbone, reading, collection, batch_size)
         run.all(on_progress)
     truncated = reading.truncated[reading.index]
     seen = [ends for ends in reading.ends if ends]
@@ -139,8 +139,8 @@ def extract(
         tokens_executed=run.executed,
     )
     return Features(
-        found.arrays,
-        found.spoiled,
+        collection.arrays,
+        collection.spoiled,
         reading.place[reading.index],
         truncated,
         reading.span_place,
@@ -153,9 +153,9 @@ def extract(
 class _Run:
     """One pass over the texts, longest first, pooled on the device and collected in ``found``."""
 
-    def __init__(self, backbone: TextBackbone, reading: Reading, found: Collection, batch_size: int) -> None:
-        self._backbone, self._reading, self._found, self._batch_size = backbone, reading, found, batch_size
-        self._layers, self._views = found.layers, found.views
+    def __init__(self, backbone: TextBackbone, reading: Reading, collection: Collection, batch_size: int) -> None:
+        self._backbone, self._reading, self._collection, self._batch_size = backbone, reading, collection, batch_size
+        self._layers, self._views = collection.layers, collection.views
         self._budget = 0  #: tokens of a batch
         self.useful = self.executed = 0
         self._encoder = Stopwatch()
@@ -169,7 +169,7 @@ class _Run:
                 done += texts
                 if on_progress:
                     on_progress(done, total)
-            self._found.finish()
+            self._collection.finish()
         if total:
             share = self._encoder.seconds / whole.seconds
             log.info("%d texts in %.1f s, %.0f%% of it the encoder's", total, whole.seconds, 100 * share)
@@ -195,7 +195,7 @@ class _Run:
                 self.executed += longest * len(batch)
                 left = left[len(batch) :]
                 self._reading.ahead(2 * len(batch))  # the next window is at most twice as large
-                self._found.expect(arrivals)
+                self._collection.expect(arrivals)
                 yield len(batch)
 
     def _fitting(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival] | None:
@@ -207,11 +207,11 @@ class _Run:
         return fitting(lambda: self._encode(batch), hopeless if len(batch) == 1 else None)
 
     def _encode(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival]:
-        pieces = [one for _, one in batch]
-        lengths = torch.tensor([len(one.ids) for one in pieces])
+        pieces = [text for _, text in batch]
+        lengths = torch.tensor([len(text.ids) for text in pieces])
         mask = torch.arange(len(pieces[0].ids)) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask] = torch.tensor(list(chain.from_iterable(one.ids for one in pieces)))
+        ids[mask] = torch.tensor(list(chain.from_iterable(text.ids for text in pieces)))
         with self._encoder.running():
             states = self._backbone.states(sent(ids, self._device), sent(mask, self._device), self._layers)
         by_layer = [states[layer] for layer in self._layers]

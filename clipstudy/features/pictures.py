@@ -68,19 +68,19 @@ def extract(
         for view in named
         for layer in layers
     }
-    with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as found:
-        if found.layers:
+    with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as collection:
+        if collection.layers:
             calibrate(backbone, pictures, batch_size)
-            _Run(backbone, found, batch_size).all(pictures, on_progress)
-        found.finish()
-    return Vectors(found.arrays, found.spoiled, backbone.native)
+            _Run(backbone, collection, batch_size).all(pictures, on_progress)
+        collection.finish()
+    return Vectors(collection.arrays, collection.spoiled, backbone.native)
 
 
 class _Run:
     """One pass over the images, pooled on the device and collected in ``found``."""
 
-    def __init__(self, backbone: ImageBackbone, found: Collection, batch_size: int) -> None:
-        self._backbone, self._found, self._batch_size = backbone, found, batch_size
+    def __init__(self, backbone: ImageBackbone, collection: Collection, batch_size: int) -> None:
+        self._backbone, self._collection, self._batch_size = backbone, collection, batch_size
         self._fits = batch_size  #: images that go through the model at once
 
     def all(self, pictures: Sequence[Picture], on_progress: Callable[[int, int], None] | None) -> None:
@@ -102,17 +102,17 @@ class _Run:
         if arrivals is None:
             self._fits = len(rows) // 2
             return 0
-        self._found.expect(arrivals)
+        self._collection.expect(arrivals)
         return len(rows)
 
     def _pooled(self, pixels: torch.Tensor) -> list[Arrival]:
         """Every view of every layer. All are pooled before any is written: what runs out of memory leaves no half
         behind."""
-        states = self._backbone.states(pixels, self._found.layers)
+        states = self._backbone.states(pixels, self._collection.layers)
         pooled = [
             ((view, layer), view_of.of_image(states[layer], view))
-            for view in self._found.views
-            for layer in self._found.layers
+            for view in self._collection.views
+            for layer in self._collection.layers
         ]
         return [Arrival([cell], values.nbytes, landing(values.unsqueeze(0))) for cell, values in pooled]
 

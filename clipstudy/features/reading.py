@@ -49,7 +49,7 @@ class Reading:
         self.index = np.array([number.setdefault(words, len(number)) for words in texts], dtype=np.int64)
         self.texts = list(number)
         #: The spans in order: distinct text, range of its words.
-        self.spans = [(text, one) for text, some in zip(self.index.tolist(), spans, strict=True) for one in some]
+        self.spans = [(text, span) for text, own in zip(self.index.tolist(), spans, strict=True) for span in own]
         self.spans_of: dict[int, list[int]] = {}
         for span, (text, _) in enumerate(self.spans):
             self.spans_of.setdefault(text, []).append(span)
@@ -91,7 +91,7 @@ class Reading:
         while start < len(self._order):
             self.ahead(size)
             window = list(zip(self._order[start : start + size], self._read, strict=True))
-            window.sort(key=lambda one: -len(one[1].ids))
+            window.sort(key=lambda numbered: -len(numbered[1].ids))
             for place, (text, _) in enumerate(window, start):
                 self.place[text] = place
                 for span in self.spans_of.get(text, ()):

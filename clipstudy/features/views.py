@@ -64,14 +64,15 @@ def mean(states: Sequence[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
 
     others = ~own.unsqueeze(-1)
     # Not a product with zeros and ones: padding may hold NaN.
-    return torch.stack([one.float().masked_fill(others, 0.0).sum(1) for one in states]) / own.sum(1, keepdim=True)
+    sums = [of_layer.float().masked_fill(others, 0.0).sum(1) for of_layer in states]
+    return torch.stack(sums) / own.sum(1, keepdim=True)
 
 
 def at(states: Sequence[torch.Tensor], rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """``[rows, positions]`` of each layer's states: ``[layers, *rows.shape, d]``, float32."""
     import torch
 
-    return torch.stack([one[rows, positions] for one in states]).float()
+    return torch.stack([of_layer[rows, positions] for of_layer in states]).float()
 
 
 def image_width(view: str, channels: int) -> int:

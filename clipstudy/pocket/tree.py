@@ -111,7 +111,7 @@ def _melts(child: Node, parent: Node, at: int, last: int) -> bool:
     if parent.label == "NP":
         return child.label == "ADJP" and at < last
     if parent.label == "VP":
-        between = child.label == "ADVP" and at > 0 and parent.children[min(at + 1, last)].label == "VP"
+        between = child.label == "ADVP" and 0 < at < last and parent.children[at + 1].label == "VP"
         return child.label == "VP" or between or _infinitive(child)
     return _infinitive(parent)
 

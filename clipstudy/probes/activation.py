@@ -155,20 +155,20 @@ def maximise(
 def _fit(
     backbone: ImageBackbone,
     layer: int,
-    asked: Sequence[tuple[Target, int]],
+    wanted: Sequence[tuple[Target, int]],
     recipe: Recipe,
     device: str,
     on_step: Callable[[int], None],
 ) -> Fitted:
     # On the CPU whatever the device, so that a seed means the same noise everywhere.
-    streams = [np.random.default_rng([_IMAGE, layer, target.number, seed]) for target, seed in asked]
+    streams = [np.random.default_rng([_IMAGE, layer, target.number, seed]) for target, seed in wanted]
     size = (3, recipe.side, recipe.side // 2 + 1, 2)
     first = np.stack([stream.standard_normal(size, np.float32) for stream in streams])
     moves = np.stack([stream.uniform(-1, 1, (recipe.steps, 4)).astype(np.float32) for stream in streams])
     spectrum = (SPREAD * torch.from_numpy(first)).to(device).requires_grad_()
     windows = torch.from_numpy(moves if recipe.robust else np.zeros_like(moves)).to(device)
-    still = torch.zeros(len(asked), 4, device=device)
-    units = torch.tensor([target.units for target, _ in asked], device=device)
+    still = torch.zeros(len(wanted), 4, device=device)
+    units = torch.tensor([target.units for target, _ in wanted], device=device)
 
     def activation(images: Tensor, window: Tensor, gradients: bool) -> Tensor:
         pixels = normalised(backbone, through(images, window, backbone.size))

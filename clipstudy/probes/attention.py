@@ -122,10 +122,10 @@ def best_head(scores: Floats) -> Floats:
     Returns:
         ``[N]``.
     """
-    found = np.empty(len(scores))
+    of_best = np.empty(len(scores))
     for half in (0, 1):
-        found[half::2] = scores[half::2, scores[1 - half :: 2].mean(axis=0).argmax()]
-    return found
+        of_best[half::2] = scores[half::2, scores[1 - half :: 2].mean(axis=0).argmax()]
+    return of_best
 
 
 def _shares(maps: Floats) -> Floats:

@@ -34,7 +34,7 @@ class Inputs:
             DataError: a split holds NaN or an infinity; names ``layer`` (the position in the call) and the row.
             ValueError: the splits are not matrices of one width.
         """
-        found = {}
+        tensors = {}
         for split in (f.name for f in fields(self)):
             x = getattr(self, split)
             if isinstance(x, np.ndarray) and not x.flags.writeable:
@@ -50,11 +50,11 @@ class Inputs:
                     f"infinite features, the first is row {bad[0]}. Check the model's weights and dtype (float32 "
                     "where float16 overflows), then run the layer again."
                 )
-            found[split] = x.contiguous()
-        if len({x.shape[1] for x in found.values()}) > 1:
-            widths = ", ".join(f"{split} {x.shape[1]}" for split, x in found.items())
+            tensors[split] = x.contiguous()
+        if len({x.shape[1] for x in tensors.values()}) > 1:
+            widths = ", ".join(f"{split} {x.shape[1]}" for split, x in tensors.items())
             raise ValueError(f"layer {layer}: the splits differ in width ({widths})")
-        return Inputs(**found)
+        return Inputs(**tensors)
 
 
 @dataclass(frozen=True)

@@ -220,9 +220,9 @@ def _members(
     """Every member in order, each layer loaded when its first member is asked for."""
     for layer, given in enumerate(inputs):
         loaded = (given() if callable(given) else given).tensors(layer, device)
-        found = Inputs(len(loaded.train), len(loaded.dev), len(loaded.test))
-        if found != rows:
-            raise ValueError(f"layer {layer}: {found} rows of features against {rows} labels")
+        counts = Inputs(len(loaded.train), len(loaded.dev), len(loaded.test))
+        if counts != rows:
+            raise ValueError(f"layer {layer}: {counts} rows of features against {rows} labels")
         for seed, labelled, l2 in itertools.product(seeds, range(sets), recipe.l2):
             yield Member(layer, seed, l2, labelled, loaded)
 

@@ -157,11 +157,11 @@ def read(dataset: DatasetSpec, options: Options) -> Spans:
     drawn = [draw(inside, outside, options, options.sample_seed + i) for i in range(options.samples)]
     spans = sorted({s for fit, score in drawn for s in (*fit, *score)}, key=lambda s: (s.sentence, s.start))
     number = {span: i for i, span in enumerate(spans)}
-    asked: dict[int, list[tuple[int, int]]] = {}
+    ranges: dict[int, list[tuple[int, int]]] = {}
     for span in spans:
-        asked.setdefault(span.sentence, []).append((span.start, span.end))
+        ranges.setdefault(span.sentence, []).append((span.start, span.end))
     return Spans(
-        texts=tuple(Text(corpus.sentences[row].words, tuple(where)) for row, where in asked.items()),
+        texts=tuple(Text(corpus.sentences[row].words, tuple(where)) for row, where in ranges.items()),
         spans=tuple(spans),
         samples=tuple(Sample(tuple(number[s] for s in fit), tuple(number[s] for s in score)) for fit, score in drawn),
         excluded=len(left_out),

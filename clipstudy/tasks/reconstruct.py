@@ -239,12 +239,12 @@ def _beside(gallery: Gallery, options: Options) -> dict[str, Estimate]:
     """What every layer is to be held against: the mean image, and the raw pixels through the same bottleneck."""
     from clipstudy.probes.decoder import PIXELS
 
-    found: dict[str, Estimate] = {}
+    beside: dict[str, Estimate] = {}
     for name, scores in (("mean_image", gallery.floor), ("raw_pixels", gallery.of[PIXELS])):
         intervals = scores.metrics(options.draws)
-        found[f"baseline/{name}"] = Estimate(*intervals["mse"])
-        found |= {f"{name}/{measure}": Estimate(*intervals[measure]) for measure in ("psnr", "ssim")}
-    return found
+        beside[f"baseline/{name}"] = Estimate(*intervals["mse"])
+        beside |= {f"{name}/{measure}": Estimate(*intervals[measure]) for measure in ("psnr", "ssim")}
+    return beside
 
 
 def _described(layer: int, trained: Trained, seeds: Sequence[int], options: Options) -> dict[str, str]:

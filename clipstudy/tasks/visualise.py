@@ -165,9 +165,9 @@ def _metrics(
         shape: seeds, targets.
     """
     noise = _appearance(fitted.scrambled)
-    found = {name: _estimate(values.reshape(shape), options) for name, values in looks.items()}
-    found |= {f"noise/{name}": _estimate(values.reshape(shape), options) for name, values in noise.items()}
-    found |= {f"natural/{name}": _estimate(values[None], options) for name, values in natural.measures.items()}
+    metrics = {name: _estimate(values.reshape(shape), options) for name, values in looks.items()}
+    metrics |= {f"noise/{name}": _estimate(values.reshape(shape), options) for name, values in noise.items()}
+    metrics |= {f"natural/{name}": _estimate(values[None], options) for name, values in natural.measures.items()}
     counts = {
         "items/images": len(fitted.images),
         "items/targets": shape[1],
@@ -175,8 +175,8 @@ def _metrics(
         # Their images show the prior alone.
         "items/silent": int((fitted.activation.reshape(shape) == 0).all(0).sum()),
     }
-    found |= {name: Estimate(count) for name, count in counts.items()}
-    return found | _reached(fitted, activation, shape, options)
+    metrics |= {name: Estimate(count) for name, count in counts.items()}
+    return metrics | _reached(fitted, activation, shape, options)
 
 
 def _targets(given: Frozen, layers: Sequence[int], options: Options) -> dict[int, list[Target]]:

@@ -328,6 +328,15 @@ def test_masks_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
     assert says in error.value.message and "test.parquet, row 1" in error.value.message
 
 
+def test_a_size_is_the_headers_and_nothing_is_decoded() -> None:
+    pixels_cut = Picture(encoded(7)[:45], "the table, row 0", "train")  # 41 bytes of header
+    assert pixels_cut.size == (4, 4)
+    with pytest.raises(DataError, match="the table, row 0: no image that can be read"):
+        pixels_cut.open()
+    with pytest.raises(DataError, match="the table, row 1: no image that can be read"):
+        _ = Picture(b"no image", "the table, row 1", "train").size
+
+
 def test_a_missing_mask_and_a_column_of_others(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 \(from 0\): mask is absent"):
         images.read(masked(tmp_path / "t", [mask(NUMBERS), None]))
