@@ -49,11 +49,11 @@ def write(folder: Path) -> Path:
     Raises:
         ModelError: there is no record, or one that cannot be read.
     """
-    found = records(folder)
-    if not found:
+    trained = records(folder)
+    if not trained:
         raise ModelError(f"There is no pocket model in {folder}. Type: clipstudy pocket pretrain")
     card = folder / CARD
-    card.write_text(as_markdown(found, sizes(folder), problems(folder)), encoding="utf-8")
+    card.write_text(as_markdown(trained, sizes(folder), problems(folder)), encoding="utf-8")
     return card
 
 
@@ -63,16 +63,16 @@ def problems(folder: Path) -> list[str]:
     Raises:
         ModelError: a record cannot be read.
     """
-    found = records(folder)
-    said = [f"{name}: there is no {RECORD} in {folder / name}." for name in MODELS if name not in found]
-    for name, record in found.items():
+    trained = records(folder)
+    wrong = [f"{name}: there is no {RECORD} in {folder / name}." for name in MODELS if name not in trained]
+    for name, record in trained.items():
         if record["recipe"] != asdict(RECIPES[name]):
             steps, wanted = record["recipe"]["steps"], RECIPES[name].steps
-            said.append(f"{name}: trained by another recipe than today's ({steps:,} steps; today's has {wanted:,}).")
-        said += [_unclear(record, figure) for figure in JUDGED[record["objective"]] if not _clear(record, figure)]
+            wrong.append(f"{name}: trained by another recipe than today's ({steps:,} steps; today's has {wanted:,}).")
+        wrong += [_unclear(record, figure) for figure in JUDGED[record["objective"]] if not _clear(record, figure)]
     if (total := sum(sizes(folder).values()) / 1e6) > MOST_MB:
-        said.append(f"The models take {total:.2f} MB together, more than {MOST_MB} MB.")
-    return said
+        wrong.append(f"The models take {total:.2f} MB together, more than {MOST_MB} MB.")
+    return wrong
 
 
 def records(folder: Path) -> dict[str, Record]:
@@ -81,17 +81,17 @@ def records(folder: Path) -> dict[str, Record]:
     Raises:
         ModelError: a record cannot be read.
     """
-    found = {}
+    by_name = {}
     for file in (folder / name / RECORD for name in MODELS):
         if not file.is_file():
             continue
         try:
-            found[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))
+            by_name[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"{file} cannot be read ({error}). Remove {file.parent}, then type: clipstudy pocket pretrain"
             ) from error
-    return found
+    return by_name
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -100,32 +100,32 @@ def sizes(folder: Path) -> dict[str, int]:
     return {name: sum(file.stat().st_size for file in at.rglob("*") if file.is_file()) for name, at in there.items()}
 
 
-def as_markdown(found: Mapping[str, Record], sizes: Mapping[str, int], problems: Sequence[str]) -> str:
-    seeds = sorted({record["seed"] for record in found.values()})
+def as_markdown(trained: Mapping[str, Record], sizes: Mapping[str, int], problems: Sequence[str]) -> str:
+    seeds = sorted({record["seed"] for record in trained.values()})
     seed = "".join(f" --seed {seed}" for seed in seeds if seed)
     parts = [
         "# The pocket models",
         "These are miniature models of a miniature world, with a made-up language and drawn pictures. They show that a "
         "study works from end to end without a network. **They say nothing about real CLIP, BERT or GPT-2.**",
         "## What they are",
-        _models(found, sizes),
+        _models(trained, sizes),
         f"Weights are half-precision safetensors in each library's own layout. All files together: "
         f"{sum(sizes.values()) / 1e6:.2f} MB.",
         "## What they learnt",
-        _figures(found),
-        _explained(found),
-        _verdict(found, problems),
+        _figures(trained),
+        _explained(trained),
+        _verdict(trained, problems),
         "## How they learnt",
         "Training loss in nats, from the first steps to the last; each curve is as tall as its own range.",
-        _curves(found),
+        _curves(trained),
         "## What twins share",
         "What differs between two models besides what they learnt is what a comparison of them cannot tell apart from "
         "it. (″: the same as on the left.)",
         twins.as_markdown().strip(),
         "## Making them again",
         f"    clipstudy pocket pretrain{seed}",
-        f"trains {'them' if len(found) > 1 else 'it'} from seed {' and '.join(map(str, seeds))} on fresh sentences and "
-        "pictures, without a network. The same seed gives the same weights, but for rounding on another machine. "
+        f"trains {'them' if len(trained) > 1 else 'it'} from seed {' and '.join(map(str, seeds))} on fresh sentences "
+        "and pictures, without a network. The same seed gives the same weights, but for rounding on another machine. "
         f"`{RECORD}` beside each checkpoint is what this card is made of.",
         "## Licence",
         "Apache-2.0, like clipstudy itself. Language, pictures and models are made by its code and nothing else.",
@@ -136,9 +136,9 @@ def as_markdown(found: Mapping[str, Record], sizes: Mapping[str, int], problems:
 # --- parts of the card
 
 
-def _models(found: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
+def _models(trained: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
     rows = []
-    for name, record in found.items():
+    for name, record in trained.items():
         model, recipe = MODELS[name], record["recipe"]
         rows.append([
             f"[{name}]({name}/{RECORD})",
@@ -154,9 +154,9 @@ def _models(found: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
     return _table(header, rows, numbers=3)
 
 
-def _figures(found: Mapping[str, Record]) -> str:
+def _figures(trained: Mapping[str, Record]) -> str:
     rows = []
-    for name, record in found.items():
+    for name, record in trained.items():
         for figure, value in record["figures"].items():
             trained = _shown(figure, value)
             judged = figure in JUDGED[record["objective"]]
@@ -171,15 +171,15 @@ def _figures(found: Mapping[str, Record]) -> str:
     return _table(header, rows, numbers=3)
 
 
-def _explained(found: Mapping[str, Record]) -> str:
-    fewest = min(_held(record) for record in found.values())
+def _explained(trained: Mapping[str, Record]) -> str:
+    fewest = min(_held(record) for record in trained.values())
     text = (
-        f"Measured on {' or '.join(f'{held:,}' for held in sorted({_held(r) for r in found.values()}))} sentences or "
+        f"Measured on {' or '.join(f'{held:,}' for held in sorted({_held(r) for r in trained.values()}))} sentences or "
         "pictures that no model was trained on, after the weights were written and read back. In **bold** what a model "
         f"was trained for. The standard error of a share is at most {50 / math.sqrt(fewest):.1f} points (more for the "
         "false captions, which not every picture has)."
     )
-    if any(record["floors"] for record in found.values()):
+    if any(record["floors"] for record in trained.values()):
         text += (
             " *Unigram* is the perplexity of words by their frequency alone; *grammar* is what each next word costs "
             "whoever knows the grammar by heart, an upper bound of the language's own. A masked word is seen from both "
@@ -188,20 +188,20 @@ def _explained(found: Mapping[str, Record]) -> str:
     return text
 
 
-def _verdict(found: Mapping[str, Record], problems: Sequence[str]) -> str:
+def _verdict(trained: Mapping[str, Record], problems: Sequence[str]) -> str:
     clearly = (
         f"Clearly better than the untrained twin means: a share more than {ERRORS} standard errors of the difference "
         f"above the twin's, a perplexity below {PART:.0%} of the unigram's and of the twin's."
     )
     if not problems:
-        return f"{clearly} All {len(found)} are."
+        return f"{clearly} All {len(trained)} are."
     return "\n".join([f"{clearly} What is wrong here:", "", *(f"- {problem}" for problem in problems)])
 
 
-def _curves(found: Mapping[str, Record]) -> str:
-    longest = max(map(len, found))
+def _curves(trained: Mapping[str, Record]) -> str:
+    longest = max(map(len, trained))
     lines = ["```text"]
-    for name, record in found.items():
+    for name, record in trained.items():
         losses = [loss for _, loss in record["curve"]]
         lines.append(f"{name:{longest}}  {losses[0]:6.3f}  {sparkline(losses):{WIDE}}  {losses[-1]:6.3f} nats")
     return "\n".join([*lines, "```"])

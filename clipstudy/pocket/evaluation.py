@@ -54,17 +54,17 @@ def figures(name: str, model: Any, held: int = HELD, seed: int = 0) -> dict[str,
             return {"perplexity": surprise(model, _sentences(held, seed), seed)}
         scenes = next(batches.scene_batches(batches.HELD_OUT + seed, held))
         vectors = _vectors(name, model, scenes)
-        found: dict[str, float] = {}
+        measured: dict[str, float] = {}
         if described.reads:
-            found |= _read(model, scenes, vectors, seed)
+            measured |= _read(model, scenes, vectors, seed)
         elif described.objective == "classes":
             guess, truth = model.get_classifier()(vectors).argmax(dim=1), batches.fine_labels(scenes)
-            found |= {"top_1": _share(guess == truth), "top_1_shape": _share(_shape(guess) == _shape(truth))}
+            measured |= {"top_1": _share(guess == truth), "top_1_shape": _share(_shape(guess) == _shape(truth))}
         labelled = next(batches.scene_batches(batches.HELD_OUT + seed + 1, LABELLED * held))
         near = _nearest(vectors, _vectors(name, model, labelled))
         if described.objective == "pairs":
-            found["k_nn_object"] = _voted(near, batches.object_labels(labelled), batches.object_labels(scenes))
-        return found | {"k_nn": _voted(near, batches.fine_labels(labelled), batches.fine_labels(scenes))}
+            measured["k_nn_object"] = _voted(near, batches.object_labels(labelled), batches.object_labels(scenes))
+        return measured | {"k_nn": _voted(near, batches.fine_labels(labelled), batches.fine_labels(scenes))}
 
 
 def floors(name: str, held: int = HELD, seed: int = 0) -> dict[str, float]:
@@ -115,15 +115,15 @@ def _hidden(sentences: Sequence[Sentence], seed: int) -> list[tuple[torch.Tensor
     mask = wordlist.numbers()[MASK]
     found = []
     for ids in _ids(sentences):
-        asked = objectives.to_guess(ids, draw)
-        found.append((ids.masked_fill(asked, mask), asked, ids[asked]))
+        chosen = objectives.to_guess(ids, draw)
+        found.append((ids.masked_fill(chosen, mask), chosen, ids[chosen]))
     return found
 
 
 def _masked(model: Any, sentences: Sequence[Sentence], seed: int) -> float:
     nats = words = 0.0
-    for ids, asked, truth in _hidden(sentences, seed):
-        nats += float(F.cross_entropy(objectives.guesses(model, ids, asked), truth, reduction="sum"))
+    for ids, chosen, truth in _hidden(sentences, seed):
+        nats += float(F.cross_entropy(objectives.guesses(model, ids, chosen), truth, reduction="sum"))
         words += len(truth)
     return float(np.exp(nats / words))
 

@@ -47,8 +47,8 @@ class MaskedWords(Objective):
 
     def losses(self) -> Iterator[torch.Tensor]:
         for ids in self.lines:
-            asked = to_guess(ids, self.draw)
-            yield F.cross_entropy(guesses(self.model, corrupted(ids, asked, self.draw), asked), ids[asked])
+            chosen = to_guess(ids, self.draw)
+            yield F.cross_entropy(guesses(self.model, corrupted(ids, chosen, self.draw), chosen), ids[chosen])
 
 
 def to_guess(ids: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
@@ -59,18 +59,19 @@ def to_guess(ids: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return (chance < MASKED) | (chance == chance.min())
 
 
-def corrupted(ids: torch.Tensor, asked: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def corrupted(ids: torch.Tensor, chosen: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """``ids`` with most of the chosen ones masked, some replaced by another word and the rest left: ``[B, T]``."""
     known = wordlist.numbers()
     how = torch.rand(ids.shape, generator=draw)
     words = torch.randint(known[START] + 1, known[END], ids.shape, generator=draw)
-    ids = torch.where(asked & (how < HIDDEN), known[MASK], ids)
-    return torch.where(asked & (how >= HIDDEN) & (how < HIDDEN + REPLACED), words, ids)
+    ids = torch.where(chosen & (how < HIDDEN), known[MASK], ids)
+    return torch.where(chosen & (how >= HIDDEN) & (how < HIDDEN + REPLACED), words, ids)
 
 
-def guesses(model: Any, ids: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Logits ``[asked, words]``. Only what is asked goes through the large last table."""
+def guesses(model: Any, ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Logits ``[chosen, words]``. Only chosen positions go through the large last table."""
     states = model.bert(ids, attention_mask=(ids != 0).long()).last_hidden_state
-    logits: torch.Tensor = model.cls(states[asked])
+    logits: torch.Tensor = model.cls(states[chosen])
     return logits
 
 
