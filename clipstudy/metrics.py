@@ -136,6 +136,27 @@ def bootstrap_accuracy(
     ]
 
 
+def share_interval(right: int, n: int) -> Interval:
+    """The share of ``right`` in ``n`` items with Wilson's 95% interval (Wilson 1927, JASA 22), which has a width at 0
+    and at 1 too."""
+    from scipy.stats import binomtest
+
+    ends = binomtest(right, n).proportion_ci(_LEVEL, "wilson")
+    return Interval(right / n, float(ends.low), float(ends.high))
+
+
+def not_certain(found: Difference, n: int) -> Difference:
+    """A difference of shares of ``n`` items that every draw gives alike, as wide as Wilson's interval of none in ``n``;
+    any other as it is. p stays: it never is less than the draws, or the normal distribution, allow."""
+    from scipy.stats import norm
+
+    if found.error:
+        return found
+    half = share_interval(0, n).high
+    low, high = max(found.value - half, -1.0), min(found.value + half, 1.0)
+    return found._replace(low=low, high=high, error=half / float(norm.ppf((1 + _LEVEL) / 2)))
+
+
 def quantile_interval(replicates: ArrayLike) -> Interval:
     """Mean of replicates (clusterings: span samples × seeds, any shape) between their own 2.5% and 97.5% quantiles."""
     values = np.asarray(replicates, dtype=np.float64).ravel()

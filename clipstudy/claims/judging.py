@@ -247,6 +247,8 @@ def _test(part: Inequality, stack: Stack, values: Array) -> tuple[Difference, fl
         found = metrics.of_samples(value, draws, stack.step)
     else:
         found = metrics.difference(value, draws, seeds, stack.units)
+        if part.quantity.metric == "accuracy":
+            found = metrics.not_certain(found, int(stack.units))
     # An interval knows nothing of where a rank correlation ends.
     found = found._replace(low=max(found.low, stack.ends[0]), high=min(found.high, stack.ends[1]))
     if part.margin is not None:

@@ -33,16 +33,15 @@ def claims(study: Study = None, as_json: Json = False) -> None:
 
     found = results.recorded(study)
     judged = evidence.judged(found, open_tracking(Settings.read()).artifact)
-    about = {name: verdicts.subject([r for r in found if r.study == name]) for name in judged}
+    about = {name: tables.note_of([r for r in found if r.study == name]) for name in judged}
     if as_json:
         told = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
         typer.echo(json.dumps(told))
         return
     for name, judgements in judged.items():
         typer.echo(f"\n{name}: {verdicts.counted(judgements)}")
-        notes = [tables.note_of([r for r in found if r.study == name]), about[name]]
-        for line in filter(None, notes):
-            typer.echo(line)
+        if about[name]:
+            typer.echo(about[name])
         for _, rows in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
             _tell(list(rows))
     typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")

@@ -85,7 +85,15 @@ def _frame(desk: Desk) -> Component:
             html.Header([html.H1(desk.dashboard.title), html.Nav(id="pages", **parts.labelled("Pages"))]),
             html.Div(
                 [
-                    html.Form(id="controls", **parts.labelled("What to show")),
+                    # Open where there is room beside the results; page/app.js folds it on a narrow screen.
+                    html.Details(
+                        [
+                            html.Summary("What to show"),
+                            html.Form(id="controls", **parts.labelled("What to show")),
+                        ],
+                        id="choices",
+                        open=True,
+                    ),
                     html.Main(
                         [
                             html.P("Working …", id="working", role="status", hidden=True),
@@ -118,8 +126,25 @@ def _navigation(here: str, study: str) -> list[Component]:
 # -- what happens --------------------------------------------------------------------------------------------------
 
 
+#: The controls of whichever page is shown.
+CONTROLS = {"type": "control", "key": ALL}
+
+
 def _callbacks(app: Dash, desk: Desk) -> None:
-    controls = {"type": "control", "key": ALL}
+    _showing(app, desk)
+    _choosing(app)
+    app.clientside_callback(
+        ClientsideFunction("clipstudy", "title"),
+        Output("said", "title"),
+        Input("said", "children"),
+        State("at", "pathname"),
+    )
+    if desk.allow_actions and desk.engine is not None:
+        _actions(app, desk)
+
+
+def _showing(app: Dash, desk: Desk) -> None:
+    """The address draws the page."""
 
     @app.callback(
         Output("controls", "children"),
@@ -128,43 +153,55 @@ def _callbacks(app: Dash, desk: Desk) -> None:
         Output("pages", "children"),
         Output("said", "children"),
         Output("tick", "disabled"),
+        Output("tick", "interval"),
         Input("at", "pathname"),
         Input("at", "search"),
         Input("tick", "n_intervals"),
-        State(controls, "id"),
-        State(controls, "value"),
+        State(CONTROLS, "id"),
+        State(CONTROLS, "value"),
         State("chosen", "data"),
         running=[(Output("working", "hidden"), False, True)],
     )
     def show(path: object, query: object, _: object, ids: object, values: object, before: object) -> tuple[Any, ...]:
         page = PAGES.get(path) if isinstance(path, str) else None
         if page is None:
-            return [], {}, _lost(path), _navigation("", ""), "There is no such page", True
+            return [], {}, _lost(path), _navigation("", ""), "There is no such page", True, TICK
         place, wrong = address.parse(page.KIND, query)
-        offered: list[Control] = []
-        try:
-            offered = page.controls(place, desk)
-            shown = page.body(place, desk)
-        except ClipstudyError as error:  # files that runs keep are read while a page is made
-            shown = Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)))
+        offered, shown = _made(page, place, desk)
         trouble = desk.records.now().trouble
         body = [*parts.callout(trouble), *parts.complaints(wrong), *shown.body]
         data = {c.key: {"value": c.value, "options": [_plain(option) for option in c.options]} for c in offered}
         # Drawn anew, a control would lose the focus and close its list: only where it offers or holds something else.
         same = isinstance(before, dict) and data == before and _values(ids, values) == _values_of(offered)
+        again = shown.again or (TICK if page is queue else 0)
         return (
             no_update if same else [parts.drawn(control) for control in offered],
             data,
             body,
             _navigation(page.KIND.PATH, place.study),
             shown.said,
-            page is not queue,
+            not again,
+            again or TICK,
         )
+
+
+def _made(page: Any, place: address.Place, desk: Desk) -> tuple[list[Control], Shown]:
+    """What ``page`` offers to choose and what it shows."""
+    offered: list[Control] = []
+    try:
+        offered = page.controls(place, desk)
+        return offered, page.body(place, desk)
+    except ClipstudyError as error:  # files that runs keep are read while a page is made
+        return offered, Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)))
+
+
+def _choosing(app: Dash) -> None:
+    """Choosing something writes the address."""
 
     @app.callback(
         Output("at", "search"),
-        Input(controls, "value"),
-        State(controls, "id"),
+        Input(CONTROLS, "value"),
+        State(CONTROLS, "id"),
         State("at", "pathname"),
         State("at", "search"),
         State("chosen", "data"),
@@ -182,15 +219,6 @@ def _callbacks(app: Dash, desk: Desk) -> None:
         if after == place:
             raise PreventUpdate
         return "?" + address.href(after).partition("?")[2] if after != page.KIND() else ""
-
-    app.clientside_callback(
-        ClientsideFunction("clipstudy", "title"),
-        Output("said", "title"),
-        Input("said", "children"),
-        State("at", "pathname"),
-    )
-    if desk.allow_actions and desk.engine is not None:
-        _actions(app, desk)
 
 
 def _actions(app: Dash, desk: Desk) -> None:
@@ -234,7 +262,7 @@ def _files(app: Dash, desk: Desk) -> None:
 
     @app.server.get("/picture/<run_id>/<path:name>")
     def picture(run_id: str, name: str) -> Response:
-        content = desk.records.picture(run_id, name) or abort(404)
+        content = (desk.records.knows(run_id) and desk.kept.picture(run_id, name)) or abort(404)
         answer = Response(content, mimetype="image/png")
         answer.headers["Cache-Control"] = "private, max-age=3600"
         return answer

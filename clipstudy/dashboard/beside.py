@@ -41,7 +41,7 @@ class Comparison:
 
 
 def marked(view: View, known: Sequence[Published] | None = None) -> View:
-    """``view`` with a mark for each comparable number of a curve's own role; none where a model only stands in.
+    """``view`` with a mark for each comparable number of a curve's own role; none where a model stands in for it.
 
     Args:
         known: None: those that come with the package.
@@ -54,7 +54,6 @@ def marked(view: View, known: Sequence[Published] | None = None) -> View:
         and (number.task, number.metric) == (view.task, view.metric)
         and number.role in curve.role.split()
         and not curve.stands_in
-        and curve.twin_of is None
     ]
     return replace(view, marks=tuple(marks)) if marks else view
 
@@ -72,7 +71,7 @@ def levelled(view: View, shown: Board) -> View:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
             found[result.study, tables.family_of(result)].append(result)
     levels = [
-        Level(curve.family, "zero-shot", pooling.pooled([r.metrics["accuracy"] for r in runs]))
+        Level(curve.family, "zero-shot", pooling.pooled([tables.estimate(r, "accuracy") for r in runs]))
         for curve in view.curves
         if (runs := [r for r in found[curve.study, curve.family] if "accuracy" in r.metrics])
     ]
@@ -83,11 +82,11 @@ def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comp
     """Every number of a role that some trained model of ``results`` plays, with what that model has."""
     cells: dict[tuple[str, str, int], list[Result]] = defaultdict(list)
     for result in tables.newest(results)[0]:
-        if result.tags.get("init") != "random" and not tables.stands_in(result):
+        if not tables.stands_in(result):
             for role in result.tags.get("role", "").split():
                 cells[role, result.task, result.layer].append(result)
     return [
-        Comparison(number, result.model, result.study, result.metrics[number.metric])
+        Comparison(number, result.model, result.study, tables.estimate(result, number.metric))
         for number in known
         if number.role
         for result in cells.get((number.role, number.task, number.layer), ())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from clipstudy.dashboard.tables import Board, family_of
 from clipstudy.dashboard.units import axis_title, shown_value, unit
-from clipstudy.dashboard.views import Cell, Mark, View
+from clipstudy.dashboard.views import Cell, Curve, Mark, View
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
@@ -132,40 +132,13 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     """
     _, factor, _ = unit(shown.metric)
     joined = x == "depth" and any(cell.depth is not None for curve in shown.curves for cell in curve.cells)
-    series = []
-    for curve in shown.curves:
-        cells = [cell for cell in curve.cells if not joined or cell.depth is not None]
-        series.append(
-            SeriesInfo(
-                name=curve.title,
-                ink=colors[curve.family],
-                x=[_place(cell, joined) for cell in cells],
-                y=[cell.estimate.value * factor for cell in cells],
-                above=[_reach(cell, 1) * factor for cell in cells],
-                below=[_reach(cell, -1) * factor for cell in cells],
-                hollow=[cell.one_class for cell in cells],
-                texts=[_hover(curve.title, cell, shown.metric) for cell in cells],
-                points=[(_place(cell, joined), point * factor) for cell in cells for point in cell.points],
-            )
-        )
+    series = [_series(curve, colors[curve.family], joined, shown.metric) for curve in shown.curves]
     marks = _marks(shown, joined, factor)
+    lines = _levels(shown, colors, factor)
     ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
-    ends += [y for s in series for _, y in s.points]
-    lines = [(name, value * factor, "") for name, value in shown.baselines]
-    hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
-    titles = {curve.family: curve.title for curve in shown.curves}
-    for level in shown.levels:
-        color = colors[level.family].color
-        name = level.name if hues[color] == 1 else f"{level.name}, {titles[level.family]}"
-        lines.append((name, level.estimate.value * factor, color))
-    top = max([*ends, *(y for _, y, _ in lines), 0.0]) * 1.06 or 1.0
-    if shown.layers == (WHOLE_MODEL,):
-        x_title, ticks = "", [(float(WHOLE_MODEL), "whole model")]
-    elif joined:
-        x_title, ticks = "depth (fraction of the model's blocks)", []
-    else:
-        x_title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
-        ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
+    ends += [y for s in series for _, y in s.points] + [y for _, y, _ in lines]
+    top = max([*ends, 0.0]) * 1.06 or 1.0
+    x_title, ticks = _x_axis(shown, joined)
     return BarsInfo(
         title=shown.title,
         x_title=x_title,
@@ -194,14 +167,9 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide:
     data += [_diamonds(mark) for mark in info.marks]
     title, top = heading(info.title, info.note, wide)
     widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
-    ticks = {"tickvals": [at for at, _ in info.ticks], "ticktext": [text for _, text in info.ticks]}
     layout = {
         "title": title,
-        "barmode": "group",
-        "bargap": 0.18,
-        "bargroupgap": 0.04,
-        "scattermode": "overlay" if info.joined else "group",  # a mark stands over its own model's bar
-        "scattergap": 0.18,
+        **_groups(info.joined),
         "height": height,
         "margin": {"l": 56, "r": 14 + 6 * widest, "t": top, "b": 44},
         "showlegend": legend,
@@ -212,8 +180,7 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide:
         "font": FONT,
         "shapes": [_across(line) for line in info.lines],
         "annotations": [_label(line) for line in info.lines if line.label],
-        "xaxis": {"title": {"text": info.x_title, "standoff": 6}, "showgrid": False, "zeroline": False}
-        | (ticks if info.ticks else {}),
+        "xaxis": _across_axis(info),
         "yaxis": {
             "title": {"text": info.y_title, "standoff": 6},
             "range": [_bottom(info), info.top],
@@ -270,6 +237,45 @@ def lighter(color: str, share: float = 0.55) -> str:
 def _ink(place: int, twin: bool) -> Ink:
     turn, at = divmod(place, len(PALETTE))
     return Ink(PALETTE[at], twin, turn % len(PATTERNS))
+
+
+def _series(curve: Curve, ink: Ink, joined: bool, metric: str) -> SeriesInfo:
+    _, factor, _ = unit(metric)
+    cells = [cell for cell in curve.cells if not joined or cell.depth is not None]
+    return SeriesInfo(
+        name=curve.title,
+        ink=ink,
+        x=[_place(cell, joined) for cell in cells],
+        y=[cell.estimate.value * factor for cell in cells],
+        above=[_reach(cell, 1) * factor for cell in cells],
+        below=[_reach(cell, -1) * factor for cell in cells],
+        hollow=[cell.one_class for cell in cells],
+        texts=[_hover(curve.title, cell, metric) for cell in cells],
+        points=[(_place(cell, joined), point * factor) for cell in cells for point in cell.points],
+    )
+
+
+def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[tuple[str, float, str]]:
+    """Name, height and colour of each line across: baselines, then what models reach as a whole. Where two models share
+    a colour, a line's name says whose it is."""
+    lines = [(name, value * factor, "") for name, value in shown.baselines]
+    hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
+    titles = {curve.family: curve.title for curve in shown.curves}
+    for level in shown.levels:
+        color = colors[level.family].color
+        name = level.name if hues[color] == 1 else f"{level.name}, {titles[level.family]}"
+        lines.append((name, level.estimate.value * factor, color))
+    return lines
+
+
+def _x_axis(shown: View, joined: bool) -> tuple[str, list[tuple[float, str]]]:
+    """Its title, and its ticks; none: as the axis likes."""
+    if shown.layers == (WHOLE_MODEL,):
+        return "", [(float(WHOLE_MODEL), "whole model")]
+    if joined:
+        return "depth (fraction of the model's blocks)", []
+    title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
+    return title, [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
 
 
 def _bars(series: SeriesInfo, group: str) -> list[dict[str, Any]]:
@@ -339,11 +345,25 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
         "x": [x for x, _ in series.points],
         "y": [y for _, y in series.points],
         "mode": "markers",
-        "marker": {"size": 4, "color": _PAPER, "line": {"width": 1, "color": _INK}, "opacity": 0.85},
+        # White with a dark rim: seen on a bar of any hue and off it, on a light page and a dark one.
+        "marker": {"size": 7, "color": _PAPER, "line": {"width": 1.5, "color": _INK}},
         "offsetgroup": group,
         "showlegend": False,
         "hovertemplate": "%{y:.4~g}<extra>a seed</extra>",
     }
+
+
+def _groups(joined: bool) -> dict[str, Any]:
+    """Bars side by side; a mark stands over its own model's bar."""
+    bars = {"barmode": "group", "bargap": 0.18, "bargroupgap": 0.04}
+    return bars | {"scattermode": "overlay" if joined else "group", "scattergap": 0.18}
+
+
+def _across_axis(info: BarsInfo) -> dict[str, Any]:
+    axis = {"title": {"text": info.x_title, "standoff": 6}, "showgrid": False, "zeroline": False}
+    if info.ticks:
+        axis |= {"tickvals": [at for at, _ in info.ticks], "ticktext": [text for _, text in info.ticks]}
+    return axis
 
 
 def _across(line: LineInfo) -> dict[str, Any]:
@@ -371,7 +391,7 @@ def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
     for number, curve in enumerate(shown.curves):
         depths = {cell.layer: _place(cell, joined) for cell in curve.cells}
         marks = [m for m in shown.marks if m.family == curve.family and m.layer in depths]
-        if marks and not curve.stands_in:
+        if marks:
             found.append(
                 MarksInfo(
                     of=number,

@@ -50,8 +50,7 @@ def _bars(asked: Asked) -> str:
     families = {curve.family: curve for view in found for curve in view.curves}
     legend = "".join(f"<li>{markup.swatch(asked.colors[f])}{escape(c.title)}</li>" for f, c in families.items())
     legend += "".join(f"<li>{escape(text)}</li>" for text in charts.signs(found))
-    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
-    wide = len(everything) % 2 == 1 and (mean is not None or len(everything) == 1)
+    wide = panels.first_is_wide(len(everything), mean is not None)
     figures = "".join(
         _figure(view, asked.panel, asked.colors, f"{asked.anchor}-{i}", wide and i == 0)
         for i, view in enumerate(everything)
@@ -69,12 +68,9 @@ def _heatmaps(asked: Asked) -> str:
         return markup.paragraph("No run of these tasks compared layers one by one.")
     drawn = []
     for i, found in enumerate(maps):
-        info, sheet = heat.info(found), sheets.likeness(found)
-        label = (
-            f"{info.title}: CKA of each layer with each of {found.reference}. The table below holds the same numbers."
-        )
+        sheet = sheets.likeness(found)
         table = f"<details><summary>Table</summary>{markup.table(sheet)}</details>{markup.taken(sheet, found.study)}"
-        drawn.append(_chart(heat.figure(info), label, table, f"{asked.anchor}-{i}"))
+        drawn.append(_chart(heat.figure(heat.info(found)), heat.spoken(found), table, f"{asked.anchor}-{i}"))
     return f'<p>{escape(heat.SIGNS)}</p><div class="figures maps">{"".join(drawn)}</div>'
 
 
@@ -103,8 +99,8 @@ def _album(view: View, panel: Panel, colors: Mapping[str, Ink], kept: Kept) -> s
             runs = [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]
             caption = f"{markup.swatch(colors[curve.family])}{escape(curve.title)}, layer {layer}"
             for run in runs:
-                for name in kept.pictures(run, panel.picture):
-                    if content := kept.picture(run, name):
+                for name in kept.pictures(run.run_id, panel.picture):
+                    if content := kept.picture(run.run_id, name):
                         source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
                         alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
                         image = f'<img src="{source}" alt="{escape(alt)}">'
@@ -114,7 +110,9 @@ def _album(view: View, panel: Panel, colors: Mapping[str, Ink], kept: Kept) -> s
 
 
 def _said(sheet: Sheet, study: str) -> str:
-    return f"{markup.paragraph(f'{sheet.said}.')}{markup.table(sheet)}{markup.taken(sheet, study)}"
+    if not sheet.lines:
+        return markup.paragraph(units.sentence(sheet.empty))
+    return f"{markup.paragraph(units.sentence(sheet.said))}{markup.table(sheet)}{markup.taken(sheet, study)}"
 
 
 def _summary(found: Sequence[View]) -> str:
@@ -149,13 +147,8 @@ def _best(curve: Curve | None, metric: str) -> str:
 
 
 def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
-    missing = [f"{curve.title} {units.ranges(curve.missing)}" for curve in view.curves if curve.missing]
-    note = f"Not there yet: {'; '.join(missing)}. " if missing else ""
-    sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
-    caption = markup.paragraph(note + view.caption + (f" ◆ ◇ {sources}." if sources else ""))
-    label = f"{view.title}: {units.axis_title(view.metric)} by layer. The table below holds the same numbers."
     drawn = charts.bars(view, colors, panel.x, legend=False, wide=full)
-    return _chart(drawn, label, caption + _table(view), anchor, full)
+    return _chart(drawn, writers.spoken(view), markup.paragraph(writers.caption(view)) + _table(view), anchor, full)
 
 
 def _chart(figure: Figure, label: str, below: str, anchor: str, full: bool = False) -> str:
@@ -176,7 +169,7 @@ def _table(view: View) -> str:
     for name, cells in body:
         texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
         lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
-    caption = f"{view.title}, {units.axis_title(view.metric)}{writers.bold(view)}" + f". {view.note}" * bool(view.note)
+    caption = writers.over(view) + f". {view.note}" * bool(view.note)
     return (
         f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
         f"<thead><tr><th>Layer</th>{head}</tr></thead>"

@@ -83,6 +83,12 @@ def likenesses(view: View, shown: Board) -> list[Likeness]:
     return found
 
 
+def spoken(found: Likeness) -> str:
+    """A map to those who do not see it."""
+    what = f"{found.title}: {found.model}: CKA of each layer with each of {found.reference}"
+    return f"{what}. The table below holds the same numbers."
+
+
 def info(found: Likeness) -> HeatInfo:
     """The bottom row is the model's first layer, the left column the reference's, so that alike depths lie on a rising
     diagonal."""

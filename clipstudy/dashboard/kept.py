@@ -21,8 +21,8 @@ from clipstudy.outcome import Result
 PNG = b"\x89PNG\r\n\x1a\n"
 #: Draws of a paired bootstrap on a page: no visitor waits for more. What lies beyond them is Student's.
 DRAWS = 2000
-#: Runs whose scores are held.
-HELD = 1000
+#: Runs whose scores are held, and runs whose pictures' names are.
+HELD, NAMED = 1000, 100_000
 
 
 class Tested(NamedTuple):
@@ -64,24 +64,31 @@ class Kept:
         runs = tuple(tuple(run.run_id for run in cell.runs) for cell in (first, second))
         return self._held(self._tested, (*runs, metric), lambda: self._test(first, second, metric))
 
-    def picture(self, run: Result, name: str) -> bytes | None:
+    def pictures(self, run_id: str, patterns: Sequence[str] = ()) -> list[str]:
+        """The names of the run's PNG files that a pattern takes; no pattern: all of them."""
+
+        def names() -> list[str]:
+            return sorted(name for name in self._store.files(run_id) if name.lower().endswith(".png"))
+
+        found: list[str] = self._held(self._pictures, run_id, names, NAMED)
+        return [name for name in found if not patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+
+    def picture(self, run_id: str, name: str) -> bytes | None:
         """A PNG that the run keeps; None where it keeps no such file, or it is none."""
+        if name not in self.pictures(run_id):
+            return None
         try:
-            content = self._store.artifact(run.run_id, name)
+            content = self._store.artifact(run_id, name)
         except ClipstudyError as error:
             if error.transient:
                 raise
             return None
         return content if content.startswith(PNG) else None
 
-    def pictures(self, run: Result, patterns: Sequence[str] = ()) -> list[str]:
-        """The names of its PNG files that a pattern takes; no pattern: all of them."""
-
-        def names() -> list[str]:
-            return sorted(name for name in self._store.files(run.run_id) if name.lower().endswith(".png"))
-
-        found: list[str] = self._held(self._pictures, run.run_id, names)
-        return [name for name in found if not patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+    def size(self, run_id: str, name: str) -> tuple[int, int] | None:
+        """Width and height of a picture in pixels, as its header says."""
+        content = self.picture(run_id, name)
+        return (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) if content else None
 
     def _read(self, run: Result, metric: str) -> Rows | None:
         kept = evidence.kept_of(metric)
@@ -114,6 +121,8 @@ class Kept:
             return None
         if kept.unit is Unit.ITEMS:
             (found,) = metrics.paired_difference(a.of(names)[None], b.of(names)[None], draws=DRAWS)
+            if metric.rsplit("/", 1)[-1] == "accuracy":
+                found = metrics.not_certain(found, len(names))
             return Tested(found, f"{len(names):,} test items")
         if len(names) < 2:
             # Seeds of k-means alone say nothing of how another sample of spans would come out.
@@ -122,7 +131,7 @@ class Kept:
         found = metrics.of_samples(float(apart.mean()), apart)
         return Tested(found, f"{len(names)} samples")
 
-    def _held(self, held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    def _held(self, held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any], most: int = HELD) -> Any:
         with self._lock:
             if key in held:
                 held.move_to_end(key)
@@ -130,7 +139,7 @@ class Kept:
         made = make()
         with self._lock:
             held[key] = made
-            while len(held) > HELD:
+            while len(held) > most:
                 held.popitem(last=False)
         return made
 

@@ -140,6 +140,11 @@ def averaged(panel: Panel, found: list[View]) -> tuple[View | None, tuple[str, .
     return average(found, f"{panel.title}: average") if panel.average else (None, ())
 
 
+def first_is_wide(charts: int, average: bool) -> bool:
+    """Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own."""
+    return charts % 2 == 1 and (average or charts == 1)
+
+
 def _at(one: View, depths: tuple[float, ...]) -> View:
     """``one`` at these fractions of the models' blocks alone; none given: as it is."""
     if not depths:

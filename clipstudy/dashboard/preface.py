@@ -119,12 +119,12 @@ def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: st
         f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(told)}</tbody></table></div>' if told else ""
     )
     rest = (
-        f"<details><summary>{markup.count(len(silent), 'claim')} not run or not testable here</summary>"
+        f"<details><summary>{markup.count(len(silent), 'verdict')}: not run or not testable here</summary>"
         '<div class="wide"><table><thead><tr><th>Claim</th><th>Verdict</th><th>Why</th></tr></thead>'
         f"<tbody>{''.join(silent)}</tbody></table></div></details>"
     ) * bool(silent)
     return (
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.callout(verdicts.subject(shown.results))}'
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.callout(tables.note_of(shown.results))}'
         f"<p>{escape(verdicts.counted(judgements))}. {escape(verdicts.KEY)}</p>{table}{rest}"
         f"{markup.paragraph(verdicts.METHOD)}</section>"
     )

@@ -18,9 +18,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import charts, evidence, shelf, tables
@@ -39,7 +41,9 @@ MOST_NAMED = 300
 LOOK, WHOLE, SHARE = 5.0, 600.0, 50
 #: Seconds after which everything is read for the first time where it was kept: the first pages come before.
 GRACE = 20.0
-PNG = b"\x89PNG\r\n\x1a\n"
+#: Seconds that a visitor waits for verdicts, and seconds for which they are shown though results came since: a study at
+#: work would be tested without end.
+PATIENCE, KEEP = 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,29 @@ class Snapshot:
         return tuple(sorted({result.study for result in self.results}))
 
 
+class Judged(NamedTuple):
+    """The verdicts on a study's claims."""
+
+    judgements: list[Judgement] | None  #: None: none yet
+    testing: float | None = None  #: for so many seconds they are being tested; None: they are not
+    older: bool = False  #: results came since
+
+
+@dataclass(frozen=True)
+class _Test:
+    board: Board
+    began: float
+    verdicts: Future[list[Judgement]] = field(default_factory=Future)
+
+    def run(self, study: str, tracking: Tracking) -> None:
+        try:
+            self.verdicts.set_result(evidence.judged(self.board.results, tracking.artifact).get(study, []))
+        except Exception as error:
+            self.verdicts.set_exception(error)  # told to whoever waits
+
+
 class Records:
-    """The results of one study, or of all, and the pictures that their runs keep. Safe in many threads.
+    """The results of one study, or of all. Safe in many threads.
 
     Args:
         order: patterns of models: which are drawn first.
@@ -83,9 +108,9 @@ class Records:
         self._reading: threading.Thread | None = None
         self._boards: dict[str, Board] = {}
         self._inks: dict[str, Ink] = {}
-        self._pictures: dict[str, tuple[str, ...]] = {}
         self._judging = threading.Lock()
-        self._judged: dict[str, tuple[Board, list[Judgement]]] = {}
+        self._tests: dict[str, _Test] = {}
+        self._judged: dict[str, list[Judgement]] = {}
 
     def now(self) -> Snapshot:
         """What is known, looked up again where the last look is old. Trouble is told, not raised."""
@@ -127,39 +152,33 @@ class Records:
             self._inks = self._inks or charts.inks(only or tables.board(known.results, self._order))
             return self._inks
 
-    def judged(self, study: str) -> list[Judgement]:
-        """The claims' verdicts on one study. They are tested anew where its results changed, one visitor at a time.
+    def judged(self, study: str) -> Judged:
+        """The claims' verdicts on one study, tested beside the pages where its results changed.
 
         Raises:
             TrackingUnreachable: MLflow does not answer.
         """
-        board = self.board(study)
+        board, now = self.board(study), self._clock()
         with self._judging:
-            if study not in self._judged or self._judged[study][0] is not board:
-                found = evidence.judged(board.results, self.tracking.artifact)
-                self._judged[study] = board, found.get(study, [])
-            return self._judged[study][1]
+            test = self._tests.get(study)
+            if test is None or (test.board is not board and test.verdicts.done() and now - test.began > KEEP):
+                test = self._tests[study] = _Test(board, now)
+                threading.Thread(target=test.run, args=(study, self.tracking), daemon=True).start()
+        try:
+            found = test.verdicts.result(max(0.0, test.began + PATIENCE - now))
+        except TimeoutError:
+            return Judged(self._judged.get(study), self._clock() - test.began, study in self._judged)
+        except Exception:
+            with self._judging:
+                self._tests.pop(study, None)  # the next visitor has it tried again
+            raise
+        self._judged[study] = found
+        return Judged(found, older=test.board is not board)
 
-    def pictures(self, run_id: str) -> tuple[str, ...]:
-        """The names of the PNG files that a known run keeps. A finished run keeps what it has, so it is asked once."""
+    def knows(self, run_id: str) -> bool:
+        """Is it a run whose results are shown?"""
         self.now()
-        if run_id not in self._runs:
-            return ()
-        if run_id not in self._pictures:
-            self._pictures[run_id] = tuple(n for n in self.tracking.files(run_id) if n.lower().endswith(".png"))
-        return self._pictures[run_id]
-
-    def picture(self, run_id: str, name: str) -> bytes | None:
-        """The file's bytes; None where no known run keeps such a picture, or it is none."""
-        if name not in self.pictures(run_id):
-            return None
-        content = self.tracking.artifact(run_id, name)
-        return content if content.startswith(PNG) else None
-
-    def size(self, run_id: str, name: str) -> tuple[int, int] | None:
-        """Width and height of a picture in pixels, as its header says."""
-        content = self.picture(run_id, name)
-        return (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) if content else None
+        return run_id in self._runs
 
     # -- inside; the lock is held but where it is said otherwise ---------------------------------------------------
 

@@ -44,6 +44,7 @@ class Sheet:
     head: tuple[str, ...]  #: the first names the lines
     lines: tuple[tuple[str, tuple[Entry, ...]], ...]
     note: str = ""  #: what the study says of itself
+    empty: str = "no result is of the task, the models and the metric chosen"  #: what to say where there is no line
 
     @property
     def numbers(self) -> tuple[bool, ...]:
@@ -66,7 +67,8 @@ def best(views: Sequence[View]) -> Sheet:
         entries = [_entry(at[key], view.metric, near[key]) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", tuple(entries)))
     said = (
-        "each model at its best layer (in brackets), mean ± half of the 95% interval; bold: the best of the task and "
+        f"{len(titles)} model{'s' * (len(titles) != 1)} across, each at its best layer (in brackets), mean ± half of "
+        "the 95% interval; bold: the best of the task and "
         f"what the intervals cannot tell from it{_descriptive(views)}"
     )
     return Sheet("Best layers", said, ("task", *titles.values()), tuple(lines), note_said(views))
@@ -97,12 +99,14 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
     independent estimates, se² = se₁² + se₂²: rather too wide, as models tend to fail on the same items. The p are
     two-sided, Holm's for the number of lines (Holm 1979).
     """
-    found, titles = [], {first: first, second: second}
+    found, titles, trained = [], {first: first, second: second}, ""
     for view in views:
         curves = {curve.family: curve for curve in view.curves if curve.cells}
         titles |= {family: curve.title for family, curve in curves.items() if family in titles}
         if first not in curves or second not in curves:
             continue
+        if curves[second].twin_of == first:
+            trained = " (its untrained twin: what training gave)"
         a, b = curves[first].chosen, curves[second].chosen
         if a is None or b is None:
             continue
@@ -116,42 +120,57 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         entries = (*_tested(a, b, view.metric, tested, p), *both)
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
-        "each at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
+        f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} has more. Each "
+        "at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
         f"paired: a bootstrap of {DRAWS:,} draws on the same test items and each model's seeds, widened as these are "
         f"few (of clusterings, Student's over samples); not paired: rather too wide; bold: p < {ALPHA}"
         f"{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
-    return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views))
+    empty = f"{titles[first]} and {titles[second]} have no task in common where more is better or worse"
+    return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views), empty)
 
 
 def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
-    """A line for each published number of a role that a trained model plays, task by task in the order of ``shown``.
+    """A line for each published number of a role that a model plays, task by task in the order of ``shown``.
 
-    No difference where the model only stands in for the one that its role is named after.
+    None for a model that stands in for the one that its role is named after; the sentence says which these are.
     """
     lines: list[tuple[str, tuple[Entry, ...]]] = []
     sources: list[str] = []
+    standing: dict[str, None] = {}
     for number in sorted(numbers, key=lambda n: shown.tasks.index(n.task) if n.task in shown.tasks else -1):
         found = tables.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
         for curve in found.curves if found else ():
             cell = next((cell for cell in curve.cells if cell.layer == number.layer), None)
-            if found and cell and curve.twin_of is None and number.role in curve.role.split():
-                at = "" if number.layer == WHOLE_MODEL else f", layer {number.layer}"
-                lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell, curve.stands_in)))
-                sources.append(number.place)
+            if not found or not cell or number.role not in curve.role.split():
+                continue
+            if curve.stands_in:
+                standing[curve.title] = None
+                continue
+            at = "" if number.layer == WHOLE_MODEL else f", layer {number.layer}"
+            lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell)))
+            sources.append(number.place)
     said = (
         "measured ± half of the 95% interval; bold: a difference beyond the tolerance (two standard deviations of the "
-        "paper's own runs, else two points of accuracy or 0.05 of NMI); no difference where a model only stands in, or "
-        "the number is from memory"
+        "paper's own runs, else two points of accuracy or 0.05 of NMI); no difference where the number is from memory"
     )
+    others = (
+        f"{', '.join(standing)} only stand{'s' * (len(standing) == 1)} in for the model that others measured (a pocket "
+        "model, an untrained one, or one of a study that says so of itself), and nothing is set beside what was "
+        "published of another model"
+    )
+    if standing:
+        said += f"; left out: {others}"
     head = ["what", "measured", "published", "difference", "on its rows", "by its method"]
     if len(set(sources)) == 1:
         said += f"; published: {sources[0]}"
     else:
         head.append("source")
         lines = [(name, (*entries, Entry(source))) for (name, entries), source in zip(lines, sources, strict=True)]
-    return Sheet("Published numbers beside measured ones", said, tuple(head), tuple(lines), note_of(shown.results))
+    empty = f'{others}. The command "clipstudy published" prints what was published' if standing else Sheet.empty
+    title = "Published numbers beside measured ones"
+    return Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
 
 
 def likeness(found: Likeness) -> Sheet:
@@ -233,19 +252,18 @@ def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> t
     return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
 
 
-def _beside(number: Published, cell: Cell, stands_in: bool) -> tuple[Entry, ...]:
+def _beside(number: Published, cell: Cell) -> tuple[Entry, ...]:
     _, factor, decimals = unit(number.metric)
     value = number.share * factor
     apart = (cell.estimate.value - number.share) * factor
-    fair = number.verified and not stands_in
     return (
         Entry(shown_value(cell.estimate, number.metric), cell.estimate.value * factor),
         Entry(f"{value:.{decimals}f}{'' if number.verified else ' (from memory)'}", value),
         Entry(f"{apart:+.{decimals}f}".replace("-", "−"), apart, abs(apart) > number.tolerance * factor + 1e-9)
-        if fair
+        if number.verified
         else NONE,
-        NONE if stands_in else Entry(number.data),
-        NONE if stands_in else Entry(number.method),
+        Entry(number.data),
+        Entry(number.method),
     )
 
 

@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from clipstudy import metrics
 from clipstudy.dashboard.pooling import mean, pooled
 from clipstudy.dashboard.units import ranges
 from clipstudy.dashboard.views import Cell, Curve, View, best_layer
-from clipstudy.outcome import Result
+from clipstudy.outcome import Estimate, Result
 
 BASELINE = "baseline/"
 #: Where the pocket models' checkpoints lie.
@@ -151,10 +152,21 @@ def note_of(results: Iterable[Result], tag: str = "note") -> str:
     return " ".join(dict.fromkeys(r.tags[tag] for r in latest.values() if r.tags.get(tag)))
 
 
+def estimate(result: Result, metric: str) -> Estimate:
+    """As the run recorded it. A share of test items that is 0 or 1 has Wilson's interval: all draws of a bootstrap are
+    equal there, and 10 of 10 would look as sure as 10,000 of 10,000."""
+    found, items = result.metrics[metric], result.metrics.get("items/test")
+    share = metric.rsplit("/", 1)[-1] == "accuracy" and found.value in (0, 1) and found.low is not None
+    if not share or items is None:
+        return found
+    n = round(items.value)
+    return Estimate(*metrics.share_interval(round(found.value) * n, n))
+
+
 def stands_in(result: Result) -> bool:
-    """Is the model not the one that its role is named after: a pocket model, or one of a study that says of itself
-    what it is not to be taken for? Then no number that others published is a number of it."""
-    return is_pocket(result) or bool(result.tags.get("note"))
+    """Is the model not the one that its role is named after: a pocket model, an untrained one, or one of a study that
+    says of itself what it is not to be taken for? Then no number that others published is a number of it."""
+    return is_pocket(result) or result.tags.get("init") == "random" or bool(result.tags.get("note"))
 
 
 def is_pocket(result: Result) -> bool:
@@ -220,7 +232,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
     return Cell(
         layer=layer,
         label=tags.get("layer_label", str(layer)),
-        estimate=pooled([r.metrics[metric] for r in members]),
+        estimate=pooled([estimate(r, metric) for r in members]),
         depth=float(depth) if depth else None,
         n=round(items.value) if items else None,
         inits=len(members),

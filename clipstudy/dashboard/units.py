@@ -84,6 +84,11 @@ def layer_name(layer: int, modality: str = "text") -> str:
     return str(layer) if layer else f"0 ({'embedding' if modality == 'text' else 'stem'})"
 
 
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """``0–3, 7``."""
     runs: list[list[int]] = []

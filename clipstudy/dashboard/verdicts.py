@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from clipstudy.claims import ALPHA, Judgement, Part, Verdict
-from clipstudy.dashboard import tables, units
-from clipstudy.outcome import Result
+from clipstudy.dashboard import units
 
 #: How a page says what the verdicts are.
 METHOD = (
@@ -49,19 +48,14 @@ def rows(judgements: Iterable[Judgement]) -> list[Row]:
     return [_row(judgement) for judgement in judgements]
 
 
-def subject(results: Sequence[Result]) -> str:
-    """What the verdicts are about, where it is not what the claims are about; empty otherwise."""
-    if any(tables.is_pocket(r) for r in results):
-        return "These verdicts concern the pocket models alone. They say nothing about the real CLIP, BERT or GPT-2."
-    if any(tables.stands_in(r) for r in results):
-        return "These verdicts concern the models of this study alone, and say nothing about those of the report."
-    return ""
-
-
 def counted(judgements: Sequence[Judgement]) -> str:
-    """``3 supported, 1 refuted, …``."""
+    """``3 supported, 1 refuted, … (53 verdicts on 35 claims: some are asked of several models)``."""
     numbers = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
-    return ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
+    told = ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
+    claims = len({j.claim.number for j in judgements})
+    if len(judgements) == claims:
+        return f"{told} ({claims} claim{'s' * (claims != 1)})"
+    return f"{told} ({len(judgements)} verdicts on {claims} claims: some are asked of several models)"
 
 
 def plain(judgement: Judgement) -> dict[str, Any]:

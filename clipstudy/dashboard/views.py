@@ -37,7 +37,7 @@ class Curve:
     missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result yet
     role: str = ""
     study: str = ""
-    stands_in: bool = False  #: not the model that its role is named after
+    stands_in: bool = False  #: not the model that its role is named after: nothing published is a number of it
 
     @property
     def chosen(self) -> Cell | None:

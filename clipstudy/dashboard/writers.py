@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from clipstudy.dashboard.tables import Board, view
-from clipstudy.dashboard.units import axis_title, better, half_width, layer_name, shown_value
+from clipstudy.dashboard.units import axis_title, better, half_width, layer_name, ranges, shown_value
 from clipstudy.dashboard.views import Curve, View, is_near
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
@@ -169,6 +169,24 @@ def grid(shown: View) -> tuple[list[str], Body]:
         texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]
         body.append(("test items", [(text, False) for text in texts]))
     return [curve.title for curve in shown.curves], body
+
+
+def caption(shown: View) -> str:
+    """Under a chart: what is not there yet, what the study compares, where its marks are from."""
+    missing = "; ".join(f"{curve.title} {ranges(curve.missing)}" for curve in shown.curves if curve.missing)
+    sources = "; ".join(dict.fromkeys(mark.source for mark in shown.marks))
+    parts = [f"Not there yet: {missing}." * bool(missing), shown.caption, f"◆ ◇ {sources}." * bool(sources)]
+    return " ".join(filter(None, parts))
+
+
+def spoken(shown: View) -> str:
+    """A chart to those who do not see it."""
+    return f"{shown.title}: {axis_title(shown.metric)} by layer. The table below holds the same numbers."
+
+
+def over(shown: View) -> str:
+    """Over the table of a chart."""
+    return f"{shown.title}, {axis_title(shown.metric)}{bold(shown)}"
 
 
 def bold(shown: View) -> str:

@@ -58,7 +58,6 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     quoted, decided = text.splitlines()[at : at + 2]
     assert quoted.startswith('C3   "However, the NMI score across all layers is lower than ')
     assert decided.startswith("     undecided: ") and "left − right [95%]" in decided and "n 3" in decided
-    assert "concern" not in text
     assert 'Did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
 
     compared = json.loads(recorded("published", "phrases-released", "--json").out)["compared"]

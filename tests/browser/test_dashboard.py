@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from clipstudy.dashboard import sheets, verdicts, writers
+from clipstudy.dashboard import evidence, sheets, verdicts, writers
 from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
@@ -203,9 +203,9 @@ def test_claims_are_those_of_the_command(visit: Open) -> None:
     found = [replace(r, tags=r.tags | {"role": roles[r.model], "kind": "classify"}) for r in results(MODELS[:3])]
     syntactic = [r for r in found if r.task in ("bigram_shift", "tree_depth", "top_constituents")]
     shown = desk(found, files={r.run_id: {"predictions.parquet": guesses(r.run_id)} for r in syntactic})
-    rows = verdicts.rows(shown.records.judged("paper"))
+    rows = verdicts.rows(evidence.judged(syntactic, shown.records.tracking.artifact)["paper"])
     page = visit(shown, "/claims")
-    said(page, f"{len(rows)} claims")
+    said(page, f"{len(rows)} verdicts on {len({row.claim for row in rows})} claims")
     text = page.locator("#body").inner_text()
     assert all(row.quote in text and row.verdict in text for row in rows)
     verdict = next(row.verdict for row in rows if row.statistic)

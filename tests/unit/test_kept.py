@@ -101,9 +101,9 @@ def test_pictures() -> None:
     run = result()
     png = kept.PNG + b"..."
     files = Kept(Files({run.run_id: {"b.png": b"no picture", "a.PNG": png, "notes.txt": b""}}))
-    assert files.pictures(run) == ["a.PNG", "b.png"] and files.pictures(run, ["b*"]) == ["b.png"]
-    assert files.picture(run, "a.PNG") == png
-    assert files.picture(run, "b.png") is None and files.picture(run, "gone.png") is None
+    assert files.pictures(run.run_id) == ["a.PNG", "b.png"] and files.pictures(run.run_id, ["b*"]) == ["b.png"]
+    assert files.picture(run.run_id, "a.PNG") == png
+    assert files.picture(run.run_id, "b.png") is None and files.picture(run.run_id, "gone.png") is None
 
 
 def both(first: bytes, second: bytes, task: Task = SHIFT, **params: str) -> tuple[View, Kept]:

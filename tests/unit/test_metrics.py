@@ -19,11 +19,13 @@ from clipstudy.metrics import (
     macro_f1,
     majority,
     nmi,
+    not_certain,
     of_samples,
     paired_difference,
     psnr,
     quantile_interval,
     resampled,
+    share_interval,
     squared_error,
     ssim,
     tost,
@@ -113,6 +115,26 @@ def test_intervals_cover_what_they_should() -> None:
         _, low, high = bootstrap_accuracy((difficulty < levels[:, None])[None], draws=300, rng=rng)[0]
         held += low <= 0.75 <= high
     assert 0.90 <= held / 200 <= 1.0
+
+
+def test_a_share_of_all_or_none_has_an_interval() -> None:
+    # Wilson 1927 by hand at the ends: n / (n + z²).
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert share_interval(10, 10) == pytest.approx((1.0, 10 / (10 + z2), 1.0))
+    assert share_interval(0, 10) == pytest.approx((0.0, 0.0, z2 / (10 + z2)))
+    assert share_interval(1000, 1000).low > 0.996
+
+
+def test_a_difference_that_no_draw_moves_is_not_certain() -> None:
+    right = np.ones((1, 3, 10))
+    (found,) = paired_difference(right, right)
+    wide = not_certain(found, 10)
+    assert (found.low, found.high, found.error) == (0, 0, 0)
+    assert wide.low == pytest.approx(-0.278, abs=1e-3) and wide.high == -wide.low and wide.p == found.p
+    assert tost(0.0, wide.error, 0.05) > 0.3, "ten items alike say little of five points"
+    assert tost(0.0, not_certain(found, 1000).error, 0.05) < 0.001
+    moved = found._replace(error=0.1)
+    assert not_certain(moved, 10) is moved
 
 
 def test_quantile_interval_is_over_the_replicates() -> None:

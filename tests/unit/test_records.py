@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from clipstudy.dashboard import records, shelf
+from clipstudy.dashboard.kept import PNG, Kept
 from clipstudy.dashboard.records import Records, merged
-from clipstudy.errors import TrackingUnreachable
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
 from clipstudy.tracking import Tracking
-from tests.made_up import MODELS, SHIFT, result, results
+from tests.made_up import MODELS, SHIFT, Model, Task, result, results
 
 
 class Source(Tracking):
@@ -50,7 +52,7 @@ class Source(Tracking):
         return ["a.png", "b/c.PNG", "log.txt", "fake.png"]
 
     def artifact(self, run_id: str, name: str) -> bytes:
-        return b"<svg>" if name == "fake.png" else records.PNG + name.encode()
+        return b"<svg>" if name == "fake.png" else PNG + name.encode()
 
 
 def beside(known: Records) -> None:
@@ -204,11 +206,61 @@ def test_pictures_of_known_runs_alone(tmp_path: Path) -> None:
     source = Source(tmp_path)
     source.held = [at(1, 0)]
     known, run = Records(source), source.held[0].run_id
-    assert known.pictures(run) == ("a.png", "b/c.PNG", "fake.png")
-    assert known.picture(run, "b/c.PNG") == records.PNG + b"b/c.PNG"
+    assert known.knows(run) and not known.knows("another")
+    kept = Kept(source)
+    assert kept.pictures(run) == ["a.png", "b/c.PNG", "fake.png"]
+    assert kept.picture(run, "b/c.PNG") == PNG + b"b/c.PNG"
     for wrong in ("log.txt", "../a.png", "/etc/a.png", "fake.png", ""):
-        assert known.picture(run, wrong) is None
-    assert known.pictures("another") == () and known.picture("another", "a.png") is None
+        assert kept.picture(run, wrong) is None
+
+
+class Slow(Source):
+    """A store whose files come when they are let."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.let, self.broken = threading.Event(), False
+
+    def artifact(self, run_id: str, name: str) -> bytes:
+        self.let.wait(30)
+        raise TrackingUnreachable if self.broken else ClipstudyError("kept none")
+
+
+def wic(role: str, minute: int) -> Result:
+    ended = f"2026-11-24T01:{minute:02}:00+00:00"
+    task = Task("wic", "WiC", "pairs")
+    return result(Model(role, role), task, -1, role=role, layers="-1", kind="finetune", ended=ended)
+
+
+def test_a_visitor_does_not_wait_for_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PATIENCE", 0.0)
+    source, time = Slow(tmp_path), [0.0]
+    source.held = [wic("gpt2", 0), wic("clip_text", 1)]
+    known = Records(source, clock=lambda: time[0])
+    assert known.judged("paper").judgements is None and known.judged("paper").testing == 0
+    source.let.set()
+    monkeypatch.setattr(records, "PATIENCE", 30.0)
+    first = known.judged("paper")
+    assert first.judgements and first.testing is None and not first.older
+    # A study at work is not tested without end; what is shown meanwhile says that it is older.
+    source.held.append(wic("bert", 2))
+    time[0] += records.LOOK
+    assert known.judged("paper") == (first.judgements, None, True)
+    time[0] += records.KEEP
+    again = known.judged("paper")
+    assert again.judgements is not first.judgements and not again.older
+
+
+def test_verdicts_that_could_not_be_had_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PATIENCE", 30.0)
+    source = Slow(tmp_path)
+    source.held, source.broken = [wic("gpt2", 0), wic("clip_text", 1)], True
+    source.let.set()
+    known = Records(source)
+    with pytest.raises(TrackingUnreachable):
+        known.judged("paper")
+    source.broken = False
+    assert known.judged("paper").judgements
 
 
 def test_a_run_that_comes_twice_counts_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,9 +135,35 @@ def test_published_numbers_beside_measured_ones() -> None:
     assert [e.text for e in two.lines[1][1][1:3]] == ["70.0 (from memory)", "—"]
 
 
-def test_a_stand_in_has_no_difference_from_what_was_published_of_another() -> None:
-    (line,) = sheets.published(board([played("bert", 0.5, note="Not the real one.")]), [number()]).lines
-    assert [entry.text for entry in line[1]] == ["50.0 ± 1.0", "70.0", "—", "—", "—"]
+POCKET = {"model.checkpoint": "package:clipstudy/pocket/checkpoints/bert"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        played("bert", 0.5, note="Not the real one."),
+        replace(played("bert", 0.5), params=POCKET),
+        replace(played("bert", 0.5), tags=played("bert", 0.5).tags | {"init": "random"}),
+    ],
+    ids=["of a study with a note", "pocket", "untrained"],
+)
+def test_a_stand_in_is_left_out_and_the_table_says_so(other: Result) -> None:
+    alone = sheets.published(board([other]), [number()])
+    assert alone.lines == () and alone.empty.startswith("BERT only stands in for the model that others measured")
+    beside = sheets.published(board([other, played("gpt2", 0.6, GPT2)]), [number(), number(role="gpt2")])
+    assert [name for name, _ in beside.lines] == ["Questions, GPT-2"]
+    assert "left out: BERT only stands in" in beside.said
+
+
+def test_what_is_compared_is_said() -> None:
+    found = [result(model, layer=1, layers="1") for model in (BERT, GPT2, MODELS[3])]
+    shown = view(board(found), "bigram_shift")
+    assert shown is not None
+    assert sheets.differences([shown], "bert", "gpt2").said.startswith("BERT minus GPT-2, task by task")
+    twins = sheets.differences([shown], "bert", "bert-untrained")
+    assert twins.said.startswith("BERT minus BERT, untrained (its untrained twin: what training gave)")
+    nothing = sheets.differences([], "bert", "gpt2")
+    assert nothing.lines == () and nothing.empty.startswith("bert and gpt2 have no task in common")
 
 
 def test_texts_and_numbers_are_told_apart() -> None:

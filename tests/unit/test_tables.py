@@ -397,3 +397,15 @@ def test_a_board_is_gone_through_once() -> None:
     assert view(shown, "bigram_shift", "native/accuracy") is not view(shown, "bigram_shift")
     assert view(shown, "bigram_shift", "no such metric") is None
     assert "native/accuracy" in shown.metrics["bigram_shift"] and set(shown.by_task) == set(shown.tasks)
+
+
+@pytest.mark.parametrize(("value", "ends"), [(1.0, (0.722, 1.0)), (0.0, (0.0, 0.278)), (0.5, (0.5, 0.5))])
+def test_ten_of_ten_are_not_certain(value: float, ends: tuple[float, float]) -> None:
+    """Where all draws of a bootstrap are equal since the share is 0 or 1; any other interval is as it was recorded."""
+    found = {"accuracy": Estimate(value, value, value), "items/test": Estimate(10)}
+    shown = view(board([result(BERT, SHIFT, 1, found)]), "bigram_shift")
+    assert shown is not None
+    told = shown.curves[0].cells[0].estimate
+    assert (told.value, told.low, told.high) == pytest.approx((value, *ends), abs=1e-3)
+    bare = result(BERT, SHIFT, 1, found | {"accuracy": Estimate(value)})
+    assert tables.estimate(bare, "accuracy") == Estimate(value), "no interval was asked for"

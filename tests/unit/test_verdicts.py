@@ -230,10 +230,23 @@ def test_json_has_every_part_and_only_finite_numbers() -> None:
     assert supported["statistic"] in supported["parts"] and supported["statistic"]["p_holds"] < 0.05
 
 
-def test_whom_the_verdicts_concern() -> None:
-    assert "say nothing about the real CLIP" in verdicts.subject([replace(measured(), params=POCKET)])
-    assert "models of this study alone" in verdicts.subject([measured(note="Small models.")])
-    assert verdicts.subject([measured()]) == ""
+def test_claims_and_verdicts_are_counted_apart() -> None:
+    found = judgements()
+    assert len(found) == len(claims.CLAIMS)
+    assert verdicts.counted(found).endswith(f"({len(claims.CLAIMS)} claims)")
+    again = verdicts.counted([*found, found[0]])
+    assert again.endswith(
+        f"({len(found) + 1} verdicts on {len(claims.CLAIMS)} claims: some are asked of several models)"
+    )
+
+
+def test_only_a_study_itself_says_whom_its_verdicts_concern() -> None:
+    def section(one: Result) -> str:
+        page = report.page([one], Dashboard("D", (Panel("P"),)), judged={"paper": judgements()})
+        return page.split('<section id="claims">')[1].split("</section>")[0]
+
+    assert "Small models." in section(measured(note="Small models."))
+    assert "callout" not in section(replace(measured(), params=POCKET)) + section(measured())
 
 
 def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
@@ -242,7 +255,7 @@ def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
     page = report.page([pair("c", "clip_text"), measured()], Dashboard("D", (Panel("P"),)), judged=told)
     section = page.split('<section id="claims">')[1].split("</section>")[0]
     assert "performance of CLIP is better in comparison to GPT2 when evaluated on WIC" in section
-    assert "verdict supported" in section and "claims not run or not testable here" in section
+    assert "verdict supported" in section and "verdicts: not run or not testable here" in section
     assert hostile not in section and "&lt;script&gt;alert" in section
     assert '<a href="#claims">Claims</a>' in page and verdicts.METHOD[:40] in section
     assert 'id="claims"' not in report.page([measured()], Dashboard("D", (Panel("P"),)))

@@ -21,7 +21,32 @@ document.addEventListener("focusin", (event) => {
   const set = event.target.closest("#controls fieldset");
   held = set && { legend: set.firstChild.textContent, at: focusable(set).indexOf(event.target) };
 });
+// A grid whose columns go on to the right says so by a shadow there (page/app.css).
+const edges = () => document.querySelectorAll(".grid").forEach((grid) => {
+  const seen = grid.querySelector(".ag-center-cols-viewport");
+  grid.classList.toggle("more", seen !== null && seen.scrollLeft + seen.clientWidth < seen.scrollWidth - 1);
+});
+let due = false;
+const soon = () => {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => { due = false; edges(); });
+};
+addEventListener("scroll", soon, true);
+addEventListener("resize", soon);
+// On a narrow screen the choices stand above the results: folded at first.
+const narrow = matchMedia("(max-width: 900px)");
+let folded = null;
+const fold = () => {
+  const choices = document.querySelector("#choices");
+  if (choices === null || folded === narrow.matches) return;
+  folded = narrow.matches;
+  choices.open = !folded;
+};
+narrow.addEventListener("change", fold);
 new MutationObserver(() => {
+  soon();
+  fold();
   if (held === null || document.activeElement !== document.body) return;
   const sets = document.querySelectorAll("#controls fieldset");
   const again = [...sets].find((set) => set.firstChild.textContent === held.legend);

@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from dash import html
 from dash.development.base_component import Component
 
-from clipstudy.claims import Verdict
-from clipstudy.dashboard import verdicts
+from clipstudy.claims import CLAIMS, DRAWS, Verdict
+from clipstudy.dashboard import tables, verdicts
 from clipstudy.dashboard.address import Claims
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.verdicts import Row
 from clipstudy.errors import ClipstudyError
 from clipstudy.settings import redact
 
 KIND = Claims
 TITLE = "Claims"
+#: Milliseconds between two looks for verdicts that are being worked out.
+SOON = 1000
+OLDER = "Results came since these were tested. They are tested again at most once a minute."
 
 
 def controls(place: Claims, desk: Desk) -> list[Control]:
     try:
-        found = Counter(row.verdict for row in verdicts.rows(desk.records.judged(desk.study(place))))
+        found = Counter(row.verdict for row in verdicts.rows(desk.records.judged(desk.study(place)).judgements or ()))
     except ClipstudyError:
         found = Counter()
     there = {str(verdict): f"{verdict} ({found[verdict]})" for verdict in Verdict if found[verdict]}
@@ -40,7 +44,9 @@ def body(place: Claims, desk: Desk) -> Shown:
         judged = desk.records.judged(desk.study(place))
     except ClipstudyError as error:
         return Shown("No verdicts", parts.nothing(TITLE, redact(error.message)))
-    rows = verdicts.rows(judged)
+    if judged.judgements is None:
+        return _being_tested(board, judged.testing or 0.0)
+    rows = verdicts.rows(judged.judgements)
     there = {row.verdict for row in rows}
     kept = there & set(place.verdict) or there
     shown = [row for row in rows if row.verdict in kept]
@@ -49,22 +55,42 @@ def body(place: Claims, desk: Desk) -> Shown:
         *parts.unknown("verdict here", place.verdict, there),
     ]
     return Shown(
-        f"{len(shown)} claims",
+        f"{len(shown)} verdicts on {len({row.claim for row in shown})} claims",
         [
             *parts.complaints(wrong),
-            *parts.callout(verdicts.subject(board.results)),
+            *parts.callout(tables.note_of(board.results)),
             *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
-            html.P(f"{verdicts.counted(judged)}. {verdicts.KEY}"),
+            html.P(f"{verdicts.counted(judged.judgements)}. {verdicts.KEY}"),
+            *([html.P(OLDER)] if judged.older else []),
             _judged([row for row in shown if row.statistic]),
             _silent([row for row in shown if not row.statistic]),
             html.P(verdicts.METHOD, className="notes"),
             *parts.notes(place, desk),
         ],
+        again=SOON if judged.testing is not None else 0,
     )
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _being_tested(board: Board, seconds: float) -> Shown:
+    """What is asked, while there is no answer yet."""
+    lines = [
+        html.Tr([html.Th([html.Strong(claim.number), f" “{claim.quote}”"], scope="row", className="quote")])
+        for claim in CLAIMS
+    ]
+    said = (
+        f"{len(CLAIMS)} claims are being tested on {len(board.results):,} results, for {seconds:.0f} s so far: what "
+        f"runs kept of every test item is read and resampled {DRAWS:,} times. The verdicts will appear here."
+    )
+    table = html.Table([html.Thead(html.Tr(html.Th("Claim"))), html.Tbody(lines)])
+    return Shown(
+        f"{len(CLAIMS)} claims are being tested",
+        [html.H2(TITLE), html.P(said, role="status"), html.Div(table, className="wide")],
+        again=SOON,
+    )
 
 
 def _judged(rows: Sequence[Row]) -> Component:

@@ -69,7 +69,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
     kinds = [name] if name else names
     here: dict[tuple[int, str], list[tuple[Result, str]]] = defaultdict(list)
     for run in runs:
-        here[run.layer, family_of(run)] += [(run, n) for n in desk.records.pictures(run.run_id) if n in kinds]
+        here[run.layer, family_of(run)] += [(run, n) for n in desk.kept.pictures(run.run_id) if n in kinds]
     shown = {(layer, family): here[layer, family] for layer in kept for family in families}
     count = sum(map(len, shown.values()))
     draw = _strips if _are_strips(shown, desk) else _grid
@@ -95,7 +95,7 @@ def _tasks(place: Gallery, desk: Desk) -> dict[str, str]:
     first: dict[str, Result] = {}
     for result in desk.board(place).results:
         first.setdefault(result.task, result)
-    return {t: r.tags.get("task_title", t) for t, r in first.items() if desk.records.pictures(r.run_id)}
+    return {t: r.tags.get("task_title", t) for t, r in first.items() if desk.kept.pictures(r.run_id)}
 
 
 def _runs(place: Gallery, desk: Desk, tasks: dict[str, str]) -> list[Result]:
@@ -104,7 +104,7 @@ def _runs(place: Gallery, desk: Desk, tasks: dict[str, str]) -> list[Result]:
 
 
 def _names(runs: list[Result], desk: Desk) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in desk.records.pictures(run.run_id)))
+    return list(dict.fromkeys(name for run in runs for name in desk.kept.pictures(run.run_id)))
 
 
 def _name(place: Gallery, names: list[str]) -> str | None:
@@ -116,7 +116,7 @@ def _are_strips(shown: Cells, desk: Desk) -> bool:
     """Are the pictures so much wider than high that beside each other nothing could be made out on them? Pictures of
     one task are alike, so the first one tells."""
     first = next((pair for pairs in shown.values() for pair in pairs), None)
-    size = desk.records.size(first[0].run_id, first[1]) if first else None
+    size = desk.kept.size(first[0].run_id, first[1]) if first else None
     return size is not None and size[0] > STRIP * size[1]
 
 

@@ -180,8 +180,7 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
         cells = [cell for view in found.shown for curve in view.curves for cell in curve.cells]
         if not all(cell.points for cell in cells):
             remarks.append("Some runs kept no value for each seed: their bars have no points.")
-    # Two charts a row; what would leave a gap in the last one, a lone chart or the average, gets a row of its own.
-    wide = len(drawn) % 2 == 1 and (found.mean is not None or len(drawn) == 1)
+    wide = panels.first_is_wide(len(drawn), found.mean is not None)
     inks = desk.records.inks()
     titles = {curve.family: curve.title for view in drawn for curve in view.curves}
     legend = [html.Li([parts.swatch(inks[family]), title]) for family, title in titles.items()]
@@ -203,19 +202,18 @@ def _heatmaps(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
 
 
 def _heatmap(one: Likeness, at: Layers) -> Component:
-    info, sheet = heat.info(one), sheets.likeness(one)
-    what = f"{info.title}: CKA of each layer with each of {one.reference}. The table below holds the same numbers."
+    sheet = sheets.likeness(one)
     lines = [(name, [(entry.text, entry.bold) for entry in entries]) for name, entries in sheet.lines]
     table = html.Details([html.Summary("Table"), parts.table(f"{sheet.title}, {sheet.said}", sheet.head, lines)])
-    return html.Figure([_graph(heat.figure(info), what), table, _taken(sheet, at)])
+    return html.Figure([_graph(heat.figure(heat.info(one)), heat.spoken(one)), table, _taken(sheet, at)])
 
 
 def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
     sheet = _sheet(place, desk, found)
     if sheet is None or not sheet.lines:
-        return "no line", [html.P("No recorded result belongs in this table.")]
+        return "no line", [html.P(units.sentence((sheet or Sheet).empty))]
     said = f"{len(sheet.lines)} line{'s' * (len(sheet.lines) != 1)}"
-    return said, [html.P(f"{sheet.said}."), _taken(sheet, place), parts.sheet(sheet, "sheet")]
+    return said, [html.P(units.sentence(sheet.said)), _taken(sheet, place), parts.sheet(sheet, "sheet")]
 
 
 def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
@@ -234,7 +232,7 @@ def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
 
 def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, Component]]:
     for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
-        for name in desk.kept.pictures(run, panel.picture):
+        for name in desk.kept.pictures(run.run_id, panel.picture):
             yield f"{curve.title}, layer {layer}", parts.picture(run, name, curve.title)
 
 
@@ -258,19 +256,14 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
 
 def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) -> Component:
     figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False, wide=full)
-    what = f"{view.title}: {units.axis_title(view.metric)} by layer. The table below holds the same numbers."
-    missing = [f"{curve.title} {units.ranges(curve.missing)}" for curve in view.curves if curve.missing]
-    said = f"Not there yet: {'; '.join(missing)}. " * bool(missing) + view.caption
-    sources = "; ".join(dict.fromkeys(mark.source for mark in view.marks))
-    said += f" ◆ ◇ {sources}." * bool(sources)
+    said = writers.caption(view)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
     ways = [(download.name, download.ending) for download in writers.DOWNLOADS]
-    said_of = f"{view.title}, {units.axis_title(view.metric)}{writers.bold(view)}"
-    table = parts.table(said_of, ["layer", *head], lines)
+    table = parts.table(writers.over(view), ["layer", *head], lines)
     return html.Figure(
         [
-            _graph(figure, what),
+            _graph(figure, writers.spoken(view)),
             *([html.P(said)] if said else []),
             html.Details([html.Summary("Table"), table]),
             parts.taken("/take/layers", view.title, address.href(at).partition("?")[2], ways),

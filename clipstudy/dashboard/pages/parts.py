@@ -36,7 +36,13 @@ THEME = {
     "accentColor": "var(--accent)",
     "fontFamily": "inherit",
     "fontSize": 13,
+    "cellHorizontalPaddingScale": 0.7,
 }
+
+
+#: Pixels of a grid's column: beside the text of a header with its button, beside that of a cell, and the most of the
+#: column that names the lines, beside which a phone still shows another.
+HEADER, CELL, FIRST = 54, 36, 210
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Shown:
 
     said: str
     body: list[Component] = field(default_factory=list)
+    again: int = 0  #: milliseconds after which there is more to show; 0: nothing is being made
 
 
 def drawn(control: Control) -> Component:
@@ -168,10 +175,6 @@ def notes(place: Place, desk: Desk) -> list[Component]:
     return [html.Details([html.Summary(head), html.Ul([html.Li(text) for text in said])], open=len(said) <= 3)]
 
 
-def sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
 def callout(text: str) -> list[Component]:
     return [html.P(text, className="callout", role="note")] if text else []
 
@@ -206,12 +209,16 @@ def sheet(shown: Sheet, name: str) -> Component:
     """A sheet as a grid: sorted by number, filtered by text. Fields are numbered, since a name may hold anything."""
     right = "ag-right-aligned-cell"
     first = max(len(text) for text in (shown.head[0], *(line for line, _ in shown.lines)))
+    folded = {"wrapText": True, "autoHeight": True} if wide(first) > FIRST else {}
     columns: list[dict[str, Any]] = [
-        {"field": "c0", "headerName": shown.head[0], "pinned": "left", "tooltipField": "c0", "width": wide(first)}
+        {"field": "c0", "headerName": shown.head[0], "pinned": "left", "width": min(wide(first), FIRST), **folded}
     ]
     for at, (title, numbers) in enumerate(zip(shown.head[1:], shown.numbers, strict=True), 1):
-        longest = max(len(title), *(len(entries[at - 1].text) for _, entries in shown.lines))
-        column = {"headerName": title, "headerTooltip": title, "width": wide(longest)}
+        longest = max(len(entries[at - 1].text) for _, entries in shown.lines)
+        words = max(map(len, title.split()), default=0)
+        width = max(wide(words), wide(longest, CELL))
+        column = {"headerName": title, "headerTooltip": title, "width": width, "wrapHeaderText": True}
+        column |= {"autoHeaderHeight": True}
         if not numbers:
             columns.append(column | {"field": f"t{at}", "tooltipField": f"t{at}"})
             continue
@@ -247,9 +254,9 @@ def taken(path: str, title: str, query: str, downloads: Iterable[tuple[str, str]
     return html.P(links, className="downloads")
 
 
-def wide(characters: int) -> int:
-    """Pixels of a grid's column for so many characters and the header's buttons, within what a screen holds."""
-    return min(58 + round(7.2 * characters), 380)
+def wide(characters: int, beside: int = HEADER) -> int:
+    """Pixels of a grid's column for so many characters and what is beside them, within what a screen holds."""
+    return min(beside + round(7.2 * characters), 380)
 
 
 def grid(

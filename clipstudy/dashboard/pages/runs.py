@@ -35,9 +35,13 @@ TRAINING = "?workflowType=machine_learning"
 #: As many places as other pages give; MLflow has the others.
 PLACES = "params.value == null ? '—' : d3.format('.' + params.data.places + 'f')(params.value)"
 WHOLE = "params.value < 0 ? 'whole' : params.value"
-#: Pixels; what is cut short is told in full by its tooltip.
-NARROW = {"model": 172, "value": 90, "low": 84, "high": 88, "layer": 84, "metric": 136}
-LINK = {"cellRenderer": "RunLink", "filter": False, "tooltipField": None, "width": 84, "pinned": "right"}
+#: Pixels, so that all columns are seen on a laptop: model and task share what the others leave. What is cut short is
+#: told in full by its tooltip.
+WIDTHS = {"layer": 78, "metric": 108, "value": 80, "low": 58, "high": 58, "device": 70, "ended": 136, "run": 76}
+GROWING = {"model": 118, "task": 132}
+#: Columns by which nobody chooses: without a filter's button, which would take half of the room.
+PLAIN = ("low", "high", "device", "ended", "run")
+LINK = {"cellRenderer": "RunLink", "tooltipField": None}
 
 
 def controls(place: Runs, desk: Desk) -> list[Control]:
@@ -69,8 +73,10 @@ def body(place: Runs, desk: Desk) -> Shown:
             "field": name,
             "headerName": title,
             "tooltipField": name,
-            "width": min(NARROW.get(name, 190), parts.wide(max(len(title), *(len(str(row[name])) for row in rows)))),
-            **({"type": "numericColumn", "filter": "agNumberColumnFilter"} if name in NUMBERS else {}),
+            **({"flex": 1, "minWidth": GROWING[name]} if name in GROWING else {"width": WIDTHS[name]}),
+            **({"filter": False} if name in PLAIN else {}),
+            **({"type": "numericColumn"} if name in NUMBERS else {}),
+            **({"filter": "agNumberColumnFilter"} if name in ("layer", "value") else {}),
             **({"valueFormatter": {"function": PLACES if name != "layer" else WHOLE}} if name in NUMBERS else {}),
             **(LINK if name == "run" else {}),
         }
@@ -108,7 +114,7 @@ def body(place: Runs, desk: Desk) -> Shown:
 
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
-    estimate = result.metrics.get(metric)
+    estimate = tables.estimate(result, metric) if metric in result.metrics else None
     _, factor, places = units.unit(metric)
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
@@ -120,7 +126,7 @@ def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
         **{name: None if value is None else value * factor for name, value in numbers.items()},
         "places": places,
         "device": result.params.get("device", ""),
-        "ended": result.tags.get("ended", "")[:19].replace("T", " "),
+        "ended": result.tags.get("ended", "")[:16].replace("T", " "),
         "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}{TRAINING}",
     }
 
@@ -138,7 +144,7 @@ def _comparison(place: Runs, desk: Desk) -> list[Component]:
     study = desk.study(place)
     return [
         html.H2(sheet.title),
-        html.P(parts.sentence(sheet.said)),
+        html.P(units.sentence(sheet.said)),
         html.P(
             [
                 dcc.Link("their charts", href=address.href(Layers(study=study, model=(first, second)))),

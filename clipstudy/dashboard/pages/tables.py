@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dash import html
 
-from clipstudy.dashboard import address, beside, panels, sheets, writers
+from clipstudy.dashboard import address, beside, panels, sheets, units, writers
 from clipstudy.dashboard import tables as results
 from clipstudy.dashboard.address import Tables
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.tables import family_of
 from clipstudy.dashboard.views import View
 from clipstudy.published import Published
 
@@ -68,15 +69,16 @@ def body(place: Tables, desk: Desk) -> Shown:
     ]
     sheet = chosen(place, desk)
     if sheet is None or not sheet.lines:
-        said = "No result is of the task, the models and the metric chosen."
-        return Shown(said, [*parts.complaints(wrong), *parts.nothing(TITLE, said)])
+        said = units.sentence((sheet or Sheet).empty)
+        note, title = (sheet.note, sheet.title) if sheet else ("", TITLE)
+        return Shown(said, [*parts.complaints(wrong), *parts.callout(note), *parts.nothing(title, said)])
     return Shown(
         f"{sheet.title}: {len(sheet.lines)} lines",
         [
             *parts.complaints(wrong),
             *parts.callout(sheet.note),
             html.H2(sheet.title),
-            html.P(parts.sentence(sheet.said)),
+            html.P(units.sentence(sheet.said)),
             parts.taken(
                 "/take/tables",
                 "this table",
@@ -109,10 +111,17 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
 
 
 def pair(place: Tables | address.Runs, desk: Desk) -> tuple[str, str]:
-    """The two models that are compared: those named, else the first two."""
-    families = list(desk.board(place).families)
-    first = place.first if place.first in families else next(iter(families), "")
-    others = [family for family in families if family != first]
+    """The two models that are compared: those named, else the first trained ones that have a task in common."""
+    board = desk.board(place)
+    tasks: dict[str, set[str]] = {family: set() for family in board.families}
+    twins = set()
+    for result in board.results:
+        tasks[family_of(result)].add(result.task)
+        if result.tags.get("twin_of"):
+            twins.add(family_of(result))
+    ranked = sorted(tasks, key=twins.__contains__)  # twins last; the rest as it is
+    first = place.first if place.first in tasks else next(iter(ranked), "")
+    others = sorted((f for f in ranked if f != first), key=lambda family: not tasks[family] & tasks[first])
     return first, place.second if place.second in others else next(iter(others), first)
 
 
