@@ -158,12 +158,12 @@ def _figures(trained: Mapping[str, Record]) -> str:
     rows = []
     for name, record in trained.items():
         for figure, value in record["figures"].items():
-            trained = _shown(figure, value)
+            text = _shown(figure, value)
             judged = figure in JUDGED[record["objective"]]
             rows.append([
                 name,
                 _title(MODELS[name], figure, _held(record)),
-                f"**{trained}**" if judged else trained,
+                f"**{text}**" if judged else text,
                 _shown(figure, record["untrained"][figure]),
                 _floor(record, figure),
             ])  # fmt: skip
