@@ -346,7 +346,7 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
         "y": [y for _, y in series.points],
         "mode": "markers",
         # White with a dark rim: seen on a bar of any hue and off it, on a light page and a dark one.
-        "marker": {"size": 7, "color": _PAPER, "line": {"width": 1.5, "color": _INK}},
+        "marker": {"size": 6, "color": _PAPER, "line": {"width": 1.3, "color": _INK}},
         "offsetgroup": group,
         "showlegend": False,
         "hovertemplate": "%{y:.4~g}<extra>a seed</extra>",

@@ -111,16 +111,16 @@ def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: st
             f"<td class=number>{escape(row.value)}</td><td class=number>{escape(row.p)}</td>"
             f"<td class=number>{escape(row.n)}</td></tr>"
         )
-    head = (
-        "<tr><th>Claim, and what was compared</th><th>Verdict</th><th>Decided by</th>"
-        f"<th class=number>{verdicts.MARGIN}</th><th class=number>p</th><th class=number>n</th></tr>"
-    )
+    head = "".join(f"<th{' class=number' * (at > 2)}>{name}</th>" for at, name in enumerate(verdicts.TESTED))
     table = (
-        f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(told)}</tbody></table></div>' if told else ""
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(told)}</tbody></table></div>'
+        if told
+        else ""
     )
+    head = "".join(f"<th>{name}</th>" for name in verdicts.UNTESTED)
     rest = (
         f"<details><summary>{markup.count(len(silent), 'verdict')}: not run or not testable here</summary>"
-        '<div class="wide"><table><thead><tr><th>Claim</th><th>Verdict</th><th>Why</th></tr></thead>'
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(silent)}</tbody></table></div></details>"
     ) * bool(silent)
     return (

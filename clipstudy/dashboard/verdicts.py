@@ -21,6 +21,9 @@ METHOD = (
 )
 #: Over the column of numbers, and what they are.
 MARGIN = "Left − right [95%]"
+#: The columns of what was tested, the last three of numbers, and of what was not.
+TESTED = ("Claim, and what was compared", "Verdict", "Decided by", MARGIN, "p", "n")
+UNTESTED = ("Claim", "Verdict", "Why")
 KEY = (
     "The inequality shown is the one that the verdict hangs on; the number beside it is its left side less its right "
     "one, or the difference that a margin bounds. The blocks that a claim names are twelfths of a model's depth, its "

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from clipstudy.claims import CLAIMS
 from clipstudy.dashboard import evidence, sheets, verdicts, writers
 from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
@@ -47,7 +48,7 @@ def visit(chromium: Any) -> Iterator[Open]:
 
         def open_page(shown: Desk, path: str = "/", **context: Any) -> Any:
             base = stack.enter_context(serving(shown))
-            page = chromium.new_page(viewport={"width": 1280, "height": 900}, base_url=base, **context)
+            page = chromium.new_page(**{"viewport": {"width": 1280, "height": 900}, "base_url": base, **context})
             stack.callback(page.close)
             page.on("request", lambda r: r.url.startswith((base, "data:", "blob:")) or complaints.append(r.url))
             page.on("console", lambda m: m.location["url"].endswith("/nowhere") or complaints.append(m.text))
@@ -320,11 +321,12 @@ def test_the_page_says_what_is_older_or_missing(visit: Open) -> None:
 
 
 def test_a_link_that_names_what_is_not_there(visit: Open) -> None:
-    page = visit(desk(results(MODELS[:2], TASKS[:3])), "/?panel=Surface&model=brt&x=up&metric=nope")
+    page = visit(desk(results(MODELS[:2], TASKS[:3])), "/?panel=Surface&model=brt&x=up&metric=nope&colour=red")
     text = page.inner_text("[role=alert] >> nth=0") + page.inner_text("#body")
     assert 'x = "up". What exists: depth, layer, panel.' in text
     assert 'no model here "brt". Did you mean "bert"?' in text
     assert 'no metric "nope"' in text, text
+    assert 'This link: no setting "colour". What exists: draw, metric, model' in text, text
     go(page, "/nowhere")
     assert 'There is no page "/nowhere"' in page.inner_text("#body")
 
@@ -406,6 +408,47 @@ def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:
     jobs.cancel(engine, Selection(study=study))
     text = visit(mine, "/queue?status=queued&status=running").inner_text("#body")
     assert "None is queued or running." in text
+
+
+def test_on_a_phone(visit: Open) -> None:
+    """Nothing but tables is wider than the screen, and the results are not below a screen of choices."""
+    page = visit(desk(results()), viewport={"width": 390, "height": 844})
+    for path in PAGES:
+        go(page, path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.locator("nav a").last.is_visible()
+    go(page, "/tables")
+    assert page.locator("#controls").is_hidden()
+    cells(page, "sheet")
+    assert page.locator("#sheet").bounding_box()["y"] < 844
+    page.locator(".grid.more").wait_for()
+    page.get_by_text("What to show").click()
+    choose(page, "two models' differences")
+    said(page, "BERT − GPT-2: 10 lines")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.locator("#controls").wait_for(state="visible")
+    assert page.locator("#choices summary").is_hidden()
+
+
+def test_all_columns_of_runs_are_seen_on_a_laptop(visit: Open) -> None:
+    page = visit(desk(results(MODELS[:1], TASKS[:1])), "/runs")
+    last = page.locator("#runs .ag-header-cell[col-id=run]")
+    last.wait_for()
+    box, grid = last.bounding_box(), page.locator("#runs").bounding_box()
+    assert box["x"] + box["width"] <= grid["x"] + grid["width"]
+    assert page.locator("#runs .ag-header-cell").count() == 10
+    assert page.locator(".grid.more").count() == 0
+
+
+def test_claims_are_tested_beside_the_page(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is being tested, and shows the verdicts once they are there, without being asked."""
+    ready, judged = threading.Event(), evidence.judged
+    monkeypatch.setattr(evidence, "judged", lambda *given: ready.wait(60) and judged(*given))
+    page = visit(desk(results(MODELS[:1], TASKS[:1])), "/claims")
+    said(page, f"{len(CLAIMS)} claims are being tested")
+    assert CLAIMS[0].quote in page.inner_text("#body")
+    ready.set()
+    said(page, f"verdicts on {len(CLAIMS)} claims")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

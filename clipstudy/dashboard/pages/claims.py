@@ -111,8 +111,7 @@ def _judged(rows: Sequence[Row]) -> Component:
                 ]
             )
         )
-    numbers = [html.Th(name, className="number") for name in (verdicts.MARGIN, "p", "n")]
-    head = [html.Th("Claim, and what was compared"), html.Th("Verdict"), html.Th("Decided by"), *numbers]
+    head = [html.Th(name, className="number" * (at > 2)) for at, name in enumerate(verdicts.TESTED)]
     table = html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)], id="judged")
     return html.Div(table if lines else None, className="wide")
 
@@ -124,6 +123,6 @@ def _silent(rows: Sequence[Row]) -> Component:
         todo: list[str | Component] = [" ", html.Code(row.todo)] if row.todo else []
         quote = html.Th([html.Strong(row.claim), f" “{row.quote}”"], scope="row", className="quote")
         lines.append(html.Tr([quote, html.Td(row.verdict), html.Td([row.why, *todo])]))
-    head = html.Tr([html.Th("Claim"), html.Th("Verdict"), html.Th("Why")])
+    head = html.Tr([html.Th(name) for name in verdicts.UNTESTED])
     table = html.Table([html.Thead(head), html.Tbody(lines)], id="silent")
     return html.Div(table if lines else None, className="wide")
