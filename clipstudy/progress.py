@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
+#: From when on a pace is one: so many steps; or so many seconds, and of all steps this share.
+ENOUGH_STEPS, ENOUGH_SECONDS, ENOUGH_SHARE = 2, 5.0, 0.01
+
 
 class Progress(Protocol):
     """Told (what, done, of) as often as one likes; of what is under way, parts count."""
@@ -81,12 +84,17 @@ class Lines:
 
 
 def paced(what: str, done: float, of: float, seconds: float, first: float = 0) -> str:
-    """``encode 300/1200, 52.1/s, 17 s left``, where ``seconds`` ago ``first`` were done."""
-    rate = (done - first) / seconds if seconds > 0 else 0.0
-    text = f"{what} {done:.0f}/{of:.0f}" + (f", {rate:,.1f}/s" if rate else "")
+    """``encode 300/1200, 52.1/s, 17 s left``, where ``seconds`` ago ``first`` were done; a dash for the time left while
+    too little is done to reckon with."""
+    text = f"{what} {done:.0f}/{of:.0f}"
+    made = done - first
+    rate = made / seconds if seconds > 0 else 0.0
     if done >= of:
-        return f"{text} in {duration(seconds)}"
-    return text + (f", {duration((of - done) / rate)} left" if rate else "")
+        return text + (f", {rate:,.1f}/s" if rate else "") + f" in {duration(seconds)}"
+    enough = made >= ENOUGH_STEPS or (seconds >= ENOUGH_SECONDS and made >= ENOUGH_SHARE * of)
+    if not (rate and enough):
+        return f"{text}, – left"
+    return f"{text}, {rate:,.1f}/s, {duration((of - done) / rate)} left"
 
 
 def counted(number: int, noun: str) -> str:

@@ -22,8 +22,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CLIPSTUDY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("PYTHONSAFEPATH", "")  # what a command sets is taken back after the test
-    del os.environ["PYTHONSAFEPATH"]
+    for name in ("PYTHONSAFEPATH", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")  # what a command sets is taken back after the test
+        del os.environ[name]
 
 
 @pytest.fixture

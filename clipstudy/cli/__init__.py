@@ -82,6 +82,8 @@ def main() -> None:
     # What is started from here (workers, MLflow's pages) imports nothing from the current folder: that may be a
     # stranger's study, with a file beside it that is called as a module is.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    # Neither this process nor any that it starts tells a library's makers that it was used.
+    os.environ.setdefault("DO_NOT_TRACK", "true")
     try:
         app()
     except ClipstudyError as error:

@@ -115,9 +115,10 @@ def ui(
     open_tracking(settings).prepare()
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking  # not a word of the command: it may hold a password
-    command = ["server", "--workers", "1"]
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)])
+    typer.echo("Its pages may say that MLflow collects usage data: here that is off.", err=True)
+    command = ["-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 def board(found: list[Result]) -> Board:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from clipstudy.errors import DataError
+from clipstudy.lock import locked
 from clipstudy.pocket import pairs, pictures, probing
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.pocket.language import Language
@@ -40,16 +41,27 @@ def prepare(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> bool:  # noq
             f"{folder} is there and has no {MADE_BY}, so it holds no pocket corpora and is left alone. Name an empty "
             "or a new folder: clipstudy pocket data --out FOLDER"
         )
-    if marker.is_file() and marker.read_text(encoding="utf-8") == _told(made_by):
+    if _holds(marker, made_by):
         return False
-    new, old = (folder.with_name(f"{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
-    write(new, seed, sizes)
-    (new / MADE_BY).write_text(_told(made_by), encoding="utf-8")
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if _holds(marker, made_by):  # made while this process waited
+            return False
+        new, old = (folder.with_name(f"{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+        for left in folder.parent.iterdir():  # by a process that was interrupted: none that lives is in here
+            if left.name.startswith((f"{folder.name}.new-", f"{folder.name}.old-")):
+                shutil.rmtree(left, ignore_errors=True)
+        write(new, seed, sizes)
+        (new / MADE_BY).write_text(_told(made_by), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     return True
+
+
+def _holds(marker: Path, made_by: Mapping[str, object]) -> bool:
+    return marker.is_file() and marker.read_text(encoding="utf-8") == _told(made_by)
 
 
 def _told(made_by: Mapping[str, object]) -> str:

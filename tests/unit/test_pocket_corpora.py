@@ -336,9 +336,21 @@ def test_corpora_are_prepared_once_and_anew_where_anything_differs(
     assert corpora.prepare(folder, seed=1, sizes=Sizes(10, 10, 10))
     monkeypatch.setattr(corpora, "_code", lambda: "another grammar")
     assert corpora.prepare(folder, seed=1, sizes=Sizes(10, 10, 10))
-    assert len(made) == 4 and [p.name for p in tmp_path.iterdir()] == ["pocket"]
+    assert len(made) == 4 and sorted(p.name for p in tmp_path.iterdir()) == ["pocket", "pocket.lock"]
     monkeypatch.chdir(folder)
     assert not corpora.prepare(Path(), seed=1, sizes=Sizes(10, 10, 10))
+
+
+def test_what_an_interrupted_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path, seed: int, sizes: Sizes) -> None:
+        folder.mkdir()
+
+    monkeypatch.setattr(corpora, "write", write)
+    for name in ("pocket.new-1", "pocket.old-1", "pocket.new", "other.new-1"):
+        (tmp_path / name / "senteval").mkdir(parents=True)
+    assert corpora.prepare(tmp_path / "pocket")
+    there = sorted(p.name for p in tmp_path.iterdir())
+    assert there == ["other.new-1", "pocket", "pocket.lock", "pocket.new"]
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:

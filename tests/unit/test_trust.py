@@ -25,8 +25,9 @@ from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.features.cache import Store
 from clipstudy.job import FailureKind, Group
 from clipstudy.outcome import Artifact
-from clipstudy.settings import RedactedFormatter, locate, redact
+from clipstudy.settings import RedactedFormatter, Settings, locate, redact
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking import open as open_tracking
 from clipstudy.tracking.entry import Entry, entry_tags, note
 from clipstudy.tracking.runs import Tracking
 
@@ -133,6 +134,26 @@ def test_nothing_that_is_started_imports_from_a_studys_folder(tmp_path: Path, mo
     del os.environ["PYTHONSAFEPATH"]
     cli.app()
     assert (tmp_path / "it-ran").exists(), "it would have run"
+
+
+@pytest.mark.parametrize("variable", ["DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"])
+def test_nothing_that_is_started_reports_its_use(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.read({"CLIPSTUDY_HOME": str(tmp_path)})
+
+    def app() -> None:
+        open_tracking(settings)  # what `ui` does before MLflow's server takes its place
+        seen = f"import os, pathlib; pathlib.Path('seen').write_text(os.environ.get({variable!r}, ''))"
+        subprocess.run([sys.executable, "-c", seen], check=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "app", app)
+    cli.main()
+    assert (tmp_path / "seen").read_text() == "true"
+    monkeypatch.setenv(variable, "false")
+    cli.main()
+    assert (tmp_path / "seen").read_text() == "false", "a user's own word stands"
 
 
 # --- paths

@@ -168,7 +168,7 @@ def test_bars_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         bars("probes", done, 6)
         (bar,) = bars.rich.tasks
         told = bar.description, bar.fields["paced"]
-        expected = {0: "probes 0/6", 1.5: "probes 2/6, 0.1/s, 1 min 0 s left", 6: "probes 6/6, 0.1/s in 40 s"}
+        expected = {0: "probes 0/6, – left", 1.5: "probes 2/6, 0.1/s, 1 min 0 s left", 6: "probes 6/6, 0.1/s in 40 s"}
         assert told == ("bert · shift", expected[done])
         now[0] += 20
     bars.batch("gpt2 · shift")
@@ -184,4 +184,8 @@ def test_progress_lines(caplog: pytest.LogCaptureFixture) -> None:
         lines("encode", done, 10)
     assert "bert · shift: encode 5/10" in caplog.text
     assert paced("encode", 30, 120, 10) == "encode 30/120, 3.0/s, 30 s left"
+    # The first step of many has not been taken: nobody knows how long they take.
+    assert paced("probes", 0.02, 54, 2.5) == paced("probes", 0.1, 54, 60) == "probes 0/54, – left"
+    assert paced("probes", 0.6, 54, 60) == "probes 1/54, 0.0/s, 1 h 29 min left"
+    assert paced("probes", 2, 54, 1) == "probes 2/54, 2.0/s, 26 s left"
     assert [duration(s) for s in (42, 190, 7500)] == ["42 s", "3 min 10 s", "2 h 5 min"]
