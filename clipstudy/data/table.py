@@ -121,7 +121,8 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
     where = f"[datasets.{spec.name}]"
     if folder.is_file():
         raise DataError(
-            f"{where} path: {folder} is one file, but each split is read from files of its own. Name their folder."
+            f"{where} path: {folder} is one file, but each split is read from files of its own. Name their folder, "
+            f"with {name}.csv (or .parquet, .jsonl) in it."
         )
     tables = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if p.suffix in FORMATS}
     named = re.compile(rf"{re.escape(name)}(-\d.*)?")
@@ -134,7 +135,10 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
     if not found:
         there = ["/".join(parts) for parts in tables.values()] or _published(spec, source)
         config = f' of config "{spec.config}"' if spec.config else ""
-        raise NoSplit(f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)}')
+        raise NoSplit(
+            f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)} A split is '
+            f"{name}.csv (or .parquet, .jsonl), or files in a folder {name}/; `splits` gives it another name."
+        )
     if len({(home, path.suffix) for path, home in found.items()}) > 1:
         those = ", ".join("/".join(tables[path]) for path in found)
         raise DataError(
