@@ -77,17 +77,18 @@ class Attempt:
         with captured() as text:
             try:
                 started = self._ask(lambda: dialect.now(self.engine))
-                found = run.run(
+                measured = run.run(
                     self.batch.group, self.batch.layers, shelf=shelf, store=store, bench=bench, pin=self._pin
                 )
-                for layer, one in found:
-                    if isinstance(one, Failure):
+                for layer, result in measured:
+                    if isinstance(result, Failure):
                         job = self.left[layer]
-                        self.progress.say(f"{name(job)}: {self._end(job, one, text)}")  # what failed is logged already
+                        ended_as = self._end(job, result, text)
+                        self.progress.say(f"{name(job)}: {ended_as}")  # what failed is logged already
                     else:
                         ended = started + timedelta(seconds=time.monotonic() - began)
                         try:
-                            self._hand_over(self.left[layer], one, text, started=started, ended=ended)
+                            self._hand_over(self.left[layer], result, text, started=started, ended=ended)
                         except ValueError as error:  # a number that is none: its siblings are none the worse for it
                             self._end(self.left[layer], run.failure_at(layer, error), text)
                     del self.left[layer]
@@ -102,8 +103,8 @@ class Attempt:
             finally:
                 self.heartbeat.drop()
                 if self.left:
-                    given = self._ask(lambda: jobs.release(self.engine, tuple(self.left.values())))
-                    log.info("%s: %s given back", self.title, counted(given, "cell"))
+                    released = self._ask(lambda: jobs.release(self.engine, tuple(self.left.values())))
+                    log.info("%s: %s given back", self.title, counted(released, "cell"))
 
     def _hand_over(self, job: Job, outcome: Outcome, text: io.StringIO, **times: datetime) -> None:
         whole = replace(
@@ -131,8 +132,8 @@ class Attempt:
 
     def _end(self, job: Job, failure: Failure, text: io.StringIO) -> Status | str:
         """End an attempt without an outcome; where the job went."""
-        told = replace(failure, log=text.getvalue())
-        status = self._ask(lambda: jobs.fail(self.engine, job, told))
+        logged = replace(failure, log=text.getvalue())
+        status = self._ask(lambda: jobs.fail(self.engine, job, logged))
         self.heartbeat.settle(job)
         self.tally.failed += status is Status.FAILED
         self.tally.again += status is Status.QUEUED
@@ -170,4 +171,5 @@ def captured() -> Iterator[io.StringIO]:
 
 
 def name(job: Job) -> str:
+    """``bert · depth · block 3``."""
     return f"{job.model} · {job.task} · {job.label}"

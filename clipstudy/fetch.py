@@ -91,14 +91,14 @@ def wanted(groups: Iterable[Group]) -> list[Item]:
     groups = list(groups)
     models = {model.name: model for group in groups for model in (group.model, group.task.reference) if model}
     datasets = {group.dataset.name: group.dataset for group in groups}
-    found: dict[str, Item] = {}
+    items: dict[str, Item] = {}
     for source in (
         *(source for model in models.values() for source in backbones.wanted(model)),
         *(source for spec in datasets.values() if (source := data.wanted(spec))),
     ):
-        one = Item(source, (source.table,))
-        found[one.key] = _joined(found[one.key], one) if one.key in found else one
-    return list(found.values())
+        item = Item(source, (source.table,))
+        items[item.key] = _joined(items[item.key], item) if item.key in items else item
+    return list(items.values())
 
 
 def _joined(one: Item, other: Item) -> Item:
@@ -135,14 +135,14 @@ def fetch_all(surveys: Iterable[Survey], manifest: Path, progress: Progress) -> 
     """Fetch each item and write it into ``manifest`` at once, so that what was broken off goes on there. Returns what
     failed; the others are fetched all the same."""
     failed = []
-    for one in surveys:
-        progress.batch(one.item.name)
+    for surveyed in surveys:
+        progress.batch(surveyed.item.name)
         try:
-            fetch(one, progress)
+            fetch(surveyed, progress)
         except ClipstudyError as error:
             failed.append(error.message)
         else:
-            record(manifest, one)
+            record(manifest, surveyed)
     return failed
 
 
@@ -195,7 +195,7 @@ def _download_from_hub(source: Repository, surveyed: Survey, progress: Progress)
     total, before = surveyed.to_download, 0
     for entry in surveyed.missing:
         bar = _bar(progress, before, total)
-        with hub.told(source):
+        with hub.hub_errors(source):
             hf_hub_download(source.id, entry.path, repo_type=source.kind, revision=surveyed.commit, tqdm_class=bar)
         before += entry.size
     # All of it is here: this only writes down which commit the revision is, as readers look it up without network.
@@ -217,7 +217,7 @@ def _bar(progress: Progress, before: int, total: int) -> Any:
     """A class of progress bars, as huggingface_hub takes one, that show nothing themselves and tell ``progress``."""
     from tqdm import tqdm
 
-    class Told(tqdm):
+    class Counted(tqdm):
         def __init__(self, *args: Any, **more: Any) -> None:
             self.bytes = int(more.get("initial") or 0)
             super().__init__(*args, **(more | {"disable": True}))
@@ -226,7 +226,7 @@ def _bar(progress: Progress, before: int, total: int) -> Any:
             self.bytes += int(n or 0)
             progress("MB", (before + self.bytes) // MEGA, total // MEGA)
 
-    return Told
+    return Counted
 
 
 def _size(source: Released) -> int:
@@ -310,8 +310,9 @@ def _record(path: Path, surveyed: Survey) -> None:
     part.replace(path)
 
 
-def _union(some: Iterable[str], more: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys((*some, *more)))
+def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Each once, in their order."""
+    return list(dict.fromkeys((*first, *second)))
 
 
 def verify(items: Iterable[Item], path: Path) -> Iterator[tuple[Item, list[str]]]:

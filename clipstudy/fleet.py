@@ -118,10 +118,10 @@ def submit(settings: Settings, wanted: Wanted) -> Submitted:
 
 def members(settings: Settings, engine: Engine) -> list[Member]:
     """The fleet of this job table as SLURM lists it: what waits and runs, and for some minutes what has ended."""
-    told = ("%i", "%A", "%T", "%P", "%M", "%R")
+    columns = ("%i", "%A", "%T", "%P", "%M", "%R")
     lines = _ask(
         "squeue", "--me", "--array", "--states=all", f"--name={name(settings)}", "--noheader", "--sort=i",
-        f"--format={_SPLIT.join(told)}",
+        f"--format={_SPLIT.join(columns)}",
     )  # fmt: skip
     does: dict[str | None, str] = {}  # the workers' own table says what they did at their last sign of life
     for row in jobs.rows(engine, statuses=[Status.RUNNING], newest_only=False):
@@ -216,22 +216,24 @@ def _ask(*command: str) -> list[str]:
     except subprocess.TimeoutExpired:
         raise FleetError(f"{command[0]} has not answered for two minutes. Try: scontrol ping") from None
     if done.returncode:
-        raise FleetError(f"{command[0]} says: {_said(done.stderr) or 'nothing'}. Is the cluster up? Try: scontrol ping")
+        raise FleetError(
+            f"{command[0]} says: {_complaints(done.stderr) or 'nothing'}. Is the cluster up? Try: scontrol ping"
+        )
     return done.stdout.splitlines()
 
 
 def _refused(stderr: str) -> str:
-    said = _said(stderr)
-    if "gres" in said or "--gpus" in said:
+    text = _complaints(stderr)
+    if "gres" in text or "--gpus" in text:
         then = "Nodes with GPUs, or so many, may be in another --partition; --gpus-per-worker 0 asks for none."
-    elif "ontact" in said:
+    elif "ontact" in text:
         then = "Is the cluster up? Try: scontrol ping"
     else:
         then = "Fix the option, or add what the cluster wants by --sbatch KEY=VALUE (--sbatch account=NAME)."
-    return f"sbatch refused: {said}. {then}"
+    return f"sbatch refused: {text}. {then}"
 
 
-def _said(stderr: str) -> str:
+def _complaints(stderr: str) -> str:
     """SLURM's complaints without their prefixes, each once."""
     lines = [re.sub(r"^(\w+: )?(error|fatal): ", "", line).strip().rstrip(".") for line in stderr.splitlines()]
     return "; ".join(dict.fromkeys(filter(None, lines)))

@@ -86,7 +86,7 @@ def snapshot(repository: Repository) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    with told(repository):
+    with hub_errors(repository):
         return Path(
             snapshot_download(
                 repository.id,
@@ -106,7 +106,7 @@ def cached(repository: Repository) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    with told(repository):
+    with hub_errors(repository):
         return Path(
             snapshot_download(
                 repository.id,
@@ -127,7 +127,7 @@ def listing(repository: Repository) -> tuple[str, tuple[Entry, ...]]:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
 
-    with told(repository):
+    with hub_errors(repository):
         info: Any = HfApi().repo_info(
             repository.id, repo_type=repository.kind, revision=repository.revision, files_metadata=True
         )
@@ -152,11 +152,11 @@ def _entry(file: Any) -> Entry:
 
 
 @contextlib.contextmanager
-def told(repository: Repository) -> Iterator[None]:
+def hub_errors(repository: Repository) -> Iterator[None]:
     """What the Hub's client raises inside, as an error that names the table and ends with what to do."""
+    from huggingface_hub import errors as library
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -165,7 +165,7 @@ def told(repository: Repository) -> Iterator[None]:
 
     error_class, where = _class_of(repository), repository.where
     # The root of what the HTTP library raises; which library that is depends on huggingface_hub's version.
-    http_error: Any = HfHubHTTPError.__bases__[0]
+    http_error: Any = library.HTTPError
     try:
         yield
     except HFValidationError as error:

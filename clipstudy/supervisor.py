@@ -36,7 +36,7 @@ COMMAND = (sys.executable, "-m", "clipstudy", "worker")
 STOPPED = 75
 #: Exit codes with which a worker says that it is done; its other ends are crashes. 2: something that a user must mend.
 #: Of a draining one also 1: cells failed, or MLflow took nothing.
-SAID = (0, 2, STOPPED)
+DELIBERATE = (0, 2, STOPPED)
 #: Seconds for which the job table may be asked later than a worker's end is noticed.
 _LATE = 60.0
 
@@ -165,6 +165,7 @@ class Crew:
 
     @property
     def code(self) -> int:
+        """The highest exit code of the posts that are done."""
         return max((one.code or 0 for one in self._staff), default=0)
 
     @property
@@ -249,14 +250,13 @@ class Crew:
             one.reader.join(5)  # whoever it started may still hold the other end
         lived, one.process = time.monotonic() - one.began, None
         lost, proved = self._bury(one.worker, lived)
-        if code in SAID or (code == 1 and self.draining) or self.stopping:
-            before_it_could_say = self.stopping and code == -signal.SIGTERM
-            one.code = self._stopped if before_it_could_say else code if code >= 0 else 128 - code
+        if code in DELIBERATE or (code == 1 and self.draining) or self.stopping:
+            one.code = self._exit_code(code)
             return
         held = sorted({f"{job.model} · {job.task}" for job in lost})
-        amid = (
-            f" amid {counted(len(lost), 'cell')} of {', '.join(held)}, which are tried again or failed" if lost else ""
-        )
+        amid = ""
+        if lost:
+            amid = f" amid {counted(len(lost), 'cell')} of {', '.join(held)}, which are tried again or failed"
         if proved or lived >= self.pace.steady:
             one.strikes.clear()
         one.strikes |= {job.group_id for job in lost} or {object()}
@@ -268,6 +268,14 @@ class Crew:
             one.start_at = time.monotonic() + wait
             again = f"started again in {wait:.0f} s"
         self.say(one.post.name, f"the worker {_how(code)}{amid}: {again}")
+
+    def _exit_code(self, code: int) -> int:
+        """A worker's end as a shell has it: 128 + the signal's number where one killed it."""
+        if code >= 0:
+            return code
+        if self.stopping and code == -signal.SIGTERM:  # it met the worker before it could listen
+            return self._stopped
+        return 128 + abs(code)
 
     def _bury(self, worker: str | None, lived: float) -> tuple[list[Job], bool]:
         """What it held, taken back; and whether it had handed anything over in the seconds that it lived."""
@@ -285,11 +293,11 @@ class Crew:
 def obey_signals(crew: Crew) -> None:
     """SIGTERM, SIGUSR1 and SIGINT are words to stop."""
 
-    def told(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         crew.stop()
 
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, told)
+        signal.signal(number, on_signal)
 
 
 def _how(code: int) -> str:

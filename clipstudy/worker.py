@@ -73,7 +73,7 @@ class Worker:
         self.heartbeat = Heartbeat(engine, here, habits.lease)
         #: After a lease's length what is held is no longer ours anyway.
         self.patience = Patience(habits.lease, self.enough)
-        self.bench = Bench(device, self._told)
+        self.bench = Bench(device, self._on_progress)
         self.tally = Tally()
         self._doubtful = False
         self._mlflow_after, self._mlflow_wait, self._expired_after = 0.0, 1.0, 0.0
@@ -198,17 +198,15 @@ class Worker:
                 if swept := self.tracking.sweep():
                     log.info("%d runs deleted that requests left in MLflow after their time", swept)
 
-    def _told(self, what: str, done: float, of: int) -> None:
+    def _on_progress(self, what: str, done: float, of: int) -> None:
         self.progress(what, done, of)
         if self.stop.is_set() or self.heartbeat.lost():
             raise run.Stopped
 
     def _over(self) -> bool:
         """Whether a draining worker has nothing left to do, or nothing that it could."""
-        queued, waiting = (
-            jobs.any_queued(self.engine, self.habits.study),
-            outbox.pending(self.engine, self.habits.study),
-        )
+        queued = jobs.any_queued(self.engine, self.habits.study)
+        waiting = outbox.pending(self.engine, self.habits.study)
         if not waiting:
             if not queued:
                 self._sweep()
@@ -229,7 +227,8 @@ class Worker:
 def _name() -> str:
     """``host:pid:random``; within a SLURM job with its number before the random part, which is how a fleet is known."""
     job = os.environ.get("SLURM_JOB_ID")
-    return ":".join([socket.gethostname(), str(os.getpid()), *[f"slurm-{job}"] * bool(job), os.urandom(2).hex()])
+    slurm = [f"slurm-{job}"] if job else []
+    return ":".join([socket.gethostname(), str(os.getpid()), *slurm, os.urandom(2).hex()])
 
 
 def obey_signals(worker: Worker) -> None:
@@ -240,7 +239,7 @@ def obey_signals(worker: Worker) -> None:
     words: queue.SimpleQueue[int] = queue.SimpleQueue()
     times = itertools.count(1)
 
-    def told(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         words.put(number)
         if next(times) > 1 and number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -254,4 +253,4 @@ def obey_signals(worker: Worker) -> None:
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, told)
+        signal.signal(number, on_signal)

@@ -84,8 +84,7 @@ def _print(surveys: Sequence[Survey]) -> None:
         [
             survey.item.name if survey.commit else survey.entries[0].path,  # an address would fill the screen
             (survey.commit or "")[:8],
-            survey.item.tables[0].partition(".")[2]
-            + f" +{len(survey.item.tables) - 1}" * (len(survey.item.tables) > 1),
+            _readers(survey.item),
             str(len(survey.entries)),
             screen.size(survey.size),
             screen.size(survey.to_download),
@@ -97,13 +96,20 @@ def _print(surveys: Sequence[Survey]) -> None:
     screen.table(["what", "commit", "read by", "files", "size", "to download"], rows)
 
 
+def _readers(item: Item) -> str:
+    """``bert``, or ``bert +2`` where so many further tables read it."""
+    first, *others = item.tables
+    name = first.partition(".")[2]
+    return f"{name} +{len(others)}" if others else name
+
+
 def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], as_json: bool) -> None:
-    told = {item: problems for item, problems in verified}
+    results = dict(verified)
     if as_json:
-        shown = [{"item": item.key, "tables": item.tables, "problems": problems} for item, problems in told.items()]
+        shown = [{"item": item.key, "tables": item.tables, "problems": problems} for item, problems in results.items()]
         typer.echo(json.dumps({**whole, "items": shown}))
-    wrong = [f"{item.name} {problem}" for item, problems in told.items() for problem in problems]
+    wrong = [f"{item.name} {problem}" for item, problems in results.items() for problem in problems]
     if wrong:
         raise NotFetched("\n".join([*wrong, "Type, on a machine with network: clipstudy fetch --study FILE"]))
     if not as_json:
-        typer.echo(f"{len(told)} repositories and files are here and whole, as {whole['manifest']} says")
+        typer.echo(f"{len(results)} repositories and files are here and whole, as {whole['manifest']} says")

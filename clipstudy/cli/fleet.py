@@ -47,18 +47,19 @@ def submit(
     selecting.existing(engine, Selection(study=only))
     if not jobs.any_queued(engine, only):
         raise FleetError("Nothing is queued: workers would leave at once. Type: clipstudy enqueue --all")
-    words = [
-        *(["--study", only] if only else []),
-        *(["--layers-per-batch", str(layers_per_batch)] * bool(layers_per_batch)),
-    ]
+    words = ["--study", only] if only else []
+    if layers_per_batch:
+        words += ["--layers-per-batch", str(layers_per_batch)]
     wanted = fleet.Wanted(
         workers, gpus_per_worker, cpus_per_worker, memory, time, partition, _options(sbatch), tuple(words)
     )
-    told = fleet.submit(settings, wanted)
+    submitted = fleet.submit(settings, wanted)
     if as_json:
-        typer.echo(json.dumps(asdict(told), default=str))
+        typer.echo(json.dumps(asdict(submitted), default=str))
         return
-    typer.echo(f"job {told.job}: {told.workers} workers\nscript  {told.script}\nlogs    {told.logs}")
+    typer.echo(
+        f"job {submitted.job}: {submitted.workers} workers\nscript  {submitted.script}\nlogs    {submitted.logs}"
+    )
     typer.echo("next: clipstudy fleet status")
 
 
@@ -71,21 +72,21 @@ def status(as_json: Json = False) -> None:
 
     settings = Settings.read()
     engine = stores.engine(settings)
-    found = fleet.members(settings, engine)
+    members = fleet.members(settings, engine)
     totals = {str(status): number for status, number in jobs.totals(engine).items() if number}
     if as_json:
-        typer.echo(json.dumps({"jobs": [asdict(m) for m in found], "totals": totals}, default=str))
+        typer.echo(json.dumps({"jobs": [asdict(m) for m in members], "totals": totals}, default=str))
         return
     rows = []
-    for one in found:
-        does = ", ".join(f"{w.batch or 'idle'}, last seen {duration(w.age or 0)} ago" for w in one.workers)
-        rows.append([one.job, one.state.lower(), one.where, one.ran, does or "–"])
+    for member in members:
+        does = ", ".join(f"{w.batch or 'idle'}, last seen {duration(w.age or 0)} ago" for w in member.workers)
+        rows.append([member.job, member.state.lower(), member.where, member.ran, does or "–"])
     if rows:
         screen.table(["job", "state", "node", "for", "does"], rows)
     else:
         typer.echo("SLURM lists no worker of this job table. Type: clipstudy fleet submit --workers 8")
     typer.echo(", ".join(f"{number:,} {status}" for status, number in totals.items()) or "nothing is enqueued")
-    if broken := [m for m in found if m.state not in fleet.LIVE and m.state not in ("COMPLETED", "CANCELLED")]:
+    if broken := [m for m in members if m.state not in fleet.LIVE and m.state not in ("COMPLETED", "CANCELLED")]:
         typer.echo(f"{broken[0].job} is {broken[0].state.lower()}; see {broken[0].log}, and: clipstudy status")
 
 

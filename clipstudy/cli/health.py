@@ -38,8 +38,8 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in found]}))
     else:
-        told = [f"{sum(f.level is level for f in found)} {level}" for level in doctors.Level]
-        typer.echo("\n" + ", ".join(told))
+        counts = [f"{sum(f.level is level for f in found)} {level}" for level in doctors.Level]
+        typer.echo("\n" + ", ".join(counts))
     if not well:
         raise typer.Exit(1)
 

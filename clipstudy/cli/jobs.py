@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,8 +35,8 @@ def status(
     from clipstudy.cli import status as terminal
 
     engine = stores.engine(Settings.read())
-    asked = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
-    selection = selecting.existing(engine, asked)
+    chosen = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
+    selection = selecting.existing(engine, chosen)
     if as_json:
         typer.echo(json.dumps(queueview.as_json(engine, selection, rows=rows), default=str))
     elif watch:
@@ -51,9 +50,9 @@ def show(job: JobNumber, as_json: Json = False) -> None:
     from clipstudy.queue import jobs
 
     engine = stores.engine(Settings.read())
-    one = jobs.get(engine, job)
-    group, resolved, _ = jobs.group_of(engine, one.group_id)
-    facts = {name: value for name, value in vars(one).items() if value is not None}
+    row = jobs.get(engine, job)
+    group, resolved, _ = jobs.group_of(engine, row.group_id)
+    facts = {name: value for name, value in vars(row).items() if value is not None}
     if as_json:
         known = {**facts, "specification": json.loads(group.to_json()), "resolved": json.loads(resolved or "{}")}
         typer.echo(json.dumps(known, default=str))
@@ -73,10 +72,10 @@ def logs(job: JobNumber) -> None:
 
     settings = Settings.read()
     engine = stores.engine(settings)
-    one = jobs.get(engine, job)
-    text = recorder.log_of(engine, open_tracking(settings), one)
+    row = jobs.get(engine, job)
+    text = recorder.log_of(engine, open_tracking(settings), row)
     if text is None:
-        raise ClipstudyError(f"job {job} is {one.status} and {_no_log(one)}")
+        raise ClipstudyError(f"job {job} is {row.status} and {_no_log(row)}")
     typer.echo(printable(text), nl=False)
 
 
@@ -110,9 +109,10 @@ def retry(
     failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
-    wanted = [("failed", failed or lost), ("cancelled", cancelled)]
-    meant = " or ".join(word for word, asked in wanted if asked) + " (their worker lost)" * (lost and not failed)
-    _changed(engine, selection, number, "queued again", meant)
+    meant = ["failed"] if failed else ["failed (their worker lost)"] if lost else []
+    if cancelled:
+        meant.append("cancelled")
+    _changed(engine, selection, number, "queued again", " or ".join(meant))
 
 
 def rerun(
@@ -128,7 +128,7 @@ def rerun(
     engine = stores.engine(Settings.read())
     number = jobs.rerun(engine, selecting.existing(engine, selection))
     left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
-    later = f"; {left} not done yet: later, type it once more" * bool(left)
+    later = f"; {left} not done yet: later, type it once more" if left else ""
     _changed(engine, selection, number, "queued again", "done or failed", later)
 
 
@@ -151,15 +151,14 @@ def prioritise(
 
 def _changed(engine: Engine, selection: Selection, number: int, done: str, of: str, more: str = "") -> None:
     """How many cells a verb changed; where none, why: it is about cells that are ``of``, and those meant are not."""
+    from clipstudy import queueview
     from clipstudy.progress import counted
     from clipstudy.queue import jobs
 
     why = ""
     if not number:
-        found: Counter[Status] = Counter()
-        for by_status in jobs.counts(engine, selection, newest_only=False).values():
-            found.update(by_status)
-        there = ", ".join(f"{count:,} {status}" for status, count in found.items()) or "none"
+        totals = queueview.totals_of(jobs.counts(engine, selection, newest_only=False))
+        there = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "none"
         why = f": none is {of}. What is there: {there}"
     typer.echo(f"{counted(number, 'cell')} {done}{why}{more}")
 

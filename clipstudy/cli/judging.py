@@ -35,21 +35,21 @@ def claims(study: Study = None, as_json: Json = False) -> None:
     judged = evidence.judged(found, open_tracking(Settings.read()).artifact)
     about = {name: tables.note_of([r for r in found if r.study == name]) for name in judged}
     if as_json:
-        told = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
-        typer.echo(json.dumps(told))
+        rows = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
+        typer.echo(json.dumps(rows))
         return
     for name, judgements in judged.items():
         typer.echo(f"\n{name}: {verdicts.counted(judgements)}")
         if about[name]:
             typer.echo(about[name])
-        for _, rows in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
-            _tell(list(rows))
+        for _, same_claim in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
+            _print_claim(list(same_claim))
     typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
     typer.echo("What a line had no room for of a quotation: clipstudy claims --json")
     typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
 
 
-def _tell(rows: list[Row]) -> None:
+def _print_claim(rows: list[Row]) -> None:
     """A claim in the report's words, and under it the verdict for each choice of models and what that hangs on."""
     from clipstudy.dashboard import verdicts
 
@@ -57,11 +57,11 @@ def _tell(rows: list[Row]) -> None:
     typer.echo(head + f'"{screen.shortened(rows[0].quote, len(head) + 2)}"')
     margin = " " * len(head)
     for row in rows:
-        said = [row.why]
+        reasons = [row.why]
         if row.statistic:
             decided = f"{row.statistic} ({row.models}); {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
-            said = [decided, *said]
-        typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, said))}.", len(margin)))
+            reasons = [decided, row.why]
+        typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, reasons))}.", len(margin)))
         if row.todo:
             typer.echo(f"{margin}→ {row.todo}")  # one line, to be copied
 
@@ -86,14 +86,14 @@ def published(
             raise
         measured = []  # the numbers are worth reading before anything is measured
     if as_json:
-        told = [{**asdict(n), "comparable": n.comparable, "verified": n.verified, "share": n.share} for n in shown]
-        typer.echo(json.dumps({"published": told, "compared": [_plain(c) for c in measured]}))
+        plain = [{**asdict(n), "comparable": n.comparable, "verified": n.verified, "share": n.share} for n in shown]
+        typer.echo(json.dumps({"published": plain, "compared": [_plain(c) for c in measured]}))
         return
     sources: dict[str, list[list[str]]] = {}
     for curve in numbers.curves(shown):
         sources.setdefault(_source(curve[0]), []).append(_row(curve))
     for source, rows in sources.items():
-        _of_source(source, rows)
+        _print_source(source, rows)
     typer.echo('known from: "memory" was not read again, and no result is held to it')
     typer.echo("data, method: are they the study's own? Only same data and a same or near method compare")
     if measured:
@@ -121,14 +121,14 @@ def _is(number: Published, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (number.task, number.model, number.role))
 
 
-def _of_source(source: str, rows: list[list[str]]) -> None:
+def _print_source(source: str, rows: list[list[str]]) -> None:
     """The numbers of one source; what they have in common is said above them."""
     columns = list(zip(COLUMNS, *rows, strict=True))
     alike = [len(set(cells)) == 1 and name in COMMON for name, *cells in columns]
-    said = [f"{name}: {cell}" for same, (name, cell, *_) in zip(alike, columns, strict=True) if same and cell]
+    common = [f"{name}: {cell}" for same, (name, cell, *_) in zip(alike, columns, strict=True) if same and cell]
     typer.echo(screen.paragraph(source, 2))
-    if said:
-        typer.echo("  " + screen.paragraph("; ".join(said), 2))
+    if common:
+        typer.echo("  " + screen.paragraph("; ".join(common), 2))
     head, *body = zip(*(column for same, column in zip(alike, columns, strict=True) if not same), strict=True)
     screen.table(list(head), [list(row) for row in body])
     typer.echo()
@@ -137,7 +137,9 @@ def _of_source(source: str, rows: list[list[str]]) -> None:
 def _row(curve: tuple[Published, ...]) -> list[str]:
     """One number, or one for each layer."""
     first = curve[0]
-    layers = "" if first.layer < 0 else str(first.layer) if len(curve) == 1 else f"{first.layer}–{curve[-1].layer}"
+    layers = "" if first.layer < 0 else str(first.layer)
+    if len(curve) > 1:
+        layers += f"–{curve[-1].layer}"
     known = first.read if first.verified else f"{first.read} (unverified)"
     value = " ".join(map(_value, curve)) + ("%" if first.unit == "percent" else "")
     return [first.task, first.model, layers, first.metric, value, known, first.data, first.method]

@@ -147,8 +147,8 @@ def pretrain(
     from clipstudy.tracking import entry, pretraining
     from clipstudy.tracking import open as open_tracking
 
-    asked = names or list(MODELS)
-    if unknown := [name for name in asked if name not in MODELS]:
+    chosen = names or list(MODELS)
+    if unknown := [name for name in chosen if name not in MODELS]:
         raise ClipstudyError(f'no pocket model "{unknown[0]}". {did_you_mean(unknown[0], MODELS)}')
     settings = Settings.read()
     open_tracking(settings).prepare()  # what is wrong with it is told before the hours of training
@@ -168,7 +168,7 @@ def pretrain(
 
     try:
         workshop.pretrain_all(
-            asked, folder, seed=seed, steps=steps, jobs=jobs, again=again, progress=progress, on_done=done
+            chosen, folder, seed=seed, steps=steps, jobs=jobs, again=again, progress=progress, on_done=done
         )
     finally:
         progress.close()
@@ -176,5 +176,5 @@ def pretrain(
     problems = card.problems(folder)
     for problem in problems:
         typer.echo(f"  {problem}")
-    if problems and steps is None and set(asked) == set(MODELS):
+    if problems and steps is None and set(chosen) == set(MODELS):
         raise ClipstudyError("These models are not what the study needs. Fix their recipes, then say --again.")

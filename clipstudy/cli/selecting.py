@@ -84,9 +84,9 @@ def unknown_name(selection: Selection, **there: Iterable[str]) -> str | None:
     from clipstudy.errors import did_you_mean
 
     study = () if selection.study is None else (selection.study,)
-    asked = {"study": study, "model": selection.models, "task": selection.tasks}
+    named = {"study": study, "model": selection.models, "task": selection.tasks}
     for what, names in there.items():
-        for pattern in asked[what]:
+        for pattern in named[what]:
             if pattern not in names and (what == "study" or not any(Selection((pattern,)).takes(n, "") for n in names)):
                 return f'no {what} "{pattern}". {did_you_mean(pattern, names)}'
     return None

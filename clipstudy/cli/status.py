@@ -133,8 +133,8 @@ def cell_table(cells: Sequence[Job]) -> Table:
         table.add_column(name, justify="right" if name in ("job", "attempt") else "left", overflow="fold")
     for job in cells:
         study = [job.study] if studies else []
-        told = (job.id, *study, job.model, job.task, job.label, job.status, job.attempt, job.worker, job.error)
-        table.add_row(*(printable("" if value is None else str(value)) for value in told))
+        values = (job.id, *study, job.model, job.task, job.label, job.status, job.attempt, job.worker, job.error)
+        table.add_row(*(printable("" if value is None else str(value)) for value in values))
     return table
 
 

@@ -15,7 +15,7 @@ from clipstudy.doctor.finding import Finding, Level
 from clipstudy.doctor.ledger import Disagreement, Kind, State
 from clipstudy.heartbeat import OFTEN
 from clipstudy.job import Status
-from clipstudy.progress import duration
+from clipstudy.progress import counted, duration
 from clipstudy.queue import jobs
 from clipstudy.settings import redact
 from clipstudy.tracking import Tracking
@@ -43,7 +43,7 @@ class Words:
     level: Level = Level.WRONG
 
 
-SAID: Mapping[Kind, Words] = MappingProxyType({
+WORDS: Mapping[Kind, Words] = MappingProxyType({
     Kind.EXPIRED: Words("leases", "cell", "running under a lease that ran out; the worker vanished"),
     Kind.REFUSED: Words("outbox", "result", "that MLflow did not take"),
     Kind.STUCK: Words("outbox", "result", "waiting for MLflow that nobody records"),
@@ -103,22 +103,22 @@ def _confirmed(engine: Engine, tracking: Tracking | None) -> tuple[State, list[D
 
 
 def _findings(found: Sequence[Disagreement], level: Level | None = None) -> Iterable[Finding]:
-    for kind, words in SAID.items():
-        some = [each for each in found if each.kind is kind]
-        if not some:
+    for kind, words in WORDS.items():
+        of_kind = [each for each in found if each.kind is kind]
+        if not of_kind:
             continue
-        says = f"{len(some):,} {words.of}{'s' * (len(some) > 1)} {words.says}: "
-        says += ", ".join(each.title for each in some[:SHOWN])
-        says += f" and {len(some) - SHOWN:,} more" * (len(some) > SHOWN)
-        if kind is Kind.REFUSED and some[0].other:
-            says += f". MLflow said: {' '.join(some[0].other.split())[:300]}"
+        says = f"{counted(len(of_kind), words.of)} {words.says}: {', '.join(each.title for each in of_kind[:SHOWN])}"
+        if len(of_kind) > SHOWN:
+            says += f" and {len(of_kind) - SHOWN:,} more"
+        if kind is Kind.REFUSED and of_kind[0].other:
+            says += f". MLflow said: {' '.join(of_kind[0].other.split())[:300]}"
         do = "" if level is Level.MENDED else ELSE_TYPE.get(kind, FIX)
         yield Finding(level or words.level, words.what, redact(says), do)
 
 
 def _fine(state: State, found: Sequence[Disagreement]) -> Iterable[Finding]:
     """What was compared and agrees."""
-    wrong = {SAID[one.kind].what for one in found}
+    wrong = {WORDS[one.kind].what for one in found}
     running = sum(job.status is Status.RUNNING for job in state.jobs)
     if "leases" not in wrong:
         yield Finding(Level.OK, "leases", f"{running:,} running, none under a lease that ran out")

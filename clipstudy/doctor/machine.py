@@ -56,8 +56,8 @@ def packages() -> Iterator[Finding]:
             bad.append(one)
             here = f"{found} is here" if found else "is not here"
             wanted = str(one.specifier)
-            said = f"{one.name} {here}, expected {wanted}"
-            yield Finding(WRONG, "packages", said, f"pip install '{one.name}{wanted}'")
+            says = f"{one.name} {here}, expected {wanted}"
+            yield Finding(WRONG, "packages", says, f"pip install '{one.name}{wanted}'")
     if not bad:
         known = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
         yield Finding(OK, "packages", f"{known}: as required")
@@ -126,29 +126,30 @@ def hub() -> Finding:
 
     if constants.HF_HUB_OFFLINE:
         return Finding(OK, "hub", f"not asked (HF_HUB_OFFLINE): workers read what is in {constants.HF_HOME}")
-    asked, said = constants.ENDPOINT, []
+    endpoint = constants.ENDPOINT
+    troubles: list[str] = []  # one, empty where the Hub answers; none where nothing came of it
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(asked, method="HEAD"), timeout=PATIENCE).close()
-            said.append("")
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PATIENCE).close()
+            troubles.append("")
         except urllib.error.HTTPError as error:  # it answers, whatever it says
-            said.append("" if error.code < 500 else f"HTTP {error.code}")
+            troubles.append("" if error.code < 500 else f"HTTP {error.code}")
         except (OSError, ValueError) as error:
-            said.append(str(getattr(error, "reason", error)) or type(error).__name__)
+            troubles.append(str(getattr(error, "reason", error)) or type(error).__name__)
 
     began = time.monotonic()
     asking = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time-out
     asking.start()
     asking.join(PATIENCE + 0.5)
     took = time.monotonic() - began
-    if said and not said[0]:
-        return Finding(OK, "hub", f"{redact(asked)} answers ({took:.1f} s)")
-    why = said[0] if said else f"no answer within {PATIENCE:.0f} s"
+    if troubles and not troubles[0]:
+        return Finding(OK, "hub", f"{redact(endpoint)} answers ({took:.1f} s)")
+    why = troubles[0] if troubles else f"no answer within {PATIENCE:.0f} s"
     return Finding(
         WARNING,
         "hub",
-        redact(f"HEAD {asked}: {why}. What is not in {constants.HF_HOME} cannot be read"),
+        redact(f"HEAD {endpoint}: {why}. What is not in {constants.HF_HOME} cannot be read"),
         "on a machine with network: clipstudy fetch; here: export HF_HUB_OFFLINE=1",
     )
 

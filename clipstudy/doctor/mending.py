@@ -36,9 +36,9 @@ def mend(engine: Engine, tracking: Tracking, state: State, found: Sequence[Disag
     """Put ``found`` right, kind by kind, and bring to MLflow (where it answered) what waits for it."""
     ward = Ward(engine, tracking, state)
     for kind, act in MENDS.items():
-        if some := [one for one in found if one.kind is kind]:
+        if of_kind := [one for one in found if one.kind is kind]:
             with contextlib.suppress(TrackingUnreachable):  # looking again will say so
-                act(ward, some)
+                act(ward, of_kind)
     if state.runs is not None:
         with contextlib.suppress(TrackingUnreachable):
             recorder.drain(engine, tracking, NAME)

@@ -108,9 +108,9 @@ def recompute(engine: Engine, of: Sequence[Job]) -> int:
 
     Only of the newest settings, and only where they are as they were read.
     """
-    asked = tuple_(jobs.c.id, jobs.c.attempt).in_([(job.id, job.attempt) for job in of])
+    these = tuple_(jobs.c.id, jobs.c.attempt).in_([(job.id, job.attempt) for job in of])
     unrecorded = and_(is_(jobs.c.status, Status.DONE, Status.COMPUTED), ~_WAITS)
-    return again(engine, Selection(), and_(asked, unrecorded))
+    return again(engine, Selection(), and_(these, unrecorded))
 
 
 def _set(engine: Engine, job: Job, values: Mapping[str, Any]) -> bool:

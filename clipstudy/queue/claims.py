@@ -230,8 +230,8 @@ def bury(engine: Engine, worker: str) -> list[Job]:
     Only for whoever saw it end (its parent process); a worker that is merely silent keeps its lease.
     """
     lost: list[Job] = []
-    while some := _take_back(engine, _running(worker), "its process ended amid attempt {}"):
-        lost += some
+    while taken := _take_back(engine, _running(worker), "its process ended amid attempt {}"):
+        lost += taken
     return lost
 
 

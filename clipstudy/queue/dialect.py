@@ -168,11 +168,11 @@ def _connect_postgres(url: str) -> Engine:
         "tcp_user_timeout": 30_000,
         "application_name": "clipstudy",
     }
-    asked = make_url(url).query
+    given = make_url(url).query
     engine = create_engine(
         url,
         pool_pre_ping=True,
-        connect_args={key: value for key, value in arguments.items() if key not in asked},
+        connect_args={key: value for key, value in arguments.items() if key not in given},
     )
 
     @event.listens_for(engine, "connect")
@@ -361,9 +361,9 @@ def insert_new(connection: Connection, table: Table) -> Insert:
 def now(engine: Engine) -> datetime:
     """The database's clock, UTC: the only one that leases are measured on."""
     with reading(engine) as connection:
-        found = instant(connection.scalar(select(clock())))
-    assert found is not None
-    return found
+        time_there = instant(connection.scalar(select(clock())))
+    assert time_there is not None
+    return time_there
 
 
 def instant(seconds: float | None) -> datetime | None:

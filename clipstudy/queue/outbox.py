@@ -99,11 +99,11 @@ def already(connection: Connection, job: Job, kind: End) -> Status | None:
     The question of a writer whose fence did not let it pass: was it I, in a commit whose answer got lost?
     """
     waiting = and_(table.c.job_id == jobs.c.id, table.c.attempt == jobs.c.attempt, is_(table.c.kind, kind))
-    told: ColumnElement[bool] = table.c.id.is_not(None)
+    ended: ColumnElement[bool] = table.c.id.is_not(None)
     if kind == "finished":
-        told = or_(told, is_(jobs.c.status, Status.DONE))
+        ended = or_(ended, is_(jobs.c.status, Status.DONE))
     query = select(jobs.c.status).outerjoin_from(jobs, table, waiting)
-    status = connection.scalar(query.where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, told))
+    status = connection.scalar(query.where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, ended))
     return None if status is None else Status(status)
 
 

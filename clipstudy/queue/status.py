@@ -19,8 +19,8 @@ from clipstudy.queue.schema import groups, jobs
 def get(engine: Engine, job_id: int) -> Job:
     """One row. Raises NoSuchJob, which says what numbers there are."""
     with reading(engine) as connection:
-        asked = JOBS.where(jobs.c.id == job_id)
-        row = connection.execute(asked).one_or_none() if 0 <= job_id <= LARGEST else None
+        query = JOBS.where(jobs.c.id == job_id)
+        row = connection.execute(query).one_or_none() if 0 <= job_id <= LARGEST else None
         if row is not None:
             return job_from(row)
         low, high = connection.execute(select(func.min(jobs.c.id), func.max(jobs.c.id))).one()
@@ -133,7 +133,7 @@ def throughput(
         ).one()
         # Each by its partial index: no database puts two together for an IN.
         alive = (is_(jobs.c.status, status) for status in (Status.QUEUED, Status.RUNNING))
-        left = sum(connection.scalar(select(func.count()).where(one, *where)) or 0 for one in alive)
+        left = sum(connection.scalar(select(func.count()).where(status, *where)) or 0 for status in alive)
     return Throughput(done, min(seconds, now - first) if done else seconds, left)
 
 

@@ -22,7 +22,8 @@ def cancel(engine: Engine, selection: Selection, *, running: bool = True, ids: C
     Args:
         ids: of the selection these rows alone.
     """
-    where = and_(is_(jobs.c.status, Status.QUEUED, *[Status.RUNNING] * running), _among(ids))
+    statuses = (Status.QUEUED, Status.RUNNING) if running else (Status.QUEUED,)
+    where = and_(is_(jobs.c.status, *statuses), _among(ids))
     gone = {"status": Status.CANCELLED, "run_after": None, "lease_until": None, "ended_at": clock()}
     return _apply(engine, selection, where, gone)
 

@@ -221,13 +221,13 @@ def _commit() -> str | None:
     if not (here / ".git").exists():
         return None
     try:
-        asked = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _texts(table: Mapping[str, Any]) -> dict[str, str]:
     """The keys of ``table`` that say something, as MLflow takes them."""
-    said = {key: value for key, value in table.items() if value not in (None, "", {}, [])}
-    return {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in said.items()}
+    given = {key: value for key, value in table.items() if value not in (None, "", {}, [])}
+    return {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in given.items()}

@@ -59,11 +59,11 @@ def record(
         # The run's own time, not this moment's: MLflow ignores a point that it has already.
         began = run.info.start_time
         points = _points(done) + ([] if seconds is None else [("seconds", seconds, 0)])
-        said = {**(params or {}), **_params(done)}
+        all_params = {**(params or {}), **_params(done)}
         client.log_batch(
             run_id,
             [Metric(name, float(value), began, step) for name, value, step in points],
-            [Param(safe_key(key), clip(value, LONGEST_PARAM)) for key, value in said.items()],
+            [Param(safe_key(key), clip(value, LONGEST_PARAM)) for key, value in all_params.items()],
         )
         client.log_text(run_id, json.dumps(done, indent=1) + "\n", ARTIFACT)
         client.set_terminated(run_id, "FINISHED", began + round(1000 * (seconds or 0)))

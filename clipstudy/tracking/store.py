@@ -138,35 +138,35 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        found = _translate(error, uri)
-        if found is None:
+        translated = _translate(error, uri)
+        if translated is None:
             raise
-        raise found from error
+        raise translated from error
     except OperationalError as error:  # the first connection to a database that is away
         raise TrackingUnreachable(
-            f"The MLflow store {redact(uri)} does not answer ({_said(error)}). Check CLIPSTUDY_TRACKING."
+            f"The MLflow store {redact(uri)} does not answer ({_text_of(error)}). Check CLIPSTUDY_TRACKING."
         ) from error
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return redact(" ".join(str(error).split()))[:300]
 
 
 def _translate(error: Exception, uri: str) -> ClipstudyError | None:
-    where, said = redact(uri), _said(error)
+    where, text = redact(uri), _text_of(error)
     code, status = getattr(error, "error_code", ""), error.get_http_status_code()  # type: ignore[attr-defined]
-    if "out-of-date database schema" in said:
+    if "out-of-date database schema" in text:
         return ClipstudyError(f"The MLflow store {where} is of another MLflow version. Type: mlflow db upgrade {where}")
     if urlsplit(uri).scheme not in SERVERS:
         if code != "TEMPORARILY_UNAVAILABLE":
             return None
         return TrackingUnreachable(
-            f"The MLflow store {where} does not answer ({said}). Check CLIPSTUDY_TRACKING; "
+            f"The MLflow store {where} does not answer ({text}). Check CLIPSTUDY_TRACKING; "
             "what was computed is kept in the outbox meanwhile."
         )
-    if status == 403 or "403" in said.partition(":")[0]:
+    if status == 403 or "403" in text.partition(":")[0]:
         return TrackingUnreachable(
-            f"MLflow at {where} refuses this client (HTTP 403: {said}). Start the server with --allowed-hosts "
+            f"MLflow at {where} refuses this client (HTTP 403: {text}). Start the server with --allowed-hosts "
             f"{urlsplit(uri).hostname or ''} (or check its login), or fix CLIPSTUDY_TRACKING."
         )
     if status == 401:
@@ -175,7 +175,7 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
         )
     if status >= 500 or status == 429 or _lost_connection(error):
         return TrackingUnreachable(
-            f"MLflow does not answer at {where} ({said}). Check CLIPSTUDY_TRACKING and that the server runs; "
+            f"MLflow does not answer at {where} ({text}). Check CLIPSTUDY_TRACKING and that the server runs; "
             "what was computed is kept in the outbox meanwhile."
         )
     return None

@@ -124,7 +124,7 @@ def end_at(orders: Orders) -> None:
         return "create parent" if tags["clipstudy.level"] == "parent" else "create_run"
 
     behind(jobs, "claim", "claim")
-    behind(Worker, "_told", "mid-fit")
+    behind(Worker, "_on_progress", "mid-fit")
     behind(outbox, "put", "amid hand-over")
     behind(outbox, "hand_over", "hand-over")
     behind(outbox, "take", "take")
@@ -137,7 +137,7 @@ def end_at(orders: Orders) -> None:
 
 
 #: Steps that answer nothing.
-_SILENT = frozenset({"_told", "log_batch", "log_artifacts", "project"})
+_SILENT = frozenset({"_on_progress", "log_batch", "log_artifacts", "project"})
 
 
 def wrong_clock(file: Path) -> None:

@@ -143,7 +143,7 @@ BROKEN: list[tuple[Callable[[Books, list[Job]], None], Kind]] = [
 
 def test_every_kind_that_can_be_mended_is_broken_here() -> None:
     assert {kind for _, kind in BROKEN} == set(mending.MENDS)
-    assert set(books.SAID) == set(Kind) == set(mending.MENDS) | set(books.ELSE_TYPE)
+    assert set(books.WORDS) == set(Kind) == set(mending.MENDS) | set(books.ELSE_TYPE)
 
 
 @pytest.mark.parametrize(("harm", "kind"), BROKEN, ids=[harm.__name__ for harm, _ in BROKEN])
@@ -155,7 +155,7 @@ def test_found_and_mended(shelf: Books, harm: Callable[[Books, list[Job]], None]
     before = shelf.everything()
     assert set(shelf.kinds()) == {kind}
     (told,) = [finding for finding in shelf.examine() if finding.level is not Level.OK]
-    assert told.level is books.SAID[kind].level and told.do.startswith("clipstudy doctor --fix")
+    assert told.level is books.WORDS[kind].level and told.do.startswith("clipstudy doctor --fix")
     assert shelf.everything() == before  # looking changes nothing
 
     mended = [finding for finding in shelf.examine(fix=True) if finding.level is not Level.OK]

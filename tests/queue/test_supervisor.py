@@ -83,7 +83,7 @@ def test_a_crash_loop_ends(table: Engine, heard: Heard) -> None:
 def test_a_draining_workers_own_words_are_no_crash(table: Engine, heard: Heard) -> None:
     from clipstudy import supervisor
 
-    assert {0, 2, 75} == set(supervisor.SAID)
+    assert {0, 2, 75} == set(supervisor.DELIBERATE)
     for words, starts in (((), 3), (("--drain",), 1)):
         heard.clear()
         command = [sys.executable, "-c", "import sys; print('here'); sys.exit(1)"]
