@@ -86,10 +86,12 @@ class Ended:
 
     @property
     def done(self) -> int:
+        """Cells that are recorded, of earlier calls too."""
         return self.statuses.get(Status.DONE, 0)
 
     @property
     def failed(self) -> int:
+        """Cells that failed for good."""
         return self.statuses.get(Status.FAILED, 0)
 
     @property
@@ -205,6 +207,7 @@ def _workers(settings: Settings, engine: Engine, device: str) -> Iterator[Crew]:
 
 
 def log_file(settings: Settings, number: int) -> Path:
+    """What worker ``number``, from 0, prints."""
     return settings.home / "mlruns" / f"demo-worker-{number + 1}.log"
 
 

@@ -178,6 +178,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        """The block's time is added to ``seconds``."""
         import torch
 
         began, events = time.perf_counter(), None

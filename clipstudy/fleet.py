@@ -57,6 +57,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Submitted:
+    """An array of workers that SLURM has taken."""
+
     job: str  #: the array's number; its members are JOB_0, JOB_1, …
     workers: int
     script: Path

@@ -35,10 +35,12 @@ class Heartbeat(threading.Thread):
         self._lock = threading.Lock()
 
     def hold(self, held: tuple[Job, ...], title: str) -> None:
+        """From now on renew the leases of ``held``, and show ``title`` as what the worker does."""
         with self._lock:
             self._held, self._ours, self._title = held, {j.id for j in held}, title
 
     def drop(self) -> None:
+        """Nothing is held any more."""
         self.hold((), "")
 
     def lost(self) -> bool:
@@ -53,6 +55,7 @@ class Heartbeat(threading.Thread):
             self._ours.discard(job.id)
 
     def run(self) -> None:
+        """Until ``done`` is set. A lease whose renewal fails is tried again soon, since it runs on meanwhile."""
         wait = calm = min(self.lease / 4, OFTEN)
         while not self.done.wait(wait * random.uniform(0.8, 1.0)):
             with self._lock:

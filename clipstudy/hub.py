@@ -45,19 +45,23 @@ class Repository:
 
     @property
     def where(self) -> str:
+        """The key of the study file that names it, for messages."""
         return f'[{self.table}] {self.key} = "{self.id}"'
 
     @property
     def allow(self) -> tuple[str, ...]:
+        """The patterns of all its parts, each once."""
         return tuple(dict.fromkeys(pattern for part in self.parts for pattern in part.patterns))
 
     @property
     def ignore(self) -> tuple[str, ...]:
+        """Patterns of what is never downloaded, whatever ``allow`` says."""
         # A model's files lie at the top; what is below are other formats and tools of its authors.
         return NEVER if self.kind == "dataset" else ("*/*", *NEVER)
 
     @property
     def remedy(self) -> str:
+        """The command that brings it here."""
         return remedy(self.table)
 
 

@@ -29,6 +29,8 @@ LARGEST = 2**31 - 1
 
 
 class Status(StrEnum):
+    """Where a job is. ``MOVES`` says from where it may go where."""
+
     QUEUED = "queued"
     RUNNING = "running"
     COMPUTED = "computed"  #: its outcome is in the outbox, not yet in MLflow
@@ -39,6 +41,8 @@ class Status(StrEnum):
 
 
 class FailureKind(StrEnum):
+    """Whose fault it was that an attempt ended badly."""
+
     CODE = "code"  #: the job itself raised: bad data, bad options, a bug
     INFRA = "infra"  #: what it needs was away: database, tracking server, hub, memory
     LOST = "lost"  #: its worker vanished; the lease ran out
@@ -73,9 +77,11 @@ class Group:
 
     @property
     def digest(self) -> str:
+        """A short hash of the tables that decide the result."""
         return digest(self.model, self.dataset, self.task)
 
     def to_json(self) -> str:
+        """As the job table keeps it; :meth:`from_json` reads it back."""
         return json.dumps(
             {
                 "study": self.study,
@@ -90,6 +96,7 @@ class Group:
 
     @classmethod
     def from_json(cls, text: str) -> Group:
+        """The reverse of :meth:`to_json`, also of what an older version wrote."""
         values: dict[str, Any] = json.loads(text)
         return cls(
             study=values["study"],
@@ -130,6 +137,7 @@ class Job:
 
     @property
     def key(self) -> JobKey:
+        """What tells it from the other cells of its study."""
         return JobKey(self.model, self.task, self.layer)
 
 
@@ -144,6 +152,7 @@ class Batch:
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """Layer numbers, in the order of ``jobs``."""
         return tuple(job.layer for job in self.jobs)
 
 
@@ -168,9 +177,11 @@ class Selection:
     study: str | None = None
 
     def takes(self, model: str, task: str) -> bool:
+        """Whether a pattern takes the model, and one the task."""
         return _any(model, self.models) and _any(task, self.tasks)
 
     def takes_layer(self, layer: int) -> bool:
+        """Whether the layer is among those asked for."""
         return not self.layers or layer in self.layers
 
 
@@ -197,6 +208,7 @@ def plan(study: Study, selection: Selection) -> list[tuple[Group, tuple[int, ...
 
 
 def keys(groups: Iterable[tuple[Group, Sequence[int]]]) -> list[JobKey]:
+    """Every (model, task, layer) of a plan, in its order."""
     return [JobKey(group.model.name, group.task.name, k) for group, layers in groups for k in layers]
 
 

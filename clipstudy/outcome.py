@@ -66,6 +66,7 @@ class Result:
 
 
 def flat(metrics: Mapping[str, Estimate]) -> dict[str, float]:
+    """Every number by its MLflow name: ``accuracy``; and ``accuracy.low``, ``accuracy.high`` where it has an interval."""
     numbers: dict[str, float] = {}
     for name, estimate in metrics.items():
         numbers[name] = estimate.value
@@ -93,4 +94,5 @@ def metrics_to_json(metrics: Mapping[str, Estimate]) -> str:
 
 
 def metrics_from_json(text: str) -> dict[str, Estimate]:
+    """The reverse of :func:`metrics_to_json`."""
     return estimates(json.loads(text))

@@ -49,6 +49,7 @@ class Stage:
         return self.done <= done and self.done < of
 
     def paced(self, what: str, of: float, now: float) -> str:
+        """As :func:`paced`, of this stage at the moment ``now`` (monotonic seconds)."""
         return paced(what, self.done, of, now - self.began, self.first)
 
 

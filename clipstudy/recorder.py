@@ -116,6 +116,7 @@ def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
 
 
 def entry_of(record: outbox.Record) -> Entry:
+    """What MLflow shall hold of a record of the outbox: the same values under the names of runs."""
     return Entry(
         group=record.group,
         job=record.job.id,

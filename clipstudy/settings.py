@@ -32,6 +32,11 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """From ``environment`` (the process's own).
+
+        Raises:
+            ClipstudyError: CLIPSTUDY_CACHE_GB is no number above 0.
+        """
         env = os.environ if environment is None else environment
         home = Path(env.get("CLIPSTUDY_HOME") or ".").resolve()
         store = home / "mlruns"
@@ -128,4 +133,5 @@ class RedactedFormatter(logging.Formatter):
     """Log lines, tracebacks included, without credentials, and without what steers a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """As :class:`logging.Formatter`."""
         return printable(redact(super().format(record)))

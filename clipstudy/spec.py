@@ -61,6 +61,7 @@ class ModelSpec:
 
     @property
     def title(self) -> str:
+        """How figures name it."""
         return self.label or self.family or self.name
 
 
@@ -116,6 +117,7 @@ class TaskSpec:
 
     @property
     def title(self) -> str:
+        """How figures name it."""
         return self.label or self.name
 
 
@@ -175,16 +177,19 @@ def _json(
 
 
 def model_from(values: Mapping[str, Any]) -> ModelSpec:
+    """A spec from its JSON values, as :func:`plain` gives them; keys that are unknown here are left out."""
     kept = _known(ModelSpec, values)
     kept |= {k: tuple(v) for k, v in kept.items() if isinstance(v, list)}
     return ModelSpec(**kept)
 
 
 def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
+    """As :func:`model_from`."""
     return DatasetSpec(**_known(DatasetSpec, values))
 
 
 def task_from(values: Mapping[str, Any]) -> TaskSpec:
+    """As :func:`model_from`; its reference becomes a spec too."""
     kept = _known(TaskSpec, values)
     kept["seeds"] = tuple(kept.get("seeds", TaskSpec.seeds))
     kept["models"] = tuple(kept.get("models", TaskSpec.models))

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
+    """How well what was looked at is."""
+
     OK = "ok"
     WARNING = "warning"  #: it works, and may not for long, or not as you think
     WRONG = "wrong"
@@ -15,6 +17,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
+    """What was looked at, how it is, and what to do about it."""
+
     level: Level
     what: str  #: what was looked at: "job table", "leases", "hub"
     says: str

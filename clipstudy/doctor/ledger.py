@@ -52,6 +52,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Disagreement:
+    """One thing that table, outbox and MLflow say differently."""
+
     kind: Kind
     title: str  #: what a person calls it
     job: Job | None = None

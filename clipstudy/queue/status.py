@@ -111,6 +111,7 @@ class Throughput:
 
     @property
     def per_hour(self) -> float:
+        """Rows an hour; 0 where nothing was done lately."""
         return 3600 * self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property

@@ -36,6 +36,7 @@ class Recorded:
 
     @property
     def open(self) -> bool:
+        """Whether nobody has closed it yet."""
         return self.status in ("RUNNING", "SCHEDULED")
 
 

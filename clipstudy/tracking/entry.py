@@ -56,6 +56,7 @@ class Entry:
 
     @property
     def title(self) -> str:
+        """The run's name: ``bert · depth · block 3``, and that the attempt failed where it did."""
         name = clip(f"{group_title(self.group)} · {self.label}", LONGEST_KEY)
         return name if self.kind == "finished" else f"{name} (attempt {self.attempt} failed)"
 
@@ -73,6 +74,7 @@ def group_key(group: Group) -> str:
 
 
 def group_title(group: Group) -> str:
+    """The parent run's name: ``bert · depth``, at most 250 characters."""
     return clip(f"{group.model.name} · {group.task.name}", LONGEST_KEY)
 
 
@@ -141,10 +143,12 @@ def group_params(group: Group) -> dict[str, str]:
 
 
 def model_params(model: ModelSpec) -> dict[str, str]:
+    """The decisive keys of a model's table, ``model.checkpoint`` and so on, as text."""
     return {f"model.{key}": value for key, value in _texts(decisive(model)).items()}
 
 
 def entry_params(entry: Entry) -> dict[str, str]:
+    """Every parameter of the entry's run: what was asked, and what only the computing process knew."""
     return group_params(entry.group) | dict(entry.params)
 
 
