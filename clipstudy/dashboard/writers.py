@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from clipstudy.dashboard.tables import Board, view
 from clipstudy.dashboard.units import axis_title, better, half_width, layer_name, ranges, shown_value
 from clipstudy.dashboard.views import Curve, View, is_near
+from clipstudy.outcome import Estimate
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]
@@ -149,7 +150,7 @@ def latex(title: str, said: str, head: Sequence[str], body: Body, note: str = ""
 
 def grid(shown: View) -> tuple[list[str], Body]:
     """The table that a person reads: model titles, and per layer (name, one (text, is it the model's best or near that)
-    a model); last what needs no layer, and the number of test items."""
+    a model); last what needs no layer, what needs no model, and the number of test items."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in shown.curves]
     body = []
     for layer in shown.layers:
@@ -164,6 +165,8 @@ def grid(shown: View) -> tuple[list[str], Body]:
     for name in dict.fromkeys(level.name for level in shown.levels):
         levels = {lv.family: shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name}
         body.append((name, [(levels.get(curve.family, "—"), False) for curve in shown.curves]))
+    for name, value in shown.baselines:
+        body.append((name, [(shown_value(Estimate(value), shown.metric), False) for _ in shown.curves]))
     counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]
     if any(counts):
         texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]

@@ -81,9 +81,12 @@ def test_one_task_layer_by_layer() -> None:
     found = view(board(results([BERT, GPT2], [SHIFT])), "bigram_shift")
     assert found
     sheet = sheets.by_layer(found)
-    assert [name for name, _ in sheet.lines] == ["0 (embedding)", *map(str, range(1, 13)), "test items"]
+    *layers, (majority, values), (items, _) = sheet.lines
+    assert [name for name, _ in layers] == ["0 (embedding)", *map(str, range(1, 13))]
+    assert (majority, items) == ("majority class", "test items")
+    assert {(entry.text, entry.bold) for entry in values} == {("50.0", False)}
     for at, curve in enumerate(found.curves):
-        column = [entries[at] for _, entries in sheet.lines[:-1]]
+        column = [entries[at] for _, entries in layers]
         assert [entry.value for entry in column] == [100 * cell.estimate.value for cell in curve.cells]
         near = [k for k, cell in enumerate(curve.cells) if is_near(curve.chosen, cell, found.metric)]
         assert [k for k, entry in enumerate(column) if entry.bold] == near and curve.best in near
