@@ -24,16 +24,11 @@ document.addEventListener("focusin", (event) => {
 // A grid whose columns go on to the right says so by a shadow there (page/app.css).
 const edges = () => document.querySelectorAll(".grid").forEach((grid) => {
   const seen = grid.querySelector(".ag-center-cols-viewport");
-  grid.classList.toggle("more", seen !== null && seen.scrollLeft + seen.clientWidth < seen.scrollWidth - 1);
+  const all = seen?.querySelector(".ag-center-cols-container");
+  grid.classList.toggle("more", Boolean(all) && seen.scrollLeft + seen.clientWidth < all.offsetWidth - 1);
 });
-let due = false;
-const soon = () => {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(() => { due = false; edges(); });
-};
-addEventListener("scroll", soon, true);
-addEventListener("resize", soon);
+const sizes = new ResizeObserver(edges);
+addEventListener("scroll", edges, true);
 // On a narrow screen the choices stand above the results: folded at first.
 const narrow = matchMedia("(max-width: 900px)");
 let folded = null;
@@ -45,7 +40,7 @@ const fold = () => {
 };
 narrow.addEventListener("change", fold);
 new MutationObserver(() => {
-  soon();
+  document.querySelectorAll(".grid :is(.ag-center-cols-viewport, .ag-center-cols-container)").forEach((part) => sizes.observe(part));
   fold();
   if (held === null || document.activeElement !== document.body) return;
   const sets = document.querySelectorAll("#controls fieldset");
