@@ -68,17 +68,30 @@ class Judged(NamedTuple):
     older: bool = False  #: results came since
 
 
-@dataclass(frozen=True)
 class _Test:
-    board: Board
-    began: float
-    verdicts: Future[list[Judgement]] = field(default_factory=Future)
+    """The claims of one study being tested, or tested."""
+
+    def __init__(self, board: Board, clock: Callable[[], float]) -> None:
+        self.board, self._clock = board, clock
+        self.began = self.ended = clock()
+        self.verdicts: Future[list[Judgement]] = Future()
 
     def run(self, study: str, tracking: Tracking) -> None:
         try:
-            self.verdicts.set_result(evidence.judged(self.board.results, tracking.artifact).get(study, []))
-        except Exception as error:
-            self.verdicts.set_exception(error)  # told to whoever waits
+            found = evidence.judged(self.board.results, tracking.artifact).get(study, [])
+        except Exception as error:  # told to whoever waits
+            self.ended = self._clock()
+            self.verdicts.set_exception(error)
+        else:
+            self.verdicts.set_result(found)
+
+    def is_over(self, board: Board) -> bool:
+        """Is another one due on ``board``? What failed is tried again, but not for every part of one page."""
+        if not self.verdicts.done():
+            return False
+        if self.verdicts.exception() is not None:
+            return self._clock() - self.ended > LOOK
+        return self.board is not board and self._clock() - self.began > KEEP
 
 
 class Records:
@@ -158,20 +171,16 @@ class Records:
         Raises:
             TrackingUnreachable: MLflow does not answer.
         """
-        board, now = self.board(study), self._clock()
+        board = self.board(study)
         with self._judging:
             test = self._tests.get(study)
-            if test is None or (test.board is not board and test.verdicts.done() and now - test.began > KEEP):
-                test = self._tests[study] = _Test(board, now)
+            if test is None or test.is_over(board):
+                test = self._tests[study] = _Test(board, self._clock)
                 threading.Thread(target=test.run, args=(study, self.tracking), daemon=True).start()
         try:
-            found = test.verdicts.result(max(0.0, test.began + PATIENCE - now))
+            found = test.verdicts.result(max(0.0, test.began + PATIENCE - self._clock()))
         except TimeoutError:
             return Judged(self._judged.get(study), self._clock() - test.began, study in self._judged)
-        except Exception:
-            with self._judging:
-                self._tests.pop(study, None)  # the next visitor has it tried again
-            raise
         self._judged[study] = found
         return Judged(found, older=test.board is not board)
 

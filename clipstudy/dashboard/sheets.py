@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -138,7 +138,7 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
     """
     lines: list[tuple[str, tuple[Entry, ...]]] = []
     sources: list[str] = []
-    standing: dict[str, None] = {}
+    others: dict[str, None] = {}
     for number in sorted(numbers, key=lambda n: shown.tasks.index(n.task) if n.task in shown.tasks else -1):
         found = tables.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
         for curve in found.curves if found else ():
@@ -146,7 +146,7 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
             if not found or not cell or number.role not in curve.role.split():
                 continue
             if curve.stands_in:
-                standing[curve.title] = None
+                others[curve.title] = None
                 continue
             at = "" if number.layer == WHOLE_MODEL else f", layer {number.layer}"
             lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell)))
@@ -155,20 +155,16 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
         "measured ± half of the 95% interval; bold: a difference beyond the tolerance (two standard deviations of the "
         "paper's own runs, else two points of accuracy or 0.05 of NMI); no difference where the number is from memory"
     )
-    others = (
-        f"{', '.join(standing)} only stand{'s' * (len(standing) == 1)} in for the model that others measured (a pocket "
-        "model, an untrained one, or one of a study that says so of itself), and nothing is set beside what was "
-        "published of another model"
-    )
-    if standing:
-        said += f"; left out: {others}"
+    if others:
+        said += f"; left out: {_standing_in(others)}"
     head = ["what", "measured", "published", "difference", "on its rows", "by its method"]
     if len(set(sources)) == 1:
         said += f"; published: {sources[0]}"
     else:
         head.append("source")
         lines = [(name, (*entries, Entry(source))) for (name, entries), source in zip(lines, sources, strict=True)]
-    empty = f'{others}. The command "clipstudy published" prints what was published' if standing else Sheet.empty
+    alone = 'The command "clipstudy published" prints what was published'
+    empty = f"{_standing_in(others)}. {alone}" if others else Sheet.empty
     title = "Published numbers beside measured ones"
     return Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
 
@@ -264,6 +260,15 @@ def _beside(number: Published, cell: Cell) -> tuple[Entry, ...]:
         else NONE,
         Entry(number.data),
         Entry(number.method),
+    )
+
+
+def _standing_in(titles: Collection[str]) -> str:
+    """Why models have no line beside published numbers."""
+    stand, model = ("stands", "model") if len(titles) == 1 else ("stand", "models")
+    return (
+        f"{', '.join(titles)} only {stand} in for the {model} that others measured (pocket, untrained, or of a study "
+        "whose note says what it is not), and nothing is set beside what was published of another model"
     )
 
 

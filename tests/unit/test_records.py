@@ -253,13 +253,15 @@ def test_a_visitor_does_not_wait_for_verdicts(tmp_path: Path, monkeypatch: pytes
 
 def test_verdicts_that_could_not_be_had_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "PATIENCE", 30.0)
-    source = Slow(tmp_path)
+    source, time = Slow(tmp_path), [0.0]
     source.held, source.broken = [wic("gpt2", 0), wic("clip_text", 1)], True
     source.let.set()
-    known = Records(source)
-    with pytest.raises(TrackingUnreachable):
-        known.judged("paper")
-    source.broken = False
+    known = Records(source, clock=lambda: time[0])
+    for _ in range(2):  # choices and body of one page
+        with pytest.raises(TrackingUnreachable):
+            known.judged("paper")
+        source.broken = False
+    time[0] += records.LOOK + 1
     assert known.judged("paper").judgements
 
 

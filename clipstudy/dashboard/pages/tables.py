@@ -110,7 +110,7 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     return sheets.best([sheets.only(view, kept) for view in views if not tasks or view.task in tasks])
 
 
-def pair(place: Tables | address.Runs, desk: Desk) -> tuple[str, str]:
+def pair(place: Tables, desk: Desk) -> tuple[str, str]:
     """The two models that are compared: those named, else the first trained ones that have a task in common."""
     board = desk.board(place)
     tasks: dict[str, set[str]] = {family: set() for family in board.families}
