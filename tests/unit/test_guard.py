@@ -121,7 +121,8 @@ def test_files_come_under_a_plain_name() -> None:
 def test_a_callback_takes_any_value() -> None:
     """Values of wrong types for every input: a page comes back, or nothing, and no error."""
     visitor = client()
-    outputs = ("controls.children", "chosen.data", "body.children", "pages.children", "said.children", "tick.disabled")
+    drawn = ("controls.children", "chosen.data", "body.children", "pages.children", "said.children")
+    outputs = (*drawn, "tick.disabled", "tick.interval")
     for path in ("/", "/tables", "/claims", "/gallery", "/runs", "/queue", "/nowhere", 7, None, {"a": 1}, "//"):
         for query in (
             "?x=1&task=%00&study=<b>",
