@@ -66,7 +66,7 @@ class Result:
 
 
 def flat(metrics: Mapping[str, Estimate]) -> dict[str, float]:
-    """Every number by its MLflow name: ``accuracy``, and ``accuracy.low``, ``accuracy.high`` if it has an interval."""
+    """Every number by its MLflow name: ``accuracy``, and of its interval ``accuracy.low`` and ``accuracy.high``."""
     numbers: dict[str, float] = {}
     for name, estimate in metrics.items():
         numbers[name] = estimate.value

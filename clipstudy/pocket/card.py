@@ -49,11 +49,11 @@ def write(folder: Path) -> Path:
     Raises:
         ModelError: there is no record, or one that cannot be read.
     """
-    trained = records(folder)
-    if not trained:
+    by_name = records(folder)
+    if not by_name:
         raise ModelError(f"There is no pocket model in {folder}. Type: clipstudy pocket pretrain")
     card = folder / CARD
-    card.write_text(as_markdown(trained, sizes(folder), problems(folder)), encoding="utf-8")
+    card.write_text(as_markdown(by_name, sizes(folder), problems(folder)), encoding="utf-8")
     return card
 
 
@@ -63,9 +63,9 @@ def problems(folder: Path) -> list[str]:
     Raises:
         ModelError: a record cannot be read.
     """
-    trained = records(folder)
-    wrong = [f"{name}: there is no {RECORD} in {folder / name}." for name in MODELS if name not in trained]
-    for name, record in trained.items():
+    by_name = records(folder)
+    wrong = [f"{name}: there is no {RECORD} in {folder / name}." for name in MODELS if name not in by_name]
+    for name, record in by_name.items():
         if record["recipe"] != asdict(RECIPES[name]):
             steps, wanted = record["recipe"]["steps"], RECIPES[name].steps
             wrong.append(f"{name}: trained by another recipe than today's ({steps:,} steps; today's has {wanted:,}).")
@@ -100,31 +100,31 @@ def sizes(folder: Path) -> dict[str, int]:
     return {name: sum(file.stat().st_size for file in at.rglob("*") if file.is_file()) for name, at in there.items()}
 
 
-def as_markdown(trained: Mapping[str, Record], sizes: Mapping[str, int], problems: Sequence[str]) -> str:
-    seeds = sorted({record["seed"] for record in trained.values()})
+def as_markdown(by_name: Mapping[str, Record], sizes: Mapping[str, int], problems: Sequence[str]) -> str:
+    seeds = sorted({record["seed"] for record in by_name.values()})
     seed = "".join(f" --seed {seed}" for seed in seeds if seed)
     parts = [
         "# The pocket models",
         "These are miniature models of a miniature world, with a made-up language and drawn pictures. They show that a "
         "study works from end to end without a network. **They say nothing about real CLIP, BERT or GPT-2.**",
         "## What they are",
-        _models(trained, sizes),
+        _models(by_name, sizes),
         f"Weights are half-precision safetensors in each library's own layout. All files together: "
         f"{sum(sizes.values()) / 1e6:.2f} MB.",
         "## What they learnt",
-        _figures(trained),
-        _explained(trained),
-        _verdict(trained, problems),
+        _figures(by_name),
+        _explained(by_name),
+        _verdict(by_name, problems),
         "## How they learnt",
         "Training loss in nats, from the first steps to the last; each curve is as tall as its own range.",
-        _curves(trained),
+        _curves(by_name),
         "## What twins share",
         "What differs between two models besides what they learnt is what a comparison of them cannot tell apart from "
         "it. (″: the same as on the left.)",
         twins.as_markdown().strip(),
         "## Making them again",
         f"    clipstudy pocket pretrain{seed}",
-        f"trains {'them' if len(trained) > 1 else 'it'} from seed {' and '.join(map(str, seeds))} on fresh sentences "
+        f"trains {'them' if len(by_name) > 1 else 'it'} from seed {' and '.join(map(str, seeds))} on fresh sentences "
         "and pictures, without a network. The same seed gives the same weights, but for rounding on another machine. "
         f"`{RECORD}` beside each checkpoint is what this card is made of.",
         "## Licence",
@@ -136,9 +136,9 @@ def as_markdown(trained: Mapping[str, Record], sizes: Mapping[str, int], problem
 # --- parts of the card
 
 
-def _models(trained: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
+def _models(by_name: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
     rows = []
-    for name, record in trained.items():
+    for name, record in by_name.items():
         model, recipe = MODELS[name], record["recipe"]
         rows.append([
             f"[{name}]({name}/{RECORD})",
@@ -154,9 +154,9 @@ def _models(trained: Mapping[str, Record], sizes: Mapping[str, int]) -> str:
     return _table(header, rows, numbers=3)
 
 
-def _figures(trained: Mapping[str, Record]) -> str:
+def _figures(by_name: Mapping[str, Record]) -> str:
     rows = []
-    for name, record in trained.items():
+    for name, record in by_name.items():
         for figure, value in record["figures"].items():
             text = _shown(figure, value)
             judged = figure in JUDGED[record["objective"]]
@@ -171,15 +171,15 @@ def _figures(trained: Mapping[str, Record]) -> str:
     return _table(header, rows, numbers=3)
 
 
-def _explained(trained: Mapping[str, Record]) -> str:
-    fewest = min(_held(record) for record in trained.values())
+def _explained(by_name: Mapping[str, Record]) -> str:
+    fewest = min(_held(record) for record in by_name.values())
     text = (
-        f"Measured on {' or '.join(f'{held:,}' for held in sorted({_held(r) for r in trained.values()}))} sentences or "
+        f"Measured on {' or '.join(f'{held:,}' for held in sorted({_held(r) for r in by_name.values()}))} sentences or "
         "pictures that no model was trained on, after the weights were written and read back. In **bold** what a model "
         f"was trained for. The standard error of a share is at most {50 / math.sqrt(fewest):.1f} points (more for the "
         "false captions, which not every picture has)."
     )
-    if any(record["floors"] for record in trained.values()):
+    if any(record["floors"] for record in by_name.values()):
         text += (
             " *Unigram* is the perplexity of words by their frequency alone; *grammar* is what each next word costs "
             "whoever knows the grammar by heart, an upper bound of the language's own. A masked word is seen from both "
@@ -188,20 +188,20 @@ def _explained(trained: Mapping[str, Record]) -> str:
     return text
 
 
-def _verdict(trained: Mapping[str, Record], problems: Sequence[str]) -> str:
+def _verdict(by_name: Mapping[str, Record], problems: Sequence[str]) -> str:
     clearly = (
         f"Clearly better than the untrained twin means: a share more than {ERRORS} standard errors of the difference "
         f"above the twin's, a perplexity below {PART:.0%} of the unigram's and of the twin's."
     )
     if not problems:
-        return f"{clearly} All {len(trained)} are."
+        return f"{clearly} All {len(by_name)} are."
     return "\n".join([f"{clearly} What is wrong here:", "", *(f"- {problem}" for problem in problems)])
 
 
-def _curves(trained: Mapping[str, Record]) -> str:
-    longest = max(map(len, trained))
+def _curves(by_name: Mapping[str, Record]) -> str:
+    longest = max(map(len, by_name))
     lines = ["```text"]
-    for name, record in trained.items():
+    for name, record in by_name.items():
         losses = [loss for _, loss in record["curve"]]
         lines.append(f"{name:{longest}}  {losses[0]:6.3f}  {sparkline(losses):{WIDE}}  {losses[-1]:6.3f} nats")
     return "\n".join([*lines, "```"])

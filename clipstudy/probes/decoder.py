@@ -86,6 +86,7 @@ class Decoder(nn.Module):
         self.trunk = _trunk(recipe)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """``[B, channels, h, w]`` → ``[B, 3, size, size]``."""
         code = self.bottleneck(_resized(self.standardised(maps.float()), self.side))
         images: Tensor = self.mean + self.trunk(_resized(code, self.grid))
         return images

@@ -157,6 +157,7 @@ class Arm:
 
 
 def views(options: Options) -> tuple[str, ...]:
+    """Those that are asked for, the headline first."""
     return options.views
 
 
@@ -181,9 +182,9 @@ def arms(options: Options) -> list[Arm]:
     """Every (view, probe), the headline first; a prefix names only what differs from the headline."""
     found = []
     for view, probe in itertools.product(options.views, options.probes):
-        differs: list[str] = [view] if view != options.views[0] else []
-        differs += [probe] if probe != options.probes[0] else []
-        found.append(Arm(view, probe, "".join(f"{name}/" for name in differs)))
+        view_prefix = "" if view == options.views[0] else f"{view}/"
+        probe_prefix = "" if probe == options.probes[0] else f"{probe}/"
+        found.append(Arm(view, probe, view_prefix + probe_prefix))
     return found
 
 

@@ -34,7 +34,7 @@ def record(name: str, folder: Path, **changed: Any) -> Path:
     return place
 
 
-def nobody(*_: Any) -> None:
+def nobody(*_: Any, **__: Any) -> None:
     raise AssertionError("a process was begun")
 
 
@@ -150,11 +150,11 @@ def test_the_longest_begin_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     begun: list[str] = []
     real: Callable[..., Any] = workshop._begin
 
-    def begin(name: str, *_: Any) -> Any:
+    def begin(name: str, **settings: Any) -> Any:
         begun.append(name)
         if len(begun) == 3:
             raise InterruptedError
-        return real(name, *_)
+        return real(name, **settings)
 
     monkeypatch.setattr(workshop, "_begin", begin)
     with pytest.raises(InterruptedError):

@@ -1,10 +1,12 @@
-"""The README names every command and variable; it and docs/ every key, option and reader."""
+"""The README names every command and variable; it and docs/ every key, option and reader; and what they name exists."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,28 +14,81 @@ import typer
 from clipstudy import data, tasks, tasksfile
 from clipstudy.cli import app
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tracking.pretraining import EXPERIMENT
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+DOCS = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in FILES}
+README = DOCS["README.md"]
 WORDS = set(re.findall(r"[A-Za-z_][\w-]*", README))
 STUDY_FILE = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
 KEYS = set(re.findall(r"[A-Za-z_][\w-]*", STUDY_FILE))
-WORKERS = README + (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
+OPTION = r"(?<![\w-])--[a-z][a-z-]+"
+#: Options in the docs that belong to other programs.
+FOREIGN = {
+    "python -m benchmarks": {"--clock", "--only"},
+    "python -m benchmarks.scale": {"--seconds", "--to"},
+    "mlflow server": {"--allowed-hosts", "--artifacts-destination", "--backend-store-uri"},
+    "createdb": {"--owner"},
+    "scancel": {"--signal"},
+}
+
+
+def commands(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    """Every command by its name, those of groups by both: ``fleet submit``."""
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from commands(below, *names, name)
+    else:
+        yield " ".join(names), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+OPTIONS = {
+    name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    for name, command in COMMANDS.items()
+}
 
 
 def test_every_command() -> None:
-    names = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
-    assert len(names) > 10
     table = README.split("## Commands")[1].split("\n## ")[0]
-    assert [n for n in names if f"`{n}" not in table] == []
-    assert all(c.callback and c.callback.__doc__ for c in app.registered_commands)
+    assert len(COMMANDS) > 20
+    assert [name for name in COMMANDS if not re.search(rf"`{name}[` ]", table)] == []
+    assert [name for name, command in COMMANDS.items() if not command.help] == []
 
 
 def test_every_option() -> None:
-    """Of `worker` and `doctor`: what each of the others takes is said by its --help alone."""
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    options = {o for name in ("worker", "doctor") for p in known[name].params for o in p.opts if o.startswith("--")}
-    assert sorted(o for o in options - {"--verbose"} if f"`{o}" not in WORKERS and f"{o} " not in WORKERS) == []
+    """Each is in the README or in docs/."""
+    there = set(re.findall(OPTION, "\n".join(DOCS.values())))
+    assert sorted(set().union(*OPTIONS.values()) - there) == []
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = set().union(*OPTIONS.values()) | {"--help", "--version"}
+    foreign = set().union(*FOREIGN.values())
+    named = {option: file for file, text in DOCS.items() for option in re.findall(OPTION, text)}
+    assert {option: file for option, file in named.items() if option not in known | foreign} == {}
+    assert sorted(foreign - named.keys()) == [], "no longer named"
+
+
+def test_every_command_that_is_spelled_out_can_be_typed() -> None:
+    """``clipstudy fleet submit --workers 8`` in code: the command is there, and takes these options."""
+    spelled = [
+        (file, line)
+        for file, text in DOCS.items()
+        for code in (*re.findall(r"^(?: {4}|```\w*\n)(.*)$", text, re.MULTILINE), *re.findall(r"`([^`\n]+)`", text))
+        if code != EXPERIMENT
+        for line in re.findall(r"(?<![\w/.=-])clipstudy ([a-z][^;|#&)]*)", code)
+    ]
+    assert len(spelled) > 30
+    wrong = []
+    for file, line in spelled:
+        words = line.split()
+        name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
+        group = any(command.startswith(f"{words[0]} ") for command in COMMANDS) and len(words) == 1
+        if not group and (name is None or not set(re.findall(OPTION, line)) <= OPTIONS[name] | {"--help"}):
+            wrong.append(f"{file}: clipstudy {line}")
+    assert wrong == [], "\n".join(wrong)
 
 
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])
@@ -61,6 +116,6 @@ def test_every_variable() -> None:
 
 
 def test_relative_links_exist() -> None:
-    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)", file.read_text(encoding="utf-8")):
-            assert link.startswith("http") or (file.parent / link).exists(), f"{file.name}: {link}"
+    for name, text in DOCS.items():
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert link.startswith("http") or (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"
