@@ -1,7 +1,7 @@
 """`make chaos`: every fault on every kind of house; the table goes into docs/reliability.md.
 
-A row that is finished is kept under mlruns/chaos and not run again unless --again says so. Ends with 1 where the
-promise was broken.
+A row that is finished is kept in tests/chaos/rows.jsonl and not run again unless --again says so: all of them take most
+of a day. Ends with 1 where the promise was broken.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.house import Backends, Fault, trial
 
 ROOT = Path(__file__).parents[2]
-KEPT = ROOT / "mlruns" / "chaos"
+KEPT = ROOT / "tests" / "chaos" / "rows.jsonl"
 PAGE = ROOT / "docs" / "reliability.md"
 MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
 HOUSES = {
@@ -60,15 +61,8 @@ class Row:
     took: float  #: seconds
     rate: float  #: cells done a second
     kept: bool
+    date: str
     told: tuple[str, ...]  #: what was wrong
-
-    @property
-    def file(self) -> Path:
-        return kept(self.fault, self.house)
-
-
-def kept(fault: str, where: str) -> Path:
-    return KEPT / f"{where}.{re.sub(r'[^a-z0-9]+', '-', fault.lower())}.json"
 
 
 def run(fault: Fault, backends: Backends, folder: Path, jobs: int) -> Row:
@@ -94,6 +88,7 @@ def run(fault: Fault, backends: Backends, folder: Path, jobs: int) -> Row:
         took=seen.took,
         rate=verdict.done / seen.took,
         kept=not wrong,
+        date=time.strftime("%Y-%m-%d"),
         told=tuple(wrong[:20]),
     )
 
@@ -126,21 +121,29 @@ def possible(fault: Fault, where: str) -> str | None:
 
 
 def rows() -> list[Row]:
-    found = [Row(**json.loads(file.read_text())) for file in KEPT.glob("*.json")]
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
     order = {fault.name: number for number, fault in enumerate(FAULTS)}
-    return sorted((row for row in found if row.fault in order), key=lambda row: (order[row.fault], row.house))
+    known = [row for row in (Row(**json.loads(line)) for line in lines) if row.fault in order]
+    return sorted(known, key=lambda row: (order[row.fault], row.house))
+
+
+def keep(row: Row) -> None:
+    others = [other for other in rows() if (other.fault, other.house) != (row.fault, row.house)]
+    KEPT.write_text("".join(f"{json.dumps(vars(one))}\n" for one in [*others, row]))
 
 
 def table(found: list[Row]) -> str:
     quiet = {row.house: row.rate for row in found if row.fault == "quiet"}
-    head = ["fault", "house", "jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "blows",
-            "recovery", "worst", "goodput"]  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * 2 + ["--:"] * (len(head) - 2)) + " |"]
+    names = ["fault", "setup"]
+    counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
+    head = [*names, *counts, "recovery", "worst", "goodput", "run on"]
+    rules = ["---"] * len(names) + ["--:"] * (len(head) - len(names) - 1) + ["---"]
+    lines = [line(head), line(rules)]
     for row in found:
         share = f"{row.rate / quiet[row.house]:.0%}" if row.house in quiet else "–"
-        cellwise = [row.fault, row.house, row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice,
-                    row.disagree, row.attempts, row.blows, seconds(row.median), seconds(row.worst), share]  # fmt: skip
-        lines.append("| " + " | ".join(str(one) for one in cellwise) + " |")
+        counted = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
+        recovery = [seconds(row.median), seconds(row.worst)]
+        lines.append(line([row.fault, row.house, *counted, row.blows, *recovery, share, row.date]))
     there = {(row.fault, row.house) for row in found}
     for where in HOUSES:
         missing = [f.name for f in FAULTS if not possible(f, where) and (f.name, where) not in there]
@@ -149,6 +152,10 @@ def table(found: list[Row]) -> str:
     lines += ["", "What each fault is:", ""]
     lines += [f"- **{name}**: {what}" for name, what in dict((row.fault, row.what) for row in found).items()]
     return "\n".join(lines)
+
+
+def line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def seconds(number: float | None) -> str:
@@ -173,10 +180,10 @@ def main() -> None:
     if asked.list or not wanted:
         print(*(f"{fault.name:24} {fault.what}" for fault in FAULTS), sep="\n")
         sys.exit(None if asked.list else f"--only {' '.join(asked.only)}: there is no such fault")
-    KEPT.mkdir(parents=True, exist_ok=True)
+    there = set() if asked.again else {(row.fault, row.house) for row in rows()}
     broken = False
     for where in asked.house or HOUSES:
-        todo = [f for f in wanted if not possible(f, where) and (asked.again or not kept(f.name, where).exists())]
+        todo = [f for f in wanted if not possible(f, where) and (f.name, where) not in there]
         for fault in wanted:
             if (why := possible(fault, where)) and "root" in fault.needs:
                 print(f"{fault.name} on {where}: not run: {why}")
@@ -213,7 +220,7 @@ def work(where: str, todo: list[Fault], jobs: int) -> bool:
             found = f"{row.done}/{row.jobs} done, {row.failed} failed, {row.blows} blows, {row.took:.0f} s: {how}"
             print(f"{row.fault:24} {row.house:9} {found}", *row.told, sep="\n    ", flush=True)
             if row.kept:
-                row.file.write_text(json.dumps(vars(row), indent=1))
+                keep(row)
     return broken
 
 
