@@ -81,7 +81,8 @@ def _best_layers(asked: Asked) -> str:
 def _published(asked: Asked) -> str:
     tasks = {view.task for view in asked.views}
     numbers = [number for number in beside.numbers(asked.panel.source) if number.task in tasks]
-    return _said(sheets.published(panels.narrowed(asked.panel, asked.shown), numbers), _study_of(asked.views))
+    shown = panels.narrowed(asked.panel, asked.shown)
+    return _said(sheets.beside_published(asked.views, shown, numbers), _study_of(asked.views))
 
 
 def _pictures(asked: Asked) -> str:

@@ -169,6 +169,14 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
     return Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
 
 
+def beside_published(views: Sequence[View], shown: Board, numbers: Iterable[Published]) -> Sheet:
+    """:func:`published`; where every model only stands in, what was measured alone, and why."""
+    found, alone = published(shown, numbers), best(views)
+    if found.lines or found.empty == Sheet.empty or not alone.lines:
+        return found
+    return replace(alone, title="Measured, without published numbers", said=f"{found.empty}. Here: {alone.said}")
+
+
 def likeness(found: Likeness) -> Sheet:
     """Layers of a model down, of the reference across; bold: the most similar one."""
     lines = []

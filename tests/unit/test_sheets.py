@@ -158,6 +158,21 @@ def test_a_stand_in_is_left_out_and_the_table_says_so(other: Result) -> None:
     assert "left out: BERT only stands in" in beside.said
 
 
+def test_where_all_stand_in_a_panel_has_what_was_measured_alone() -> None:
+    def drawn(one: Result) -> sheets.Sheet:
+        found = view(board([one]), "boolq")
+        assert found is not None
+        return sheets.beside_published([found], board([one]), [number()])
+
+    alone = drawn(played("bert", 0.5, note="Not the real one."))
+    assert [(name, [e.text for e in entries]) for name, entries in alone.lines] == [
+        ("Questions, accuracy (%)", ["50.0 ± 1.0"])
+    ]
+    assert alone.said.startswith("BERT only stands in") and "published" not in alone.head
+    assert "published" in drawn(played("bert", 0.5)).head
+    assert drawn(played("nobody", 0.5)).lines == ()
+
+
 def test_what_is_compared_is_said() -> None:
     found = [result(model, layer=1, layers="1") for model in (BERT, GPT2, MODELS[3])]
     shown = view(board(found), "bigram_shift")

@@ -247,7 +247,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
             families = {curve.family for view in found.shown for curve in view.curves}
             numbers = [number for number in beside.numbers(found.panel.source) if number.task in tasks]
             kept = tuple(result for result in board.results if tables.family_of(result) in families)
-            return sheets.published(replace(board, results=kept), numbers)
+            return sheets.beside_published(found.shown, replace(board, results=kept), numbers)
         case "heatmap":
             maps = (one for view in found.shown for one in heat.likenesses(view, board))
             return next((sheets.likeness(one) for one in maps), None)
