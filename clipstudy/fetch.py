@@ -217,7 +217,7 @@ def _bar(progress: Progress, before: int, total: int) -> Any:
     """A class of progress bars, as huggingface_hub takes one, that show nothing themselves and tell ``progress``."""
     from tqdm import tqdm
 
-    class Counted(tqdm):
+    class Counted(tqdm):  # type: ignore[misc]  # the library is untyped
         def __init__(self, *args: Any, **more: Any) -> None:
             self.bytes = int(more.get("initial") or 0)
             super().__init__(*args, **(more | {"disable": True}))

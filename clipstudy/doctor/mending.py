@@ -15,6 +15,7 @@ from clipstudy.errors import TrackingUnreachable
 from clipstudy.queue import audit, jobs, outbox
 from clipstudy.tracking import Tracking
 from clipstudy.tracking import audit as records
+from clipstudy.tracking.entry import group_key
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -110,7 +111,7 @@ def _new_parent(ward: Ward, found: Sequence[Disagreement]) -> None:
         row = one.group
         with outbox.parent(ward.engine, row.id) as held:
             parent = held.run_id = ward.tracking.parent(row.group, row.resolved, held.run_id)
-        records.gather(ward.tracking, parent, children[ledger.group_key(row.group)])
+        records.gather(ward.tracking, parent, children[group_key(row.group)])
 
 
 #: Mended when nothing else is left: which children a parent has follows from all the rest.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from clipstudy.pocket import vocabulary as voc
+from clipstudy.pocket.dice import Table
 from clipstudy.pocket.inflect import Noun, Verb
 from clipstudy.pocket.language import Language
 from clipstudy.pocket.lexicon import FRAMES
@@ -168,7 +169,7 @@ def sense_pairs(seed: int) -> Iterator[SensePair]:
         same = not same
 
 
-def homographs(tables: dict[str, voc.Table]) -> dict[str, list[Noun | Verb]]:
+def homographs(tables: Mapping[str, Table[Any]]) -> dict[str, list[Noun | Verb]]:
     """Lemma → its senses, of those with two and more that verbs can tell apart; phrasal verbs left out."""
     senses: dict[str, list[Noun | Verb]] = {}
     for kind, table in tables.items():

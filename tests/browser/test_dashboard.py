@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from clipstudy.claims import CLAIMS
-from clipstudy.dashboard import evidence, sheets, verdicts, writers
+from clipstudy.dashboard import app, evidence, sheets, verdicts, writers
+from clipstudy.dashboard.pages import queue
 from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.tables import board, view
 from clipstudy.errors import ClipstudyError
-from clipstudy.job import Group, Selection, Status, layer_label
+from clipstudy.job import Failure, FailureKind, Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
@@ -393,6 +394,26 @@ def test_the_queue_and_its_actions(visit: Open, tmp_path: Path) -> None:
     page.get_by_role("button", name="Cancel the ticked").click()
     page.locator("#did", has_text="cancelled.").wait_for()
     assert jobs.get(engine, there[Status.QUEUED].id).status is Status.CANCELLED
+
+
+def test_what_is_long_of_the_queue_is_folded_and_stays_as_it_is_left(
+    visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    jobs.enqueue(engine, samples.cells(*(samples.group(f"model-{k}") for k in range(queue.MOST_PAIRS + 1))))
+    for k in range(queue.MOST_FAILURES + 1):
+        job = samples.claim(engine).jobs[0]
+        jobs.fail(engine, job, Failure(FailureKind.CODE, f"broke {k}", retry=False))
+    monkeypatch.setattr(app, "TICK", 300)
+    page = visit(desk([], engine=engine), "/queue")
+    assert page.locator("#body summary").all_inner_texts() == ["1 more kind", "How far each of 13 pairs is"]
+    last = page.get_by_text(f"broke {queue.MOST_FAILURES}", exact=True).first
+    assert not last.is_visible() and not page.get_by_text("model-12 · depth").first.is_visible()
+    page.get_by_text("1 more kind").click()
+    jobs.cancel(engine, Selection())
+    page.locator(".summary", has_text="cancelled").wait_for()  # it has been drawn anew
+    assert last.is_visible()
 
 
 def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:

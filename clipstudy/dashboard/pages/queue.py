@@ -137,7 +137,7 @@ def _failures(place: Queue, view: QueueView) -> list[Component]:
     if not view.failures:
         return []
     first, more = view.failures[:MOST_FAILURES], view.failures[MOST_FAILURES:]
-    folded = [_folded(f"{len(more)} more kinds", _failure_table(place, more))] if more else []
+    folded = [_folded(counted(len(more), "more kind"), _failure_table(place, more))] if more else []
     return [html.H3(f"{view.failed:,} failed"), _failure_table(place, first), *folded]
 
 
