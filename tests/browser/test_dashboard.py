@@ -416,6 +416,22 @@ def test_what_is_long_of_the_queue_is_folded_and_stays_as_it_is_left(
     assert last.is_visible()
 
 
+def test_what_is_ticked_stays_ticked(visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page looks again every few seconds, and a person needs more to choose cells."""
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    there = samples.one_of_each(engine)
+    monkeypatch.setattr(app, "TICK", 1500)
+    page = visit(desk([], engine=engine, allow_actions=True), "/queue?status=failed")
+    page.locator("#cells .ag-body input[type=checkbox]").check()
+    page.wait_for_timeout(4000)
+    page.get_by_role("button", name="Retry the ticked").click()
+    page.locator("#did", has_text="1 cell queued again.").wait_for()
+    assert jobs.get(engine, there[Status.FAILED].id).status is Status.QUEUED
+    jobs.cancel(engine, Selection())
+    page.locator(".summary", has_text="queued").wait_for(state="detached")  # it looks again
+
+
 def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:
     """`dashboard --study`: no other study's cells are shown or can be chosen, and an empty table is a sentence."""
     engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")

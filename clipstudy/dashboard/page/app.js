@@ -47,3 +47,12 @@ new MutationObserver(() => {
   const again = [...sets].find((set) => set.firstChild.textContent === held.legend);
   if (again) focusable(again)[held.at]?.focus();
 }).observe(document.documentElement, { childList: true, subtree: true });
+
+// A page that looks again is drawn anew: what was unfolded stays so.
+const unfolded = new Set();
+document.addEventListener("toggle", ({ target }) => {
+  if (target.id.startsWith("fold-")) unfolded[target.open ? "add" : "delete"](target.id);
+}, true);
+new MutationObserver(() => {
+  for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
+}).observe(document.documentElement, { childList: true, subtree: true });

@@ -137,7 +137,7 @@ def _failures(place: Queue, view: QueueView) -> list[Component]:
     if not view.failures:
         return []
     first, more = view.failures[:MOST_FAILURES], view.failures[MOST_FAILURES:]
-    folded = [_folded(counted(len(more), "more kind"), _failure_table(place, more))] if more else []
+    folded = [_folded("fold-failures", counted(len(more), "more kind"), _failure_table(place, more))] if more else []
     return [html.H3(f"{view.failed:,} failed"), _failure_table(place, first), *folded]
 
 
@@ -163,7 +163,8 @@ def _by_model_and_task(view: QueueView) -> Component:
         for (study, model, task), by_status in view.counts.items()
     ]
     table = parts.table("", ["model and task", *map(str, there)], lines)
-    return table if len(lines) <= MOST_PAIRS else _folded(f"How far each of {len(lines):,} pairs is", table)
+    few = len(lines) <= MOST_PAIRS
+    return table if few else _folded("fold-pairs", f"How far each of {len(lines):,} pairs is", table)
 
 
 def _texts(head: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> Component:
@@ -172,8 +173,9 @@ def _texts(head: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> C
     return parts.table("", head, plain, numbers=False)
 
 
-def _folded(title: str, content: Component) -> Component:
-    return html.Details([html.Summary(title), content])
+def _folded(name: str, title: str, content: Component) -> Component:
+    """What is shown when it is asked for; by its name the browser knows it again when the page looks anew."""
+    return html.Details([html.Summary(title), content], id=name)
 
 
 def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
