@@ -53,11 +53,28 @@ class Recipe:
         return self.learning_rate * min(1.0, (step + 1) / warm) * fall
 
 
+class Standardised(nn.BatchNorm2d):
+    """Channels of maps at zero mean and unit variance, by the mean of the statistics of all batches seen.
+
+    Not by each batch's own, as batch norm does in training: a few images differ in what they have in common, such as
+    their brightness, and a decoder that learns without it cannot draw it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-8, affine=False, momentum=None)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``[B, channels, h, w]``, both."""
+        if self.training:
+            super().forward(maps.detach())  # takes the batch into the statistics
+        return functional.batch_norm(maps, self.running_mean, self.running_var, eps=self.eps)
+
+
 class Decoder(nn.Module):
     """A map ``[B, channels, h, w]`` → images ``[B, 3, size, size]``, not clamped.
 
-    Channels are standardised first (batch norm with neither scale nor shift): the scale of a layer's states says
-    nothing of what they hold. What is learned is the difference from the mean image, at first 0.
+    Channels are standardised first: the scale of a layer's states says nothing of what they hold. What is learned is
+    the difference from the mean image, at first 0.
     """
 
     mean: Tensor
@@ -71,8 +88,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean)
         grid, width = recipe.grid, recipe.width
-        # The mean over all batches, not a moving one: the states do not change while the decoder learns.
-        self.standardised = nn.BatchNorm2d(channels, eps=1e-8, affine=False, momentum=None)
+        self.standardised = Standardised(channels)
         if side >= grid:
             cells = math.ceil(side / grid)
             self.side, taps = grid * cells, channels * cells**2

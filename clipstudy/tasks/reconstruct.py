@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clipstudy.metrics import Interval
     from clipstudy.probes.decoder import Decoders
 
-METHOD = 2
+METHOD = 3
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default", "small")}
 LAYERS: LayerChoice = "stages"

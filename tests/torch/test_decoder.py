@@ -123,6 +123,16 @@ def test_the_scale_of_states_says_nothing():
     )
 
 
+def test_a_batch_is_standardised_in_training_as_when_it_is_drawn() -> None:
+    decoder = Decoders({PIXELS: (3, 16, 16)}, MEAN, SMALL, [0]).each[PIXELS, 0]
+    torch.nn.init.normal_(decoder.trunk[-1].weight)  # 0 at first, and then all is drawn alike
+    brighter = HELD_OUT[:4] + 0.5
+    with torch.no_grad():
+        decoder.train()(HELD_OUT)
+        assert torch.equal(decoder.train()(brighter), decoder.eval()(brighter))
+        assert (decoder(brighter) - decoder(HELD_OUT[:4])).abs().mean() > 0.1  # what all of a batch have is not lost
+
+
 def test_the_learning_rate_rises_falls_and_ends_near_nought():
     rates = [SMALL.rate(step) for step in range(SMALL.steps)]
     top = rates.index(max(rates))
