@@ -31,8 +31,8 @@ INDEX = """<!DOCTYPE html>
 <html lang="en"><head>{%metas%}<meta name="color-scheme" content="light dark"><title>{%title%}</title>
 <link rel="icon" href="data:,">{%css%}</head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
-#: Milliseconds after which the queue's page looks again; and while cells are ticked, which it would forget.
-TICK, TICKED = 5000, 24 * 3_600_000
+#: Milliseconds after which the queue's page looks again.
+TICK = 5000
 
 
 def application(desk: Desk, hosts: Sequence[str] = (), token: str | None = None) -> Dash:
@@ -222,9 +222,12 @@ def _choosing(app: Dash) -> None:
 
 
 def _actions(app: Dash, desk: Desk) -> None:
-    @app.callback(Output("tick", "interval"), Input("cells", "selectedRows"))
-    def wait(rows: object) -> int:
-        return TICKED if rows else TICK
+    @app.callback(
+        Output("tick", "disabled", allow_duplicate=True), Input("cells", "selectedRows"), prevent_initial_call=True
+    )
+    def wait(rows: object) -> bool:
+        """The page does not look again while cells are ticked: drawn anew, it would forget which."""
+        return bool(rows)
 
     @app.callback(
         Output("did", "children"),
