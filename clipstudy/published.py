@@ -123,7 +123,8 @@ def parse(text: str, path: Path) -> tuple[Published, ...]:
     problems += [f"{', '.join(map(str, key))}: stands there {n} times" for key, n in same.items() if n > 1]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
-        raise DataError(f"{path}: {len(problems)} problem{'s'[: len(problems) > 1]}\n{listed}\nFix the file.")
+        noun = "problem" if len(problems) == 1 else "problems"
+        raise DataError(f"{path}: {len(problems)} {noun}\n{listed}\nFix the file.")
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
@@ -50,14 +51,14 @@ def drain(
             try:
                 recorded += record_group(engine, tracking, part, renew, enough)
             except TrackingUnreachable as error:
-                for one in (*part, *(one for rest in parts for one in rest)):
-                    outbox.give_back(engine, one, redact(str(error)))
+                for record in chain(part, *parts):
+                    outbox.give_back(engine, record, redact(str(error)))
                 raise
             except DatabaseUnreachable:
                 raise
             except Exception as error:  # MLflow and its stores raise of every kind; one record must not stop the others
                 if len(part) > 1:
-                    parts[:0] = [[one] for one in part]  # which of them is it?
+                    parts[:0] = [[record] for record in part]  # which of them is it?
                     continue
                 # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
                 outbox.give_back(engine, part[0], redact(f"{type(error).__name__}: {error}"))
