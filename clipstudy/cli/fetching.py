@@ -59,24 +59,24 @@ def fetch(
         finally:
             progress.close()
     if as_json:
-        shown = [
-            {
-                "item": survey.item.key,
-                "tables": survey.item.tables,
-                "commit": survey.commit,
-                "files": len(survey.entries),
-                "bytes": survey.size,
-                "to_download": survey.to_download,
-            }
-            for survey in surveys
-        ]
-        typer.echo(json.dumps({**whole, "dry_run": dry_run, "items": shown, "failures": failures}))
+        typer.echo(json.dumps({**whole, "dry_run": dry_run, "items": list(map(_plain, surveys)), "failures": failures}))
     if failures:
         raise NotFetched("\n".join(failures))
     if not as_json and not dry_run:
         typer.echo(
             f"all is here; written down in {manifest}\nwithout network: HF_HUB_OFFLINE=1 clipstudy worker --drain"
         )
+
+
+def _plain(survey: Survey) -> dict[str, object]:
+    return {
+        "item": survey.item.key,
+        "tables": survey.item.tables,
+        "commit": survey.commit,
+        "files": len(survey.entries),
+        "bytes": survey.size,
+        "to_download": survey.to_download,
+    }
 
 
 def _print(surveys: Sequence[Survey]) -> None:
