@@ -286,7 +286,7 @@ class TestKind:
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert not ended.value.code
-        assert "high_frequency" in capsys.readouterr().out
+        assert "share of high frequencies" in capsys.readouterr().out
         kept = {path.name for path in (tmp_path / "kept").rglob("*.*") if path.is_file()}
         assert {"images.csv", "images_seed_0.png", "images_seed_1.png"} <= kept
 
