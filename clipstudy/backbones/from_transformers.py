@@ -89,7 +89,7 @@ class TransformersText:
     def _check_shape(self) -> None:
         ids, mask = self._trial(0)
         expected = (*ids.shape, self.width)
-        for layer, states in self.states(ids, mask, range(self.depth + 1)).items():
+        for layer, states in self._run(ids, mask, range(self.depth + 1)).items():
             if states.shape != expected:
                 raise ModelError(
                     f"[models.{self.name}] layer {layer} of {type(self.module).__name__} has states of shape "

@@ -26,6 +26,9 @@ from clipstudy.backbones import blocks
 
 #: States of a trial may differ so much, as a share of the largest of their layer. Rounding is a hundred times less.
 APART = 1e-4
+#: Numbers that tell an activation by what it does to them. The large ones are for those that stop growing somewhere.
+_LARGE = torch.tensor([12.0, 25.0, 1e2, 1e3, 1e4, 1e6])
+GRID = torch.cat([-_LARGE, torch.linspace(-9, 9, 181), _LARGE])
 
 
 @dataclass(frozen=True)
@@ -62,41 +65,61 @@ class Fused:
             stages: what enters and leaves them is read, so it stays what it is.
             trial: the states of all layers for some input, without gradients.
         """
-        self._forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
-        if not _possible(model):
-            return
+        self._model, self._stages, self._trial = model, stages, trial
+        self._forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None = None  #: None: not known yet
+
+    def _known(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+        """How modules compute within :meth:`running`; looked for when first asked, as a model that is trained never
+        needs it."""
+        if self._forwards is None:
+            self._forwards = {}
+            if _possible(self._model):
+                self._forwards = self._tried(self._found())
+        return self._forwards
+
+    def _found(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
         forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
-        for chain in _chains(model, stages, trial):
+        for chain in _chains(self._model, self._stages, self._trial):
             forwards[chain.first] = _Convolution(chain) if isinstance(chain.first, nn.Conv2d) else _Product(chain)
             forwards |= dict.fromkeys(chain.followers, _unchanged)
-        plain = trial()
-        self._forwards = forwards
-        # Something else may read what lies between a module and what follows it; then states tell.
-        with self.running():
-            fast = trial()
-        if not all(_close(fast[layer], states) for layer, states in plain.items()):
-            self._forwards = {}
+        return forwards
+
+    def _tried(
+        self, forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]
+    ) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+        """``forwards`` if the trial's states are the same by them, else none: something else may read what lies between
+        a module and what follows it."""
+        plain = self._trial()
+        with _replaced(forwards):
+            fast = self._trial()
+        return forwards if all(_close(fast[layer], states) for layer, states in plain.items()) else {}
 
     @property
     def modules(self) -> Collection[nn.Module]:
         """Those that compute otherwise within :meth:`running`."""
-        return self._forwards.keys()
+        return self._known().keys()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Within it, the model's modules compute so. No gradient can be taken."""
-        # Others may have their own in place meanwhile, as a redirected ReLU has.
-        before = {module: vars(module)["forward"] for module in self._forwards if "forward" in vars(module)}
-        for module, forward in self._forwards.items():
-            module.forward = forward
-        try:
+        with _replaced(self._known()):
             yield
-        finally:
-            for module in self._forwards:
-                if module in before:
-                    module.forward = before[module]
-                else:
-                    del module.forward
+
+
+@contextmanager
+def _replaced(forwards: Mapping[nn.Module, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+    # Others may have their own in place meanwhile, as a redirected ReLU has.
+    before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
+    for module, forward in forwards.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in forwards:
+            if module in before:
+                module.forward = before[module]
+            else:
+                del module.forward
 
 
 class _Chain:
@@ -108,8 +131,14 @@ class _Chain:
         self.activation = LINEAR
         self.followers: list[nn.Module] = []
 
-    def goes_on(self, module: nn.Module, output: torch.Tensor) -> bool:
-        """Takes ``module``, which made ``output`` of what the chain gave, into the chain if it can be."""
+    def held(self) -> list[torch.Tensor]:
+        """What the kernel's weights and offset are made of."""
+        norm = self.norm
+        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ()
+        return [tensor for tensor in (self.first.weight, self.first.bias, *of_norm) if tensor is not None]
+
+    def goes_on(self, module: nn.Module) -> bool:
+        """Takes ``module``, which was given what the chain gave, into the chain if it can be."""
         if self.activation is not LINEAR:
             return False
         if type(module) is nn.BatchNorm2d:
@@ -117,7 +146,7 @@ class _Chain:
                 return False
             self.norm = module
         else:
-            activation = _activation(module, output.shape)
+            activation = _activation(module)
             if activation is None:
                 return False
             self.activation = activation
@@ -130,14 +159,13 @@ class _Kernel(ABC):
 
     def __init__(self, chain: _Chain) -> None:
         self._chain = chain
-        followers = chain.norm.state_dict().values() if chain.norm else ()
-        self._held = [*chain.first.parameters(), *followers]
         self._key: object = None
         self._weight, self._bias = chain.first.weight, chain.first.bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        # The best order of a convolution's weights depends on the input's shape; a calibration changes the weights.
-        key = (self._shape(x), [tensor._version for tensor in self._held])
+        # The best order of a convolution's weights depends on the input's shape; a calibration changes a norm, training
+        # the weights. (What is written through a tensor's `.data` torch itself does not notice.)
+        key = (self._shape(x), [(tensor.data_ptr(), tensor._version) for tensor in self._chain.held()])
         if key != self._key:
             weight, bias = self._folded()
             scale = self._chain.activation.scale
@@ -250,7 +278,7 @@ def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], o
         if _begins(module):
             chain = chains.setdefault(module, _Chain(module))
             growing = chain, output, output._version
-        elif growing and growing[0].goes_on(module, output):
+        elif growing and isinstance(output, torch.Tensor) and growing[0].goes_on(module):
             growing = growing[0], output, output._version
         elif not isinstance(module, nn.Identity):
             end()
@@ -281,13 +309,17 @@ def _begins(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
 
 
-def _activation(module: nn.Module, shape: torch.Size) -> Activation | None:
+def _activation(module: nn.Module) -> Activation | None:
     """What ``module`` does to each number, if the kernels have it. Libraries have many classes for few functions."""
     if any(True for _ in (*module.parameters(), *module.buffers())):
         return None
-    x = torch.linspace(-9, 9, shape.numel()).reshape(shape)
-    y = module.forward(x.clone())
-    return next((one for one in ACTIVATIONS if y.shape == shape and torch.allclose(y, one(x), 1e-5, 1e-6)), None)
+    try:
+        done = module.forward(GRID.clone())
+    except Exception:  # of anybody's module that takes more than numbers in a row: it is none
+        return None
+    if not isinstance(done, torch.Tensor) or done.shape != GRID.shape:
+        return None
+    return next((one for one in ACTIVATIONS if torch.allclose(done, one(GRID), 1e-5, 1e-6)), None)
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

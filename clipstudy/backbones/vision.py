@@ -87,8 +87,8 @@ class Vision:
         every = range(self.depth + 1)
         noise = self._placed(torch.rand(1, 3, *anatomy.size, generator=torch.Generator().manual_seed(0)))
         self._fused = Fused(model, anatomy.stages, lambda: self._run(noise, every))
-        trial = self.states(noise, every)
-        self.widths = tuple(trial[layer].map.shape[1] for layer in every)
+        trial = self._run(noise, every)
+        self.widths = tuple(self._told_apart(layer, trial[layer]).map.shape[1] for layer in every)
 
     @property
     def uncalibrated(self) -> bool:

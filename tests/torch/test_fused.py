@@ -188,6 +188,13 @@ class Quick(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class Clipped(nn.Module):
+    """GELU up to 10, as transformers has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.gelu(x).clip(-10, 10)
+
+
 @pytest.mark.parametrize(
     ("act", "within"),
     [
@@ -197,6 +204,8 @@ class Quick(nn.Module):
         (nn.SiLU(), True),
         (Quick(), True),
         (nn.ReLU6(), False),
+        (nn.Hardtanh(0, 20), False),
+        (Clipped(), False),
         (nn.Hardswish(), False),
         (nn.Softmax(-1), False),
         (nn.LayerNorm(9), False),
@@ -209,6 +218,66 @@ def test_activations_are_told_by_what_they_do(act: nn.Module, within: bool) -> N
     plain = run()
     with fast.running():
         same(run(), plain)
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.relu(), x
+
+
+class Gated(nn.Module):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return x * gate
+
+
+class Unusual(Perceptron):
+    """Modules that give or take more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(Both())
+        self.gated = Gated()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, _ = self.act(self.first(x))
+        x = self.second(x)
+        return self.head(self.gated(x, x))
+
+
+def test_what_gives_or_takes_more_than_numbers_stays() -> None:
+    model, fast, run = built(Unusual, lambda m: [m.head])
+    assert set(fast.modules) == {model.first, model.second}
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+def test_few_numbers_do_not_make_one_activation_another() -> None:
+    model, fast, run = built(lambda: Perceptron(nn.GELU()), lambda m: [m.head])
+    model.first, model.second = nn.Linear(7, 1), nn.Linear(1, 1)
+    model.requires_grad_(False)
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+    assert model.act in fast.modules
+
+
+def test_other_weights_in_their_place_are_seen() -> None:
+    model, fast, run = built(lambda: Perceptron(nn.GELU()), lambda m: [m.head])
+    with fast.running():
+        run()
+    model.load_state_dict({name: 2 * value for name, value in model.state_dict().items()}, assign=True)
+    plain = run()
+    with fast.running():
+        same(run(), plain)
+
+
+def test_a_model_that_is_trained_keeps_no_second_copy(tmp_path: Path) -> None:
+    backbone: Any = backbones.load(checkpoints.bert(tmp_path / "bert").spec, "cpu")
+    ids = torch.ones(1, 3, dtype=torch.long)
+    backbone.last(ids, ids.bool(), ids.bool())
+    assert backbone._fused._forwards is None
+    backbone.states(ids, ids.bool(), [1])
+    assert backbone._fused._forwards
 
 
 def test_an_activation_that_is_called_twice_stays() -> None:
