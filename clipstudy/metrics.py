@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _LEVEL = 0.95
+#: Sums of single precision in different order differ by less: what is this small, between draws or from 0, is nothing.
+_TIE = 1e-6
 #: Mean squared error that rounding to 8 bits makes by itself, of pixels in [0, 1].
 ROUNDING = 1 / (12 * 255**2)
 #: The window of SSIM: Gaussian weights of this deviation on so many pixels a side (Wang et al. 2004, section III.C).
@@ -147,14 +149,15 @@ def share_interval(right: int, n: int) -> Interval:
 
 def not_certain(found: Difference, n: int) -> Difference:
     """A difference of shares of ``n`` items that every draw gives alike, as wide as Wilson's interval of none in ``n``;
-    any other as it is. p stays: it never is less than the draws, or the normal distribution, allow."""
+    any other as it is. p is no less than a normal distribution of that width gives."""
     from scipy.stats import norm
 
     if found.error:
         return found
     half = share_interval(0, n).high
+    error = half / float(norm.ppf((1 + _LEVEL) / 2))
     low, high = max(found.value - half, -1.0), min(found.value + half, 1.0)
-    return found._replace(low=low, high=high, error=half / float(norm.ppf((1 + _LEVEL) / 2)))
+    return Difference(found.value, low, high, max(found.p, float(2 * norm.sf(abs(found.value) / error))), error)
 
 
 def quantile_interval(replicates: ArrayLike) -> Interval:
@@ -188,8 +191,9 @@ def difference(value: float, draws: ArrayLike, seeds: Iterable[NDArray[Any]], un
     The interval is the draws' quantiles, and p twice the smaller share of draws on either side of 0, counted with the
     observed one. Where none lies on the other side, a normal distribution says how far out 0 is: that none does is no
     p by itself, as the few means that few seeds have may all lie on one side, and 2 / (draws + 1) is none that a
-    correction over many layers would pass. Both are then read on Student's distribution instead of the normal one, at
-    the freedom that seeds and units give: with many of both this changes nothing.
+    correction over many layers would pass; draws all alike have no spread to say it by, and an error of 0. Both are
+    then read on Student's distribution instead of the normal one, at the freedom that seeds and units give: with many
+    of both this changes nothing.
 
     Args:
         value: the point estimate.
@@ -197,11 +201,11 @@ def difference(value: float, draws: ArrayLike, seeds: Iterable[NDArray[Any]], un
     """
     from scipy.stats import norm, t
 
-    # Sums of different order may miss an exact tie by a rounding, and a tie speaks for neither side.
+    # A tie speaks for neither side, and draws that differ by a rounding are no spread for a normal distribution.
     drawn = np.asarray(draws, dtype=np.float64)
-    drawn = np.where(np.abs(drawn) < 1e-6, 0.0, drawn)
-    error = float(drawn.std())
-    free = freedom(error, seeds, units)
+    drawn = np.where(np.abs(drawn) < _TIE, 0.0, drawn)
+    error = 0.0 if np.ptp(drawn) < _TIE else float(drawn.std())
+    free = freedom(error, seeds if error else (), units)
     tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
     beyond = bool(error) and tail == 0
     deviate = abs(value) / error if beyond else float(norm.isf(min(0.5, (tail + 1) / (len(drawn) + 1))))

@@ -137,6 +137,26 @@ def test_a_difference_that_no_draw_moves_is_not_certain() -> None:
     assert not_certain(moved, 10) is moved
 
 
+@pytest.mark.parametrize("seeds", [3, 7, 8, 11])
+@pytest.mark.parametrize("score", [1.0, 0.3])  # sums of ones are exact, others are not
+def test_a_rounding_is_no_spread(seeds: int, score: float) -> None:
+    """The mean of 7 seeds that all agree differs in its last digit from draw to draw."""
+    (found,) = paired_difference(np.full((1, seeds, 10), score), np.zeros((1, seeds, 10)), draws=2000)
+    assert found.error == 0 and found.p == pytest.approx(2 * stats.t.sf(stats.norm.isf(1 / 2001), 9))
+    wide = not_certain(found, 10)
+    assert wide.low == pytest.approx(score - 0.278, abs=1e-3) and wide.p == pytest.approx(
+        max(found.p, 2 * stats.norm.sf(score / wide.error))
+    )
+
+
+def test_no_draw_moves_a_number_that_is_taken_from_all() -> None:
+    found = difference(-0.05, np.zeros(2000) - 0.05, [np.full(7, -0.05)], 10)
+    assert found.error == 0
+    wide = not_certain(found, 10)
+    assert wide.high == pytest.approx(0.228, abs=1e-3) and wide.p > 0.7, "of ten items five points are none"
+    assert not_certain(found, 10_000).p == found.p < 0.01
+
+
 def test_quantile_interval_is_over_the_replicates() -> None:
     assert quantile_interval(np.arange(101).reshape(101, 1)) == pytest.approx((50.0, 2.5, 97.5))
     assert quantile_interval([0.25]) == (0.25, 0.25, 0.25)
