@@ -435,6 +435,18 @@ def test_replicates_that_cannot_differ_decide_nothing() -> None:
     assert "too few span samples: bert · phrases have 1, expected 2 or more" in judged("C1", one).why
 
 
+@pytest.mark.parametrize("seeds", [3, 7])
+def test_models_without_a_mistake_on_ten_items_decide_nothing(seeds: int) -> None:
+    bert, clip = (probes(role, "wic", [1.0], n=10, seeds=seeds) for role in ("bert", "clip_text"))
+    more = judged("C18", bert, clip)
+    assert more.verdict == UNDECIDED and more.parts[0].found.low == pytest.approx(-0.328, abs=1e-3)
+    alike = Claim("C0", "said", every(within(0.05, WIC("bert"), WIC("clip_text"))))
+    (same,) = claims.judge([bert, clip], [alike], 1000)
+    assert same.verdict == UNDECIDED and same.parts[0].found.high == pytest.approx(0.278, abs=1e-3)
+    many = [probes(role, "wic", [1.0], n=10_000, seeds=seeds) for role in ("bert", "clip_text")]
+    assert judged("C18", *many).verdict == REFUTED and claims.judge(many, [alike], 1000)[0].verdict == SUPPORTED
+
+
 def test_samples_are_judged_by_student_however_many_seeds_each_has() -> None:
     """Three samples of the smallest spread: no normal tail makes a p of them, and no number of seeds."""
     full = clusterings("bert", DOWN)
@@ -560,6 +572,7 @@ def test_a_paired_difference_is_metrics_own() -> None:
 
 
 PHRASES = read("NMI", "nmi", "phrases")
+WIC = read("WiC", "accuracy", "wic")
 A, B = read("a", "accuracy", "wic")("a"), read("b", "accuracy", "wic")("b")
 levels = st.lists(st.floats(0.1, 0.9), min_size=4, max_size=4)
 

@@ -131,6 +131,15 @@ def test_two_models_on_the_same_items() -> None:
     assert unpaired[1][2].text == "not paired" and not unpaired[1][0].bold, "of recorded intervals as wide as these"
 
 
+def test_two_models_without_a_mistake_are_not_known_to_be_alike() -> None:
+    perfect = probed(np.ones((7, 10), bool), np.ones((7, 10), bool))
+    shown, files = both(perfect, perfect)
+    cells = (curve.cells[0] for curve in shown.curves)
+    found = files.tested(*cells, "accuracy")
+    assert found and found.difference and found.difference[:2] == pytest.approx((0, -0.278), abs=1e-3)
+    assert found.difference.high == -found.difference.low and found.difference.p == 1
+
+
 def test_models_are_paired_on_the_items_that_both_scored() -> None:
     first, second = np.ones((2, 6), bool), np.zeros((2, 4), bool)
     shown, files = both(probed(first, first), probed(second, second))
