@@ -71,7 +71,7 @@ def levelled(view: View, shown: Board) -> View:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
             found[result.study, tables.family_of(result)].append(result)
     levels = [
-        Level(curve.family, "zero-shot", pooling.pooled([tables.estimate(r, "accuracy") for r in runs]))
+        Level(curve.family, "zero-shot", pooling.pooled([tables.estimate(r, "accuracy") for r in runs], "accuracy"))
         for curve in view.curves
         if (runs := [r for r in found[curve.study, curve.family] if "accuracy" in r.metrics])
     ]

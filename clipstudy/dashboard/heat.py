@@ -175,4 +175,4 @@ def _row(cell: Cell, metric: str) -> dict[int, Estimate]:
             head, _, last = name.rpartition("/")
             if head == metric and last.isdecimal():
                 found[int(last)].append(estimate)
-    return {j: pooling.pooled(estimates) for j, estimates in found.items()}
+    return {j: pooling.pooled(estimates, metric) for j, estimates in found.items()}

@@ -1,7 +1,8 @@
 """Several estimates as one: initialisations of an untrained twin, tasks of a category. Pure.
 
 What an interval is: the 95% interval that the task recorded with each run. Where numbers are combined here, standard
-errors are, read back from the intervals as (high − low) / (2 · 1.96):
+errors are, read back from the intervals as (high − low) / (2 · 1.96), or from the longer side of one that ends at 0 or
+1; and no interval of a share goes beyond these:
 
 - **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
   within-run se². The test items are the same for every initialisation, so the within part is not divided by k;
@@ -15,20 +16,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from clipstudy.dashboard.units import Z, axis_title, standard_error
+from clipstudy.dashboard.units import around, axis_title, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
 
-def pooled(found: Sequence[Estimate]) -> Estimate:
-    """The mean over initialisations, its interval as the module says. One estimate is given back as it is."""
+def pooled(found: Sequence[Estimate], metric: str) -> Estimate:
+    """The mean of ``metric`` over initialisations, its interval as the module says. One is given back as it is."""
     if len(found) == 1:
         return found[0]
     value = mean([e.value for e in found])
     between = sum((e.value - value) ** 2 for e in found) / (len(found) - 1)
     within = [se**2 for e in found if (se := standard_error(e)) is not None]
-    return _around(value, math.sqrt(between / len(found) + (mean(within) if within else 0.0)))
+    return around(value, math.sqrt(between / len(found) + (mean(within) if within else 0.0)), metric)
 
 
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
@@ -53,7 +54,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     for first in common[0].curves:
         model = first.study, first.family
         parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
-        cells = _averaged(parts)
+        cells = _averaged(parts, metric)
         if cells:
             curves.append(replace(first, cells=cells, best=best_layer(cells, metric), missing=()))
     shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
@@ -81,7 +82,7 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
+def _averaged(parts: Sequence[Curve], metric: str) -> tuple[Cell, ...]:
     tables = [{cell.layer: cell for cell in part.cells if cell.layer != WHOLE_MODEL} for part in parts]
     cells = []
     for layer in sorted(set.intersection(*(set(table) for table in tables))):
@@ -89,8 +90,8 @@ def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
         value = mean([cell.estimate.value for cell in found])
         errors = [standard_error(cell.estimate) for cell in found]
         known = [se for se in errors if se is not None]
-        whole = len(known) == len(errors)
-        estimate = _around(value, math.sqrt(sum(se**2 for se in known)) / len(found)) if whole else Estimate(value)
+        error = math.sqrt(sum(se**2 for se in known)) / len(found)
+        estimate = around(value, error, metric) if len(known) == len(errors) else Estimate(value)
         cells.append(
             Cell(
                 layer=layer,
@@ -102,7 +103,3 @@ def _averaged(parts: Sequence[Curve]) -> tuple[Cell, ...]:
             )
         )
     return tuple(cells)
-
-
-def _around(value: float, error: float) -> Estimate:
-    return Estimate(value, value - Z * error, value + Z * error)

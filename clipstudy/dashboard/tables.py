@@ -232,7 +232,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
     return Cell(
         layer=layer,
         label=tags.get("layer_label", str(layer)),
-        estimate=pooled([estimate(r, metric) for r in members]),
+        estimate=pooled([estimate(r, metric) for r in members], metric),
         depth=float(depth) if depth else None,
         n=round(items.value) if items else None,
         inits=len(members),

@@ -14,6 +14,8 @@ DESCRIPTIVE = frozenset({
     "activation", "area", "colour_entropy", "distance", "distance_patches", "diversity", "edge_density", "edges",
     "entropy", "high_frequency", "spectral_slope", "total_variation",
 })  # fmt: skip
+#: What lies between 0 and 1, and so does its interval.
+SHARES = frozenset({"accuracy", "dev_accuracy", "macro_f1"})
 #: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
 UNITS: Mapping[str, tuple[str, float, int]] = {
     "accuracy": ("accuracy (%)", 100, 1),
@@ -44,8 +46,20 @@ def half_width(estimate: Estimate) -> float | None:
 
 
 def standard_error(estimate: Estimate) -> float | None:
-    half = half_width(estimate)
-    return None if half is None else half / Z
+    """Read back from the 95% interval. One that ends at 0 or 1 may be cut off there, as Wilson's of a share of all or
+    none is: of that the longer side says how wide it is."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    sides = estimate.value - estimate.low, estimate.high - estimate.value
+    cut = estimate.low == 0 or estimate.high == 1
+    return (max(sides) if cut else sum(sides) / 2) / Z
+
+
+def around(value: float, error: float, metric: str) -> Estimate:
+    """``value`` with the 95% interval of that standard error, of which :func:`standard_error` is the way back."""
+    low, high = value - Z * error, value + Z * error
+    within = metric.rsplit("/", 1)[-1] in SHARES
+    return Estimate(value, max(low, 0.0), min(high, 1.0)) if within else Estimate(value, low, high)
 
 
 def axis_title(metric: str) -> str:

@@ -6,15 +6,17 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipstudy import metrics
 from clipstudy.dashboard import sheets, tables, units, views, writers
 from clipstudy.dashboard.pooling import average, pooled
 from clipstudy.dashboard.tables import board, newest, view
-from clipstudy.dashboard.units import Z, half_width, standard_error
+from clipstudy.dashboard.units import Z, around, half_width, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
@@ -146,13 +148,34 @@ def test_initialisations_of_a_twin_are_pooled() -> None:
 
 def test_one_estimate_is_not_touched() -> None:
     lopsided = Estimate(0.5, 0.1, 0.6)
-    assert pooled([lopsided]) is lopsided
+    assert pooled([lopsided], "accuracy") is lopsided
+
+
+def test_shares_of_all_or_none_are_pooled_and_averaged_within_0_and_1() -> None:
+    """As wide as a difference of two such shares is taken to be, and no wider than a share can be."""
+    rows = [
+        result(TWIN, task, layer=0, init=i, metrics={"accuracy": Estimate(v, v, v), "items/test": Estimate(10)})
+        for task, v in ((SHIFT, 1.0), (DEPTH, 0.0))
+        for i in range(2)
+    ]
+    views = [found for task in (SHIFT, DEPTH) if (found := view(board(rows), task.name))]
+    every, none = (found.curves[0].cells[0].estimate for found in views)
+    share = metrics.share_interval(10, 10)
+    assert (every.value, every.low, every.high) == pytest.approx(share)
+    assert (none.value, none.low, none.high) == pytest.approx((0, 0, 1 - share.low))
+    error = metrics.not_certain(metrics.Difference(0, 0, 0, 1, 0), 10).error
+    assert [standard_error(e) for e in (every, none)] == pytest.approx([error, error], rel=1e-5)
+    mean, _ = average([views[0], replace(views[0], title="again")], "All")
+    assert mean is not None
+    both = mean.curves[0].cells[0].estimate
+    assert both.high == 1 and standard_error(both) == pytest.approx(error / math.sqrt(2), rel=1e-5)
+    assert around(0.9, 0.1, "nmi").high == pytest.approx(0.9 + Z * 0.1), "not all that is measured ends at 1"
 
 
 @given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=6), st.floats(0, 0.05))
 def test_pooling_never_narrows_below_one_run(values: list[float], se: float) -> None:
     """The items are shared: more initialisations do not make them more."""
-    found = pooled([Estimate(v, v - Z * se, v + Z * se) for v in values])
+    found = pooled([Estimate(v, v - Z * se, v + Z * se) for v in values], "accuracy")
     width = standard_error(found)
     assert width is not None and width >= se - 1e-9
     assert min(values) - 1e-9 <= found.value <= max(values) + 1e-9
