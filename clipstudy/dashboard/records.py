@@ -18,7 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from clipstudy.dashboard import charts, evidence, shelf, tables
 from clipstudy.dashboard.charts import Ink
 from clipstudy.dashboard.planned import Planned
 from clipstudy.dashboard.tables import Board
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
 from clipstudy.settings import redact
 from clipstudy.tracking import Tracking, newest_runs
@@ -66,6 +66,8 @@ class Judged(NamedTuple):
     judgements: list[Judgement] | None  #: None: none yet
     testing: float | None = None  #: for so many seconds they are being tested; None: they are not
     older: bool = False  #: results came since
+    trouble: str = ""  #: why these could not be tested
+    due: float | None = None  #: after so many seconds another test may begin; None: there is nothing new to test
 
 
 class _Test:
@@ -76,22 +78,25 @@ class _Test:
         self.began = self.ended = clock()
         self.verdicts: Future[list[Judgement]] = Future()
 
-    def run(self, study: str, tracking: Tracking) -> None:
-        try:
-            found = evidence.judged(self.board.results, tracking.artifact).get(study, [])
-        except Exception as error:  # told to whoever waits
-            self.ended = self._clock()
-            self.verdicts.set_exception(error)
-        else:
-            self.verdicts.set_result(found)
+    def run(self, study: str, tracking: Tracking, turn: threading.Lock) -> None:
+        with turn:
+            self.began = self._clock()
+            try:
+                found = evidence.judged(self.board.results, tracking.artifact).get(study, [])
+            except Exception as error:  # told to whoever waits
+                self.ended = self._clock()
+                self.verdicts.set_exception(_told(error))
+            else:
+                self.verdicts.set_result(found)
 
-    def is_over(self, board: Board) -> bool:
-        """Is another one due on ``board``? What failed is tried again, but not for every part of one page."""
+    def due(self, board: Board) -> float | None:
+        """Seconds until another one may begin on ``board``; None: there is no need of one. What failed is tried again,
+        but not for every part of one page."""
         if not self.verdicts.done():
-            return False
+            return None
         if self.verdicts.exception() is not None:
-            return self._clock() - self.ended > LOOK
-        return self.board is not board and self._clock() - self.began > KEEP
+            return self.ended + LOOK - self._clock()
+        return None if self.board is board else self.began + KEEP - self._clock()
 
 
 class Records:
@@ -121,7 +126,7 @@ class Records:
         self._reading: threading.Thread | None = None
         self._boards: dict[str, Board] = {}
         self._inks: dict[str, Ink] = {}
-        self._judging = threading.Lock()
+        self._judging, self._turn = threading.Lock(), threading.Lock()
         self._tests: dict[str, _Test] = {}
         self._judged: dict[str, list[Judgement]] = {}
 
@@ -166,23 +171,27 @@ class Records:
             return self._inks
 
     def judged(self, study: str) -> Judged:
-        """The claims' verdicts on one study, tested beside the pages where its results changed.
+        """The claims' verdicts on one study, tested beside the pages where its results changed, one study at a time.
+        Where they cannot be tested, those known before with the trouble.
 
         Raises:
-            TrackingUnreachable: MLflow does not answer.
+            ClipstudyError: they cannot be tested (MLflow does not answer, say), and none are known.
         """
         board = self.board(study)
         with self._judging:
             test = self._tests.get(study)
-            if test is None or test.is_over(board):
+            if test is None or ((due := test.due(board)) is not None and due <= 0):
                 test = self._tests[study] = _Test(board, self._clock)
-                threading.Thread(target=test.run, args=(study, self.tracking), daemon=True).start()
-        try:
-            found = test.verdicts.result(max(0.0, test.began + PATIENCE - self._clock()))
-        except TimeoutError:
-            return Judged(self._judged.get(study), self._clock() - test.began, study in self._judged)
-        self._judged[study] = found
-        return Judged(found, older=test.board is not board)
+                threading.Thread(target=test.run, args=(study, self.tracking, self._turn), daemon=True).start()
+        wait([test.verdicts], max(0.0, test.began + PATIENCE - self._clock()))
+        known = self._judged.get(study)
+        if not test.verdicts.done():
+            return Judged(known, self._clock() - test.began, known is not None)
+        error = test.verdicts.exception()
+        if isinstance(error, ClipstudyError) and known is not None:
+            return Judged(known, older=True, trouble=redact(error.message), due=test.due(board))
+        found = self._judged[study] = test.verdicts.result()
+        return Judged(found, older=test.board is not board, due=test.due(board))
 
     def knows(self, run_id: str) -> bool:
         """Is it a run whose results are shown?"""
@@ -251,6 +260,13 @@ class Records:
     def _store(self) -> str:
         """Which results these are; another store, or one made anew in its place, has others."""
         return f"{self.tracking.identity()} {self.study or ''}"
+
+
+def _told(error: Exception) -> Exception:
+    """A file system that does not answer is trouble too, and a :class:`TimeoutError` of its own no test that runs."""
+    if isinstance(error, OSError):
+        return TrackingUnreachable(f"Files that runs keep cannot be read ({error}). Check the disk that they are on.")
+    return error
 
 
 def _by_study(results: Iterable[Result]) -> dict[str, list[Result]]:

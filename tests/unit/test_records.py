@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import threading
@@ -9,11 +10,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 
 import pytest
 
-from clipstudy.dashboard import records, shelf
+from clipstudy.dashboard import evidence, records, shelf
+from clipstudy.dashboard.address import Claims
 from clipstudy.dashboard.kept import PNG, Kept
+from clipstudy.dashboard.pages import claims
+from clipstudy.dashboard.pages.parts import Desk, Shown
+from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records, merged
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
@@ -219,11 +225,12 @@ class Slow(Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.let, self.broken = threading.Event(), False
+        self.let = threading.Event()
+        self.broken: Exception | None = None
 
     def artifact(self, run_id: str, name: str) -> bytes:
         self.let.wait(30)
-        raise TrackingUnreachable if self.broken else ClipstudyError("kept none")
+        raise self.broken or ClipstudyError("kept none")
 
 
 def wic(role: str, minute: int) -> Result:
@@ -245,24 +252,94 @@ def test_a_visitor_does_not_wait_for_verdicts(tmp_path: Path, monkeypatch: pytes
     # A study at work is not tested without end; what is shown meanwhile says that it is older.
     source.held.append(wic("bert", 2))
     time[0] += records.LOOK
-    assert known.judged("paper") == (first.judgements, None, True)
-    time[0] += records.KEEP
+    later = known.judged("paper")
+    assert later.judgements is first.judgements and later.older and later.testing is None
+    assert later.due == records.KEEP - records.LOOK and first.due is None
+    assert claims_page(known).again == 1000 * later.due, "an open page looks when another test may begin"
+    time[0] += later.due
     again = known.judged("paper")
     assert again.judgements is not first.judgements and not again.older
+    assert claims_page(known).again == 0, "nothing is new"
 
 
 def test_verdicts_that_could_not_be_had_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "PATIENCE", 30.0)
     source, time = Slow(tmp_path), [0.0]
-    source.held, source.broken = [wic("gpt2", 0), wic("clip_text", 1)], True
+    source.held, source.broken = [wic("gpt2", 0), wic("clip_text", 1)], TrackingUnreachable()
     source.let.set()
     known = Records(source, clock=lambda: time[0])
     for _ in range(2):  # choices and body of one page
         with pytest.raises(TrackingUnreachable):
             known.judged("paper")
-        source.broken = False
+        source.broken = None
     time[0] += records.LOOK + 1
     assert known.judged("paper").judgements
+
+
+def claims_page(known: Records) -> Shown:
+    return claims.body(Claims(), Desk(known, Dashboard("D", (Panel("P"),)), ""))
+
+
+def test_a_disk_that_does_not_answer_is_no_test_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system's ETIMEDOUT is a TimeoutError, as is that of a result which is waited for."""
+    monkeypatch.setattr(records, "PATIENCE", 30.0)
+    source = Slow(tmp_path)
+    source.held, source.broken = [wic("gpt2", 0), wic("clip_text", 1)], OSError(errno.ETIMEDOUT, "timed out")
+    assert isinstance(source.broken, TimeoutError)
+    source.let.set()
+    known = Records(source)
+    with pytest.raises(TrackingUnreachable, match="timed out"):
+        known.judged("paper")
+    shown = claims_page(known)
+    assert shown.said == "No verdicts" and "timed out" in str(shown.body)
+
+
+def test_verdicts_stay_where_newer_ones_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PATIENCE", 30.0)
+    source, time = Slow(tmp_path), [0.0]
+    source.held = [wic("gpt2", 0), wic("clip_text", 1)]
+    source.let.set()
+    known = Records(source, clock=lambda: time[0])
+    first = known.judged("paper")
+    source.held.append(wic("bert", 2))
+    source.broken = TrackingUnreachable("away: postgresql://me:secret@host/db")
+    time[0] += records.KEEP
+    found = known.judged("paper")
+    assert found.judgements is first.judgements and found.older and found.due == records.LOOK
+    assert "away" in found.trouble and "secret" not in found.trouble
+    shown = claims_page(known)
+    assert "verdicts on" in shown.said and claims.FAILED in str(shown.body) and shown.again == 1000 * records.LOOK
+    source.broken = None
+    time[0] += records.LOOK
+    again = known.judged("paper")
+    assert again.judgements is not first.judgements and again == (again.judgements, None, False, "", None)
+
+
+def test_one_study_is_tested_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "PATIENCE", 0.0)
+    at_work, most, ended = [0], [0], threading.Semaphore(0)
+    before = set(threading.enumerate())
+
+    def judged(results: Collection[Result], fetch: object) -> dict[str, list[object]]:
+        at_work[0] += 1
+        most[0] = max(most[0], at_work[0])
+        sleep(0.1)
+        at_work[0] -= 1
+        ended.release()
+        return {}
+
+    monkeypatch.setattr(evidence, "judged", judged)
+    source = Source(tmp_path)
+    studies = ["a", "b", "c"]
+    source.held = [result(study=study, ended="2026-11-24T01:00:00+00:00") for study in studies]
+    known = Records(source)
+    for study in studies:
+        assert known.judged(study).judgements is None
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before), (
+        "nothing holds the program up at its end"
+    )
+    assert all(ended.acquire(timeout=30) for _ in studies)
+    assert most == [1]
 
 
 def test_a_run_that_comes_twice_counts_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from clipstudy.dashboard import tables, verdicts
 from clipstudy.dashboard.address import Claims
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.records import Judged
 from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.verdicts import Row
 from clipstudy.errors import ClipstudyError
@@ -23,6 +25,7 @@ TITLE = "Claims"
 #: Milliseconds between two looks for verdicts that are being worked out.
 SOON = 1000
 OLDER = "Results came since these were tested. They are tested again at most once a minute."
+FAILED = "Results came since these were tested, and could not be tested themselves:"
 
 
 def controls(place: Claims, desk: Desk) -> list[Control]:
@@ -62,17 +65,25 @@ def body(place: Claims, desk: Desk) -> Shown:
             *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
             html.P(f"{verdicts.counted(judged.judgements)}. {verdicts.KEY}"),
-            *([html.P(OLDER)] if judged.older else []),
+            *parts.callout(judged.trouble and f"{FAILED} {judged.trouble}"),
+            *([html.P(OLDER)] if judged.older and not judged.trouble else []),
             _judged([row for row in shown if row.statistic]),
             _silent([row for row in shown if not row.statistic]),
             html.P(verdicts.METHOD, className="notes"),
             *parts.notes(place, desk),
         ],
-        again=SOON if judged.testing is not None else 0,
+        again=_again(judged),
     )
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _again(judged: Judged) -> int:
+    """Milliseconds after which there may be other verdicts; 0: there is nothing new to test."""
+    if judged.testing is not None:
+        return SOON
+    return 0 if judged.due is None else max(SOON, math.ceil(1000 * judged.due))
 
 
 def _being_tested(board: Board, seconds: float) -> Shown:
