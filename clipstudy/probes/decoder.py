@@ -53,21 +53,37 @@ class Recipe:
         return self.learning_rate * min(1.0, (step + 1) / warm) * fall
 
 
-class Standardised(nn.BatchNorm2d):
-    """Channels of maps at zero mean and unit variance, by the mean of the statistics of all batches seen.
+class Standardised(nn.Module):
+    """Channels of maps at zero mean and unit variance over all maps seen in training, batches taken together.
 
     Not by each batch's own, as batch norm does in training: a few images differ in what they have in common, such as
     their brightness, and a decoder that learns without it cannot draw it.
     """
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-8, affine=False, momentum=None)
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self._seen = 0  #: values a channel
 
     def forward(self, maps: Tensor) -> Tensor:
         """``[B, channels, h, w]``, both."""
         if self.training:
-            super().forward(maps.detach())  # takes the batch into the statistics
-        return functional.batch_norm(maps, self.running_mean, self.running_var, eps=self.eps)
+            self._see(maps)
+        return functional.batch_norm(maps, self.mean, self.variance, eps=1e-8)
+
+    @torch.no_grad()
+    def _see(self, maps: Tensor) -> None:
+        variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+        new = maps[:, 0].numel()
+        self._seen += new
+        share, shift = new / self._seen, mean - self.mean
+        within, between = (1 - share) * self.variance + share * variance, share * (1 - share) * shift**2
+        self.variance = within + between
+        self.mean = self.mean + share * shift
 
 
 class Decoder(nn.Module):

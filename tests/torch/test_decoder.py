@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from clipstudy.probes.decoder import PIXELS, Decoder, Decoders, Recipe
+from clipstudy.probes.decoder import PIXELS, Decoder, Decoders, Recipe, Standardised
 
 SMALL = Recipe(grid=4, width=48, hidden=32, size=16, steps=250, learning_rate=4e-3)
 
@@ -121,6 +121,24 @@ def test_the_scale_of_states_says_nothing():
     torch.testing.assert_close(
         plain.draw({1: HELD_OUT}, (1, 0)), scaled.draw({1: HELD_OUT * factor + 5}, (1, 0)), atol=5e-3, rtol=0
     )
+
+
+def test_the_statistics_are_those_of_all_maps_seen_whatever_the_batches() -> None:
+    """What lies between batches counts, and so does that a channel was silent in most of them."""
+    torch.manual_seed(0)
+    batches = [torch.randn(size, 4, 5, 3) * 3 + 20 * number for number, size in enumerate((8, 8, 2, 5))]
+    for number, maps in enumerate(batches):
+        maps[:, 1] *= number == 3  # first heard in the last batch
+        maps[:, 2] = maps[:, 2] * 1e-6 if number else 0  # hardly moves
+        maps[:, 3] += 1000
+    standardised, seen = Standardised(4), torch.cat(batches).double()
+    for maps in batches:
+        standardised.train()(maps)
+    torch.testing.assert_close(standardised.mean.double(), seen.mean((0, 2, 3)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(standardised.variance.double(), seen.var((0, 2, 3), correction=0), rtol=1e-4, atol=0)
+    plain = standardised.eval()(torch.cat(batches))[:, [0, 1, 3]]
+    torch.testing.assert_close(plain.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(plain.var((0, 2, 3), correction=0), torch.ones(3), rtol=1e-3, atol=0)
 
 
 def test_a_batch_is_standardised_in_training_as_when_it_is_drawn() -> None:
