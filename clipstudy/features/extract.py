@@ -151,7 +151,7 @@ def extract(
 
 
 class _Run:
-    """One pass over the texts, longest first, pooled on the device and collected in ``found``."""
+    """One pass over the texts, longest first, pooled on the device and written into ``collection``."""
 
     def __init__(self, backbone: TextBackbone, reading: Reading, collection: Collection, batch_size: int) -> None:
         self._backbone, self._reading, self._collection, self._batch_size = backbone, reading, collection, batch_size

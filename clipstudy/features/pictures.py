@@ -77,7 +77,7 @@ def extract(
 
 
 class _Run:
-    """One pass over the images, pooled on the device and collected in ``found``."""
+    """One pass over the images, pooled on the device and written into ``collection``."""
 
     def __init__(self, backbone: ImageBackbone, collection: Collection, batch_size: int) -> None:
         self._backbone, self._collection, self._batch_size = backbone, collection, batch_size
