@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 Counts = Mapping[tuple[str, str, str], Mapping[Status, int]]  #: (study, model, task) -> how many in each status
 
-#: How a person calls what ended an attempt.
+#: What ended an attempt: the word that verbs and scripts know, and what it means.
 REASONS: Mapping[FailureKind, str] = MappingProxyType({
-    FailureKind.CODE: "an error of its own",
-    FailureKind.INFRA: "what it needs was away",
-    FailureKind.LOST: "its worker vanished",
+    FailureKind.CODE: "code: an error of its own",
+    FailureKind.INFRA: "infra: what it needs was away",
+    FailureKind.LOST: "lost: its worker vanished",
 })  # fmt: skip
 
 
@@ -79,14 +79,16 @@ def read(engine: Engine, selection: Selection) -> QueueView:
     return QueueView(
         counts=counts,
         totals=totals,
-        summary=summary(totals, jobs.throughput(engine, selection), outbox.pending(engine, selection.study)),
-        workers=worker_rows(jobs.workers(engine), jobs.rows(engine, selection, [Status.RUNNING])),
+        summary=summary(totals, jobs.throughput(engine, selection)),
+        workers=worker_rows(jobs.workers(engine), jobs.rows(engine, None, [Status.RUNNING], newest_only=False)),
         failures=failure_rows(jobs.rows(engine, selection, [Status.FAILED])),
     )
 
 
 def as_json(engine: Engine, selection: Selection, *, rows: bool = False) -> dict[str, Any]:
-    """The same for a script, as plain values: numbers instead of sentences; ``rows`` adds every cell."""
+    """The same for a script, as plain values: numbers instead of sentences; ``rows`` adds every cell. Of the whole
+    table are ``workers``, and ``outbox``: records that wait for MLflow, those of failed attempts included.
+    """
     counts = jobs.counts(engine, selection)
     pace = jobs.throughput(engine, selection)
     values: dict[str, Any] = {
@@ -113,8 +115,8 @@ def totals_of(counts: Counts) -> dict[Status, int]:
     return dict(totals)
 
 
-def summary(totals: Mapping[Status, int], pace: jobs.Throughput, waiting: int) -> str:
-    """How far the cells are, in a sentence; ``waiting`` results are not in MLflow yet."""
+def summary(totals: Mapping[Status, int], pace: jobs.Throughput) -> str:
+    """How far the cells are, in a sentence."""
     live = sum(number for status, number in totals.items() if status not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
     for status in (Status.RUNNING, Status.QUEUED, Status.FAILED):
@@ -124,7 +126,7 @@ def summary(totals: Mapping[Status, int], pace: jobs.Throughput, waiting: int) -
         text += f", {cancelled:,} more cancelled"
     if pace.left and pace.time_left:
         text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"
-    if waiting:
+    if waiting := totals.get(Status.COMPUTED, 0):
         text += f"; {counted(waiting, 'result')} not in MLflow yet"
     return text
 

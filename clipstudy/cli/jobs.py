@@ -109,7 +109,7 @@ def retry(
     failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
-    meant = ["failed"] if failed else ["failed (their worker lost)"] if lost else []
+    meant = ["failed"] if failed else ["failed as lost (its worker vanished)"] if lost else []
     if cancelled:
         meant.append("cancelled")
     _changed(engine, selection, number, "queued again", " or ".join(meant))

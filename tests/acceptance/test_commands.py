@@ -69,7 +69,7 @@ def test_a_draining_worker_says_that_cells_failed_and_retry_takes_them_up(place:
     said = typed("worker", "--drain", "--device", "cpu", code=1)
     assert "1 failed (see: clipstudy status)" in said.err and said.err.count("found 1 columns") == 1
     (place.folder / "order.txt").write_text(rows)
-    why = "none is failed (their worker lost). What is there: 1 failed"
+    why = "none is failed as lost (its worker vanished). What is there: 1 failed"
     assert typed("retry", "--lost").out == f"0 cells queued again: {why}\n"
     assert typed("retry").out == "1 cell queued again\n"
     said = typed("worker", "--drain", "--device", "cpu")

@@ -13,15 +13,15 @@ JOB = Job(1, 1, "s", "bert", "depth", "d", 3, "block 3", Status.FAILED, 1, 1, 3)
 
 
 def test_what_was_left_out_is_said() -> None:
-    assert queueview.summary({Status.DONE: 3}, STILL, 0) == "3 of 3 cells done"
+    assert queueview.summary({Status.DONE: 3}, STILL) == "3 of 3 cells done"
     some = {Status.DONE: 3, Status.QUEUED: 1, Status.CANCELLED: 1200, Status.SUPERSEDED: 9}
-    assert queueview.summary(some, STILL, 0) == "3 of 4 cells done, 1 queued, 1,200 more cancelled"
+    assert queueview.summary(some, STILL) == "3 of 4 cells done, 1 queued, 1,200 more cancelled"
 
 
 def test_pace_and_what_mlflow_lacks() -> None:
-    said = queueview.summary({Status.DONE: 6, Status.RUNNING: 3}, Throughput(6, 60.0, 3), 1)
-    assert said == "6 of 9 cells done, 3 running; 6.0 cells a minute, 30 s left; 1 result not in MLflow yet"
-    assert "left" not in queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), 0)
+    said = queueview.summary({Status.DONE: 6, Status.RUNNING: 3, Status.COMPUTED: 1}, Throughput(6, 60.0, 3))
+    assert said == "6 of 10 cells done, 3 running; 6.0 cells a minute, 30 s left; 1 result not in MLflow yet"
+    assert "left" not in queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0))
 
 
 def test_a_worker_that_has_not_said_yet_what_it_computes() -> None:
@@ -46,4 +46,4 @@ def test_failures_of_one_kind_are_one_row() -> None:
         ("bert · depth", "block 3", "gone", 9),
         ("bert · tense", "block 3", "", 10),
     ]
-    assert [row.reason for row in rows] == ["an error of its own", "its worker vanished", ""]
+    assert [row.reason for row in rows] == ["code: an error of its own", "lost: its worker vanished", ""]
