@@ -1,0 +1,137 @@
+"""The rows of `make chaos`: kept in a file from day to day, and drawn into docs/reliability.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.house import Fault
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "tests" / "chaos" / "rows.jsonl"
+PAGE = ROOT / "docs" / "reliability.md"
+MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
+HOUSES = {
+    "embedded": "SQLite, MLflow on SQLite",
+    "served": "Postgres, MLflow server",
+    "mixed": "SQLite, MLflow server",
+}
+#: What is under test, below `clipstudy`.
+PROTOCOL = (
+    "queue/**/*.py", "tracking/**/*.py",
+    "worker.py", "attempt.py", "heartbeat.py", "recorder.py", "supervisor.py", "run.py", "lock.py",
+)  # fmt: skip
+#: What makes no row, beside this file.
+DRAWING = ("table.py", "test_*.py")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    fault: str
+    what: str
+    house: str
+    jobs: int
+    done: int
+    failed: int
+    given_up: int
+    lost: int
+    twice: int
+    disagree: int
+    attempts: int
+    blows: int
+    median: float | None  #: seconds
+    worst: float | None
+    took: float  #: seconds
+    rate: float  #: cells done a second
+    kept: bool
+    date: str
+    told: tuple[str, ...]  #: what was wrong
+    code: str = ""  #: see `CODE`; empty: of an earlier version that did not say
+
+    def stands(self, jobs: int) -> bool:
+        """Whether it need not be run again where ``jobs`` cells are asked for. One that broke stands, too."""
+        return self.code == CODE and self.jobs >= jobs
+
+
+def hashed(root: Path) -> str:
+    """A short hash of the sources of what is under test, and of the test."""
+    found = [path for pattern in PROTOCOL for path in (root / "clipstudy").glob(pattern)]
+    chaos = (root / "tests" / "chaos").rglob("*.py")
+    found += [path for path in chaos if not any(path.match(pattern) for pattern in DRAWING)]
+    sources = hashlib.sha256()
+    for path in sorted(found):
+        content = path.read_bytes()
+        sources.update(f"{path.relative_to(root)} {len(content)}\0".encode() + content)
+    return sources.hexdigest()[:12]
+
+
+#: Of the sources as they were when this process began: a day later they may be others.
+CODE = hashed(ROOT)
+
+
+def rows() -> list[Row]:
+    """All that are kept, in the table's order."""
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    order = {fault.name: number for number, fault in enumerate(FAULTS)}
+    known = [row for row in (Row(**json.loads(line)) for line in lines) if row.fault in order]
+    return sorted(known, key=lambda row: (order[row.fault], row.house))
+
+
+def keep(row: Row) -> None:
+    """Put ``row`` in the place of what there was of its fault and house."""
+    others = [other for other in rows() if (other.fault, other.house) != (row.fault, row.house)]
+    KEPT.write_text("".join(f"{json.dumps(vars(one))}\n" for one in [*others, row]))
+
+
+def belongs(fault: Fault, house: str) -> bool:
+    """Whether ``fault`` is about ``house``, and not run on another that has the same."""
+    has = {"embedded": {"embedded"}, "served": {"postgres", "server"}, "mixed": {"server"}}[house]
+    twice = house == "mixed" and fault.name != "quiet" and "server" not in fault.needs
+    return not twice and fault.needs <= has | {"root"}
+
+
+def drawn(found: Sequence[Row], *, times: bool = False) -> str:
+    """``found`` as Markdown, what was not run below it. ``times``: with recovery and goodput."""
+    quiet = {row.house: row.rate for row in found if row.fault == "quiet"}
+    counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
+    head = ["fault", "setup", *counts, *(["recovery", "worst", "goodput"] if times else []), "run on"]
+    lines = [f"{len(found)} rows: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
+    lines.append(_line(["---", "---", *["--:"] * (len(head) - 3), "---"]))
+    for row in found:
+        counted = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
+        share = f"{row.rate / quiet[row.house]:.0%}" if row.house in quiet else "–"
+        timed = [_seconds(row.median), _seconds(row.worst), share] if times else []
+        cells = [row.fault, row.house, *counted, row.blows, *timed, row.date]
+        lines.append(_line(cells if row.kept else [f"**{cell}**" for cell in cells]))
+    for row in found:
+        if not row.kept:
+            lines += ["", f"**{row.fault} on {row.house}**: {'; '.join(row.told)}"]
+    there = {(row.fault, row.house) for row in found}
+    for house in HOUSES:
+        missing = [f.name for f in FAULTS if belongs(f, house) and (f.name, house) not in there]
+        if missing:
+            lines += ["", f"Not run on {house}: {', '.join(missing)}."]
+    lines += ["", "What each fault is:", ""]
+    lines += [f"- **{name}**: {what}" for name, what in dict((row.fault, row.what) for row in found).items()]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _seconds(number: float | None) -> str:
+    return "–" if number is None else f"{number:.1f} s"
+
+
+def write(found: Sequence[Row]) -> None:
+    """Draw ``found`` into the page."""
+    text = PAGE.read_text()
+    head, tail = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    PAGE.write_text(f"{head}{MARKS[0]}\n\n{drawn(found)}\n\n{MARKS[1]}{tail}")
