@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from sqlalchemy import Engine, text
 
-from clipstudy.job import MOVES, SETTLED, Job, Status
+from clipstudy.job import MOVES, Job, Status
 from clipstudy.queue import jobs, outbox
 from clipstudy.queue.dialect import reading, writing
 from clipstudy.tracking import Tracking
@@ -52,11 +51,6 @@ class Verdict:
     twice: list[str] = field(default_factory=list)  #: more than one ``done``, FINISHED run, or point of a metric
     disagree: list[str] = field(default_factory=list)  #: what MLflow says otherwise than the table
     attempts: int = 0
-
-    @property
-    def kept(self) -> bool:
-        """Whether the promise was."""
-        return not (self.lost or self.twice or self.disagree) and self.jobs > 0
 
 
 def judge(engine: Engine, tracking: Tracking, study: str, samples: int = 20) -> Verdict:
@@ -175,11 +169,3 @@ def _tag(run: Any, name: str) -> str:
 
 def _name(row: Job) -> str:
     return f"job {row.id} ({row.model}, layer {row.layer}, attempt {row.attempt})"
-
-
-def settled(counts: dict[Status, int]) -> bool:
-    return not any(number for status, number in counts.items() if status not in SETTLED)
-
-
-def median(numbers: list[float]) -> float | None:
-    return statistics.median(numbers) if numbers else None

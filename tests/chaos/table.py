@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipstudy.progress import counted
 from tests.chaos.faults import FAULTS
 from tests.chaos.house import Fault
 
@@ -101,14 +102,14 @@ def drawn(found: Sequence[Row], *, times: bool = False) -> str:
     quiet = {row.house: row.rate for row in found if row.fault == "quiet"}
     counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
     head = ["fault", "setup", *counts, *(["recovery", "worst", "goodput"] if times else []), "run on"]
-    lines = [f"{len(found)} rows: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
+    lines = [f"{counted(len(found), 'row')}: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
     lines.append(_line(["---", "---", *["--:"] * (len(head) - 3), "---"]))
     for row in found:
-        counted = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
+        cells = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
         share = f"{row.rate / quiet[row.house]:.0%}" if row.house in quiet else "–"
         timed = [_seconds(row.median), _seconds(row.worst), share] if times else []
-        cells = [row.fault, row.house, *counted, row.blows, *timed, row.date]
-        lines.append(_line(cells if row.kept else [f"**{cell}**" for cell in cells]))
+        shown = [row.fault, row.house, *cells, row.blows, *timed, row.date]
+        lines.append(_line(shown if row.kept else [f"**{one}**" for one in shown]))
     for row in found:
         if not row.kept:
             lines += ["", f"**{row.fault} on {row.house}**: {'; '.join(row.told)}"]
