@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: What stands before the slash of a metric's name, where it is neither a view nor a probe.
 ARMS = {
     "baseline": "what can be had without the model",
-    "control": "labels drawn at random",
+    "control": "one random label per type of first (or marked) word",
     "items": "how many rows",
 }
 

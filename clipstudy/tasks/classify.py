@@ -19,9 +19,10 @@ Profiles
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from clipstudy.metrics import Interval
     from clipstudy.probes.inputs import Inputs, Labels, Principal
     from clipstudy.probes.mlp import ProbeFit, Recipe
+
+log = logging.getLogger(__name__)
 
 METHOD = 2
 NEEDS = Needs.VECTORS
@@ -216,7 +219,8 @@ def measure(
     """Fit every arm's probes on train, stop them by dev, score them on test (Conneau et al. 2018).
 
     All of an arm's layers, seeds and weight decays are one stack of fits (``probes/mlp.py``). Selectivity is accuracy
-    minus that of the same probe on a control task (Hewitt & Liang 2019), and is measured on the headline view.
+    minus that of the same probe on a control task (Hewitt & Liang 2019), and is measured on the headline view. Where
+    all training texts get one control label, there is none to measure, and the log says so.
 
     Args:
         features: of ``options.views``, ``[N, width]`` a layer; N rows in the order train, dev, test.
@@ -236,7 +240,7 @@ def measure(
 
     common = _common(features, data, options)
     labels = _labels(data, options)
-    # By what a view is called: the model's own summary is a view that may be asked for by name too.
+    # One for each set of vectors: `native` may be the same as `cls`, `last` or `eot`, and is then read once.
     shown: dict[str, _Shown] = {}
     for view in options.views:
         shown.setdefault(features.called(view), _Shown(features, view, data.labelled, options))
@@ -244,7 +248,7 @@ def measure(
     intervals = {
         # The same draws for every arm and layer, so that what is compared was drawn alike.
         arm: bootstrap_accuracy(
-            np.stack([of_layer[0].predictions == labels.truth.test for of_layer in by_layer]),
+            np.stack([fitted.task.predictions == labels.truth.test for fitted in by_layer]),
             draws=options.draws,
             rng=0,
         )
@@ -253,16 +257,15 @@ def measure(
     for at, layer in enumerate(layers):
         metrics, params = dict(common), dict[str, str]()
         for arm, by_layer in fits.items():
-            task, *control = by_layer[at]
-            metrics |= _scores(arm, task, intervals[arm][at], labels)
+            fitted = by_layer[at]
+            metrics |= _scores(arm, fitted.task, intervals[arm][at], labels)
             if options.width is not None and arm.probe == options.probes[0]:
                 explained = shown[features.called(arm.view)].explained(layer)
                 metrics[f"{arm.prefix}explained_variance"] = Estimate(explained)
             if len(options.l2) > 1:
-                params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{decay:g}" for decay in task.l2)
-            if control:
-                metrics |= _selectivity(arm, task, control[0], labels, options)
-        tasks = {arm: by_layer[at][0] for arm, by_layer in fits.items()}
+                params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{decay:g}" for decay in fitted.task.l2)
+            metrics |= _selectivity(arm, fitted, labels, options)
+        tasks = {arm: by_layer[at].task for arm, by_layer in fits.items()}
         yield Outcome(
             layer=layer,
             metrics=metrics,
@@ -311,12 +314,12 @@ class _LabelSets:
 
     truth: Labels
     control: Labels | None  #: of the control task; None: there is none
-    types_seen: float  #: share of test sentences whose first word is seen in train
+    types_seen: float  #: share of test texts whose type of first word is seen in train
     classes: int
 
     def of(self, arm: Arm, options: Options) -> list[Labels]:
-        """Each probe has its own capacity to learn by heart, so each has its own control; the headline view stands for
-        all."""
+        """What the arm's probes are fitted to. Each probe has its own capacity to learn by heart, so each has its own
+        control; the headline view stands for all."""
         if self.control is None or arm.view != options.views[0]:
             return [self.truth]
         return [self.truth, self.control]
@@ -324,7 +327,8 @@ class _LabelSets:
 
 def _labels(data: Sentences | Images, options: Options) -> _LabelSets:
     """The task's labels as class numbers, and those of its control task: one for each type of first word (a hash of the
-    whole sentence would never repeat between train and test, and selectivity would only be accuracy minus majority)."""
+    whole sentence would never repeat between train and test, and selectivity would only be accuracy minus majority).
+    No control where one label is all that train has of it: any probe knows it, so it measures no learning by heart."""
     import numpy as np
 
     from clipstudy.probes.control import control_labels, share_seen
@@ -336,7 +340,25 @@ def _labels(data: Sentences | Images, options: Options) -> _LabelSets:
         return _LabelSets(truth, None, 0.0, len(number))
     train, dev, test = ([words[0].lower() for words in part.items] for part in data.labelled.parts)
     drawn = Labels(*(control_labels(types, truth.train, len(number)) for types in (train, dev, test)))
+    if (drawn.train == drawn.train[0]).all():
+        log.warning(
+            "%s: no selectivity, since its control task has one label alone. It draws one for each type of first word "
+            "(of pairs about a word: of that word); the training texts have %d (%s). No option names another control "
+            "task: write control = false in the task's options to do without.",
+            data.source,
+            len(set(train)),
+            ", ".join(f'"{word}"' for word in sorted(set(train))[:3]),
+        )
+        return _LabelSets(truth, None, 0.0, len(number))
     return _LabelSets(truth, drawn, share_seen(train, test), len(number))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """An arm's probes at one layer."""
+
+    task: ProbeFit
+    control: ProbeFit | None = None  #: the same probe on the control task; None: there is none
 
 
 def _fitted(
@@ -347,22 +369,21 @@ def _fitted(
     seeds: Sequence[int],
     options: Options,
     bench: Bench,
-) -> dict[Arm, list[list[ProbeFit]]]:
-    """The probes of every arm: for each layer the task's and, where there is one, its control's. Arms that are shown
-    the same vectors share their fits."""
+) -> dict[Arm, list[_Fitted]]:
+    """The probes of every arm, layer by layer. Arms that are shown the same vectors share their fits."""
     from clipstudy.probes.mlp import fit
 
-    fits: dict[Arm, list[list[ProbeFit]]] = {}
-    of_vectors: dict[tuple[str, str], list[list[ProbeFit]]] = {}
+    fits: dict[Arm, list[_Fitted]] = {}
+    of_vectors: dict[tuple[str, str], list[_Fitted]] = {}
     asked = arms(options)
     members = len(layers) * len(seeds) * len(options.l2)
     total, done = members * sum(len(labels.of(arm, options)) for arm in asked), 0
     for arm in asked:
         vectors, sets = features.called(arm.view), labels.of(arm, options)
         if (vectors, arm.probe) in of_vectors:
-            fits[arm] = [of_layer[:1] for of_layer in of_vectors[vectors, arm.probe]]
+            fits[arm] = [replace(fitted, control=None) for fitted in of_vectors[vectors, arm.probe]]
         else:
-            fits[arm] = of_vectors[vectors, arm.probe] = fit(
+            by_layer = fit(
                 [partial(shown[vectors].inputs, layer) for layer in layers],
                 sets,
                 labels.classes,
@@ -371,6 +392,7 @@ def _fitted(
                 device=bench.device,
                 on_progress=_after(bench, done, total),
             )
+            fits[arm] = of_vectors[vectors, arm.probe] = [_Fitted(*of_sets) for of_sets in by_layer]
         done += members * len(sets)
     return fits
 
@@ -396,14 +418,14 @@ def _scores(arm: Arm, task: ProbeFit, accuracy: Interval, labels: _LabelSets) ->
     return {f"{arm.prefix}accuracy": Estimate(*accuracy), **means}
 
 
-def _selectivity(
-    arm: Arm, task: ProbeFit, control: ProbeFit, labels: _LabelSets, options: Options
-) -> dict[str, Estimate]:
+def _selectivity(arm: Arm, fitted: _Fitted, labels: _LabelSets, options: Options) -> dict[str, Estimate]:
+    """What the arm's probes gain over the same probes on the control task; nothing where there is none."""
     from clipstudy.metrics import bootstrap_accuracy
 
-    assert labels.control is not None  # or nothing was fitted to it
-    remembered = control.predictions == labels.control.test
-    gain = (task.predictions == labels.truth.test).astype(float) - remembered
+    if fitted.control is None or labels.control is None:
+        return {}
+    remembered = fitted.control.predictions == labels.control.test
+    gain = (fitted.task.predictions == labels.truth.test).astype(float) - remembered
     return {
         f"{arm.prefix}selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
         f"{arm.prefix}control/accuracy": Estimate(float(remembered.mean())),

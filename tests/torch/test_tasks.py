@@ -22,6 +22,8 @@ from clipstudy.tasks import classify, phrase_clusters, task
 from clipstudy.tasks.task import BadOption, Bench, options
 
 WIDTH = 16
+#: What the control task adds to a probe on the headline view.
+CONTROLLED = ("selectivity", "control/accuracy", "control/types_seen")
 NOTHING = Coverage(0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -109,6 +111,19 @@ class TestClassify:
         assert outcome.metrics["accuracy"].value > 0.95
         assert ("l2_chosen" in outcome.params) == (profile != "default")
         assert ("selectivity" in outcome.metrics) == (profile == "default")
+
+    def test_one_control_label_gives_no_selectivity(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Where each text begins with the same word, any probe knows the control's label: there is nothing to learn by
+        heart. The task's own numbers stay what they were, and one warning says it."""
+        plain = sentences()
+        parts = [Rows(tuple(("The", *words) for words in part.items), part.labels) for part in plain.labelled.parts]
+        labelled = Labelled(*parts, fingerprint="sha256:0", source="made")
+        alike = classify.Sentences(labelled, tuple(Text(words) for part in parts for words in part.items))
+        theirs, own = (classified({1: 1.0}, data, views=["mean"], max_epoch=8)[1].metrics for data in (plain, alike))
+        assert set(theirs) - set(own) == {f"{probe}{name}" for probe in ("", "linear/") for name in CONTROLLED}
+        assert own["accuracy"].value == pytest.approx(theirs["accuracy"].value, abs=0.01)
+        [warned] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warned.startswith("made: no selectivity") and '1 ("the")' in warned and "control = false" in warned
 
     def test_equal_width_shows_the_main_directions_alone(self) -> None:
         """A label that half of the dimensions share survives on one; a label in one dimension of sixteen does not."""
