@@ -198,13 +198,14 @@ def measure(
 def _batches(
     given: Frozen, data: Images, options: Options
 ) -> Iterator[tuple[NDArray[Any], torch.Tensor, NDArray[Any] | None]]:
-    """Row numbers, pixels as the model is given them, and the share of each that is foreground (None: not known)."""
+    """Row numbers ``[B]``, pixels as the model is given them ``[B, 3, H, W]``, and 1 where one is foreground, else 0,
+    ``[B, H, W]`` (None: no masks are wanted)."""
     from clipstudy.backbones.pixels import restored
     from clipstudy.data.images import Foreground
     from clipstudy.features.pictures import batches
 
     size = given.spec.batch_size
-    objects: Iterable[NDArray[Any] | None] = repeat(None)
+    objects: Iterable[NDArray[Any] | None] = repeat(None)  # without end: the pictures say where to stop
     if options.masks:
         masks = [Foreground(picture, options.foreground) for picture in data.chosen]
         # A mask goes the way of its picture: resized and cropped alike, whatever the model's own way is.
@@ -324,7 +325,7 @@ def _against_masks(
         series["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
 
     def by_chance(areas: NDArray[Any]) -> NDArray[Any]:
-        """The best of a random mask for each column of ``areas`` ``[N, H]``, the mean over seeds."""
+        """The best of H random masks a picture, each of its area in ``areas`` ``[N, H]``; the mean over seeds."""
         draws = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
@@ -332,7 +333,7 @@ def _against_masks(
             draws.append(np.max(each, axis=0))
         return np.mean(draws, axis=0)
 
-    # Every mask against the foreground of another picture, which one its seed says.
+    # Every mask against another picture's foreground; the seed draws whose.
     others = [swapped(len(masks), np.random.default_rng(seed)) for seed in seeds]
     return series | {
         "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]),
@@ -343,7 +344,7 @@ def _against_masks(
 
 
 def _uniform_distance(tokens: Tokens) -> float:
-    """How far patches would look that look everywhere alike, in patches."""
+    """The distance, in patches, where every patch attends to all patches alike."""
     from clipstudy.features.attention import spacing
 
     return float(spacing(tokens.grid).mean())

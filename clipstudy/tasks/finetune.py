@@ -55,6 +55,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+#: The arm that is shown both texts.
 BOTH = "both"
 
 
@@ -158,11 +159,11 @@ def measure(
     live = replace(live, spec=replace(live.spec, max_tokens=most))
     arms = (BOTH, ALONE) if options.question_only else (BOTH,)
     fits: dict[str, list[Fit]] = {arm: [] for arm in arms}
-    of_one = steps(recipe(options), len(data.pairs.train))
+    steps_each = steps(recipe(options), len(data.pairs.train))
     for arm in arms:
         for seed in seeds:
-            before = sum(map(len, fits.values())) * of_one
-            tick = _after(bench, before, len(arms) * len(seeds) * of_one)
+            before = sum(map(len, fits.values())) * steps_each
+            tick = _after(bench, before, len(arms) * len(seeds) * steps_each)
             fits[arm].append(_trained(live, data.pairs, arm == ALONE, seed, options, tick))
     [layer] = layers
     yield _outcome(layer, data.pairs, fits, seeds, options)
@@ -261,6 +262,7 @@ def _positions(pieces: Pieces, word: int | None) -> tuple[int, ...]:
 
 
 def _turned(pair: Pair, options: Options) -> bool:
+    """Does the passage, a pair's second text, come first where both are joined?"""
     return options.order == "passage_first" and pair.marked is None
 
 
@@ -273,6 +275,7 @@ def _stretches(words: Sequence[str], options: Options) -> list[tuple[int, tuple[
 
 
 def _within(mark: int, begin: int, words: Sequence[str]) -> int | None:
+    """The marked word's number in a stretch that begins at ``begin``; None: it is not in there."""
     return mark - begin if begin <= mark < begin + len(words) else None
 
 
@@ -281,6 +284,7 @@ def _longest(pair: Pair, question_only: bool) -> int:
 
 
 def _cut(item: Item) -> bool:
+    """Did the model's limit cut anything that is shown of the pair?"""
     return any(shown.pieces.truncated for side in item.sides for shown in side)
 
 

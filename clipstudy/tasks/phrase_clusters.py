@@ -218,9 +218,9 @@ def measure(
                 if replicate := _replicate(ends, known, sample, seeds, options, arm):
                     replicates.append(replicate)
                 done += 1
-            if not replicates and arm:
-                continue  # too few multi-word spans to say anything
             if not replicates:
+                if arm:
+                    continue  # too few multi-word spans to say anything
                 raise DataError(f"{data.source}: too few spans that this model can see. Raise max_tokens or labelled.")
             metrics |= _summary(f"{arm}/" if arm else "", replicates)
             if not arm:
@@ -244,7 +244,7 @@ class _Known:
     @classmethod
     def of(cls, spans: Sequence[Span], seen: Any) -> _Known:
         """Partitions are by length, and by the part of speech of the first word, of the last one, and of that its first
-        two characters (every kind of verb is VB, every noun NN). Data that have no tags have these not."""
+        two characters (every kind of verb is VB, every noun NN). Data without tags lack the last three."""
         import numpy as np
 
         words = np.array([span.end - span.start for span in spans])
@@ -349,6 +349,7 @@ def _coverage(features: Features, data: Spans, known: _Known) -> dict[str, Estim
 
 
 def _rows(sample: int, replicate: _Replicate, data: Spans, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """A row a span that is scored: where it is, its label, and its cluster for each k-means seed."""
     for at, number in enumerate(replicate.scored):
         span = data.spans[number]
         row = {"sample": sample, "sentence": span.sentence, "start": span.start, "end": span.end, "label": span.label}

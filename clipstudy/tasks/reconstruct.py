@@ -148,7 +148,7 @@ def measure(
         if layer in broken:
             continue
         figures = {"reconstructions.png": [layer, PIXELS]}
-        if len(whole) > 1 and layer == whole[-1]:
+        if len(whole) > 1 and layer == whole[-1]:  # one figure of all layers, kept with the last
             figures["stages.png"] = [*whole, PIXELS]
         yield Outcome(
             layer=layer,

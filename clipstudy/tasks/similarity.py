@@ -1,7 +1,7 @@
 """How alike are a layer and each layer of a reference model? Linear CKA on the same texts: a row of a heat map.
 
 Kornblith et al. 2019 (ICML), from the unbiased HSIC over minibatches (Nguyen, Raghu & Kornblith 2021, ICLR), so that a
-wide layer is not alike to anything for its width. `docs/design/similarity.md` says why each choice is made.
+wide layer is not alike to everything by its width alone. `docs/design/similarity.md` says why each choice is made.
 
 Profiles
     ``default``    the published measure: vectors as they are, five cuts of the texts into minibatches.

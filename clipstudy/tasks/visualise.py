@@ -161,7 +161,8 @@ def _metrics(
 
     Args:
         looks: measure → of each fitted image.
-        activation: what the data set's images excite of the layer, ``[images, targets]``.
+        natural: how the data set's images look.
+        activation: what they excite of the layer, ``[images, targets]``.
         shape: seeds, targets.
     """
     noise = _appearance(fitted.scrambled)
@@ -172,7 +173,7 @@ def _metrics(
         "items/images": len(fitted.images),
         "items/targets": shape[1],
         "items/natural": len(activation),
-        # Their images show the prior alone.
+        # Targets that stayed at 0 for every seed: their images show the prior alone.
         "items/silent": int((fitted.activation.reshape(shape) == 0).all(0).sum()),
     }
     metrics |= {name: Estimate(count) for name, count in counts.items()}
@@ -293,6 +294,7 @@ def _csv(
     """A row an image."""
     rows = []
     for row, (target, seed) in enumerate(wanted):
+        # Rows go through all targets for each seed.
         same_target = natural[:, row % natural.shape[1]]
         activations = fitted.activation[row], fitted.noise[row], same_target.mean(), same_target.max()
         measures = (of_images[row] for of_images in looks.values())

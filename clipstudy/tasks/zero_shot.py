@@ -34,7 +34,7 @@ SEEDS = (0,)  #: nothing here is drawn
 READERS = ("images",)
 PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}}
 
-#: An image of many classes is also right where its class is among so many nearest ones.
+#: Where there are more classes than this, it is also counted how often an image's own is among so many nearest ones.
 NEAREST = 5
 
 
