@@ -467,14 +467,14 @@ def _hover(title: str, cell: Cell, metric: str) -> str:
 
 def _lines(named: Sequence[tuple[str, float, str]], top: float) -> list[LineInfo]:
     """Lines (name, height, colour) from the lowest up; labels that would overlap are put together on the lowest of
-    them."""
+    them, one under the other as their lines are."""
     lines: list[LineInfo] = []
     last = -1
     for name, y, color in sorted(named, key=lambda line: (line[1], line[0])):
         label = html.escape(name, quote=False)
         if last >= 0 and y - lines[last].y < LABEL_GAP * top:
             known = lines[last].label.split(",<br>")
-            together = ",<br>".join(known if label in known else [*known, label])
+            together = ",<br>".join(known if label in known else [label, *known])
             lines[last] = lines[last]._replace(label=together)
             lines.append(LineInfo("", y, color))
         else:

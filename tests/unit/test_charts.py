@@ -134,7 +134,7 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
     lines = [(shape.line.color, shape.line.dash) for shape in drawn(bars_figure(info)).layout.shapes]
     assert lines == [(GREY, "dash"), (BLUE.color, "dot"), (BLUE.color, "dot")]
     told = bars_info(_view(levels=levels), COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
-    assert [line.label for line in told] == ["zero-shot, BERT,<br>zero-shot, BERT, untrained", ""]
+    assert [line.label for line in told] == ["zero-shot, BERT, untrained,<br>zero-shot, BERT", ""]
     assert signs([_view(levels=levels)]) == [
         "□ hollow: a probe predicts one class only",
         "⋯ dotted: the model's zero-shot accuracy",
@@ -163,13 +163,13 @@ def test_an_interval_beside_its_estimate_draws_no_negative_bar() -> None:
     assert info.series[0].below == [0.0] and info.series[0].above == [pytest.approx(20.0)]
 
 
-def test_labels_of_near_baselines_are_put_together() -> None:
+def test_labels_of_near_baselines_are_put_together_in_the_order_of_their_lines() -> None:
     info = bars_info(
-        _view(baselines=(("span length", 0.51), ("majority class", 0.5), ("random clusters", 0.1))), COLORS
+        _view(baselines=(("majority class", 0.5), ("span length", 0.51), ("random clusters", 0.1))), COLORS
     )
     assert info.lines == [
         LineInfo("random clusters", 10.0),
-        LineInfo("majority class,<br>span length", 50.0),
+        LineInfo("span length,<br>majority class", 50.0),
         LineInfo("", 51.0),
     ]
 
