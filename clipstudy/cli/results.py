@@ -72,7 +72,7 @@ def results(
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
     if format == "json":
-        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(r.metrics)} for r in shown.results]))
+        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(tables.estimates(r.metrics))} for r in shown.results]))
         return
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
     once = tables.note_of(shown.results) if format in ("text", "markdown") else ""

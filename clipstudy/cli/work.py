@@ -308,16 +308,17 @@ def _save(outcome: Outcome, folder: Path) -> None:
 
 
 def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, str], as_json: bool) -> None:
-    from clipstudy.dashboard import units
+    from clipstudy.dashboard import tables, units
     from clipstudy.outcome import flat
 
+    shown = {o.layer: tables.estimates(o.metrics) for o in outcomes}
     if as_json:
-        layers = [{"layer": o.layer, "metrics": flat(o.metrics), "params": dict(o.params)} for o in outcomes]
+        layers = [{"layer": o.layer, "metrics": flat(shown[o.layer]), "params": dict(o.params)} for o in outcomes]
         whole = {"model": group.model.name, "task": group.task.name, "layers": layers, "failed": dict(failed)}
         typer.echo(json.dumps(whole))
     elif outcomes:
         names = list(outcomes[0].metrics)
-        rows = [[str(o.layer), *(screen.number(name, o.metrics.get(name)) for name in names)] for o in outcomes]
+        rows = [[str(o.layer), *(screen.number(name, shown[o.layer].get(name)) for name in names)] for o in outcomes]
         screen.table(["layer", *map(units.axis_title, names)], rows, transpose=True)
         arms = {part for name in names for part in name.split("/")[:-1]}
         meant = [f"{arm}: {meaning}" for arm, meaning in ARMS.items() if arm in arms]

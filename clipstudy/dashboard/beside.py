@@ -71,7 +71,11 @@ def levelled(view: View, shown: Board) -> View:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
             found[result.study, tables.family_of(result)].append(result)
     levels = [
-        Level(curve.family, "zero-shot", pooling.pooled([tables.estimate(r, "accuracy") for r in runs], "accuracy"))
+        Level(
+            curve.family,
+            "zero-shot",
+            pooling.pooled([tables.estimate(r.metrics, "accuracy") for r in runs], "accuracy"),
+        )
         for curve in view.curves
         if (runs := [r for r in found[curve.study, curve.family] if "accuracy" in r.metrics])
     ]
@@ -86,7 +90,7 @@ def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comp
             for role in result.tags.get("role", "").split():
                 cells[role, result.task, result.layer].append(result)
     return [
-        Comparison(number, result.model, result.study, tables.estimate(result, number.metric))
+        Comparison(number, result.model, result.study, tables.estimate(result.metrics, number.metric))
         for number in known
         if number.role
         for result in cells.get((number.role, number.task, number.layer), ())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from clipstudy import metrics
 from clipstudy.dashboard.pooling import mean, pooled
-from clipstudy.dashboard.units import ranges
+from clipstudy.dashboard.units import ranges, within
 from clipstudy.dashboard.views import Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate, Result
 
@@ -152,15 +152,23 @@ def note_of(results: Iterable[Result], tag: str = "note") -> str:
     return " ".join(dict.fromkeys(r.tags[tag] for r in latest.values() if r.tags.get(tag)))
 
 
-def estimate(result: Result, metric: str) -> Estimate:
-    """As the run recorded it. A share of test items that is 0 or 1 has Wilson's interval: all draws of a bootstrap are
-    equal there, and 10 of 10 would look as sure as 10,000 of 10,000."""
-    found, items = result.metrics[metric], result.metrics.get("items/test")
-    share = metric.rsplit("/", 1)[-1] == "accuracy" and found.value in (0, 1) and found.low is not None
-    if not share or items is None:
-        return found
-    n = round(items.value)
-    return Estimate(*metrics.share_interval(round(found.value) * n, n))
+def estimate(measured: Mapping[str, Estimate], metric: str) -> Estimate:
+    """``metric`` as it is shown and written everywhere, of what one cell measured.
+
+    A share of test items that is 0 or 1 has Wilson's interval: all draws of a bootstrap are equal there, and 10 of 10
+    would look as sure as 10,000 of 10,000. Any other interval is as it was recorded; that of a share, which few seeds
+    may have widened too far, ends at 0 and 1.
+    """
+    found, items = measured[metric], measured.get("items/test")
+    if metric.rsplit("/", 1)[-1] == "accuracy" and found.value in (0, 1) and found.low is not None and items:
+        n = round(items.value)
+        return Estimate(*metrics.share_interval(round(found.value) * n, n))
+    return within(found, metric)
+
+
+def estimates(measured: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """All that one cell measured, as :func:`estimate` has it."""
+    return {name: estimate(measured, name) for name in measured}
 
 
 def stands_in(result: Result) -> bool:
@@ -232,7 +240,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
     return Cell(
         layer=layer,
         label=tags.get("layer_label", str(layer)),
-        estimate=pooled([estimate(r, metric) for r in members], metric),
+        estimate=pooled([estimate(r.metrics, metric) for r in members], metric),
         depth=float(depth) if depth else None,
         n=round(items.value) if items else None,
         inits=len(members),

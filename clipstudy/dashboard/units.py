@@ -57,9 +57,14 @@ def standard_error(estimate: Estimate) -> float | None:
 
 def around(value: float, error: float, metric: str) -> Estimate:
     """``value`` with the 95% interval of that standard error, of which :func:`standard_error` is the way back."""
-    low, high = value - Z * error, value + Z * error
-    within = metric.rsplit("/", 1)[-1] in SHARES
-    return Estimate(value, max(low, 0.0), min(high, 1.0)) if within else Estimate(value, low, high)
+    return within(Estimate(value, value - Z * error, value + Z * error), metric)
+
+
+def within(estimate: Estimate, metric: str) -> Estimate:
+    """``estimate`` with no end of its interval where ``metric`` cannot be."""
+    if metric.rsplit("/", 1)[-1] not in SHARES or estimate.low is None or estimate.high is None:
+        return estimate
+    return Estimate(estimate.value, max(estimate.low, 0.0), min(estimate.high, 1.0))
 
 
 def axis_title(metric: str) -> str:

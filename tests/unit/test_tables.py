@@ -431,4 +431,13 @@ def test_ten_of_ten_are_not_certain(value: float, ends: tuple[float, float]) -> 
     told = shown.curves[0].cells[0].estimate
     assert (told.value, told.low, told.high) == pytest.approx((value, *ends), abs=1e-3)
     bare = result(BERT, SHIFT, 1, found | {"accuracy": Estimate(value)})
-    assert tables.estimate(bare, "accuracy") == Estimate(value), "no interval was asked for"
+    assert tables.estimate(bare.metrics, "accuracy") == Estimate(value), "no interval was asked for"
+
+
+def test_no_interval_of_a_share_goes_beyond_0_or_1() -> None:
+    measured = {name: Estimate(0.97, 0.93, 1.01) for name in ("native/accuracy", "macro_f1", "nmi")}
+    found = tables.estimates(measured)
+    assert found["native/accuracy"] == found["macro_f1"] == Estimate(0.97, 0.93, 1.0)
+    assert found["nmi"] == measured["nmi"], "only shares of items are cut"
+    one = measured | {"accuracy": Estimate(1.0, 1.0, 1.0), "items/test": Estimate(10)}
+    assert tables.estimates(one)["accuracy"] == tables.estimate(one, "accuracy") != one["accuracy"]

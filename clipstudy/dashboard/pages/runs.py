@@ -114,7 +114,7 @@ def body(place: Runs, desk: Desk) -> Shown:
 
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
-    estimate = tables.estimate(result, metric) if metric in result.metrics else None
+    estimate = tables.estimate(result.metrics, metric) if metric in result.metrics else None
     _, factor, places = units.unit(metric)
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
