@@ -24,7 +24,7 @@ and its draws), ``judging`` (verdicts).
 from __future__ import annotations
 
 from clipstudy.claims.drawn import Measured, Unit, tasks_read
-from clipstudy.claims.judging import ALPHA, DRAWS, Judgement, Part, Verdict, judge
+from clipstudy.claims.judging import ALPHA, DRAWS, Condition, Judgement, Part, Verdict, judge
 from clipstudy.claims.quantities import UNTRAINED
 from clipstudy.claims.stated import CLAIMS, Claim, wanted
 
@@ -34,6 +34,7 @@ __all__ = [
     "DRAWS",
     "UNTRAINED",
     "Claim",
+    "Condition",
     "Judgement",
     "Measured",
     "Part",

@@ -48,6 +48,13 @@ class Part:
         return 1 if self.holds <= ALPHA else -1 if self.against <= ALPHA else 0
 
 
+class Condition(NamedTuple):
+    """One of those that must all hold for a claim: an inequality at all its places, or a "somewhere"."""
+
+    text: str
+    side: int  #: 1: it holds, −1: it goes the other way, 0: neither is shown
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim and what the results of one choice of models say of it."""
@@ -57,6 +64,7 @@ class Judgement:
     models: Mapping[str, str] = field(default_factory=dict)  #: role → model
     parts: tuple[Part, ...] = ()
     deciding: Part | None = None  #: the weakest where all must hold, the strongest where one is enough
+    conditions: tuple[Condition, ...] = ()
     n: tuple[int, ...] = ()  #: test items (samples, channels) behind the draws, in the order of the tasks' names
     paired: bool = True  #: False: what is compared has no units in common: channels
     why: str = ""  #: of a verdict that is none: what is missing, or what the claim needs; of one: what to know of it
@@ -161,7 +169,10 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     decisive = [_deciding(parts, some, side) for (some, parts), own in zip(tested, sides, strict=True) if own == side]
     deciding = max(decisive, key=lambda part: part.against if side < 0 else part.holds)
     why = "; ".join(dict.fromkeys((*notes, *drawn.notes)))
-    return Judgement(claim, verdict, models, parts, deciding, drawn.n, drawn.paired, why)
+    conditions = tuple(
+        one for clause, (_, own) in zip(clauses, tested, strict=True) for one in _conditions(clause, own)
+    )
+    return Judgement(claim, verdict, models, parts, deciding, conditions, drawn.n, drawn.paired, why)
 
 
 def _lacking(reading: Reading, model: str, task: str, curve: Measured | None, models: Mapping[str, str]) -> _Missing:
@@ -206,6 +217,14 @@ def _side(parts: Sequence[Part], some: bool) -> int:
     if by_one in sides:
         return by_one
     return by_all if all(side == by_all for side in sides) else 0
+
+
+def _conditions(clause: Clause, parts: Sequence[Part]) -> list[Condition]:
+    """What became of each condition of a clause."""
+    if clause.some:
+        return [Condition(clause.text, _side(parts, some=True))]
+    texts = dict.fromkeys(part.text for part in parts)
+    return [Condition(text, _side([part for part in parts if part.text == text], some=False)) for text in texts]
 
 
 def _deciding(parts: Sequence[Part], some: bool, side: int) -> Part:

@@ -12,11 +12,14 @@ import typer
 
 from clipstudy.cli import selecting, stores
 from clipstudy.cli.options import Study
-from clipstudy.errors import ClipstudyError, NotMigrated
+from clipstudy.errors import ClipstudyError, NoResults, NotMigrated
+from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from clipstudy.dashboard.records import Records, Snapshot
 
 Names = Annotated[list[str] | None, typer.Option("--allow-host", help="Another name of this machine; may be repeated.")]
 
@@ -54,6 +57,8 @@ def dashboard(
     known = records.now()  # before the first visitor comes, who would wait for it
     if known.trouble:
         raise ClipstudyError(known.trouble)
+    if name is not None and not known.results and (why := _unknown(name, records, known)):
+        raise NoResults(why)
     if known.results and (gone := records.tracking.gone()):
         typer.echo(f"no pictures and no paired tests: {gone}.", err=True)
     desk = Desk(records, shown, _mlflow(settings.tracking), engine, allow_actions)
@@ -86,6 +91,16 @@ def _queue(settings: Settings) -> Engine | None:
     except NotMigrated as error:
         typer.echo(f"no queue to show: {error.message}", err=True)
         return None
+
+
+def _unknown(study: str, records: Records, known: Snapshot) -> str | None:
+    """Why there is nothing to show of a study that neither MLflow nor the job table has; None where it is enqueued, or
+    where they have no study at all: its results may come."""
+    planned = {of for of, _, _ in known.planned}
+    there = planned | {result.study for result in records.tracking.results()}
+    if study in planned or not there:
+        return None
+    return f"There is {selecting.unknown_name(Selection(study=study), study=there)}"
 
 
 def _mlflow(tracking: str) -> str:

@@ -60,7 +60,7 @@ def _print_claim(rows: list[Row]) -> None:
         reasons = [row.why]
         if row.statistic:
             decided = f"{row.statistic} ({row.models}); {verdicts.MARGIN.lower()} {row.value}, p {row.p}, n {row.n}"
-            reasons = [decided, row.why]
+            reasons = [decided, row.conditions, row.why]
         typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, reasons))}.", len(margin)))
         if row.todo:
             typer.echo(f"{margin}→ {row.todo}")  # one line, to be copied

@@ -104,10 +104,12 @@ def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: st
             todo = f" <code>{escape(row.todo)}</code>" if row.todo else ""
             silent.append(f"<tr>{said}</th><td>{escape(row.verdict)}</td><td>{escape(row.why)}{todo}</td></tr>")
             continue
+        decisive = f"<br>{escape(row.conditions)}" if row.conditions else ""
         remark = f"<br><small>{escape(row.why)}</small>" if row.why else ""
         told.append(
             f"<tr>{said}<br><small>{escape(row.models)}: {escape(row.compared)}</small></th>"
-            f'<td class="verdict {row.verdict}">{escape(row.verdict)}</td><td>{escape(row.statistic)}{remark}</td>'
+            f'<td class="verdict {row.verdict}">{escape(row.verdict)}</td>'
+            f"<td>{escape(row.statistic)}{decisive}{remark}</td>"
             f"<td class=number>{escape(row.value)}</td><td class=number>{escape(row.p)}</td>"
             f"<td class=number>{escape(row.n)}</td></tr>"
         )

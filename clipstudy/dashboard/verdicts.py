@@ -40,6 +40,7 @@ class Row(NamedTuple):
     models: str
     compared: str  #: every inequality of the claim
     statistic: str  #: the one that decides, and at which block
+    conditions: str  #: of several that must all hold, which of them the verdict hangs on
     value: str  #: with its 95% interval, in its unit
     p: str
     n: str
@@ -75,6 +76,7 @@ def plain(judgement: Judgement) -> dict[str, Any]:
         "why": judgement.why,
         "todo": judgement.todo,
         "statistic": None if judgement.deciding is None else _plain(judgement.deciding),
+        "conditions": [condition._asdict() for condition in judgement.conditions],
         "parts": [_plain(part) for part in judgement.parts],
     }
 
@@ -93,12 +95,27 @@ def _row(judgement: Judgement) -> Row:
         models=", ".join(f"{role} = {model}" if role != model else role for role, model in judgement.models.items()),
         compared=claim.text,
         statistic="" if part is None else _statistic(part),
+        conditions=_conditions(judgement),
         value="" if part is None else _value(part),
         p="" if judgement.p is None else units.shown_p(judgement.p),
         n=", ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,
     )
+
+
+def _conditions(judgement: Judgement) -> str:
+    """``1 of 2 conditions fails: somewhere: a > b``; empty where there is only one."""
+    found = judgement.conditions
+    if len(found) < 2:
+        return ""
+    if judgement.verdict is Verdict.SUPPORTED:
+        return f"all {len(found)} conditions hold"
+    side = -1 if judgement.verdict is Verdict.REFUTED else 0
+    decisive = [condition.text for condition in found if condition.side == side]
+    one = len(decisive) == 1
+    became = ("fails" if one else "fail") if side else ("is undecided" if one else "are undecided")
+    return f"{len(decisive)} of {len(found)} conditions {became}: {'; '.join(decisive)}"
 
 
 def _statistic(part: Part) -> str:

@@ -32,6 +32,11 @@ def test_mistakes_are_told(place: Place) -> None:
     assert unknown.returncode == 2 and 'Did you mean "layers"?' in unknown.stderr
 
 
+def test_a_study_that_is_nowhere_is_not_served(typed: Typed) -> None:
+    typed("enqueue", "--all")
+    assert 'There is no study "smal". Did you mean "small"?' in typed("dashboard", "--study", "smal", code=2).err
+
+
 def test_a_port_that_another_program_has(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -210,6 +210,7 @@ def test_claims_are_those_of_the_command(visit: Open) -> None:
     said(page, f"{len(rows)} verdicts on {len({row.claim for row in rows})} claims")
     text = page.locator("#body").inner_text()
     assert all(row.quote in text and row.verdict in text for row in rows)
+    assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)")
     verdict = next(row.verdict for row in rows if row.statistic)
     go(page, f"/claims?verdict={verdict.replace(' ', '+')}")
     alike = [row for row in rows if row.verdict == verdict]

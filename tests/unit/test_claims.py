@@ -17,6 +17,7 @@ from clipstudy import claims, metrics
 from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit, Verdict
 from clipstudy.claims.quantities import Stack, read
 from clipstudy.claims.stated import above, below, every, some, within
+from clipstudy.dashboard import verdicts
 
 SUPPORTED, REFUTED, UNDECIDED = Verdict.SUPPORTED, Verdict.REFUTED, Verdict.UNDECIDED
 NOT_RUN, NOT_TESTABLE = Verdict.NOT_RUN, Verdict.NOT_TESTABLE
@@ -322,6 +323,16 @@ def test_missing_layers_and_tasks_are_named_with_the_command() -> None:
     judgement = judged("C19", *pairs("wic", 0.7, 0.5, 0.6))
     assert judgement.why == "missing: clip_text · phrases: no nmi; gpt2 · phrases: no nmi"
     assert judgement.todo == "clipstudy enqueue --model clip_text --model gpt2 --task phrases"
+
+
+def test_of_several_conditions_it_is_said_which_fails() -> None:
+    """CLIP is lower than GPT2 everywhere: so not only in the later layers."""
+    judgement = judged("C12", *sentences(FLAT, FLAT, FLAT - 0.1, SYN))
+    later, early = judgement.conditions
+    assert (judgement.verdict, later.side, early.side) == (REFUTED, 1, -1)
+    assert early.text.startswith("somewhere: ") and judgement.deciding and judgement.deciding.text in early.text
+    told = verdicts.rows([judgement])[0].conditions
+    assert told == f"1 of 2 conditions fails: {early.text}"
 
 
 def test_a_role_that_two_models_play_is_judged_for_each() -> None:

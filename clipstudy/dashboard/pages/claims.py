@@ -109,6 +109,7 @@ def _judged(rows: Sequence[Row]) -> Component:
     lines = []
     for row in rows:
         compared = html.Small(f"{row.models}: {row.compared}")
+        decisive: list[str | Component] = [html.Br(), row.conditions] if row.conditions else []
         remark = [html.Br(), html.Small(row.why)] if row.why else []
         lines.append(
             html.Tr(
@@ -117,7 +118,7 @@ def _judged(rows: Sequence[Row]) -> Component:
                         [html.Strong(row.claim), f" “{row.quote}”", html.Br(), compared], scope="row", className="quote"
                     ),
                     html.Td(row.verdict, className=f"verdict {row.verdict}"),
-                    html.Td([row.statistic, *remark]),
+                    html.Td([row.statistic, *decisive, *remark]),
                     *(html.Td(text, className="number") for text in (row.value, row.p, row.n)),
                 ]
             )
