@@ -210,12 +210,25 @@ def test_claims_are_those_of_the_command(visit: Open) -> None:
     said(page, f"{len(rows)} verdicts on {len({row.claim for row in rows})} claims")
     text = page.locator("#body").inner_text()
     assert all(row.quote in text and row.verdict in text for row in rows)
-    assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)")
     verdict = next(row.verdict for row in rows if row.statistic)
     go(page, f"/claims?verdict={verdict.replace(' ', '+')}")
     alike = [row for row in rows if row.verdict == verdict]
     assert page.locator("#judged tbody tr, #silent tbody tr").count() == len(alike) <= len(rows)
     assert page.locator("#controls input:checked").count() == 1
+
+
+def test_all_columns_of_claims_are_seen_on_a_laptop(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long models' names, intervals and numbers of items are."""
+    apart = "syntactic(clip_text) at blocks 7–12 < syntactic(gpt2) at blocks 7–12"
+    row = verdicts.Row(
+        claim="C35", quote=CLAIMS[0].quote, verdict="not testable", models="clip_text = clip-text-pocket", compared=apart,
+        statistic=apart, conditions=f"1 of 2 conditions fails: {apart}", value="-12.3 [-15.5, -10.1] points",
+        p="< 0.001", n="10,000, 10,000, 10,000", why="", todo="",
+    )  # fmt: skip
+    monkeypatch.setattr(verdicts, "rows", lambda judgements: [row])
+    page = visit(desk(results(MODELS[:1], TASKS[:1])), "/claims")
+    said(page, "1 verdicts on 1 claims")
+    assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.scrollWidth <= e.clientWidth)")
 
 
 def test_a_chart_is_taken_away(visit: Open) -> None:
