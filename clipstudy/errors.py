@@ -103,7 +103,7 @@ class FleetError(ClipstudyError):
 
 
 class NotFetched(ClipstudyError):
-    """What the study reads is not here whole. Type, on a machine with network: clipstudy fetch --study FILE"""
+    """What the study reads is not here whole. Type, on a machine with network: clipstudy fetch"""
 
 
 class GroupChanged(ClipstudyError):

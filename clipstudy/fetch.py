@@ -364,14 +364,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
-            raise NotFetched(f"{path} is of another version. Delete it, then type: clipstudy fetch --study FILE")
+            raise NotFetched(f"{path} is of another version. Delete it, then type: {hub.remedy()}")
         return {key: _whole(item) for key, item in manifest["items"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise NotFetched(
-            f"{path} cannot be read ({error}). Delete it, then type: clipstudy fetch --study FILE"
-        ) from error
+        raise NotFetched(f"{path} cannot be read ({error}). Delete it, then type: {hub.remedy()}") from error
 
 
 def _whole(item: Any) -> dict[str, Any]:

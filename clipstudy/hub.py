@@ -74,10 +74,12 @@ class Entry:
     checksum: str  #: as ``clipstudy.checksum`` writes it
 
 
-def remedy(table: str) -> str:
-    """The command that brings here what ``table`` of a study file reads."""
+def remedy(table: str = "") -> str:
+    """The command that brings here what ``table`` of a study file reads, or all that the study does. A table does not
+    know its file."""
     section, _, name = table.partition(".")
-    return "clipstudy fetch --study FILE" + (f" --model {name}" if section == "models" else "")
+    command = "clipstudy fetch" + (f" --model {name}" if section == "models" else "")
+    return f"{command}; with --study FILE where the study is not tasks.toml"
 
 
 def snapshot(repository: Repository) -> Path:

@@ -19,8 +19,8 @@ Counts = Mapping[tuple[str, str, str], Mapping[Status, int]]  #: (study, model, 
 
 #: What ended an attempt: the word that verbs and scripts know, and what it means.
 REASONS: Mapping[FailureKind, str] = MappingProxyType({
-    FailureKind.CODE: "code: an error of its own",
-    FailureKind.INFRA: "infra: what it needs was away",
+    FailureKind.CODE: "code: its data, model or code is at fault",
+    FailureKind.INFRA: "infra: a server, the network or memory failed it",
     FailureKind.LOST: "lost: its worker vanished",
 })  # fmt: skip
 

@@ -45,11 +45,15 @@ def fetch(
     items = fetching.wanted(group for group, _ in groups)
     manifest = fetching.manifest_path(settings.cache, found.name)
     whole = {"study": found.name, "manifest": str(manifest)}
+    if not items and not as_json:
+        typer.echo(f"{found.name}: nothing to fetch: its models and data sets are files of this machine")
+        return
     if verify:
-        _verify(fetching.verify(items, manifest), whole, as_json)
+        again = selecting.command("fetch", study, selection)
+        _verify(fetching.verify(items, manifest), whole, again, as_json)
         return
     surveys, failures = fetching.survey_all(items)
-    if not as_json:
+    if surveys and not as_json:
         _print(surveys)
     if not dry_run:
         progress = progresses.for_stream()
@@ -103,13 +107,13 @@ def _readers(item: Item) -> str:
     return f"{name} +{len(others)}" if others else name
 
 
-def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], as_json: bool) -> None:
+def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], again: str, as_json: bool) -> None:
     results = dict(verified)
     if as_json:
         shown = [{"item": item.key, "tables": item.tables, "problems": problems} for item, problems in results.items()]
         typer.echo(json.dumps({**whole, "items": shown}))
     wrong = [f"{item.name} {problem}" for item, problems in results.items() for problem in problems]
     if wrong:
-        raise NotFetched("\n".join([*wrong, "Type, on a machine with network: clipstudy fetch --study FILE"]))
+        raise NotFetched("\n".join([*wrong, f"Type, on a machine with network: {again}"]))
     if not as_json:
         typer.echo(f"{len(results)} repositories and files are here and whole, as {whole['manifest']} says")

@@ -101,7 +101,10 @@ def published(
         head = ["task", "layer", "model", "measured", "published", "difference", "tolerance", "compares", "source"]
         screen.table(head, [_beside(c) for c in measured])
     else:
-        typer.echo("\nNo result is of a role, task, metric and layer of these; a study of stand-ins is not compared.")
+        typer.echo(
+            "\nNo result recorded here has the role, task, metric and layer of a published number. Studies of "
+            "stand-ins are not compared."
+        )
 
 
 def _named(found: tuple[Published, ...], names: list[str]) -> list[Published]:

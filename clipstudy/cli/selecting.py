@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.errors import ClipstudyError, QueueError
@@ -44,6 +45,14 @@ def layers(given: list[str] | None) -> tuple[int, ...]:
             raise ClipstudyError(f'--layer "{text}": no model has more than {tasksfile.DEEPEST} layers')
         found.update(range(int(ends[0]), int(ends[1]) + 1))
     return tuple(sorted(found))
+
+
+def command(verb: str, study: str | None, selection: Selection) -> str:
+    """``clipstudy VERB`` for the models and tasks that ``selection`` names of the study file ``study``, to be typed."""
+    words = ["clipstudy", verb, *(("--study", study) if study else ())]
+    words += [word for pattern in selection.models for word in ("--model", pattern)]
+    words += [word for pattern in selection.tasks for word in ("--task", pattern)]
+    return shlex.join(words)
 
 
 def study_name(given: str | None) -> str | None:
@@ -98,12 +107,18 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
         return f"{study.path}: {unknown}"
     if unable := _unable(study, selection, bool(groups)):
         return f"{study.path}: {unable}"
+    if selection.layers:
+        chosen = [m for m in study.models.values() if any(selection.takes(m.name, task) for task in study.tasks)]
+        deepest = max(m.layers for m in chosen)
+        # A layer that a task leaves out is no error: `--layer 0-12` of a task of four stages means those.
+        absent = selection.layers if not groups else [k for k in selection.layers if k > deepest]
+        if absent:
+            listed = ", ".join(map(str, absent))
+            return (
+                f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Fix --layer."
+            )
     if groups:
         return None
-    if selection.layers:
-        deepest = max(m.layers for m in study.models.values())
-        listed = ", ".join(map(str, selection.layers))
-        return f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Fix --layer."
     return f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Fix --model or --task."
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,8 +66,7 @@ def enqueue(
     groups = plan(whole, selection)
     if wrong := selecting.wrong(whole, selection, groups):
         raise StudyError(wrong)
-    for why in _doubts([group for group, _ in groups]):
-        typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
+    _warn([group for group, _ in groups], selecting.command("fetch", study, selection))
     with stores.table(settings, dry_run) as engine:
         enqueued = jobs.enqueue(engine, groups, priority=priority, dry_run=dry_run)
     if not as_json:
@@ -84,16 +84,25 @@ def enqueue(
     typer.echo(json.dumps(values))
 
 
-def _doubts(groups: Iterable[Group]) -> list[str]:
-    """Why a worker on this machine would refuse a model or a data set of ``groups``. No error: a worker elsewhere may
-    have other files, packages and settings."""
+def _warn(groups: Sequence[Group], fetch: str) -> None:
+    """Say why a worker on this machine would refuse a model or a data set of ``groups``; ``fetch`` is the command that
+    brings what is released elsewhere. No error: a worker elsewhere may have other files, packages and settings."""
     from clipstudy import backbones, data
+    from clipstudy.progress import counted
 
-    groups = list(groups)
-    models = {group.model.name: group.model for group in groups}
+    # By table: the models that one makes by `init_seeds` are refused for one reason.
+    models = {group.model.family: replace(group.model, name=group.model.family) for group in groups}
     datasets = {group.dataset.name: group.dataset for group in groups}
     doubts = [*map(backbones.doubt, models.values()), *map(data.doubt, datasets.values())]
-    return [why for why in doubts if why]
+    for why in filter(None, doubts):
+        typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
+    if absent := [name for name, dataset in datasets.items() if data.to_fetch(dataset)]:
+        verb = "is" if len(absent) == 1 else "are"
+        typer.echo(
+            f"warning: {counted(len(absent), 'data set')} {verb} not here yet ({', '.join(absent)}); no worker "
+            f"downloads them. Type: {fetch}",
+            err=True,
+        )
 
 
 def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry_run: bool) -> None:

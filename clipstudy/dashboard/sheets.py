@@ -121,9 +121,10 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
         f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} has more. Each "
-        "at its best layer (in brackets), mean ± half of the 95% interval; p two-sided, Holm's over the lines; "
-        f"paired: a bootstrap of {DRAWS:,} draws on the same test items and each model's seeds, widened as these are "
-        f"few (of clusterings, Student's over samples); not paired: rather too wide; bold: p < {ALPHA}"
+        "at its best layer (in brackets), mean ± half of the 95% interval. p is two-sided, with Holm's correction for "
+        f"the number of lines. Paired: a bootstrap of {DRAWS:,} draws over the same test items and each model's seeds, "
+        "widened as seeds are few (clusterings: Student's t over samples). Not paired: the two are taken for "
+        f"independent, which makes the interval too wide rather than too narrow. Bold: p < {ALPHA}"
         f"{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
@@ -283,7 +284,7 @@ def _standing_in(titles: Collection[str]) -> str:
 def _descriptive(views: Sequence[View]) -> str:
     """Which tasks are left out, as they have no best layer."""
     titles = dict.fromkeys(view.title for view in views if not better(view.metric))
-    return f"; without {', '.join(titles)}, where neither more nor less is better" if titles else ""
+    return f"; left out, as neither more nor less is better: {', '.join(titles)}" if titles else ""
 
 
 def _top(cells: Sequence[Cell], metric: str) -> Cell | None:

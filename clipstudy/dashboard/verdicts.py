@@ -13,11 +13,11 @@ from clipstudy.dashboard import units
 METHOD = (
     "A claim about every layer is supported when it holds at each one (intersection–union, each at "
     f"α = {ALPHA}) and refuted when some layer goes the other way, corrected for the number of layers (Holm) and of "
-    "conditions (Bonferroni); “comparable” is an equivalence test with its margin stated, a floor times less than 1 "
-    "one of a margin below it (non-inferiority); otherwise undecided. Models, layers and floors are compared on the "
-    "same test items (bootstrap over items, and over each model's seeds), clusterings on the same span samples, each "
-    "the mean of its seeds; channels have no counterpart in another model or layer, so each layer's "
-    "are resampled by themselves. n counts items, samples or channels."
+    "conditions (Bonferroni); “comparable” is an equivalence test with its margin stated; “no better than” a baseline "
+    "is a test of non-inferiority, its margin written as a factor below 1 of the baseline; otherwise undecided. "
+    "Models, layers and baselines are compared on the same test items (bootstrap over items, and over each model's "
+    "seeds), clusterings on the same span samples, each the mean of its seeds; channels have no counterpart in another "
+    "model or layer, so each layer's are resampled by themselves. n counts items, samples or channels."
 )
 #: Over the column of numbers, and what they are.
 MARGIN = "Left − right [95%]"
@@ -26,8 +26,8 @@ TESTED = ("Claim, and what was compared", "Verdict", "Decided by", MARGIN, "p", 
 UNTESTED = ("Claim", "Verdict", "Why")
 KEY = (
     "The inequality shown is the one that the verdict hangs on; the number beside it is its left side less its right "
-    "one, or the difference that a margin bounds. The blocks that a claim names are twelfths of a model's depth, its "
-    "last being block 12; the block at which a claim is decided is numbered as in the model."
+    "one, or the difference that a margin bounds. A claim counts blocks as in a model of 12: in a model of another "
+    "depth, its block 6 is the one half way up. The block beside a number is the model's own."
 )
 
 

@@ -110,10 +110,18 @@ def files(spec: DatasetSpec) -> Path:
     return path
 
 
+def to_fetch(spec: DatasetSpec) -> bool:
+    """Whether ``spec`` is a released file that is not here yet: only `clipstudy fetch` brings it, no worker does."""
+    try:
+        return spec.url is not None and not _place(spec).exists()
+    except DataError:
+        return False  # it has no place; :func:`doubt` says why
+
+
 def doubt(spec: DatasetSpec) -> str | None:
     """Why a worker like this process would refuse ``spec``, as far as that shows without reading it; None: its path is
-    there, or is the Hub's or an address that `fetch` reads."""
-    if spec.hub or spec.url:
+    there, or is the Hub's, or :func:`to_fetch`."""
+    if spec.hub or to_fetch(spec):
         return None
     try:
         return _absent(spec, path) if not (path := _place(spec)).exists() else None

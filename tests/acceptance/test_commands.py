@@ -316,7 +316,8 @@ dataset = "pictures"
     assert "[models.bert] layers = 5, but the checkpoint has 2 blocks or stages. Write layers = 2." in said
     assert "[models.own]" in said and "CLIPSTUDY_TORCH_PACKAGES=no_such_package" in said
     assert "[datasets.pictures] path: " in said and "does not exist. In " in said
-    assert said.count("warning: a worker here would refuse this: ") == 5  # bert, its two twins, own, pictures
+    assert said.count("warning: a worker here would refuse this: ") == 4  # bert, its two twins' table, own, pictures
+    assert "[models.bert-untrained] layers = 5" in said and "bert-untrained-0" not in said
     assert typed("enqueue", "--model", "bert", "--task", "order").err.count("warning") == 1
     (place.folder / "tasks.toml").write_text(STUDY)
     assert typed("enqueue", "--all").err == ""

@@ -31,6 +31,9 @@ def hub(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
+    said = typed("enqueue", "--task", "order", "--model", "bert*", "--dry-run").err
+    assert said.count("warning") == 1 and "1 data set is not here yet (order)" in said
+    assert said.endswith("Type: clipstudy fetch --model 'bert*' --task order\n")
     said = typed("fetch", "--dry-run").out
     assert "order.txt" in said and "together" in said and "kB" in said
     assert not (place.folder / "order.txt").exists()
@@ -41,6 +44,10 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     again = json.loads(typed("fetch", "--json").out)
     (item,) = again["items"]  # the model and the chunks are local files
     assert (item["to_download"], item["tables"], again["failures"]) == (0, ["datasets.order"], [])
+
+    assert typed("enqueue", "--all", "--dry-run").err == ""
+    for options in ([], ["--dry-run"], ["--verify"]):
+        assert "nothing to fetch" in typed("fetch", "--task", "phrases", *options).out
 
     hub.stop()
     assert "1 repositories and files are here and whole" in typed("fetch", "--verify").out

@@ -94,7 +94,7 @@ def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:
     assert memory and all(n["read"] == "memory" for n in memory)
     text = typed("published", "wic", "bert*").out
     assert "word_content" in text and "63.25 ± 1.63%" in text and "GPT-1" not in text
-    assert "No result is of a role" in text
+    assert "No result recorded here has the role" in text
     tasks, models = typed("published", "bolq", code=2).err.splitlines()[1:]
     assert tasks.startswith("  tasks: ") and "word_content" in tasks and models.startswith("  models: ")
     assert 'Did you mean "boolq"? What exists:' in typed("published", "bolq", code=2).err

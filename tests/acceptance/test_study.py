@@ -168,6 +168,7 @@ class TestBadInput:
     def test_names(self, place: Place) -> None:
         assert 'Did you mean "bert"' in self.refused(place, "enqueue", "--model", "brt")
         assert "no cell at layer 9" in self.refused(place, "enqueue", "--layer", "9")
+        assert "no cell at layer 3, 4;" in self.refused(place, "enqueue", "--layer", "1-4")
         assert "enqueue what?" in self.refused(place, "enqueue")
         assert "no study file" in self.refused(place, "enqueue", "--all", "--study", "other.toml")
 

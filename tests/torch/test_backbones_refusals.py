@@ -107,7 +107,7 @@ def test_a_tokenizer_of_its_own_name_is_part_of_what_a_text_tower_is(cached, tow
 
 
 def test_what_the_hub_cache_lacks_is_said(cached):
-    refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "clipstudy fetch --study FILE --model")
+    refused(replace(cached, checkpoint="owner/other"), "not in the local cache", "clipstudy fetch --model")
     refused(replace(cached, revision="v9"), 'at revision "v9"', "not in the local cache")
 
 

@@ -240,7 +240,7 @@ def test_a_released_file_that_changed_here(place: Place) -> None:
     file.unlink()
     assert place.fetch() == [] and place.problems() == []
     file.unlink()
-    with pytest.raises(DataError, match=r"does not exist.*clipstudy fetch --study FILE"):
+    with pytest.raises(DataError, match=r"does not exist.*clipstudy fetch; with --study FILE"):
         data.files(study.datasets["shift"])
 
 
@@ -300,9 +300,9 @@ def test_no_network_and_nothing_cached(place: Place, monkeypatch: pytest.MonkeyP
     offline(monkeypatch)
     with pytest.raises(NotFetched, match="HF_HUB_OFFLINE is set"):
         fetch.survey_all(items)
-    with pytest.raises(ModelError, match=r"clipstudy fetch --study FILE --model tiny\)"):
+    with pytest.raises(ModelError, match=r"clipstudy fetch --model tiny; with --study FILE"):
         backbones.load(study.models["tiny"], "cpu")
-    with pytest.raises(DataError, match=r"\[datasets\.asked\].*clipstudy fetch --study FILE\)"):
+    with pytest.raises(DataError, match=r"\[datasets\.asked\].*clipstudy fetch; with --study FILE"):
         table.load(study.datasets["asked"], "train", ["question"])
 
 

@@ -353,5 +353,5 @@ class TestTable:
 
     def test_not_in_the_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        with pytest.raises(DataError, match=r"not in the local cache.*clipstudy fetch --study FILE"):
+        with pytest.raises(DataError, match=r"not in the local cache.*clipstudy fetch; with --study FILE"):
             table.read(DatasetSpec("t", "table", hub="nobody/nothing"))

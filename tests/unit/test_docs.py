@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -28,6 +29,7 @@ OPTION = r"(?<![\w-])--[a-z][a-z-]+"
 FOREIGN = {
     "python -m benchmarks": {"--clock", "--only"},
     "python -m benchmarks.scale": {"--seconds", "--to"},
+    "make chaos": {"--times"},
     "mlflow server": {"--allowed-hosts", "--artifacts-destination", "--backend-store-uri"},
     "createdb": {"--owner"},
     "scancel": {"--signal"},
@@ -107,6 +109,18 @@ def test_every_option_and_profile(kind: str) -> None:
     options = {f.name for f in fields(module.Options)}
     assert [k for k in (*options, *module.PROFILES) if k not in KEYS] == []
     assert module.__doc__ and all(profile in module.__doc__ for profile in module.PROFILES)
+
+
+@pytest.mark.parametrize("kind", ["classify", "finetune", "phrase_clusters"])
+def test_every_default(kind: str) -> None:
+    """A kind's table has each option with what it is in the first profile."""
+    module = tasks.load(kind)
+    table = STUDY_FILE.split(f"| option of `{kind}` |")[1].split("\n\n")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| (`[^`]*`|none)", table, re.MULTILINE))
+    chosen = {f.name: f.default for f in fields(module.Options)} | next(iter(module.PROFILES.values()))
+    assert {name: None if text == "none" else json.loads(text.strip("`")) for name, text in told.items()} == {
+        name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()
+    }
 
 
 def test_every_variable() -> None:

@@ -46,4 +46,8 @@ def test_failures_of_one_kind_are_one_row() -> None:
         ("bert · depth", "block 3", "gone", 9),
         ("bert · tense", "block 3", "", 10),
     ]
-    assert [row.reason for row in rows] == ["code: an error of its own", "lost: its worker vanished", ""]
+    assert [row.reason for row in rows] == [
+        "code: its data, model or code is at fault",
+        "lost: its worker vanished",
+        "",
+    ]

@@ -72,7 +72,7 @@ def test_what_only_describes_has_no_best_layer() -> None:
     assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells) and not writers.bold(found)
     assert writers.summary(shown) == []
     sheet = sheets.best([found])
-    assert sheet.lines == () and "without What excites" in sheet.said
+    assert sheet.lines == () and "neither more nor less is better: What excites" in sheet.said
 
 
 def test_a_view_of_one_task() -> None:
