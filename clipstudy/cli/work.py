@@ -97,10 +97,9 @@ def _warn(groups: Sequence[Group], fetch: str) -> None:
     for why in filter(None, doubts):
         typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
     if absent := [name for name, dataset in datasets.items() if data.to_fetch(dataset)]:
-        verb = "is" if len(absent) == 1 else "are"
         typer.echo(
-            f"warning: {counted(len(absent), 'data set')} {verb} not here yet ({', '.join(absent)}); no worker "
-            f"downloads them. Type: {fetch}",
+            f"warning: {counted(len(absent), 'data set')} yet to be downloaded, which no worker does: "
+            f"{', '.join(absent)}. Type: {fetch}",
             err=True,
         )
 

@@ -32,7 +32,7 @@ def hub(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     said = typed("enqueue", "--task", "order", "--model", "bert*", "--dry-run").err
-    assert said.count("warning") == 1 and "1 data set is not here yet (order)" in said
+    assert said.count("warning") == 1 and "1 data set yet to be downloaded, which no worker does: order." in said
     assert said.endswith("Type: clipstudy fetch --model 'bert*' --task order\n")
     said = typed("fetch", "--dry-run").out
     assert "order.txt" in said and "together" in said and "kB" in said
