@@ -68,7 +68,8 @@ class Judgement:
     n: tuple[int, ...] = ()  #: test items (samples, channels) behind the draws, in the order of the tasks' names
     paired: bool = True  #: False: what is compared has no units in common: channels
     why: str = ""  #: of a verdict that is none: what is missing, or what the claim needs; of one: what to know of it
-    todo: str = ""  #: a command that goes on from there
+    todo: str = ""  #: a command that goes on from there; empty: none would help
+    missing: tuple[tuple[str, str], ...] = ()  #: model (a pattern) and task of what was not run; empty: not known
 
     @property
     def p(self) -> float | None:
@@ -118,7 +119,7 @@ def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
     if empty := [role for role in roles if not playing[role]]:
         role = "role" if len(empty) == 1 else "roles"
         why = f"no result of a model with the {role} {', '.join(empty)}"
-        return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all")]
+        return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all", missing=(("", ""),))]
     found = []
     for models in itertools.product(*(playing[role] for role in roles)):
         named = dict(zip(roles, models, strict=True))
@@ -155,7 +156,9 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     if never:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why="; ".join(never))
     if missing:
-        return Judgement(claim, Verdict.NOT_RUN, models, why=f"missing: {_told(missing)}", todo=_command(missing))
+        cells = tuple((cell.model.strip("'"), cell.task) for cell in missing)
+        told = f"missing: {_told(missing)}"
+        return Judgement(claim, Verdict.NOT_RUN, models, why=told, todo=_command(missing), missing=cells)
     try:
         drawn = evidence.draws.of(chosen)
         clauses = _merged(claim.clauses)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipstudy.cli import results, screen
+from clipstudy.cli import results, screen, selecting, stores
 from clipstudy.cli.options import Json, Study
 from clipstudy.errors import ClipstudyError, nearest
+from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def claims(study: Study = None, as_json: Json = False) -> None:
     from clipstudy.dashboard import evidence, tables, verdicts
     from clipstudy.tracking import open as open_tracking
 
-    found = results.recorded(study)
-    judged = evidence.judged(found, open_tracking(Settings.read()).artifact)
+    found, settings = results.recorded(study), Settings.read()
+    planned = stores.planned(settings, Selection(study=selecting.study_name(study)))
+    judged = evidence.judged(found, open_tracking(settings).artifact, planned)
     about = {name: tables.note_of([r for r in found if r.study == name]) for name in judged}
     if as_json:
         rows = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
@@ -42,6 +44,9 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         typer.echo(f"\n{name}: {verdicts.counted(judgements)}")
         if about[name]:
             typer.echo(about[name])
+        if unplayed := verdicts.unplayed(judgements):
+            typer.echo(unplayed)
+            continue
         for _, same_claim in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
             _print_claim(list(same_claim))
     typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")

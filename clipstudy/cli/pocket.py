@@ -59,13 +59,14 @@ def _report(settings: Settings, out: Path) -> None:
     recorded = tracking.results(demonstration.STUDY)
     if not recorded:
         raise ClipstudyError(f"Nothing was recorded. See {demonstration.log_file(settings, 0)}, and: clipstudy status")
+    planned = stores.planned(settings, Selection(study=demonstration.STUDY))
     report.write(
         recorded,
         out,
         dashboard=panels.find("layers", settings.home),
-        judged=evidence.judged(recorded, tracking.artifact),
+        judged=evidence.judged(recorded, tracking.artifact, planned),
         kept=Kept(tracking),
-        planned=stores.planned(settings, Selection(study=demonstration.STUDY)),
+        planned=planned,
     )
     shown = results.board(recorded)
     for head, rows in writers.summary(shown):

@@ -44,8 +44,8 @@ def report(
     found = _chosen(recorded(study), selection)
     panel = panels.find(dashboard, settings.home)
     tracking = open_tracking(settings)
-    judged = evidence.judged(found, tracking.artifact)
     planned = stores.planned(settings, replace(selection, study=selecting.study_name(study)))
+    judged = evidence.judged(found, tracking.artifact, planned)
     # Another dashboard's page beside the first, not over it.
     out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
     reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from clipstudy import claims, metrics, tasksfile
 from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
 from clipstudy.dashboard import tables
+from clipstudy.dashboard.planned import Planned, again, was_cancelled
 from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.outcome import Result
 
@@ -36,21 +37,36 @@ log = logging.getLogger(__name__)
 Fetch = Callable[[str, str], bytes]
 
 
-def judged(results: Iterable[Result], fetch: Fetch) -> dict[str, list[Judgement]]:
-    """Study → the verdict of every claim on its newest results."""
+def judged(results: Iterable[Result], fetch: Fetch, planned: Planned | None = None) -> dict[str, list[Judgement]]:
+    """Study → the verdict of every claim on its newest results.
+
+    Args:
+        planned: what the job table has of these studies; None: there is none.
+    """
     studies: dict[str, list[Result]] = defaultdict(list)
     for result in tables.newest(results)[0]:
         studies[result.study].append(result)
-    return {
-        study: _of_study(study, claims.judge(measured(members, fetch))) for study, members in sorted(studies.items())
-    }
+    found = {}
+    for study, members in sorted(studies.items()):
+        played = any(result.tags.get("role") for result in members)
+        found[study] = _of_study(study, claims.judge(measured(members, fetch)), planned or {}, played)
+    return found
 
 
-def _of_study(study: str, judgements: list[Judgement]) -> list[Judgement]:
-    """With the study in the commands that go on from there, where it is one that ``--study`` knows by name."""
-    if study not in tasksfile.shipped():
-        return judgements
-    return [replace(one, todo=f"{one.todo} --study {study}") if one.todo else one for one in judgements]
+def _of_study(study: str, judgements: list[Judgement], planned: Planned, played: bool) -> list[Judgement]:
+    """With the study in the commands that go on from there, where it is one that ``--study`` knows by name; cells that
+    are there and were cancelled are not enqueued, but tried again. Where no model has ``played`` any role, no command
+    would help."""
+    shipped = study in tasksfile.shipped()
+
+    def told(one: Judgement) -> Judgement:
+        if not one.todo or not played:
+            return replace(one, todo="")
+        if one.missing and all(was_cancelled(planned, study, *cell) for cell in one.missing):
+            return replace(one, todo=again(study))
+        return replace(one, todo=f"{one.todo} --study {study}") if shipped else one
+
+    return [told(one) for one in judgements]
 
 
 def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:

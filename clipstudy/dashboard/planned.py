@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from clipstudy.dashboard.tables import Board, is_pocket
 from clipstudy.job import Status
@@ -27,8 +28,20 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
     cells = "1 cell was" if number == 1 else f"{number:,} cells were"
     demo = study == DEMO and any(map(is_pocket, shown.results))
     why = "left out by the demo's time budget" if demo else "cancelled"
-    again = f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain"
-    return f"{cells} {why} ({which}). To run them, type: {again}"
+    return f"{cells} {why} ({which}). To run them, type: {again(study)}"
+
+
+def again(study: str) -> str:
+    """What runs the study's cancelled cells."""
+    return f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain"
+
+
+def was_cancelled(planned: Planned, study: str, model: str, task: str) -> bool:
+    """Is there a cancelled cell of them? ``model`` is a pattern; an empty name stands for any."""
+    return any(
+        of == study and fnmatchcase(one, model or "*") and task in ("", on) and statuses.get(Status.CANCELLED)
+        for (of, one, on), statuses in planned.items()
+    )
 
 
 def gaps(planned: Planned, study: str, shown: Board) -> list[str]:

@@ -97,6 +97,8 @@ def _datasets(shown: Board) -> str:
 
 def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: str) -> str:
     """What was judged as one table; what was not, folded up, with what it lacks."""
+    if unplayed := verdicts.unplayed(judgements):
+        return f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.paragraph(unplayed)}</section>'
     told, silent = [], []
     for judgement, row in zip(judgements, verdicts.rows(judgements), strict=True):
         said = f"<th scope=row class=quote><b>{row.claim}</b> “{escape(row.quote)}”"

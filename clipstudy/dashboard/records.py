@@ -78,11 +78,11 @@ class _Test:
         self.began = self.ended = clock()
         self.verdicts: Future[list[Judgement]] = Future()
 
-    def run(self, study: str, tracking: Tracking, turn: threading.Lock) -> None:
+    def run(self, study: str, tracking: Tracking, turn: threading.Lock, planned: Planned) -> None:
         with turn:
             self.began = self._clock()
             try:
-                found = evidence.judged(self.board.results, tracking.artifact).get(study, [])
+                found = evidence.judged(self.board.results, tracking.artifact, planned).get(study, [])
             except Exception as error:  # told to whoever waits
                 self.ended = self._clock()
                 self.verdicts.set_exception(_told(error))
@@ -182,7 +182,8 @@ class Records:
             test = self._tests.get(study)
             if test is None or ((due := test.due(board)) is not None and due <= 0):
                 test = self._tests[study] = _Test(board, self._clock)
-                threading.Thread(target=test.run, args=(study, self.tracking, self._turn), daemon=True).start()
+                given = study, self.tracking, self._turn, self._known.planned
+                threading.Thread(target=test.run, args=given, daemon=True).start()
         wait([test.verdicts], max(0.0, test.began + PATIENCE - self._clock()))
         known = self._judged.get(study)
         if not test.verdicts.done():

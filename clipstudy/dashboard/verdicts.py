@@ -62,6 +62,17 @@ def counted(judgements: Sequence[Judgement]) -> str:
     return f"{told} ({len(judgements)} verdicts on {claims} claims: some are asked of several models)"
 
 
+def unplayed(judgements: Sequence[Judgement]) -> str:
+    """A sentence where no model of the study plays any role, so that there is nothing to judge; else empty."""
+    asked = [j for j in judgements if j.verdict is Verdict.NOT_RUN]
+    if not asked or any(j.models or j.todo for j in asked):
+        return ""
+    return (
+        "No claim is judged: no model with results plays a role that the claims name. A model's table says what it "
+        "plays by the key `role` (docs/study-file.md)."
+    )
+
+
 def plain(judgement: Judgement) -> dict[str, Any]:
     """Everything known of a judgement, as JSON values; accuracies are shares of 1."""
     return {

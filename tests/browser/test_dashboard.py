@@ -221,8 +221,8 @@ def test_all_columns_of_claims_are_seen_on_a_laptop(visit: Open, monkeypatch: py
     """However long models' names, intervals and numbers of items are."""
     apart = "syntactic(clip_text) at blocks 7–12 < syntactic(gpt2) at blocks 7–12"
     row = verdicts.Row(
-        claim="C35", quote=CLAIMS[0].quote, verdict="not testable", models="clip_text = clip-text-pocket",
-        compared=apart, statistic=apart, conditions=f"1 of 2 conditions fails: {apart}", value="-12.3 [-15.5, -10.1] points",
+        claim="C35", quote=CLAIMS[0].quote, verdict="not testable", models="clip_text = clip-pocket", compared=apart,
+        statistic=apart, conditions=f"1 of 2 conditions fails: {apart}", value="-12.3 [-15.5, -10.1] points",
         p="< 0.001", n="10,000, 10,000, 10,000", why="", todo="",
     )  # fmt: skip
     monkeypatch.setattr(verdicts, "rows", lambda judgements: [row])

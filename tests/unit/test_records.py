@@ -320,7 +320,7 @@ def test_one_study_is_tested_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     at_work, most, ended = [0], [0], threading.Semaphore(0)
     before = set(threading.enumerate())
 
-    def judged(results: Collection[Result], fetch: object) -> dict[str, list[object]]:
+    def judged(results: Collection[Result], *given: object) -> dict[str, list[object]]:
         at_work[0] += 1
         most[0] = max(most[0], at_work[0])
         sleep(0.1)

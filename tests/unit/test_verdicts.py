@@ -17,7 +17,9 @@ import pytest
 from clipstudy import claims, tasksfile
 from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts, views
 from clipstudy.dashboard.panels import Dashboard, Panel
+from clipstudy.dashboard.planned import Planned
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.job import Status
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
@@ -321,9 +323,32 @@ def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
     assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)
 
 
+def test_cancelled_cells_are_tried_again_and_not_enqueued() -> None:
+    recorded = replace(result(BERT, SHIFT), study="pocket", tags=result(BERT, SHIFT).tags | {"role": "bert"})
+    lacking = {
+        ("pocket", "bert", "phrases"): {Status.CANCELLED: 2},
+        ("other", "gpt2", "phrases"): {Status.CANCELLED: 1},
+    }
+
+    def todo(planned: Planned) -> dict[str, str]:
+        found = evidence.judged([recorded], lambda run, name: b"", planned)["pocket"]
+        return {one.claim.number: one.todo for one in found}
+
+    again = "clipstudy retry --study pocket --cancelled; clipstudy worker --drain"
+    assert todo(lacking)["C1"] == again != todo({})["C1"]
+    queued = {("pocket", "bert", "phrases"): {Status.QUEUED: 2}}
+    assert todo(queued)["C1"] == todo({})["C1"] and "enqueue" in todo({})["C1"]
+
+
+def test_of_a_study_without_roles_it_is_said_once() -> None:
+    (found,) = evidence.judged([result(BERT, SHIFT)], lambda run, name: b"").values()
+    assert "the key `role`" in verdicts.unplayed(found) and not any(one.todo for one in found)
+    assert verdicts.unplayed(judgements()) == ""
+
+
 def test_what_to_type_names_a_study_that_comes_with_the_package() -> None:
     for study, end in (("pocket", " --study pocket"), ("mine", "")):
-        recorded = replace(result(BERT, SHIFT), study=study)
+        recorded = replace(result(BERT, SHIFT), study=study, tags={"role": "bert"})
         (judgements,) = evidence.judged([recorded], fetch=lambda run, name: b"").values()
         todo = [one.todo for one in judgements if one.todo]
         assert todo and all(one.startswith("clipstudy enqueue") for one in todo)

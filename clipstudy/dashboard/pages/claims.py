@@ -50,6 +50,7 @@ def body(place: Claims, desk: Desk) -> Shown:
     if judged.judgements is None:
         return _being_tested(board, judged.testing or 0.0)
     rows = verdicts.rows(judged.judgements)
+    unplayed = verdicts.unplayed(judged.judgements)
     there = {row.verdict for row in rows}
     kept = there & set(place.verdict) or there
     shown = [row for row in rows if row.verdict in kept]
@@ -67,8 +68,9 @@ def body(place: Claims, desk: Desk) -> Shown:
             html.P(f"{verdicts.counted(judged.judgements)}. {verdicts.KEY}"),
             *parts.callout(judged.trouble and f"{FAILED} {judged.trouble}"),
             *([html.P(OLDER)] if judged.older and not judged.trouble else []),
+            *parts.callout(unplayed),
             _judged([row for row in shown if row.statistic]),
-            _silent([row for row in shown if not row.statistic]),
+            _silent([row for row in shown if not row.statistic and not unplayed]),
             html.P(verdicts.METHOD, className="notes"),
             *parts.notes(place, desk),
         ],
