@@ -124,7 +124,8 @@ def test_every_error_says_what_to_do() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.ClipstudyError)]
     assert len(classes) > 8
     for cls in classes:
-        assert cls().message.endswith((".", "clipstudy init", "name", "--all", "--drain", "NAME", "FILE")), cls
+        ends = (".", "clipstudy init", "clipstudy fetch", "name", "--all", "--drain", "NAME", "FILE")
+        assert cls().message.endswith(ends), cls
 
 
 def test_did_you_mean() -> None:
