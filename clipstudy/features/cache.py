@@ -46,6 +46,8 @@ SUM = 4
 COARSE, CONSTANT, SMALLEST = 2.0**-8, 2.0**-20, 2.0**-22
 #: How many rows of each batch this is looked for in, and how many there must be to say how much a dimension varies.
 LOOKED_AT, ENOUGH = 64, 8
+#: numpy parses a file's header as Python; Python 3.11 fails now and then where two threads parse at a time.
+_PARSING = Lock()
 _NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re.ASCII)
 
 
@@ -95,7 +97,7 @@ class Store:
         """The memory map of one file, or None. A file that is not whole, or not of ``shape``, is removed."""
         path = self._file(key, view, layer)
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = _mapped(path)
             whole = array.shape == shape and array.dtype in (HALF, SINGLE) and _whole(path, array)
         except FileNotFoundError:
             return None
@@ -153,6 +155,12 @@ class Store:
         if not _NAME.fullmatch(name):  # a view may come from a row that no study file was checked for
             raise ValueError(f"no features can be kept as {name!r}")
         return self.path / name
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    with _PARSING:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def _whole(path: Path, array: NDArray[Any]) -> bool:
@@ -242,8 +250,7 @@ class FileSheet:
         self.sync()
         self._file.close()
         self._draft.replace(self._path)
-        array: NDArray[Any] = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        return array
+        return _mapped(self._path)
 
     def discard(self) -> None:
         self._draft.unlink(missing_ok=True)
