@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Row, machine, short
 from benchmarks.page import filled
+from clipstudy import device
 
 #: In the order of the table.
 TOPICS = {
@@ -44,6 +45,7 @@ def main() -> None:
     told.add_argument("--clock", choices=figures.CLOCKS, default="wall", help="processor: for a busy machine")
     asked = told.parse_args()
     figures.use(asked.clock)
+    device.prepare()  # as a worker does
     began, failed = time.perf_counter(), []
     found: dict[str, list[Row]] = {}
     for topic in asked.only or TOPICS:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import Row, exponent, peak_of
+from clipstudy import device
 
 WIDTH, CLASSES = 768, 6
 #: Jobs after which a worker's memory is taken as settled.
@@ -126,6 +127,7 @@ def jobs(number: int) -> None:
 
 if __name__ == "__main__":
     verb, *given = sys.argv[1:]
+    device.prepare()  # as a worker does
     if verb == "classify":
         classify_full(*map(int, given))
     elif verb == "reconstruct":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+#: Bytes of a block that is given back to the system as soon as it is freed: more than the states of any one layer,
+#: less than a table of features.
+LARGEST_KEPT = 128 * 2**20
+#: Bytes of freed blocks that are kept at most.
+MOST_KEPT = 512 * 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,31 @@ def find(asked: str) -> str:
         f'device "{asked}" does not exist here{why}. What exists: {", ".join(here)}. '
         "Type: clipstudy worker --device auto"
     )
+
+
+def prepare(threads: int | None = None) -> None:
+    """What a process does once, before it computes.
+
+    Args:
+        threads: so many at a time for one operation; None: as many as torch finds good.
+    """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed for what is needed next, where it is glibc.
+
+    By itself it gives large blocks back at once. A pass needs as much again a moment later, and the kernel would clear
+    every page of it anew: up to a third of a residual network's time.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, MOST_KEPT)
 
 
 def described(device: str) -> str:

@@ -11,47 +11,21 @@ The order of the additions is another one: states are equal but for rounding.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from clipstudy.backbones import blocks
+from clipstudy.backbones.kernels import Attention, Chain, Convolution, Product, is_conv1d, possible
 
 #: States of a trial may differ so much, as a share of the largest of their layer. Rounding is a hundred times less.
 APART = 1e-4
-#: Numbers that tell an activation by what it does to them. The large ones are for those that stop growing somewhere.
-_LARGE = torch.tensor([12.0, 25.0, 1e2, 1e3, 1e4, 1e6])
-GRID = torch.cat([-_LARGE, torch.linspace(-9, 9, 181), _LARGE])
 
-
-@dataclass(frozen=True)
-class Activation:
-    """``of(scale · x) / scale``, where ``of`` is the kernels' ``name`` in its form ``form``."""
-
-    name: str
-    of: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
-    scale: float = 1.0
-    form: str = ""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.of(self.scale * x) / self.scale
-
-
-LINEAR = Activation("none")
-ACTIVATIONS = (
-    Activation("relu", F.relu),
-    Activation("gelu", F.gelu, form="none"),
-    Activation("gelu", lambda x: F.gelu(x, approximate="tanh"), form="tanh"),
-    Activation("swish", F.silu),
-    Activation("swish", F.silu, scale=1.702),  # CLIP's GELU, x · sigmoid(1.702 x)
-)
+#: Modules → what each computes by instead of its own `forward`.
+Forwards = dict[nn.Module, Callable[..., Any]]
 
 
 class Fused:
@@ -66,27 +40,25 @@ class Fused:
             trial: the states of all layers for some input, without gradients.
         """
         self._model, self._stages, self._trial = model, stages, trial
-        self._forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] | None = None  #: None: not known yet
+        self._forwards: Forwards | None = None  #: None: not known yet
 
-    def _known(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+    def _known(self) -> Forwards:
         """How modules compute within :meth:`running`; looked for when first asked, as a model that is trained never
         needs it."""
         if self._forwards is None:
             self._forwards = {}
-            if _possible(self._model):
+            if possible(self._model):
                 self._forwards = self._tried(self._found())
         return self._forwards
 
-    def _found(self) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
-        forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]] = {}
+    def _found(self) -> Forwards:
+        forwards: Forwards = {}
         for chain in _chains(self._model, self._stages, self._trial):
-            forwards[chain.first] = _Convolution(chain) if isinstance(chain.first, nn.Conv2d) else _Product(chain)
+            forwards[chain.first] = Convolution(chain) if isinstance(chain.first, nn.Conv2d) else Product(chain)
             forwards |= dict.fromkeys(chain.followers, _unchanged)
-        return forwards
+        return forwards | {one: Attention(one) for one in self._model.modules() if Attention.knows(one)}
 
-    def _tried(
-        self, forwards: dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]
-    ) -> dict[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
+    def _tried(self, forwards: Forwards) -> Forwards:
         """``forwards`` if the trial's states are the same by them, else none: something else may read what lies between
         a module and what follows it."""
         plain = self._trial()
@@ -107,7 +79,7 @@ class Fused:
 
 
 @contextmanager
-def _replaced(forwards: Mapping[nn.Module, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
+def _replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     # Others may have their own in place meanwhile, as a redirected ReLU has.
     before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     for module, forward in forwards.items():
@@ -122,146 +94,16 @@ def _replaced(forwards: Mapping[nn.Module, Callable[[torch.Tensor], torch.Tensor
                 del module.forward
 
 
-class _Chain:
-    """A convolution or linear layer, and what alone goes on with what it gave: a batch norm, an activation or both."""
-
-    def __init__(self, first: Any) -> None:
-        self.first = first
-        self.norm: nn.BatchNorm2d | None = None
-        self.activation = LINEAR
-        self.followers: list[nn.Module] = []
-
-    def held(self) -> list[torch.Tensor]:
-        """What the kernel's weights and offset are made of."""
-        norm = self.norm
-        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var) if norm else ()
-        return [tensor for tensor in (self.first.weight, self.first.bias, *of_norm) if tensor is not None]
-
-    def goes_on(self, module: nn.Module) -> bool:
-        """Takes ``module``, which was given what the chain gave, into the chain if it can be."""
-        if self.activation is not LINEAR:
-            return False
-        if type(module) is nn.BatchNorm2d:
-            if self.followers or module.running_mean is None or not isinstance(self.first, nn.Conv2d):
-                return False
-            self.norm = module
-        else:
-            activation = _activation(module)
-            if activation is None:
-                return False
-            self.activation = activation
-        self.followers.append(module)
-        return True
-
-
-class _Kernel(ABC):
-    """What a chain computes, in one call."""
-
-    def __init__(self, chain: _Chain) -> None:
-        self._chain = chain
-        self._key: object = None
-        self._weight, self._bias = chain.first.weight, chain.first.bias
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        # The best order of a convolution's weights depends on the input's shape; a calibration changes a norm, training
-        # the weights. (What is written through a tensor's `.data` torch itself does not notice.)
-        key = (self._shape(x), [(tensor.data_ptr(), tensor._version) for tensor in self._chain.held()])
-        if key != self._key:
-            weight, bias = self._folded()
-            scale = self._chain.activation.scale
-            self._weight = self._ordered(weight.detach() * scale if scale != 1 else weight.detach(), x.shape)
-            self._bias = bias if bias is None or scale == 1 else bias.detach() * scale
-            self._key = key
-        given = self._computed(x)
-        return given if self._chain.activation.scale == 1 else given.div_(self._chain.activation.scale)
-
-    def _shape(self, x: torch.Tensor) -> object:
-        """What of ``x`` the order of the weights depends on."""
-        return None
-
-    @abstractmethod
-    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weights and offset, with those of the norm."""
-
-    @abstractmethod
-    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """``weight`` in the kernel's own order."""
-
-    @abstractmethod
-    def _computed(self, x: torch.Tensor) -> torch.Tensor: ...
-
-
-class _Convolution(_Kernel):
-    def __init__(self, chain: _Chain) -> None:
-        super().__init__(chain)
-        layer = chain.first
-        self._how = (layer.padding, layer.stride, layer.dilation, layer.groups)
-
-    def _shape(self, x: torch.Tensor) -> object:
-        return x.shape
-
-    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        layer, norm = self._chain.first, self._chain.norm
-        if norm is None or norm.running_mean is None or norm.running_var is None:
-            return layer.weight, layer.bias
-        return fuse_conv_bn_weights(
-            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-
-    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        ordered: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._how, list(shape))
-        return ordered
-
-    def _computed(self, x: torch.Tensor) -> torch.Tensor:
-        after = self._chain.activation
-        given: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, *self._how, after.name, [], after.form
-        )
-        return given
-
-
-class _Product(_Kernel):
-    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        layer = self._chain.first
-        return (layer.weight if type(layer) is nn.Linear else layer.weight.t().contiguous()), layer.bias
-
-    def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        return ordered
-
-    def _computed(self, x: torch.Tensor) -> torch.Tensor:
-        after = self._chain.activation
-        given: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, after.name, [], after.form
-        )
-        return given
-
-
 def _unchanged(x: torch.Tensor) -> torch.Tensor:
     """What a follower does where the module before it has done it."""
     return x
 
 
-def _possible(model: nn.Module) -> bool:
-    # No public names, so a version of torch may lack them.
-    kernels = (
-        "_convolution_pointwise",
-        "_linear_pointwise",
-        "_reorder_convolution_weight",
-        "_reorder_linear_weight",
-    )
-    return (
-        torch.backends.mkldnn.is_available()
-        and all(hasattr(torch.ops.mkldnn, name) for name in kernels)
-        and all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
-    )
-
-
-def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], object]) -> list[_Chain]:
+def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], object]) -> list[Chain]:
     """The chains of ``model``, found by watching ``trial``."""
-    chains: dict[nn.Module, _Chain] = {}
+    chains: dict[nn.Module, Chain] = {}
     calls: dict[nn.Module, int] = {}
-    growing: tuple[_Chain, torch.Tensor, int] | None = None  # a chain, what it gave, at which version
+    growing: tuple[Chain, torch.Tensor, int] | None = None  # a chain, what it gave, at which version
 
     def end(*_: object) -> None:
         nonlocal growing
@@ -276,7 +118,7 @@ def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], o
     def leave(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         nonlocal growing
         if _begins(module):
-            chain = chains.setdefault(module, _Chain(module))
+            chain = chains.setdefault(module, Chain(module))
             growing = chain, output, output._version
         elif growing and isinstance(output, torch.Tensor) and growing[0].goes_on(module):
             growing = growing[0], output, output._version
@@ -295,7 +137,7 @@ def _chains(model: nn.Module, stages: Sequence[nn.Module], trial: Callable[[], o
     finally:
         blocks.remove(hooks)
     return [
-        chain if all(calls[module] == 1 for module in (first, *chain.followers)) else _Chain(first)
+        chain if all(calls[module] == 1 for module in (first, *chain.followers)) else Chain(first)
         for first, chain in chains.items()
     ]
 
@@ -305,21 +147,7 @@ def _begins(module: nn.Module) -> bool:
         return module.padding_mode == "zeros" and not isinstance(module.padding, str)
     if type(module) is nn.Linear:
         return True
-    # GPT-2's linear layers, whose weights are transposed.
-    return type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
-
-
-def _activation(module: nn.Module) -> Activation | None:
-    """What ``module`` does to each number, if the kernels have it. Libraries have many classes for few functions."""
-    if any(True for _ in (*module.parameters(), *module.buffers())):
-        return None
-    try:
-        done = module.forward(GRID.clone())
-    except Exception:  # of anybody's module that takes more than numbers in a row: it is none
-        return None
-    if not isinstance(done, torch.Tensor) or done.shape != GRID.shape:
-        return None
-    return next((one for one in ACTIVATIONS if torch.allclose(done, one(GRID), 1e-5, 1e-6)), None)
+    return is_conv1d(module)
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -161,7 +161,7 @@ def worker(
     _look_for_study(engine, name, drain)
     if workers is None and (gpu is None or gpu.isdecimal()):
         place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
-        _threads(threads)
+        devices.prepare(threads)
         raise typer.Exit(_work(settings, engine, place, Habits(drain, name, layers_per_batch, lease), verbose))
     words = ["--lease", str(lease)]
     if drain:
@@ -287,6 +287,7 @@ def run(
     group, layers = groups[0]
     progress = progresses.for_stream()
     screen.log(False, progress)
+    devices.prepare()
     bench = Bench(devices.find(device or settings.device), progress)
     progress.batch(f"{group.model.name} · {group.task.name}")
     outcomes: list[Outcome] = []
@@ -331,10 +332,3 @@ def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, 
         arms = {part for name in names for part in name.split("/")[:-1]}
         meant = [f"{arm}: {meaning}" for arm, meaning in ARMS.items() if arm in arms]
         typer.echo("\n" + "; ".join(["Value ± half of the 95% interval", *meant]))
-
-
-def _threads(number: int | None) -> None:
-    if number is not None:
-        import torch
-
-        torch.set_num_threads(number)

@@ -14,6 +14,7 @@ from torch import nn
 from clipstudy import backbones
 from clipstudy.backbones import blocks
 from clipstudy.backbones.fused import Fused
+from clipstudy.backbones.kernels import Attention
 from tests.torch import checkpoints, image_checkpoints
 from tests.torch.image_checkpoints import OWN
 
@@ -286,6 +287,63 @@ def test_an_activation_that_is_called_twice_stays() -> None:
     plain = run()
     with fast.running():
         same(run(), plain)
+
+
+class Attending(nn.Module):
+    """Attention as open_clip's blocks ask for it, and in the ways that are left to torch."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, **{"batch_first": True, **how})
+        self.head = nn.Identity()
+        nn.init.normal_(self.attention.in_proj_weight)
+        if how.get("bias", True):
+            nn.init.normal_(self.attention.in_proj_bias)
+        self.asked: dict[str, Any] = {"need_weights": False}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.attention(x, x, x, **self.asked)[0])
+
+
+CAUSAL = torch.full((5, 5), -torch.inf).triu(1)
+
+
+@pytest.mark.parametrize("how", [{}, {"bias": False}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"need_weights": False},
+        {"need_weights": False, "attn_mask": CAUSAL},
+        {"need_weights": False, "attn_mask": CAUSAL < 0},
+        {"need_weights": False, "attn_mask": CAUSAL.expand(6, 5, 5)},
+        {"need_weights": False, "key_padding_mask": torch.arange(5).expand(3, 5) > 3},
+        {"need_weights": True},
+        {"need_weights": True, "average_attn_weights": False},
+    ],
+    ids=["plain", "mask", "mask of booleans", "mask of heads", "padding", "weights", "weights of heads"],
+)
+def test_attention_is_torchs(asked: dict[str, Any], how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = Attending(**how).eval().requires_grad_(False)
+    x = torch.randn(3, 5, 8)
+    fast = Fused(model, [model.head], lambda: {1: model(x)})
+    assert model.attention in fast.modules
+    model.asked = asked
+    plain = model.attention(x, x, x, **asked)
+    across = model.attention(x, x.flip(1), x, **asked)
+    with fast.running():
+        found = model.attention(x, x, x, **asked)
+        torch.testing.assert_close(model.attention(x, x.flip(1), x, **asked)[0], across[0])
+    torch.testing.assert_close(found[0], plain[0])
+    assert (found[1] is None) == (plain[1] is None)
+    if plain[1] is not None:
+        torch.testing.assert_close(found[1], plain[1])
+    assert is_plain(model)
+
+
+@pytest.mark.parametrize("how", [{"batch_first": False}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"kdim": 4}])
+def test_other_attention_is_left_to_torch(how: dict[str, Any]) -> None:
+    assert not Attention.knows(nn.MultiheadAttention(8, 2, **{"batch_first": True, **how}))
 
 
 @pytest.mark.parametrize("layer", ["first", "norm", "act"])
