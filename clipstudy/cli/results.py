@@ -60,7 +60,7 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import tables, units, writers
+    from clipstudy.dashboard import beside, tables, units, writers
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
@@ -82,6 +82,7 @@ def results(
         view = tables.view(shown, name, metric)
         if view is None:
             continue
+        view = beside.levelled(view, shown)
         if once:
             view = replace(view, note="")
         if writer := formats.get(format):

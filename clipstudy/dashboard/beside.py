@@ -1,4 +1,4 @@
-"""What stands beside measured layers: published numbers, as marks and as differences, and a model's zero-shot accuracy.
+"""What stands beside what is measured: published numbers, as marks and as differences, and levels of a whole model.
 
 Pure but for reading the numbers.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clipstudy import published
 from clipstudy.dashboard import pooling, tables
 from clipstudy.dashboard.tables import Board
-from clipstudy.dashboard.views import Level, Mark, View
+from clipstudy.dashboard.views import Curve, Level, Mark, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
@@ -59,27 +59,38 @@ def marked(view: View, known: Sequence[Published] | None = None) -> View:
 
 
 def levelled(view: View, shown: Board) -> View:
-    """``view`` with what its contrastive models reach on the same data with no probe: a level for each of them.
+    """``view`` with what belongs beside its models' accuracies: a contrastive model's with no probe, on the same data,
+    and that of tasks on pairs where the first text is shown alone."""
+    levels = (*_zero_shot(view, shown), *_alone(view))
+    return replace(view, levels=levels) if levels else view
 
-    Only beside accuracies of layers, and only of the ``zero_shot`` task on the view's own data set.
-    """
+
+def _zero_shot(view: View, shown: Board) -> Iterator[Level]:
+    """Beside accuracies of layers alone: that of the ``zero_shot`` task on the view's own data set."""
     if view.metric.rsplit("/", 1)[-1] != "accuracy" or set(view.layers) <= {WHOLE_MODEL}:
-        return view
+        return
     datasets = {(r.study, r.tags.get("dataset")) for r in shown.results if r.task == view.task}
     found: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in shown.results:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
             found[result.study, tables.family_of(result)].append(result)
-    levels = [
-        Level(
-            curve.family,
-            "zero-shot",
-            pooling.pooled([tables.estimate(r.metrics, "accuracy") for r in runs], "accuracy"),
-        )
-        for curve in view.curves
-        if (runs := [r for r in found[curve.study, curve.family] if "accuracy" in r.metrics])
-    ]
-    return replace(view, levels=tuple(levels)) if levels else view
+    for curve in view.curves:
+        yield from _level(curve, "zero-shot", found[curve.study, curve.family], "accuracy")
+
+
+def _alone(view: View) -> Iterator[Level]:
+    """At the layer where the model is best: what it can tell without the second text says nothing of the pair."""
+    if view.metric != "accuracy":
+        return
+    for curve in view.curves:
+        if curve.chosen is not None:
+            yield from _level(curve, "first text alone", curve.chosen.runs, "question_only/accuracy")
+
+
+def _level(curve: Curve, name: str, runs: Sequence[Result], metric: str) -> Iterator[Level]:
+    measured = [tables.estimate(run.metrics, metric) for run in runs if metric in run.metrics]
+    if measured:
+        yield Level(curve.family, name, pooling.pooled(measured, "accuracy"))
 
 
 def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comparison]:

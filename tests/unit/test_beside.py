@@ -1,4 +1,4 @@
-"""What a contrastive model reaches by its classes' names alone, beside the probes of its layers."""
+"""Levels beside what is measured: what the classes' names alone reach, and what a pair's first text alone does."""
 
 from __future__ import annotations
 
@@ -57,3 +57,28 @@ def test_the_table_holds_the_line() -> None:
         "BERT": ("—", False),
         "CLIP": ("50.0 ± 2.0", False),
     }
+
+
+def paired(layer: int, value: float, alone: float, init: int = 0) -> Result:
+    found = {"accuracy": Estimate(value, value, value), "question_only/accuracy": Estimate(alone, alone, alone)}
+    return result(BERT, BOOLQ, layer, found, init, layers="0,1")
+
+
+BOOLQ = Task("boolq", "BoolQ", "pairs")
+
+
+def test_the_first_text_alone_at_the_models_best_layer() -> None:
+    shown = board([paired(0, 0.6, 0.75), paired(1, 0.7, 0.65)])
+    found = view(shown, BOOLQ.name)
+    assert found
+    assert beside.levelled(found, shown).levels == (Level("bert", "first text alone", Estimate(0.65, 0.65, 0.65)),)
+    alone = view(shown, BOOLQ.name, "question_only/accuracy")
+    assert alone and beside.levelled(alone, shown).levels == ()
+
+
+def test_the_first_text_alone_beside_a_whole_model() -> None:
+    shown = board([paired(WHOLE_MODEL, 0.7, 0.6)])
+    found = view(shown, BOOLQ.name)
+    assert found
+    _, body = writers.grid(beside.levelled(found, shown))
+    assert [name for name, _ in body][:2] == ["whole model", "first text alone"]
