@@ -193,11 +193,12 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide:
 def signs(drawn: Sequence[View]) -> list[str]:
     """What the signs in these charts mean, besides the models' colours."""
     curves = [curve for view in drawn for curve in view.curves]
+    levels = " or ".join(sorted({level.name for view in drawn for level in view.levels}))
     said = {
         "□ hollow: a probe predicts one class only": any(cell.one_class for c in curves for cell in c.cells),
         "◆ published elsewhere (◇ from memory)": any(view.marks for view in drawn),
         "○ one seed": any(cell.points for c in curves for cell in c.cells),
-        "⋯ dotted: the model's zero-shot accuracy": any(view.levels for view in drawn),
+        f"⋯ dotted: {levels}, in the model's colour": bool(levels),
     }
     return [text for text, there in said.items() if there]
 

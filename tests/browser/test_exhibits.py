@@ -37,7 +37,7 @@ def test_whatever_a_panel_draws(visit: Open) -> None:
     choose(page, "hidden")
     page.wait_for_url("**/?panel=Images&seeds=hidden")
     page.wait_for_function("() => document.querySelector('.js-plotly-plot').data.length === 1")
-    page.locator(".legend", has_text="dotted: the model's zero-shot accuracy").wait_for()
+    page.locator(".legend", has_text="dotted: zero-shot, in the model's colour").wait_for()
     go(page, "/?panel=Images&seeds=points")
     assert [trace["y"] for trace in drawn(page, "Images, probed")] == [[50.0], [25.0, 75.0]]
 

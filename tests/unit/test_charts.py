@@ -137,7 +137,7 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
     assert [line.label for line in told] == ["zero-shot, BERT, untrained,<br>zero-shot, BERT", ""]
     assert signs([_view(levels=levels)]) == [
         "□ hollow: a probe predicts one class only",
-        "⋯ dotted: the model's zero-shot accuracy",
+        "⋯ dotted: zero-shot, in the model's colour",
     ]
 
 
