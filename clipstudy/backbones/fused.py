@@ -56,7 +56,9 @@ class Fused:
         for chain in _chains(self._model, self._stages, self._trial):
             forwards[chain.first] = Convolution(chain) if isinstance(chain.first, nn.Conv2d) else Product(chain)
             forwards |= dict.fromkeys(chain.followers, _unchanged)
-        return forwards | {one: Attention(one) for one in self._model.modules() if Attention.knows(one)}
+        forwards |= {one: Attention(one) for one in self._model.modules() if Attention.knows(one)}
+        left = _torchs_own(self._model)
+        return {module: forward for module, forward in forwards.items() if module not in left}
 
     def _tried(self, forwards: Forwards) -> Forwards:
         """``forwards`` if the trial's states are the same by them, else none: something else may read what lies between
@@ -92,6 +94,13 @@ def _replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None
                 module.forward = before[module]
             else:
                 del module.forward
+
+
+def _torchs_own(model: nn.Module) -> set[nn.Module]:
+    """What lies in torch's own transformer layers. These have two ways to compute, and take the one that uses none of
+    their modules where nothing reads the layer: its states must not depend on which layers are asked for."""
+    layers = [module for module in model.modules() if isinstance(module, nn.TransformerEncoderLayer)]
+    return {module for layer in layers for module in layer.modules()}
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:
