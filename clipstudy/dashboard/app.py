@@ -31,7 +31,7 @@ INDEX = """<!DOCTYPE html>
 <html lang="en"><head>{%metas%}<meta name="color-scheme" content="light dark"><title>{%title%}</title>
 <link rel="icon" href="data:,">{%css%}</head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body></html>"""
-#: Milliseconds after which the queue's page looks again.
+#: Milliseconds after which the queue's page looks again, and any page that shows nothing because MLflow is away.
 TICK = 5000
 
 
@@ -168,12 +168,15 @@ def _showing(app: Dash, desk: Desk) -> None:
             return [], {}, _lost(path), _navigation("", ""), "There is no such page", True, TICK
         place, wrong = address.parse(page.KIND, query)
         offered, shown = _made(page, place, desk)
-        trouble = desk.records.now().trouble
+        known = desk.records.now()
+        trouble = known.trouble
         body = [*parts.callout(trouble), *parts.complaints(wrong), *shown.body]
         data = {c.key: {"value": c.value, "options": [_plain(option) for option in c.options]} for c in offered}
         # Drawn anew, a control would lose the focus and close its list: only where it offers or holds something else.
         same = isinstance(before, dict) and data == before and _values(ids, values) == _values_of(offered)
-        again = shown.again or (TICK if page is queue else 0)
+        # Nothing was ever read: the page has nothing to lose by being drawn anew.
+        away = bool(trouble) and known.read is None
+        again = shown.again or (TICK if page is queue or away else 0)
         return (
             no_update if same else [parts.drawn(control) for control in offered],
             data,
@@ -192,7 +195,8 @@ def _made(page: Any, place: address.Place, desk: Desk) -> tuple[list[Control], S
         offered = page.controls(place, desk)
         return offered, page.body(place, desk)
     except ClipstudyError as error:  # files that runs keep are read while a page is made
-        return offered, Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)))
+        again = TICK if error.transient else 0
+        return offered, Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)), again)
 
 
 def _choosing(app: Dash) -> None:

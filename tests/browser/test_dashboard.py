@@ -17,20 +17,20 @@ from typing import Any
 import pytest
 
 from clipstudy.claims import CLAIMS
-from clipstudy.dashboard import app, evidence, sheets, verdicts, writers
+from clipstudy.dashboard import app, evidence, records, sheets, verdicts, writers
 from clipstudy.dashboard.pages import queue
 from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
 from clipstudy.dashboard.tables import board, view
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks.files import parquet
 from clipstudy.tracking import Entry, Tracking
-from tests.browser.served import desk, picture, serving
+from tests.browser.served import Held, desk, picture, serving
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
 from tests.queue import samples
 
@@ -501,6 +501,43 @@ def test_claims_are_tested_beside_the_page(visit: Open, monkeypatch: pytest.Monk
     assert CLAIMS[0].quote in page.inner_text("#body")
     ready.set()
     said(page, f"verdicts on {len(CLAIMS)} claims")
+
+
+def test_claims_look_again_when_mlflow_is_back(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no verdicts at all, because MLflow was away from the beginning."""
+    back, judged = threading.Event(), evidence.judged
+
+    def away(*given: Any) -> Any:
+        if not back.is_set():
+            raise TrackingUnreachable
+        return judged(*given)
+
+    monkeypatch.setattr(evidence, "judged", away)
+    monkeypatch.setattr(records, "LOOK", 0.3)
+    page = visit(desk(results(MODELS[:1], TASKS[:1])), "/claims")
+    said(page, "No verdicts")
+    back.set()
+    said(page, f"verdicts on {len(CLAIMS)} claims")
+
+
+@pytest.mark.parametrize("path", ["/", "/claims"])
+def test_a_page_with_nothing_looks_again_when_mlflow_is_back(
+    visit: Open, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    back, read = threading.Event(), Held.results
+
+    def away(*given: Any, **more: Any) -> Any:
+        if not back.is_set():
+            raise TrackingUnreachable
+        return read(*given, **more)
+
+    monkeypatch.setattr(Held, "results", away)
+    monkeypatch.setattr(records, "LOOK", 0.1)
+    monkeypatch.setattr(app, "TICK", 300)
+    page = visit(desk(results(MODELS[:1], TASKS[:1])), path)
+    said(page, "Nothing is recorded yet")
+    back.set()
+    page.wait_for_function("() => !document.querySelector('#said').textContent.includes('Nothing')")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

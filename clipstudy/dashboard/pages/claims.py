@@ -10,7 +10,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.claims import CLAIMS, DRAWS, Verdict
-from clipstudy.dashboard import tables, verdicts
+from clipstudy.dashboard import records, tables, verdicts
 from clipstudy.dashboard.address import Claims
 from clipstudy.dashboard.pages import layers, parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
@@ -46,7 +46,9 @@ def body(place: Claims, desk: Desk) -> Shown:
     try:
         judged = desk.records.judged(desk.study(place))
     except ClipstudyError as error:
-        return Shown("No verdicts", parts.nothing(TITLE, redact(error.message)))
+        # What was away may be back: a test that failed may be tried again after LOOK.
+        again = math.ceil(1000 * records.LOOK) if error.transient else 0
+        return Shown("No verdicts", parts.nothing(TITLE, redact(error.message)), again)
     if judged.judgements is None:
         return _being_tested(board, judged.testing or 0.0)
     rows = verdicts.rows(judged.judgements)
