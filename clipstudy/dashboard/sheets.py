@@ -54,24 +54,29 @@ class Sheet:
 
 
 def best(views: Sequence[View]) -> Sheet:
-    """Tasks down, models across, each at its best layer; bold: the best model of the task, and what the intervals
-    cannot tell from it. Without what has no best layer."""
-    titles = {(c.study, c.family): c.title for view in views for c in view.curves}
+    """Tasks down, models across, each at its best layer, and last the best of what needs no model; bold: the best model
+    of the task, and what the intervals cannot tell from it, of those above that baseline. Without what has no best
+    layer."""
+    judged = [view for view in views if better(view.metric)]
+    titles = {(c.study, c.family): c.title for view in judged for c in view.curves}
+    based = any(view.baselines for view in judged)
     lines = []
-    for view in views:
+    for view in judged:
         at = {(curve.study, curve.family): cell for curve in view.curves if (cell := curve.chosen)}
         if not at:
             continue
         top = _top(list(at.values()), view.metric)
-        near = {key: is_near(top, cell, view.metric) for key, cell in at.items()}
-        entries = [_entry(at[key], view.metric, near[key]) if key in at else NONE for key in titles]
-        lines.append((f"{view.title}, {axis_title(view.metric)}", tuple(entries)))
+        bold = {k for k, cell in at.items() if is_near(top, cell, view.metric) and _above(cell, view)}
+        entries = [_entry(at[key], view.metric, key in bold) if key in at else NONE for key in titles]
+        lines.append((f"{view.title}, {axis_title(view.metric)}", (*entries, *([_baseline(view)] if based else []))))
     said = (
         f"{len(titles)} model{'s' * (len(titles) != 1)} across, each at its best layer (in brackets), mean ± half of "
         "the 95% interval; bold: the best of the task and "
-        f"what the intervals cannot tell from it{_descriptive(views)}"
+        "what the intervals cannot tell from it"
     )
-    return Sheet("Best layers", said, ("task", *titles.values()), tuple(lines), note_said(views))
+    said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
+    head = ("task", *titles.values(), *(["best baseline"] if based else []))
+    return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
 
 
 def by_layer(view: View) -> Sheet:
@@ -279,6 +284,28 @@ def _standing_in(titles: Collection[str]) -> str:
         f"{', '.join(titles)} only {stand} in for the {model} that others measured (pocket, untrained, or of a study "
         "whose note says what it is not), and nothing is set beside what was published of another model"
     )
+
+
+def _floor(view: View) -> tuple[str, float] | None:
+    """The best of what needs no model."""
+    return max(view.baselines, key=lambda named: better(view.metric) * named[1], default=None)
+
+
+def _baseline(view: View) -> Entry:
+    if (floor := _floor(view)) is None:
+        return NONE
+    name, value = floor
+    return Entry(f"{shown_value(Estimate(value), view.metric)} ({name})", value * unit(view.metric)[1])
+
+
+def _above(cell: Cell, view: View) -> bool:
+    """Is ``cell`` better than all that needs no model, its whole interval too? A probe of one class never is."""
+    if cell.one_class:
+        return False
+    sign, found = better(view.metric), cell.estimate
+    nearest = found.low if sign > 0 else found.high
+    floor = _floor(view)
+    return floor is None or sign * ((found.value if nearest is None else nearest) - floor[1]) > 0
 
 
 def _descriptive(views: Sequence[View]) -> str:

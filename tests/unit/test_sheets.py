@@ -56,6 +56,37 @@ def test_bold_is_all_that_the_intervals_cannot_tell_from_the_best() -> None:
         assert [entry.bold for entry in line[1]] == [True, bold]
 
 
+def test_beside_the_best_layers_stands_the_best_of_what_needs_no_model() -> None:
+    """And what cannot be told from it is not bold, though it is the best."""
+
+    def line(task: Task, *values: Estimate, **more: Estimate) -> tuple[tuple[str, ...], tuple[sheets.Entry, ...]]:
+        baselines = {"baseline/majority": Estimate(0.5), "baseline/random": Estimate(0.2)} | more
+        found = [
+            result(model, task, 1, {task.metric: value, **baselines}, layers="1")
+            for model, value in zip(MODELS, values, strict=False)
+        ]
+        shown = view(board(found, ("bert", "gpt2")), task.name)
+        assert shown
+        sheet = sheets.best([shown])
+        return sheet.head, sheet.lines[0][1]
+
+    head, (first, second, baseline) = line(SHIFT, Estimate(0.53, 0.49, 0.57), Estimate(0.56, 0.51, 0.61))
+    assert head == ("task", "BERT", "GPT-2", "best baseline")
+    assert (first.bold, second.bold) == (False, True) and baseline == ("50.0 (majority class)", 50.0, False)
+    _, (first, second, _) = line(SHIFT, Estimate(0.5, 0.46, 0.54), Estimate(0.49, 0.45, 0.53))
+    assert not first.bold and not second.bold
+    loss = Task("loss", "Loss", "surface", "mse")
+    _, (first, second, baseline) = line(loss, Estimate(0.1, 0.05, 0.15), Estimate(0.2, 0.15, 0.25))
+    assert (first.bold, second.bold, baseline.text) == (True, False, "0.2000 (random clusters)")
+    _, (first, *_) = line(SHIFT, Estimate(0.9), Estimate(0.8), one_class=Estimate(1.0))
+    assert not first.bold, "a probe of one class says nothing"
+
+
+def test_no_best_where_neither_more_nor_less_is_better() -> None:
+    task = Task("looks", "Looks", "visualisation", "edges")
+    assert sheets.best(seen((BERT, task, 1, Estimate(0.2)), (GPT2, task, 1, Estimate(0.1)))).lines == ()
+
+
 def test_a_difference_and_its_interval() -> None:
     depth = TASKS[3]
     views = seen(
