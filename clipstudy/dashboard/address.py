@@ -76,6 +76,7 @@ class Runs(Place):
     PATH = "/runs"
     first: str = ""
     second: str = ""
+    sort: tuple[str, ...] = ()  #: columns, the weightiest first; ``-value``: downwards
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ CONTROLS = {"type": "control", "key": ALL}
 def _callbacks(app: Dash, desk: Desk) -> None:
     _showing(app, desk)
     _choosing(app)
+    _sorting(app)
     app.clientside_callback(
         ClientsideFunction("clipstudy", "title"),
         Output("said", "title"),
@@ -222,7 +223,27 @@ def _choosing(app: Dash) -> None:
         after = address.changed(place, new)
         if after == place:
             raise PreventUpdate
-        return "?" + address.href(after).partition("?")[2] if after != page.KIND() else ""
+        return _query(after)
+
+
+def _sorting(app: Dash) -> None:
+    """Sorting the runs writes the address, too."""
+
+    @app.callback(
+        Output("at", "search", allow_duplicate=True),
+        Input("runs", "columnState"),
+        State("at", "pathname"),
+        State("at", "search"),
+        prevent_initial_call=True,
+    )
+    def sort(state: object, path: object, query: object) -> str:
+        if path != runs.KIND.PATH or not isinstance(state, list):
+            raise PreventUpdate
+        place, _ = address.parse(runs.KIND, query)
+        after = runs.sorted_by(place, state)
+        if after == place:
+            raise PreventUpdate
+        return _query(after)
 
 
 def _actions(app: Dash, desk: Desk) -> None:
@@ -286,6 +307,11 @@ def _lost(path: object) -> list[Component]:
     there = ", ".join(PAGES)
     said = f'There is no page "{path[:80] if isinstance(path, str) else ""}". What exists: {there}.'
     return parts.nothing("No such page", said)
+
+
+def _query(place: address.Place) -> str:
+    _, mark, query = address.href(place).partition("?")
+    return mark + query
 
 
 def _plain(option: Any) -> list[str]:

@@ -36,8 +36,9 @@ GREY = "#888"
 FONT = {"family": "system-ui, sans-serif", "size": 12}
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
-#: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole.
-NOTE_WIDTH, WIDE_NOTE = 80, 150
+#: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole, on a
+#: laptop beside the dashboard's controls. Where a chart is narrower, page.css leaves the line out.
+NOTE_WIDTH, WIDE_NOTE = 68, 135
 
 
 class Ink(NamedTuple):

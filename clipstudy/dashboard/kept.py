@@ -23,6 +23,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 DRAWS = 2000
 #: Runs whose scores are held, and runs whose pictures' names are.
 HELD, NAMED = 1000, 100_000
+#: Characters that are read of a text in a picture.
+LONGEST = 20_000
 
 
 class Tested(NamedTuple):
@@ -49,6 +51,7 @@ class Kept:
         self._scores: OrderedDict[tuple[str, str], Rows | None] = OrderedDict()
         self._tested: OrderedDict[tuple[Any, ...], Tested | None] = OrderedDict()
         self._pictures: OrderedDict[str, list[str]] = OrderedDict()
+        self._explained: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def scores(self, run: Result, metric: str) -> Rows | None:
         """``metric`` of each seed and test item; None where the run kept none.
@@ -89,6 +92,11 @@ class Kept:
         """Width and height of a picture in pixels, as its header says."""
         content = self.picture(run_id, name)
         return (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) if content else None
+
+    def explained(self, run_id: str, name: str) -> tuple[str, str]:
+        """What the picture's file says of it: in all, and of each image on it; both empty where it says nothing."""
+        found: tuple[str, str] = self._held(self._explained, (run_id, name), lambda: _texts(self.picture(run_id, name)))
+        return found
 
     def _read(self, run: Result, metric: str) -> Rows | None:
         kept = evidence.kept_of(metric)
@@ -161,6 +169,22 @@ def seeded(view: View, kept: Kept) -> View:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _texts(content: bytes | None) -> tuple[str, str]:
+    """The uncompressed texts Title and Description of a PNG, as ``tasks/sheet.py`` writes them before its pixels."""
+    found = {b"Title": "", b"Description": ""}
+    at = len(PNG)
+    while content and at + 8 <= len(content):
+        size, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
+        if kind == b"IDAT":
+            break
+        key, _, rest = content[at + 8 : at + 8 + size].partition(b"\0")
+        # Two bytes say that nothing is compressed; then a language and the key in it, both empty.
+        if kind == b"iTXt" and key in found and rest.startswith(bytes(4)):
+            found[key] = rest[4:].decode(errors="replace")[:LONGEST]
+        at += 12 + size
+    return found[b"Title"], found[b"Description"]
 
 
 def _common(rows: Sequence[Rows]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 def contact_sheet(images: Any, captions: Sequence[str], title: str, columns: int = 8) -> bytes:
-    """A PNG of ``images``, row by row.
+    """A PNG of ``images``, row by row. Title and captions are texts of the file, too: the dashboard shows them.
 
     Args:
         images: ``[N, H, W, 3]``, in [0, 1].
@@ -23,6 +24,7 @@ def contact_sheet(images: Any, captions: Sequence[str], title: str, columns: int
     """
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
+    from PIL.PngImagePlugin import PngInfo
 
     font = ImageFont.load_default(SIZE)
     height, width = images[0].shape[:2]
@@ -43,5 +45,14 @@ def contact_sheet(images: Any, captions: Sequence[str], title: str, columns: int
             caption = caption[:-1]
         draw.text((x, y + height * times + 1), caption, fill=INK, font=font)
     held = io.BytesIO()
-    sheet.save(held, format="png")
+    said = PngInfo()
+    said.add_itxt("Title", title)
+    said.add_itxt("Description", _counted(captions))
+    sheet.save(held, format="png", pnginfo=said)
     return held.getvalue()
+
+
+def _counted(captions: Sequence[str]) -> str:
+    """Captions in the order of the images; one that comes several times running, once with their number."""
+    runs = [(text, len(list(same))) for text, same in itertools.groupby(captions)]
+    return " · ".join(text + f" ({number} images)" * (number > 1) for text, number in runs if text)

@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clipstudy.claims import CLAIMS
 from clipstudy.dashboard import app, evidence, records, sheets, verdicts, writers
-from clipstudy.dashboard.pages import queue
+from clipstudy.dashboard.address import Runs
+from clipstudy.dashboard.pages import queue, runs
 from clipstudy.dashboard.pages.parts import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
@@ -29,6 +31,7 @@ from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks.files import parquet
+from clipstudy.tasks.sheet import contact_sheet
 from clipstudy.tracking import Entry, Tracking
 from tests.browser.served import Held, desk, picture, serving
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
@@ -282,6 +285,36 @@ def test_from_mlflow_to_the_screen(visit: Open, tmp_path: Path) -> None:
     assert set(links) == {f"{there}{r.run_id}?workflowType=machine_learning" for r in tracking.results()}
 
 
+def test_nothing_of_a_chart_is_cut_or_covered_on_a_laptop(visit: Open) -> None:
+    """A long note under the title of a chart on the right, and Plotly's tools, which come with the mouse."""
+    note = "Pocket models in a made-up language, thinned to run in minutes: their numbers say nothing of other models."
+    found = [replace(r, tags=r.tags | {"note": note}) for r in results(MODELS[:2], TASKS[-4:])]
+    page = visit(desk(found, Dashboard("D", (Panel("P", average=True),))))
+    page.locator(".chart .xtitle").nth(4).wait_for(state="attached")
+    for at in (0, 2):  # the wide one, and one on the right
+        chart = page.locator(".js-plotly-plot").nth(at)
+        chart.hover()
+        script = """(chart, parts) => [chart, ...parts.map(name => chart.querySelector(name))].map(e => {
+          const box = e.getBoundingClientRect();
+          return [box.left, box.top, box.right, box.bottom];
+        })"""
+        frame, tools, title, said, axis = chart.evaluate(script, [".modebar", ".gtitle", ".gtitle-subtitle", ".xtitle"])
+        assert said[2] < frame[2] and tools[2] <= frame[2] and tools[3] <= frame[3] + 1
+        for text in (title, said, axis):
+            assert not (text[0] < tools[2] and tools[0] < text[2] and text[1] < tools[3] and tools[1] < text[3])
+
+
+def test_what_is_on_a_contact_sheet_stands_under_it(visit: Open) -> None:
+    run = result(BERT, SHIFT, 1, layers="1")
+    files = {run.run_id: {"a.png": contact_sheet([np.zeros((9, 9, 3))] * 2, [NASTY, "channel 7: 1.5"], "What excites")}}
+    page = visit(desk([run], Dashboard("D", (Panel("P", draw="pictures"),)), files), "/gallery")
+    said(page, "1 pictures")
+    told = ["What excites", f"{NASTY} · channel 7: 1.5"]
+    assert page.locator(".gallery figcaption").all_inner_texts() == told
+    go(page, "/")
+    assert page.locator(".album figcaption").all_inner_texts() == ["BERT, layer 1", *told]
+
+
 @pytest.mark.parametrize(("size", "rows"), [((90, 60), 2), ((300, 60), 4)])
 def test_wide_pictures_get_a_line_of_their_own(visit: Open, size: tuple[int, int], rows: int) -> None:
     """Two layers of two models: beside each other, or where nothing could be made out then, under each other."""
@@ -490,6 +523,44 @@ def test_all_columns_of_runs_are_seen_on_a_laptop(visit: Open) -> None:
         "(document.querySelector('#runs'))"
     )
     page.locator(".grid:not(.more)").wait_for()
+
+
+def test_the_order_of_runs_is_in_the_address(visit: Open) -> None:
+    found = results(MODELS[:2], TASKS[:1])
+    page = visit(desk(found), "/runs")
+    cells(page, "runs")
+    page.locator("#runs .ag-header-cell[col-id=value] .ag-header-cell-label").click()
+    page.wait_for_url("**/runs?sort=value")
+    page.locator("#runs .ag-header-cell[col-id=value] .ag-header-cell-label").click()
+    page.wait_for_url("**/runs?sort=-value")
+    best = max(found, key=lambda r: r.metrics["nmi"].value)
+    top = "id => document.querySelector('#runs [row-index=\"0\"] [col-id=run]')?.textContent === id"
+    page.wait_for_function(top, arg=best.run_id)
+    page.reload()
+    page.wait_for_function(top, arg=best.run_id)
+    go(page, "/runs?sort=run&sort=nonsense")
+    page.wait_for_function(top, arg=min(r.run_id for r in found))
+    assert 'no column "nonsense"' in page.inner_text("[role=alert]")
+    page.get_by_role("link", name="Runs").click()
+    page.wait_for_function(top, arg=next(r.run_id for r in found))
+    assert page.url.endswith("/runs")
+
+
+@pytest.mark.parametrize(
+    "state", [None, 7, [7, None], [{"colId": []}], [{"colId": "x", "sort": "asc", "sortIndex": 0}]]
+)
+def test_whatever_a_browser_says_of_columns(state: object) -> None:
+    assert runs.sorted_by(Runs(), state) == Runs()
+
+
+def test_one_task_offers_only_models_that_have_it(visit: Open) -> None:
+    found = [*results(MODELS[:2], TASKS[:1]), *results(MODELS[:1], [SHIFT])]
+    page = visit(desk(found), "/tables?table=layers&task=bigram_shift&model=gpt2")
+    assert page.locator("#controls .ticks label").all_inner_texts() == ["BERT"]
+    assert 'no model with results of this task "gpt2"' in page.inner_text("[role=alert]")
+    assert len(cells(page, "sheet")) > 13
+    go(page, "/tables?table=layers&task=phrases")
+    assert page.locator("#controls .ticks label").all_inner_texts() == ["BERT", "GPT-2"]
 
 
 def test_claims_are_tested_beside_the_page(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:

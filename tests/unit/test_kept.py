@@ -21,6 +21,7 @@ from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tasks.sheet import contact_sheet
 from clipstudy.tracking.entry import group_params
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result
 
@@ -233,3 +234,11 @@ def test_seeds_as_points() -> None:
     assert shown
     points = {c.family: [cell.points for cell in c.cells] for c in kept.seeded(shown, files).curves}
     assert points == {"twin": [(0.75, 0.25)], "bert": [()]}
+
+
+def test_a_contact_sheet_says_in_words_what_is_on_it() -> None:
+    """It is read from the file; what is no such file, or cut off, says nothing."""
+    content = contact_sheet(np.zeros((3, 40, 40, 3)), ["original", "original", "channel 7: 1.5"], "What excites é", 3)
+    files = Files({"r": {"a.png": content, "b.png": content[:50], "c.png": b"GIF"}})
+    said = ("What excites é", "original (2 images) · channel 7: 1.5")
+    assert [Kept(files).explained("r", f"{n}.png") for n in "abcd"] == [said, ("", ""), ("", ""), ("", "")]

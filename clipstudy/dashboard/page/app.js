@@ -12,7 +12,7 @@ window.dash_clientside.clipstudy = {
 // A run's number as a link into MLflow. Made as an element: nothing in a row is read as HTML.
 const components = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
 components.RunLink = (props) =>
-  window.React.createElement("a", { href: props.value, target: "_blank", rel: "noreferrer" }, "open");
+  window.React.createElement("a", { href: props.data.at, target: "_blank", rel: "noreferrer" }, props.value);
 
 // A choice may change what the others offer; they are drawn anew, and the one that had the focus gets it back.
 const focusable = (set) => [...set.querySelectorAll("input, button")];

@@ -12,7 +12,8 @@ async function draw() {
   for (const source of document.querySelectorAll("script.figure")) {
     const chart = source.parentElement.querySelector(".chart");
     const figure = JSON.parse(source.textContent);
-    await Plotly.newPlot(chart, figure.data, figure.layout, { responsive: true, displaylogo: false });
+    await Plotly.newPlot(chart, figure.data, figure.layout, { responsive: true, displaylogo: false,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
     await Plotly.relayout(chart, theme());
   }
   document.body.dataset.drawn = "yes";

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dash import html
 from dash.development.base_component import Component
@@ -21,8 +20,12 @@ KIND = Gallery
 TITLE = "Gallery"
 #: How many times as wide as high a picture is that gets a line of its own.
 STRIP = 2.0
+#: The most pictures whose own texts are shown: each file is read for them before the page is there.
+FEW = 100
 #: (layer, family) → the pictures of its runs.
 Cells = Mapping[tuple[int, str], Sequence[tuple[Result, str]]]
+#: The same, drawn.
+Drawn = Mapping[tuple[int, str], list[Component]]
 
 
 def controls(place: Gallery, desk: Desk) -> list[Control]:
@@ -82,7 +85,10 @@ def body(place: Gallery, desk: Desk) -> Shown:
             *parts.callout(runs[0].tags.get("note", "")),
             html.H2(title),
             html.P(f"{what}A picture opens in its full size."),
-            html.Div(draw(shown, board, desk.records.inks(), len(kinds) > 1), className="wide gallery"),
+            html.Div(
+                draw(_pictures(shown, desk, parts.titled(board), len(kinds) > 1), board, desk.records.inks()),
+                className="wide gallery",
+            ),
         ],
     )
 
@@ -120,7 +126,7 @@ def _are_strips(shown: Cells, desk: Desk) -> bool:
     return size is not None and size[0] > STRIP * size[1]
 
 
-def _grid(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> Component:
+def _grid(shown: Drawn, board: Board, inks: Mapping[str, Ink]) -> Component:
     """Layers down, models across."""
     layers, families = (list(dict.fromkeys(keys)) for keys in zip(*shown, strict=True))
     titles = parts.titled(board)
@@ -129,7 +135,7 @@ def _grid(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> C
         html.Tr(
             [
                 html.Th(_layer(layer, board), scope="row"),
-                *(html.Td(_pictures(shown[layer, f], titles[f], named)) for f in families),
+                *(html.Td(shown[layer, f] or "—") for f in families),
             ]
         )
         for layer in layers
@@ -137,7 +143,7 @@ def _grid(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> C
     return html.Table([html.Thead(html.Tr(head)), html.Tbody(lines)])
 
 
-def _strips(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) -> Component:
+def _strips(shown: Drawn, board: Board, inks: Mapping[str, Ink]) -> Component:
     """Layers down, and in each of them the models down: every picture has the whole width."""
     titles = parts.titled(board)
     lines = []
@@ -146,7 +152,7 @@ def _strips(shown: Cells, board: Board, inks: Mapping[str, Ink], named: bool) ->
         for at, (family, pairs) in enumerate(there):
             first = [html.Th(_layer(layer, board), scope="rowgroup", rowSpan=len(there))] if at == 0 else []
             name = html.Th([parts.swatch(inks[family]), titles[family]], scope="row")
-            lines.append(html.Tr([*first, name, html.Td(_pictures(pairs, titles[family], named))]))
+            lines.append(html.Tr([*first, name, html.Td(pairs)]))
     head = html.Tr([html.Th("layer"), html.Th("model"), html.Th()])
     return html.Table([html.Thead(head), html.Tbody(lines)], className="strips")
 
@@ -155,10 +161,13 @@ def _layer(layer: int, board: Board) -> str:
     return layer_name(layer, next(r.tags.get("modality", "image") for r in board.results if r.layer == layer))
 
 
-def _pictures(pairs: Sequence[tuple[Result, str]], title: str, named: bool) -> Any:
-    return [_picture(run, name, title, named) for run, name in pairs] or "—"
+def _pictures(shown: Cells, desk: Desk, titles: Mapping[str, str], named: bool) -> Drawn:
+    """Each with its name, where there are several, and with what its file says of it."""
+    few = sum(map(len, shown.values())) <= FEW
 
+    def drawn(run: Result, name: str, title: str) -> Component:
+        captions = [html.Figcaption(name)] if named else []
+        said = parts.explained(*desk.kept.explained(run.run_id, name)) if few else []
+        return html.Figure([parts.picture(run, name, title), *captions, *said])
 
-def _picture(run: Result, name: str, title: str, named: bool) -> Component:
-    captions = [html.Figcaption(name)] if named else []
-    return html.Figure([parts.picture(run, name, title), *captions])
+    return {at: [drawn(run, name, titles[at[1]]) for run, name in pairs] for at, pairs in shown.items()}

@@ -28,6 +28,8 @@ EVERYTHING = Panel("All tasks")
 AXES = {"layer": "layer (bars)", "depth": "depth (lines)"}
 DRAWN = {"tasks": "each task", "average": "their average alone"}
 SEEDS = {"hidden": "hidden", "points": "as points"}
+#: Plotly's tools of a chart: as few as have room beside the axis's title. The report's page.js has the same.
+TOOLS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
 #: Metrics that say how a run was made, not what it found.
 ASIDE = ("items/", tables.BASELINE)
 
@@ -218,7 +220,7 @@ def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Componen
 
 def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
     figures = [
-        html.Figure([html.Figcaption([parts.swatch(desk.records.inks()[curve.family]), caption]), image])
+        html.Figure([html.Figcaption([parts.swatch(desk.records.inks()[curve.family]), caption]), *image])
         for view in found.shown
         for layer in view.layers
         for curve in view.curves
@@ -230,10 +232,11 @@ def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
     return said, [html.P("A picture opens in its full size."), html.Div(figures, className="album")]
 
 
-def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, Component]]:
+def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, list[Component]]]:
     for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
         for name in desk.kept.pictures(run.run_id, panel.picture):
-            yield f"{curve.title}, layer {layer}", parts.picture(run, name, curve.title)
+            image = parts.picture(run, name, curve.title)
+            yield f"{curve.title}, layer {layer}", [image, *parts.explained(*desk.kept.explained(run.run_id, name))]
 
 
 def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
@@ -273,7 +276,11 @@ def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) ->
 
 
 def _graph(figure: Figure, what: str) -> Component:
-    graph = dcc.Graph(figure=figure, config={"displaylogo": False, "responsive": True}, className="chart")
+    graph = dcc.Graph(
+        figure=figure,
+        config={"displaylogo": False, "responsive": True, "modeBarButtons": TOOLS},
+        className="chart",
+    )
     return html.Div(graph, role="img", **parts.labelled(what))
 
 

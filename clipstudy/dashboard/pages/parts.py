@@ -45,6 +45,10 @@ THEME = {
 HEADER, CELL, FIRST = 54, 36, 210
 
 
+#: Characters of a text under a picture that are shown at once.
+SHORT = 500
+
+
 @dataclass(frozen=True)
 class Desk:
     """What every page reads from."""
@@ -189,6 +193,16 @@ def picture(run: Result, name: str, title: str) -> Component:
     source = f"/picture/{quote(run.run_id, safe='')}/{quote(name)}"
     image = html.Img(src=source, alt=f"{title}, {run.tags.get('layer_label', run.layer)}: {name}")
     return html.A(image, href=source, target="_blank")
+
+
+def explained(title: str, captions: str) -> list[Component]:
+    """What a picture's file says of it, under it: drawn into it, words are too small to be read before it is opened."""
+    said = html.Figcaption(title) if title else None
+    if len(captions) <= SHORT:
+        more: Component | None = html.Figcaption(captions) if captions else None
+    else:
+        more = html.Figcaption(html.Details([html.Summary("each image, row by row"), captions]))
+    return [part for part in (said, more) if part is not None]
 
 
 def table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +28,7 @@ COLUMNS = {
     "high": "high",
     "device": "device",
     "ended": "computed (UTC)",
-    "run": "MLflow",
+    "run": "run",
 }
 NUMBERS = ("layer", "value", "low", "high")
 #: MLflow shows runs and models then; else what is for prompts and agents.
@@ -37,11 +38,11 @@ PLACES = "params.value == null ? '—' : d3.format('.' + params.data.places + 'f
 WHOLE = "params.value < 0 ? 'whole' : params.value"
 #: Pixels, so that all columns are seen on a laptop: model and task share what the others leave. What is cut short is
 #: told in full by its tooltip.
-WIDTHS = {"layer": 78, "metric": 108, "value": 76, "low": 54, "high": 54, "device": 66, "ended": 146, "run": 74}
+WIDTHS = {"layer": 78, "metric": 108, "value": 82, "low": 54, "high": 54, "device": 66, "ended": 138, "run": 84}
 GROWING = {"model": 118, "task": 132}
 #: Columns by which nobody chooses: without a filter's button, which would take half of the room.
-PLAIN = ("low", "high", "device", "ended", "run")
-LINK = {"cellRenderer": "RunLink", "tooltipField": None}
+PLAIN = ("low", "high", "device", "ended")
+LINK = {"cellRenderer": "RunLink"}
 
 
 def controls(place: Runs, desk: Desk) -> list[Control]:
@@ -63,7 +64,9 @@ def body(place: Runs, desk: Desk) -> Shown:
     wrong = [
         *parts.unknown("study", [place.study], desk.records.now().studies),
         *parts.unknown("model", [place.first, place.second], parts.titled(board)),
+        *parts.unknown("column", [name.removeprefix("-") for name in place.sort], COLUMNS),
     ]
+    order = sorting(place)
     experiment = quote(desk.records.tracking.experiment())
     place_of = {family: at for at, family in enumerate(board.families)}
     ordered = sorted(board.results, key=lambda r: (place_of[family_of(r)], r.model, r.task, r.layer))
@@ -79,6 +82,10 @@ def body(place: Runs, desk: Desk) -> Shown:
             **({"filter": "agNumberColumnFilter"} if name in ("layer", "value") else {}),
             **({"valueFormatter": {"function": PLACES if name != "layer" else WHOLE}} if name in NUMBERS else {}),
             **(LINK if name == "run" else {}),
+            # None is said too: a grid that is drawn anew would keep the order that it had.
+            "sort": None,
+            "sortIndex": None,
+            **order.get(name, {}),
         }
         for name, title in COLUMNS.items()
     ]
@@ -91,7 +98,8 @@ def body(place: Runs, desk: Desk) -> Shown:
             html.H2(f"{len(rows):,} runs"),
             html.P(
                 [
-                    "The newest of each cell, of the newest settings. The last column leads to ",
+                    "The newest of each cell, of the newest settings. The last column is the run's id, "
+                    "whole where one points at it, and leads to ",
                     html.A(
                         "MLflow's own pages",
                         href=f"{desk.mlflow}/#/experiments/{experiment}/runs{TRAINING}",
@@ -107,6 +115,27 @@ def body(place: Runs, desk: Desk) -> Shown:
             *parts.notes(place, desk),
         ],
     )
+
+
+def sorting(place: Runs) -> dict[str, dict[str, Any]]:
+    """Column → how the grid sorts by it. A column that there is not is left out."""
+    named = [(name.removeprefix("-"), name.startswith("-")) for name in place.sort]
+    known = [(name, down) for name, down in named if name in COLUMNS]
+    return {name: {"sort": "desc" if down else "asc", "sortIndex": at} for at, (name, down) in enumerate(known)}
+
+
+def sorted_by(place: Runs, state: object) -> Runs:
+    """``place`` as a person sorted the grid.
+
+    Args:
+        state: what the grid says of its columns: whatever a browser sent.
+    """
+    columns = [c for c in state if isinstance(c, dict)] if isinstance(state, list) else []
+    said = [(c.get("sortIndex"), c.get("colId"), c.get("sort")) for c in columns]
+    kept = {n: (at, way) for at, n, way in said if isinstance(at, int) and isinstance(n, str) and n in COLUMNS and way}
+    names = tuple("-" * (kept[name][1] == "desc") + name for name in sorted(kept, key=lambda name: kept[name][0]))
+    # An address that names a column that there is not is left as it is: the page says so.
+    return place if sorting(replace(place, sort=names)) == sorting(place) else replace(place, sort=names)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
@@ -127,7 +156,8 @@ def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
         "places": places,
         "device": result.params.get("device", ""),
         "ended": result.tags.get("ended", "")[:16].replace("T", " "),
-        "run": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}{TRAINING}",
+        "run": result.run_id,
+        "at": f"{desk.mlflow}/#/experiments/{experiment}/runs/{quote(result.run_id)}{TRAINING}",
     }
 
 

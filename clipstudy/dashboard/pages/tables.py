@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dash import html
 
 from clipstudy.dashboard import address, beside, panels, sheets, units, writers
@@ -52,7 +54,9 @@ def controls(place: Tables, desk: Desk) -> list[Control]:
             *(control for control in chosen if control.key != "metric"),
             Control("source", "Sources", parts.options(papers), asked, "picks", "all"),
         ]
-    return [*chosen, parts.models(place, board, desk.records.inks(), families)] if titles else chosen
+    if not titles:
+        return chosen
+    return [*chosen, parts.models(place, board, desk.records.inks(), _families(place, _views(place, desk)))]
 
 
 def body(place: Tables, desk: Desk) -> Shown:
@@ -60,10 +64,14 @@ def body(place: Tables, desk: Desk) -> Shown:
     if not board.results:
         return Shown("Nothing is recorded yet", layers.empty())
     families = parts.titled(board)
+    one = place.table == "layers"
+    here = " with results of this task" if one else ""
+    known = _families(place, _views(place, desk)) if one else set(families)
     wrong = [
         *parts.unknown("study", [place.study], desk.records.now().studies),
         *parts.unknown("task", place.task, board.tasks),
-        *parts.unknown("model", [*place.model, place.first, place.second], families),
+        *parts.unknown("model", [place.first, place.second], families),
+        *parts.unknown(f"model{here}", place.model, known),
         *parts.unknown("metric", [place.metric], layers.metrics(board, board.tasks)),
         *parts.unknown("source", place.source, {number.paper for number in _numbers(place, desk)}),
     ]
@@ -101,7 +109,7 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     if place.table == "published":
         numbers = [n for n in _numbers(place, desk) if not place.source or n.paper in place.source]
         return sheets.published(desk.board(place), [n for n in numbers if not tasks or n.task in tasks])
-    families = {curve.family for view in views for curve in view.curves}
+    families = _families(place, views)
     kept = families & set(place.model) or families
     if place.table == "layers":
         wanted = _task(place, {view.task: view.title for view in views})
@@ -151,6 +159,13 @@ def _views(place: Tables, desk: Desk) -> list[View]:
     names = [*ordered, *(task for task in board.tasks if task not in ordered)]
     metric = place.metric if place.metric in layers.metrics(board, board.tasks) else None
     return [found for task in names if (found := results.view(board, task, metric)) is not None]
+
+
+def _families(place: Tables, views: Sequence[View]) -> set[str]:
+    """Models that the table can show: of one task those that have results of it."""
+    wanted = _task(place, {view.task: view.title for view in views})
+    kept = [view for view in views if place.table != "layers" or view.task == wanted]
+    return {family for view in kept for family in view.families}
 
 
 def _task(place: Tables, titles: dict[str, str]) -> str | None:
