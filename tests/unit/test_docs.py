@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import typer
 
-from clipstudy import data, tasks, tasksfile
+from clipstudy import data, tasks
 from clipstudy.cli import app
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tasksfile import tables
 from clipstudy.tracking.pretraining import EXPERIMENT
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_every_command_that_is_spelled_out_can_be_typed() -> None:
 
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])
 def test_every_key(cls: type) -> None:
-    assert [k for k in tasksfile._keys(cls) if k not in KEYS] == []
+    assert [k for k in tables.keys(cls) if k not in KEYS] == []
 
 
 def test_every_reader() -> None:

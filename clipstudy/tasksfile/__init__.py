@@ -1,0 +1,99 @@
+"""tasks.toml → Study. Every message about a study file is written in this room; all problems are told at once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipstudy.errors import StudyError, did_you_mean
+from clipstudy.progress import counted
+from clipstudy.spec import Study
+from clipstudy.tasksfile import datasets, models, tasks
+from clipstudy.tasksfile.models import DEEPEST
+from clipstudy.tasksfile.tables import good_seeds, section
+
+__all__ = ["DEEPEST", "find", "load", "parse", "shipped"]
+
+#: Studies that come with the package: a folder each with a file of this name, called by the folder's name.
+SHIPPED = "tasks.toml"
+
+
+def find(name: str | None, home: Path) -> Path:
+    """The study file that ``--study`` means: a path, a study that comes with the package, by name, or (None)
+    ``tasks.toml`` in ``home``.
+
+    Raises:
+        StudyError: there is no such file.
+    """
+    path = Path(name or "tasks.toml").expanduser()
+    path = path if path.is_absolute() else home / path
+    if path.is_file():
+        return path
+    known = shipped()
+    if name in known:
+        return known[name]
+    there = [*known, *(p.name for p in home.glob("*.toml") if p.name != "pyproject.toml")]
+    raise StudyError(
+        f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE. "
+        "To see a study at work first, with nothing declared: clipstudy demo"
+    )
+
+
+def shipped() -> dict[str, Path]:
+    """Studies that come with the package, by the name that ``--study`` takes."""
+    return {file.parent.name: file for file in Path(__file__).parents[1].glob(f"*/{SHIPPED}")}
+
+
+def load(path: Path) -> Study:
+    """Read and check a whole study file.
+
+    Raises:
+        StudyError: with every problem found, each naming table and key, what was found, and what exists.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} cannot be read: {error}. Check the file.") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Study:
+    """As :func:`load`, from text; relative paths in it start from ``path``'s folder."""
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
+        raise StudyError(f"{path} is not TOML: {error}. Fix that line.") from None
+    problems: list[str] = []
+    study = _study(tables, path, problems)
+    if problems:
+        listed = "\n".join(f"  {p}" for p in problems)
+        raise StudyError(f"{path}: {counted(len(problems), 'problem')}\n{listed}\nFix the file, then retry.")
+    return study
+
+
+def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
+    base = str(path.resolve().parent)
+    top = {"study", "models", "datasets", "tasks"}
+    problems.extend(f"[{key}]: unknown table. {did_you_mean(key, top)}" for key in tables if key not in top)
+    head = section(tables, "study", problems)
+    name = head.pop("name", path.stem)
+    description, note = head.pop("description", ""), head.pop("note", "")
+    shared = head.pop("seeds", None)
+    if shared is not None and not good_seeds("[study] seeds", shared, problems):
+        shared = None
+    keys = ["name", "description", "note", "seeds"]
+    problems.extend(f"[study] {key}: unknown key. {did_you_mean(key, keys)}" for key in head)
+    for key, value in (("name", name), ("description", description), ("note", note)):
+        if not isinstance(value, str):
+            problems.append(f"[study] {key}: found {value!r}, expected a text")
+    found_models = models.read(section(tables, "models", problems), base, problems)
+    found_datasets = datasets.read(section(tables, "datasets", problems), base, problems)
+    known = tasks.Known(tables, found_models, found_datasets, shared)
+    found_tasks = tasks.read(section(tables, "tasks", problems), known, problems)
+    for what, there in (("models", found_models), ("datasets", found_datasets), ("tasks", found_tasks)):
+        if not there and not problems:
+            problems.append(f"[{what}.NAME]: none. A study needs one or more {what}.")
+    unable = {name: lacking for name, task in found_tasks.items() if (lacking := tasks.unable(task, found_models))}
+    return Study(str(name), found_models, found_datasets, found_tasks, str(description), str(note), str(path), unable)
