@@ -22,7 +22,8 @@ from clipstudy import backbones
 from clipstudy.probes.control import control_labels
 from clipstudy.probes.mlp import Inputs, Labels, Recipe
 from clipstudy.spec import ModelSpec
-from clipstudy.tasks import classify, phrase_clusters
+from clipstudy.tasks import arms, classify, phrase_clusters
+from clipstudy.tasks.items import Sentences
 
 
 class Reader:
@@ -73,7 +74,7 @@ class Encoded:
 
 def layer_of_classify(
     reader: Reader,
-    data: classify.Sentences,
+    data: Sentences,
     layer: int,
     seeds: Sequence[int],
     options: classify.Options,
@@ -87,7 +88,7 @@ def layer_of_classify(
     types = [[words[0].lower() for words in part.items] for part in parts]
     control = Labels(*(control_labels(t, truth.train, len(number)) for t in types))
     accuracy = {}
-    for arm in classify.arms(options):
+    for arm in arms.arms(options):
         split = np.split(getattr(found, arm.view), np.cumsum([len(part) for part in parts])[:-1])
         if options.standardise:
             scaler = StandardScaler().fit(split[0])
@@ -96,7 +97,7 @@ def layer_of_classify(
         if options.control and arm.view == options.views[0]:
             asked["control/accuracy"] = control
         for name, labels in asked.items():
-            recipe = classify.recipe(options, arm.probe)
+            recipe = arms.recipe(options, arm.probe)
             fits = [fit_grid(Inputs(*split), labels, len(number), recipe, seed) for seed in seeds]
             accuracy[arm.prefix + name] = float(np.mean([(f.predictions == labels.test).mean() for f in fits]))
     return accuracy

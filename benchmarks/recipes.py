@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from clipstudy.probes.mlp import Recipe
-from clipstudy.tasks import classify
+from clipstudy.tasks import arms, classify
 from clipstudy.tasks.task import options
 
 
 def _of(profile: str, probe: str) -> Recipe:
-    return classify.recipe(options(classify, {"profile": profile}), probe)
+    return arms.recipe(options(classify, {"profile": profile}), probe)
 
 
 SENTEVAL, LINEAR, JAWAHAR = _of("senteval", "mlp"), _of("senteval", "linear"), _of("jawahar", "mlp")

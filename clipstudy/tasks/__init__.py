@@ -9,7 +9,7 @@ from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.tasks.task import Kind
 
 #: Rooms here that are not kinds.
-_OTHERS = frozenset({"files", "overlays", "sheet", "task"})
+_OTHERS = frozenset({"arms", "files", "items", "looking", "overlays", "readings", "sheet", "studio", "task"})
 
 
 def kinds() -> tuple[str, ...]:

@@ -13,26 +13,23 @@ Profiles
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import classify, files
-from clipstudy.tasks.overlays import Maps, Shown, overlays
+from clipstudy.tasks import files, items
+from clipstudy.tasks.looking import Looked, Seen, look
+from clipstudy.tasks.overlays import overlays
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from clipstudy.backbones.backbone import Tokens
     from clipstudy.data.images import Picture
-    from clipstudy.features.attention import Attended
 
 METHOD = 2
 NEEDS = Needs.ATTENTION
@@ -77,7 +74,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Images(classify.Images):
+class Images(items.Images):
     """The data set, and the pictures of it that are looked at."""
 
     rows: tuple[int, ...]  #: of the split, those that are chosen
@@ -122,21 +119,6 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
     return Images(labelled, tuple(kept), chosen, tuple(rows.labels[i] for i in kept))
 
 
-@dataclass
-class _Seen:
-    """What was seen at one layer, by picture."""
-
-    scores: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
-    masks: list[NDArray[Any]] = field(default_factory=list)  #: of the mean map, ``[B, P]``
-    maps: list[Maps] = field(default_factory=list)  #: of the pictures to be shown
-
-    def score(self, name: str) -> NDArray[Any]:
-        """``[N]``, or ``[N, H]`` where every head has its own."""
-        import numpy as np
-
-        return np.concatenate(self.scores[name])
-
-
 def measure(
     given: Frozen, data: Images, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
@@ -156,35 +138,8 @@ def measure(
         ModelError: the model has no attention, or none that can be seen.
         DataError: a mask cannot be read, or too few pictures have any foreground where the model looks.
     """
-    import numpy as np
-
-    from clipstudy.backbones.pixels import restored
-    from clipstudy.features.attention import attended
-    from clipstudy.probes.attention import by_patch, sobel
-
-    backbone = given.backbone
-    seen = {layer: _Seen() for layer in layers}
-    shown: list[Shown] = []
-    on_sheet = {*np.linspace(0, len(data.chosen) - 1, min(options.shown, len(data.chosen))).astype(int).tolist()}
-    shares: list[NDArray[Any]] = []
-    for rows, pixels, objects in _batches(given, data, options):
-        by_layer = attended(backbone, pixels, layers, options.rollout)
-        tokens = backbone.tokens
-        assert tokens is not None  # or it could not have been attended to
-        pictures = restored(backbone, pixels).numpy()
-        edges = by_patch(sobel(pictures), tokens.grid)
-        share = None if objects is None else by_patch(objects, tokens.grid)
-        if share is not None:
-            shares.append(share)
-        drawn = [i for i, row in enumerate(rows) if row in on_sheet]
-        shown += [Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
-        for layer, attention in by_layer.items():
-            _note(seen[layer], attention, edges, share, options)
-            rolled = None if attention.rollout is None else attention.rollout.numpy()
-            heads = attention.heads.numpy()
-            seen[layer].maps += [Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
-        bench.progress("attention", int(rows[-1]) + 1, len(data.chosen))
-    foreground = np.concatenate(shares) if shares else None
+    looked = look(given, data, layers, options, bench)
+    foreground = looked.foreground
     if foreground is not None and (foreground.sum(axis=1) > 0).sum() < FEWEST:
         raise DataError(
             f"{data.source}: of {len(foreground)} pictures fewer than {FEWEST} have any foreground where the model "
@@ -192,71 +147,14 @@ def measure(
             "task's options, or the masks."
         )
     for layer in layers:
-        yield _outcome(layer, seen[layer], shown, foreground, given, data, seeds, options)
-
-
-def _batches(
-    given: Frozen, data: Images, options: Options
-) -> Iterator[tuple[NDArray[Any], torch.Tensor, NDArray[Any] | None]]:
-    """Row numbers ``[B]``, pixels as the model is given them ``[B, 3, H, W]``, and 1 where one is foreground, else 0,
-    ``[B, H, W]`` (None: no masks are wanted)."""
-    from clipstudy.backbones.pixels import restored
-    from clipstudy.data.images import Foreground
-    from clipstudy.features.pictures import batches
-
-    size = given.spec.batch_size
-    objects: Iterable[NDArray[Any] | None] = repeat(None)  # without end: the pictures say where to stop
-    if options.masks:
-        masks = [Foreground(picture, options.foreground) for picture in data.chosen]
-        # A mask goes the way of its picture: resized and cropped alike, whatever the model's own way is.
-        objects = (
-            (restored(given.backbone, pixels).mean(dim=1) >= 0.5).float().numpy()
-            for _, pixels in batches(given.backbone, masks, size)
-        )
-    for (rows, pixels), inside in zip(batches(given.backbone, data.chosen, size), objects, strict=False):
-        yield rows, pixels, inside
-
-
-def _note(
-    seen: _Seen, attention: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options
-) -> None:
-    """Add one batch's numbers. The mean map's have no prefix, the heads' ``heads/``, rollout's ``rollout/``."""
-    from clipstudy.probes.attention import correlation, divergence, entropy, jaccard, kept
-
-    def beside(maps: NDArray[Any], of_pictures: NDArray[Any]) -> NDArray[Any]:
-        """``[B, P]``, or ``[B, 1, P]`` where every head has a map."""
-        return of_pictures[:, None] if maps.ndim == 3 else of_pictures
-
-    heads = attention.heads.numpy()
-    by_prefix = {"": heads.mean(axis=1), "heads/": heads}
-    if attention.rollout is not None:
-        by_prefix["rollout/"] = attention.rollout.numpy()
-    scores = {"diversity": divergence(heads), "distance": attention.distance.numpy(), "patch_mass": heads.sum(axis=-1)}
-    for prefix, maps in by_prefix.items():
-        scores[f"{prefix}entropy"] = entropy(maps)
-        scores[f"{prefix}edges"] = correlation(maps, beside(maps, edges))
-        if foreground is None:
-            continue
-        masks = kept(maps, options.mass)
-        scores[f"{prefix}jaccard"] = jaccard(masks, beside(maps, foreground))
-        scores[f"{prefix}area"] = masks.sum(axis=-1)
-        if not prefix:
-            seen.masks.append(masks)
-            scores["pointing"] = foreground[range(len(maps)), maps.argmax(axis=-1)] >= 0.5
-    for name, values in scores.items():
-        seen.scores[name].append(values)
+        yield _outcome(layer, looked, given, data, seeds, options)
 
 
 def _outcome(
-    layer: int,
-    seen: _Seen,
-    shown: Sequence[Shown],
-    foreground: NDArray[Any] | None,
-    given: Frozen,
-    data: Images,
-    seeds: Sequence[int],
-    options: Options,
+    layer: int, looked: Looked, given: Frozen, data: Images, seeds: Sequence[int], options: Options
 ) -> Outcome:
+    """What one block's attention came to, against masks where there are any."""
+    seen, foreground = looked.seen[layer], looked.foreground
     tokens = given.backbone.tokens
     assert tokens is not None
     patch = given.backbone.size[0] / tokens.grid[0]
@@ -277,13 +175,13 @@ def _outcome(
         params["best_head"] = str(int(seen.score("heads/jaccard")[marked].mean(axis=0).argmax()))
         series |= {name: _spread(values, marked) for name, values in against_masks.items()}
     artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(seen, foreground))]
-    if shown:
+    if looked.shown:
         title = f"{given.spec.title}, block {layer}: attention of the {params['query']}"
-        artifacts.append(Artifact("overlays.png", overlays(shown, seen.maps, tokens, title, options.mass)))
+        artifacts.append(Artifact("overlays.png", overlays(looked.shown, seen.maps, tokens, title, options.mass)))
     return Outcome(layer, metrics, params, artifacts=tuple(artifacts))
 
 
-def _everywhere(seen: _Seen, patch: float) -> dict[str, NDArray[Any]]:
+def _everywhere(seen: Seen, patch: float) -> dict[str, NDArray[Any]]:
     """What needs no masks, a number a picture; ``patch`` is the side of one in pixels."""
     from clipstudy.probes.attention import best_head
 
@@ -299,7 +197,7 @@ def _everywhere(seen: _Seen, patch: float) -> dict[str, NDArray[Any]]:
 
 
 def _against_masks(
-    seen: _Seen,
+    seen: Seen,
     foreground: NDArray[Any],
     marked: NDArray[Any],
     tokens: Tokens,
@@ -379,7 +277,7 @@ def _scores(data: Images, series: Mapping[str, NDArray[Any]]) -> bytes:
     return files.parquet(columns)
 
 
-def _heads(seen: _Seen, foreground: NDArray[Any] | None) -> bytes:
+def _heads(seen: Seen, foreground: NDArray[Any] | None) -> bytes:
     """A row a head: the mean of each of its numbers over pictures."""
     columns = {
         "entropy": seen.score("heads/entropy"),

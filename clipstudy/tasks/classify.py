@@ -18,30 +18,23 @@ Profiles
 
 from __future__ import annotations
 
-import itertools
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files
+from clipstudy.tasks import files, items
+from clipstudy.tasks.arms import Arm, Fitted, LabelSets, fit_arms, label_sets
+from clipstudy.tasks.items import Images, Sentences
 from clipstudy.tasks.task import LATER, BadOption, Bench, Needs
 
 if TYPE_CHECKING:
-    from clipstudy.data.images import Picture
-    from clipstudy.data.labelled import Labelled
     from clipstudy.features.collect import Vectors
-    from clipstudy.features.extract import Text
     from clipstudy.metrics import Interval
-    from clipstudy.probes.inputs import Inputs, Labels, Principal
-    from clipstudy.probes.mlp import ProbeFit, Recipe
-
-log = logging.getLogger(__name__)
+    from clipstudy.probes.mlp import ProbeFit
 
 METHOD = 2
 NEEDS = Needs.VECTORS
@@ -117,95 +110,24 @@ class Options:
             raise BadOption("learning_rate, l2 or tenacity", "is negative")
 
 
-#: What a text is, or an image.
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Read(Generic[T]):
-    labelled: Labelled[T]
-
-    @property
-    def fingerprint(self) -> str:
-        return self.labelled.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.labelled.source
-
-
-@dataclass(frozen=True)
-class Sentences(_Read[tuple[str, ...]]):
-    """The data set, and its texts in the order train, dev, test."""
-
-    texts: tuple[Text, ...]
-
-
-@dataclass(frozen=True)
-class Images(_Read["Picture"]):
-    """The data set, and its images in the order train, dev, test."""
-
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        return tuple(picture for part in self.labelled.parts for picture in part.items)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of asking: which view of the sentence or image, which probe."""
-
-    view: str
-    probe: str
-    prefix: str  #: of its metric names; the headline arm has none
-
-
 def views(options: Options) -> tuple[str, ...]:
     """Those that are asked for, the headline first."""
     return options.views
 
 
 def metrics(options: Options) -> tuple[str, ...]:
+    """Selectivity only where a control task measures it."""
     measured = "accuracy", "macro_f1"
     return (*measured, "selectivity") if options.control else measured
 
 
 def read(dataset: DatasetSpec, options: Options) -> Sentences | Images:
     """Read the three splits. Raises DataError as the reader does."""
-    from clipstudy.data import images, senteval, table
-    from clipstudy.features.extract import Text
+    from clipstudy.data import senteval, table
 
     if dataset.reader == "images":
-        return Images(images.read(dataset))
-    labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
-    texts = tuple(Text(words) for part in labelled.parts for words in part.items)
-    return Sentences(labelled, texts)
-
-
-def arms(options: Options) -> list[Arm]:
-    """Every (view, probe), the headline first; a prefix names only what differs from the headline."""
-    found = []
-    for view, probe in itertools.product(options.views, options.probes):
-        view_prefix = "" if view == options.views[0] else f"{view}/"
-        probe_prefix = "" if probe == options.probes[0] else f"{probe}/"
-        found.append(Arm(view, probe, view_prefix + probe_prefix))
-    return found
-
-
-def recipe(options: Options, probe: str) -> Recipe:
-    """How ``mlp`` or ``linear`` is trained: a linear probe is the MLP without its hidden layer."""
-    from clipstudy.probes.mlp import Recipe
-
-    return Recipe(
-        hidden=options.hidden if probe == "mlp" else 0,
-        dropout=options.dropout if probe == "mlp" else 0.0,
-        l2=options.l2,
-        learning_rate=options.learning_rate,
-        batch_size=options.batch_size,
-        epoch_size=options.epoch_size,
-        tenacity=options.tenacity,
-        max_epoch=options.max_epoch,
-        early_stop=options.early_stop,
-    )
+        return items.read_images(dataset)
+    return items.sentences((senteval if dataset.reader == "senteval" else table).read(dataset))
 
 
 def measure(
@@ -234,45 +156,26 @@ def measure(
         DataError: a text is longer than the model reads and ``overlong`` is ``error``.
         ModelError: the model gave values that are not finite.
     """
-    import numpy as np
-
-    from clipstudy.metrics import bootstrap_accuracy
-
     common = _common(features, data, options)
-    labels = _labels(data, options)
-    # One for each set of vectors: `native` may be the same as `cls`, `last` or `eot`, and is then read once.
-    shown: dict[str, _Shown] = {}
-    for view in options.views:
-        shown.setdefault(features.called(view), _Shown(features, view, data.labelled, options))
-    fits = _fitted(features, shown, labels, layers, seeds, options, bench)
-    intervals = {
-        # The same draws for every arm and layer, so that what is compared was drawn alike.
-        arm: bootstrap_accuracy(
-            np.stack([fitted.task.predictions == labels.truth.test for fitted in by_layer]),
-            draws=options.draws,
-            rng=0,
-        )
-        for arm, by_layer in fits.items()
-    }
+    labels = label_sets(data, options)
+    fits = fit_arms(features, data.labelled, labels, layers, seeds, options, bench)
+    accuracies = {arm: _accuracies(by_layer, labels, options) for arm, by_layer in fits.items()}
     for at, layer in enumerate(layers):
+        here = {arm: by_layer[at] for arm, by_layer in fits.items()}
         metrics, params = dict(common), dict[str, str]()
-        for arm, by_layer in fits.items():
-            fitted = by_layer[at]
-            metrics |= _scores(arm, fitted.task, intervals[arm][at], labels)
-            if options.width is not None and arm.probe == options.probes[0]:
-                explained = shown[features.called(arm.view)].explained(layer)
-                metrics[f"{arm.prefix}explained_variance"] = Estimate(explained)
+        for arm, fitted in here.items():
+            metrics |= _scores(arm, fitted, accuracies[arm][at], labels, options)
+            metrics |= _selectivity(arm, fitted, labels, options)
             if len(options.l2) > 1:
                 params[f"{arm.prefix}l2_chosen"] = ", ".join(f"{decay:g}" for decay in fitted.task.l2)
-            metrics |= _selectivity(arm, fitted, labels, options)
-        tasks = {arm: by_layer[at].task for arm, by_layer in fits.items()}
+        headline, *_ = here.values()
         yield Outcome(
             layer=layer,
             metrics=metrics,
             params=params,
             artifacts=(
-                Artifact("predictions.parquet", _predictions(data, tasks, seeds)),
-                Artifact("confusion.csv", _confusion(data, tasks[arms(options)[0]])),
+                Artifact("predictions.parquet", _predictions(data, here, seeds)),
+                Artifact("confusion.csv", _confusion(data, headline.task)),
             ),
         )
 
@@ -308,106 +211,24 @@ def _truncated(features: Any, data: Sentences, options: Options) -> int:
     return int(truncated.sum())
 
 
-@dataclass(frozen=True)
-class _LabelSets:
-    """What probes are fitted to."""
-
-    truth: Labels
-    control: Labels | None  #: of the control task; None: there is none
-    types_seen: float  #: share of test texts whose type of first word is seen in train
-    classes: int
-
-    def of(self, arm: Arm, options: Options) -> list[Labels]:
-        """What the arm's probes are fitted to. Each probe has its own capacity to learn by heart, so each has its own
-        control; the headline view stands for all."""
-        if self.control is None or arm.view != options.views[0]:
-            return [self.truth]
-        return [self.truth, self.control]
-
-
-def _labels(data: Sentences | Images, options: Options) -> _LabelSets:
-    """The task's labels as class numbers, and those of its control task: one for each type of first word (a hash of the
-    whole sentence would never repeat between train and test, and selectivity would only be accuracy minus majority).
-    No control where one label is all that train has of it: any probe knows it, so it measures no learning by heart."""
+def _accuracies(fits: Sequence[Fitted], labels: LabelSets, options: Options) -> list[Interval]:
+    """Accuracy on test of an arm's probes at each layer, with its interval over seeds and test items. The draws are the
+    same for every arm and layer, so that what is compared was drawn alike."""
     import numpy as np
 
-    from clipstudy.probes.control import control_labels, share_seen
-    from clipstudy.probes.mlp import Labels
+    from clipstudy.metrics import bootstrap_accuracy
 
-    number = {label: i for i, label in enumerate(data.labelled.classes)}
-    truth = Labels(*(np.array([number[label] for label in part.labels]) for part in data.labelled.parts))
-    if not options.control or not isinstance(data, Sentences):
-        return _LabelSets(truth, None, 0.0, len(number))
-    train, dev, test = ([words[0].lower() for words in part.items] for part in data.labelled.parts)
-    drawn = Labels(*(control_labels(types, truth.train, len(number)) for types in (train, dev, test)))
-    if (drawn.train == drawn.train[0]).all():
-        log.warning(
-            "%s: no selectivity, since its control task has one label alone. It draws one for each type of first word "
-            "(of pairs about a word: of that word); the training texts have %d (%s). No option names another control "
-            "task: write control = false in the task's options to do without.",
-            data.source,
-            len(set(train)),
-            ", ".join(f'"{word}"' for word in sorted(set(train))[:3]),
-        )
-        return _LabelSets(truth, None, 0.0, len(number))
-    return _LabelSets(truth, drawn, share_seen(train, test), len(number))
+    right = np.stack([fitted.task.predictions == labels.truth.test for fitted in fits])
+    return bootstrap_accuracy(right, draws=options.draws, rng=0)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """An arm's probes at one layer."""
-
-    task: ProbeFit
-    control: ProbeFit | None = None  #: the same probe on the control task; None: there is none
-
-
-def _fitted(
-    features: Vectors,
-    shown: Mapping[str, _Shown],
-    labels: _LabelSets,
-    layers: Sequence[int],
-    seeds: Sequence[int],
-    options: Options,
-    bench: Bench,
-) -> dict[Arm, list[_Fitted]]:
-    """The probes of every arm, layer by layer. Arms that are shown the same vectors share their fits."""
-    from clipstudy.probes.mlp import fit
-
-    fits: dict[Arm, list[_Fitted]] = {}
-    of_vectors: dict[tuple[str, str], list[_Fitted]] = {}
-    asked = arms(options)
-    members = len(layers) * len(seeds) * len(options.l2)
-    total, done = members * sum(len(labels.of(arm, options)) for arm in asked), 0
-    for arm in asked:
-        vectors, sets = features.called(arm.view), labels.of(arm, options)
-        if (vectors, arm.probe) in of_vectors:
-            fits[arm] = [replace(fitted, control=None) for fitted in of_vectors[vectors, arm.probe]]
-        else:
-            by_layer = fit(
-                [partial(shown[vectors].inputs, layer) for layer in layers],
-                sets,
-                labels.classes,
-                recipe(options, arm.probe),
-                seeds,
-                device=bench.device,
-                on_progress=_after(bench, done, total),
-            )
-            fits[arm] = of_vectors[vectors, arm.probe] = [_Fitted(*of_sets) for of_sets in by_layer]
-        done += members * len(sets)
-    return fits
-
-
-def _after(bench: Bench, done: int, of: int) -> Callable[[float, int], None]:
-    """Progress of one arm's fits after ``done`` of other arms, ``of`` in all."""
-    return lambda fits, _: bench.progress("probes", done + fits, of)
-
-
-def _scores(arm: Arm, task: ProbeFit, accuracy: Interval, labels: _LabelSets) -> dict[str, Estimate]:
+def _scores(arm: Arm, fitted: Fitted, accuracy: Interval, labels: LabelSets, options: Options) -> dict[str, Estimate]:
     """What an arm's probes reached on test at one layer, and how their training went, the mean over seeds."""
     import numpy as np
 
     from clipstudy.metrics import macro_f1
 
+    task = fitted.task
     by_seed: dict[str, Any] = {
         "macro_f1": [macro_f1(labels.truth.test, predictions) for predictions in task.predictions],
         "dev_accuracy": task.dev_accuracy,
@@ -415,10 +236,13 @@ def _scores(arm: Arm, task: ProbeFit, accuracy: Interval, labels: _LabelSets) ->
         "epochs": task.epochs,
     }
     means = {f"{arm.prefix}{name}": Estimate(float(np.mean(values))) for name, values in by_seed.items()}
-    return {f"{arm.prefix}accuracy": Estimate(*accuracy), **means}
+    scores = {f"{arm.prefix}accuracy": Estimate(*accuracy), **means}
+    if options.width is not None and arm.probe == options.probes[0]:
+        scores[f"{arm.prefix}explained_variance"] = Estimate(fitted.explained)
+    return scores
 
 
-def _selectivity(arm: Arm, fitted: _Fitted, labels: _LabelSets, options: Options) -> dict[str, Estimate]:
+def _selectivity(arm: Arm, fitted: Fitted, labels: LabelSets, options: Options) -> dict[str, Estimate]:
     """What the arm's probes gain over the same probes on the control task; nothing where there is none."""
     from clipstudy.metrics import bootstrap_accuracy
 
@@ -433,45 +257,15 @@ def _selectivity(arm: Arm, fitted: _Fitted, labels: _LabelSets, options: Options
     }
 
 
-class _Shown:
-    """What probes are shown of one view, layer by layer."""
-
-    def __init__(self, features: Vectors, view: str, labelled: Labelled[Any], options: Options) -> None:
-        self._features, self.view, self._options = features, view, options
-        self._ends = list(itertools.accumulate(len(part) for part in labelled.parts))[:-1]
-        self._principal: dict[int, Principal] = {}  #: layer → its components: each probe reads them again
-
-    def inputs(self, layer: int) -> Inputs:
-        """Features of ``layer`` in three splits. Each call reads them anew: they may not fit in memory together."""
-        import numpy as np
-
-        from clipstudy.probes.inputs import Inputs, principal, standardise
-
-        split = np.split(self._features.vectors(layer, self.view), self._ends)
-        if self._options.standardise:
-            split = standardise(*split)
-        width = self._options.width
-        if width is not None:
-            # Narrower layers too: turned to principal components all are alike, or some would be whitened and some not.
-            if layer not in self._principal:
-                self._principal[layer] = principal(split[0], width)
-            split = standardise(*map(self._principal[layer].project, split))
-        return Inputs(*split)
-
-    def explained(self, layer: int) -> float:
-        """Share of the training split's variance that probes were shown."""
-        return self._principal[layer].explained if layer in self._principal else 1.0
-
-
-def _predictions(data: Sentences | Images, fits: Mapping[Arm, ProbeFit], seeds: Sequence[int]) -> bytes:
+def _predictions(data: Sentences | Images, fits: Mapping[Arm, Fitted], seeds: Sequence[int]) -> bytes:
     """A row a test item: its label, and each arm's prediction for each seed."""
     import numpy as np
     import pyarrow as pa
 
     names = pa.array(data.labelled.classes)
     columns: dict[str, Any] = {"label": pa.array(data.labelled.test.labels).dictionary_encode()}
-    for arm, task in fits.items():
-        for seed, predictions in zip(seeds, task.predictions, strict=True):
+    for arm, fitted in fits.items():
+        for seed, predictions in zip(seeds, fitted.task.predictions, strict=True):
             codes = pa.array(np.asarray(predictions, dtype=np.int32))
             columns[f"{arm.view}/{arm.probe}/seed_{seed}"] = pa.DictionaryArray.from_arrays(codes, names)
     return files.parquet(columns)

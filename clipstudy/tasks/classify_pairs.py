@@ -20,6 +20,7 @@ from clipstudy.errors import DataError, did_you_mean
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import classify
+from clipstudy.tasks.items import Sentences
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class PairTexts(OfPairs):
     texts: tuple[Text, ...]
     sides: Mapping[Long, tuple[Side, Side]]
     #: What ``classify`` measures: the pairs' labels, and what its control task goes by (the word, or the first one).
-    sentences: classify.Sentences
+    sentences: Sentences
 
     @property
     def everything(self) -> tuple[Pair, ...]:
@@ -130,7 +131,7 @@ def read(dataset: DatasetSpec, options: Options) -> PairTexts:
     labelled = Labelled(train, dev, test, pairs.fingerprint, pairs.source)
     texts, sides = _laid_out(everything, options)
     longer = tuple(Text(max(pair.first, pair.second, key=len)) for pair in everything)
-    return PairTexts(pairs, texts, sides, classify.Sentences(labelled, longer))
+    return PairTexts(pairs, texts, sides, Sentences(labelled, longer))
 
 
 def pairs_of(dataset: DatasetSpec) -> Pairs:

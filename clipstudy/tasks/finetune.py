@@ -21,17 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files
-from clipstudy.tasks.classify_pairs import ALONE, Long, OfPairs, pairs_of, windows
+from clipstudy.tasks import files, readings
+from clipstudy.tasks.classify_pairs import ALONE, Long, OfPairs, pairs_of
 from clipstudy.tasks.task import BadOption, Bench, Live, Needs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from clipstudy.backbones.backbone import Pieces, TextBackbone
-    from clipstudy.data.pairs import Pair, Pairs
+    from clipstudy.data.pairs import Pairs
     from clipstudy.features.extract import Text
-    from clipstudy.probes.tuning import Item, Recipe, Tuned
+    from clipstudy.probes.tuning import Recipe, Tuned
 
 METHOD = 2
 NEEDS = Needs.MODEL
@@ -163,7 +162,7 @@ def measure(
     for arm in arms:
         for seed in seeds:
             before = sum(map(len, fits.values())) * steps_each
-            tick = _after(bench, before, len(arms) * len(seeds) * steps_each)
+            tick = bench.part("fine-tune", before, len(arms) * len(seeds) * steps_each)
             fits[arm].append(_trained(live, data.pairs, arm == ALONE, seed, options, tick))
     [layer] = layers
     yield _outcome(layer, data.pairs, fits, seeds, options)
@@ -189,113 +188,21 @@ def _trained(
 
     backbone = live.load(live.spec)
     rows = pairs.train, pairs.development, pairs.reported
-    train, development, reported = (items(backbone, part, options, question_only) for part in rows)
+    train, development, reported = (readings.items(backbone, part, options, question_only) for part in rows)
     number = {label: i for i, label in enumerate(pairs.classes)}
     train_labels, development_labels = (np.array([number[pair.label] for pair in part]) for part in rows[:2])
     parts = Parts(train, train_labels, development, development_labels, reported, len(number))
     everything = [*train, *development, *reported]
-    longest = [_longest(pair, question_only) for part in rows for pair in part]
+    longest = [readings.longest(pair, question_only) for part in rows for pair in part]
     over_budget = [options.long == "budget" and length > options.window for length in longest]
-    cut = [over or _cut(item) for over, item in zip(over_budget, everything, strict=True)]
-    unseen = [_unseen(item) for item in everything] if everything[0].sides[0][0].marks else None
+    cut = [over or readings.cut(item) for over, item in zip(over_budget, everything, strict=True)]
+    unseen = [readings.unseen(item) for item in everything] if everything[0].sides[0][0].marks else None
     return Fit(
         tune(backbone, parts, recipe(options), seed, tick),
         backbone.limit,
         float(np.mean(cut)),
         None if unseen is None else float(np.mean(unseen)),
     )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One text, or two to be joined, and each marked word's number in it (None: not in this window)."""
-
-    texts: tuple[tuple[str, ...], ...]
-    marks: tuple[int | None, ...]
-
-
-def readings(pair: Pair, options: Options, question_only: bool) -> list[list[Reading]]:
-    """What is shown of a pair, side by side, window by window."""
-    texts, marked = (pair.first, pair.second), pair.marked if options.marked else None
-    if question_only or options.sides == "apart":
-        return [
-            [
-                Reading((words,), () if marked is None else (_within(marked[side], begin, words),))
-                for begin, words in _stretches(text, options)
-            ]
-            for side, text in enumerate(texts[:1] if question_only else texts)
-        ]
-    # The question is with each window of its passage; only the budget shortens it.
-    [question, *_] = _stretches(pair.first, options) if options.long == "budget" else [(0, pair.first)]
-    windowed = []
-    for begin, words in _stretches(pair.second, options):
-        first, second = (words, question[1]) if _turned(pair, options) else (question[1], words)
-        marks: tuple[int | None, ...] = ()
-        if marked is not None:  # pairs about a word are never turned
-            mark = _within(marked[1], begin, words)
-            marks = (_within(marked[0], 0, first), None if mark is None else len(first) + mark)
-        windowed.append(Reading((first, second), marks))
-    return [windowed]
-
-
-def items(backbone: TextBackbone, pairs: Sequence[Pair], options: Options, question_only: bool) -> list[Item]:
-    """The pairs as ``backbone`` reads them. Where two joined texts are too long, the passage is cut."""
-    from clipstudy.probes.tuning import Item, Shown
-
-    asked = [readings(pair, options, question_only) for pair in pairs]
-    flat = [reading for sides in asked for side in sides for reading in side]
-    if len(flat[0].texts) == 1:
-        encoded = backbone.pieces([reading.texts[0] for reading in flat])
-    else:
-        joined = [(reading.texts[0], reading.texts[1]) for reading in flat]
-        encoded = backbone.joined(joined, int(_turned(pairs[0], options)))
-    shown = iter(
-        Shown(pieces, tuple(_positions(pieces, mark) for mark in reading.marks))
-        for reading, pieces in zip(flat, encoded, strict=True)
-    )
-    return [Item(tuple(tuple(next(shown) for _ in side) for side in sides)) for sides in asked]
-
-
-def _positions(pieces: Pieces, word: int | None) -> tuple[int, ...]:
-    """Where the pieces of a word are; nowhere, of a word that is not in this window."""
-    return () if word is None else tuple(at for at, own in enumerate(pieces.words) if own == word)
-
-
-def _turned(pair: Pair, options: Options) -> bool:
-    """Does the passage, a pair's second text, come first where both are joined?"""
-    return options.order == "passage_first" and pair.marked is None
-
-
-def _stretches(words: Sequence[str], options: Options) -> list[tuple[int, tuple[str, ...]]]:
-    """What ``long`` makes of a text: stretches of its words, and where each begins."""
-    if options.long == "truncate":
-        return [(0, tuple(words))]
-    cut = [(at * options.window, part) for at, part in enumerate(windows(words, options.window))]
-    return cut if options.long == "windows" else cut[:1]
-
-
-def _within(mark: int, begin: int, words: Sequence[str]) -> int | None:
-    """The marked word's number in a stretch that begins at ``begin``; None: it is not in there."""
-    return mark - begin if begin <= mark < begin + len(words) else None
-
-
-def _longest(pair: Pair, question_only: bool) -> int:
-    return len(pair.first) if question_only else max(len(pair.first), len(pair.second))
-
-
-def _cut(item: Item) -> bool:
-    """Did the model's limit cut anything that is shown of the pair?"""
-    return any(shown.pieces.truncated for side in item.sides for shown in side)
-
-
-def _unseen(item: Item) -> bool:
-    """Is there a side none of whose windows shows one of its marked words?"""
-    return any(not any(marks) for side in item.sides for marks in zip(*(shown.marks for shown in side), strict=True))
-
-
-def _after(bench: Bench, before: int, of: int) -> Callable[[int], None]:
-    """Progress of one training after ``before`` steps of others, ``of`` in all."""
-    return lambda done: bench.progress("fine-tune", before + done, of)
 
 
 def _outcome(

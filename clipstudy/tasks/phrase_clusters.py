@@ -257,6 +257,8 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Replicate:
+    """One sample's spans, clustered once a k-means seed."""
+
     scores: Mapping[str, list[float]]  #: one value a k-means seed
     baselines: Mapping[str, list[float]]  #: one value a draw
     clusters: np.ndarray  #: ``[seeds, scored]``
@@ -267,7 +269,8 @@ class _Replicate:
 def _replicate(
     ends: np.ndarray, known: _Known, sample: Sample, seeds: Sequence[int], options: Options, arm: str
 ) -> _Replicate | None:
-    """Fit and score k-means on one sample, for all seeds. None: fewer than two labels are left on either side.
+    """Fit k-means on the first part of one sample and score its clusters on the other, for all seeds. None: the model
+    sees fewer than two labels in one of the two parts, so there is nothing to tell apart.
 
     Args:
         ends: ``[spans, 2, width]``.

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import classify, files
+from clipstudy.tasks import files, items
+from clipstudy.tasks.items import Images
+from clipstudy.tasks.studio import Gallery, Scores, Studio, Trained
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from clipstudy.data.images import Picture
     from clipstudy.metrics import Interval
-    from clipstudy.probes.decoder import Decoders
 
 METHOD = 3
 NEEDS = Needs.FROZEN
@@ -53,8 +53,6 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 
 #: The least side of an image: SSIM's window lies within it.
 SMALLEST = 16
-#: Images of a figure.
-SHOWN = 8
 #: Seed of the order in which training images come: the same for all decoders, which share their batches.
 ORDER = 0
 
@@ -98,16 +96,14 @@ def metrics(options: Options) -> tuple[str, ...]:
     return ("mse",)
 
 
-def read(dataset: DatasetSpec, options: Options) -> classify.Images:
+def read(dataset: DatasetSpec, options: Options) -> Images:
     """Read the three splits; labels are not looked at. Raises DataError as the reader does."""
-    from clipstudy.data import images
-
-    return classify.Images(images.read(dataset))
+    return items.read_images(dataset)
 
 
 def measure(
     given: Frozen,
-    data: classify.Images,
+    data: Images,
     layers: Sequence[int],
     seeds: Sequence[int],
     options: Options,
@@ -134,7 +130,7 @@ def measure(
     training = _order(data.labelled.train.items, options)
     distinct = training[: len(data.labelled.train)]
     held_out = getattr(data.labelled, options.split).items
-    studio = _Studio(given, layers, seeds, options, bench)
+    studio = Studio(given, layers, seeds, options, bench)
     with _told_of_memory(given, options):
         mean = studio.mean_image(distinct)
         trained = studio.train(training, mean)
@@ -164,65 +160,6 @@ def measure(
             f"[models.{given.spec.name}] layer {broken[0]} has values that are not finite, or its decoder came to have "
             "some. Check the checkpoint, or lower learning_rate in the task's options."
         )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How far reconstructions of one layer, or the mean image, are off: ``[seeds, images]`` each."""
-
-    mse: NDArray[Any]
-    ssim: NDArray[Any]
-
-    @property
-    def finite(self) -> bool:
-        import numpy as np
-
-        return bool(np.isfinite(self.mse).all())
-
-    def metrics(self, draws: int) -> dict[str, Interval]:
-        """``mse``, ``psnr`` and ``ssim``, with intervals over seeds and images from the same draws for all three."""
-        import numpy as np
-
-        from clipstudy.metrics import bootstrap_accuracy, psnr
-
-        intervals = bootstrap_accuracy(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
-        return dict(zip(("mse", "psnr", "ssim"), intervals, strict=True))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The decoders of all layers and seeds, and how training went."""
-
-    decoders: Decoders
-    shapes: Mapping[int, tuple[int, ...]]  #: layer → channels, rows and columns of its map
-    error: Mapping[int, float]  #: layer → squared error on training images over the last tenth of the steps
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The held-out images and what became of them."""
-
-    of: Mapping[int, Scores]  #: of each layer, and of the raw pixels
-    floor: Scores  #: of the mean image, one row
-    originals: NDArray[Any]  #: those that figures show: ``[SHOWN, 3, size, size]`` in [0, 1]
-    drawn: Mapping[int, NDArray[Any]]  #: the same, drawn from each layer by the first seed's decoder
-
-    def sheet(self, given: Frozen, rows: Sequence[int], seed: int) -> bytes:
-        """The originals, and below them what was drawn of them from each of ``rows``, as a PNG."""
-        import numpy as np
-
-        from clipstudy.metrics import psnr, squared_error
-        from clipstudy.probes.decoder import PIXELS
-        from clipstudy.tasks.sheet import contact_sheet
-
-        captions = ["original"] * len(self.originals)
-        for row in rows:
-            name = "raw pixels" if row == PIXELS else f"layer {row}"
-            quality = psnr(squared_error(self.originals, self.drawn[row]))
-            captions += [f"{name}: {decibels:.1f} dB" for decibels in quality]
-        images = np.concatenate([self.originals, *(self.drawn[row] for row in rows)]).transpose(0, 2, 3, 1)
-        title = f"{given.spec.title}: what decoders draw of each layer through one bottleneck (seed {seed})"
-        return contact_sheet(images, captions, title, columns=len(self.originals))
 
 
 def _metrics(layer: int, gallery: Gallery, trained: Trained, floor: float, options: Options) -> dict[str, Estimate]:
@@ -295,103 +232,6 @@ def _order(train: Sequence[Picture], options: Options) -> list[Picture]:
     draw, wanted = np.random.default_rng(ORDER), options.steps * options.batch_size
     rows = np.concatenate([draw.permutation(len(train)) for _ in range(-(-wanted // len(train)))])
     return [train[row] for row in rows[:wanted]]
-
-
-@dataclass(frozen=True)
-class _Studio:
-    """Where images stream through the model to its decoders: nothing of a batch is left when the next one comes."""
-
-    given: Frozen
-    layers: Sequence[int]
-    seeds: Sequence[int]
-    options: Options
-    bench: Bench
-
-    def seen(self, pictures: Sequence[Picture], doing: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of preprocessed pixels ``[B, 3, H, W]``, and what is to be drawn of them, ``[B, 3, size, size]``: the
-        crop that the model sees in [0, 1], without its normalisation, so that errors mean the same for every model."""
-        from torch.nn.functional import interpolate
-
-        from clipstudy.backbones.pixels import restored
-        from clipstudy.features.pictures import batches
-
-        backbone, size = self.given.backbone, (self.options.size, self.options.size)
-        for rows, decoded in batches(backbone, pictures, self.options.batch_size):
-            self.bench.progress(doing, int(rows[0]), len(pictures))
-            pixels = decoded.to(self.bench.device)
-            yield pixels, interpolate(restored(backbone, pixels), size=size, mode="bilinear", antialias=True)
-        self.bench.progress(doing, len(pictures), len(pictures))
-
-    def maps(self, pixels: Tensor) -> dict[int, Tensor]:
-        """Maps of all layers in one pass, as many images at once as the model's table says; the pixels among them."""
-        import torch
-
-        from clipstudy.probes.decoder import PIXELS
-
-        backbone, portion = self.given.backbone, self.given.spec.batch_size
-        parts = [backbone.states(part, self.layers) for part in pixels.split(portion)]
-        return {PIXELS: pixels, **{layer: torch.cat([part[layer].map for part in parts]) for layer in self.layers}}
-
-    def mean_image(self, pictures: Sequence[Picture]) -> Tensor:
-        """The mean of ``pictures``, ``[3, size, size]``: what to draw where a map tells nothing."""
-        import torch
-
-        total = torch.zeros(3, self.options.size, self.options.size, dtype=torch.float64)
-        for _, images in self.seen(pictures, "mean image"):
-            total += images.sum(0).cpu()
-        return (total / len(pictures)).float()
-
-    def train(self, pictures: Sequence[Picture], mean: Tensor) -> Trained:
-        """A decoder for each layer and seed, all from one pass of the model over each batch."""
-        import torch
-
-        from clipstudy.probes.decoder import Decoders, Recipe
-
-        steps = self.options.steps
-        blank = self.maps(torch.zeros(1, 3, *self.given.backbone.size, device=self.bench.device))
-        shapes = {layer: tuple(states.shape[1:]) for layer, states in blank.items()}
-        recipe = Recipe(**{field.name: getattr(self.options, field.name) for field in fields(Recipe)})
-        decoders = Decoders(shapes, mean, recipe, self.seeds, self.bench.device)
-        errors: dict[int, list[Tensor]] = {layer: [] for layer in shapes}
-        for step, (pixels, images) in enumerate(self.seen(pictures, "train")):
-            losses = decoders.step(self.maps(pixels), images)
-            if step >= steps - max(1, steps // 10):
-                for (layer, _), loss in losses.items():
-                    errors[layer].append(loss)
-        return Trained(decoders, shapes, {layer: float(torch.stack(late).mean()) for layer, late in errors.items()})
-
-    def reconstruct(self, pictures: Sequence[Picture], mean: Tensor, decoders: Decoders) -> Gallery:
-        """Every one of ``pictures`` drawn by every decoder; scored batch by batch, and but a few kept."""
-        import numpy as np
-
-        from clipstudy.metrics import squared_error, ssim
-
-        def blank(rows: int) -> Scores:
-            return Scores(np.empty((rows, len(pictures))), np.empty((rows, len(pictures))))
-
-        def score(scores: Scores, row: int, at: slice, truth: NDArray[Any], made: NDArray[Any]) -> None:
-            scores.mse[row, at], scores.ssim[row, at] = squared_error(truth, made), ssim(truth, made)
-
-        floor, of = blank(1), {layer: blank(len(self.seeds)) for layer, _ in decoders.each}
-        # Spread over the split, which may be sorted by class.
-        shown = np.unique(np.linspace(0, len(pictures) - 1, SHOWN).astype(int))
-        originals: list[NDArray[Any]] = []
-        drawn: dict[int, list[NDArray[Any]]] = {layer: [] for layer in of}
-        start = 0
-        for pixels, images in self.seen(pictures, "reconstruct"):
-            at = slice(start, start + len(images))
-            kept = shown[(at.start <= shown) & (shown < at.stop)] - start
-            truth, maps = images.cpu().numpy(), self.maps(pixels)
-            originals.append(truth[kept])
-            score(floor, 0, at, truth, np.broadcast_to(mean.numpy(), truth.shape))
-            for layer, seed in decoders.each:
-                made = decoders.draw(maps, (layer, seed)).cpu().numpy()
-                score(of[layer], self.seeds.index(seed), at, truth, made)
-                if seed == self.seeds[0]:
-                    drawn[layer].append(made[kept])
-            start = at.stop
-        figures = {layer: np.concatenate(parts) for layer, parts in drawn.items()}
-        return Gallery(of, floor, np.concatenate(originals), figures)
 
 
 def _explained(error: Interval, floor: float) -> Estimate:

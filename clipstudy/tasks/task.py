@@ -80,6 +80,10 @@ class Bench:
     #: called with (what, done, of); may raise to stop the measurement
     progress: Callable[[str, float, int], None] = lambda what, done, of: None
 
+    def part(self, what: str, before: float, of: int) -> Callable[..., None]:
+        """Progress of one of several parts, called with what is ``done`` of it: ``before`` of others, ``of`` in all."""
+        return lambda done, *_: self.progress(what, before + done, of)
+
 
 class Kind(Protocol):
     """A module ``tasks/<kind>.py``."""

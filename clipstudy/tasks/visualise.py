@@ -11,15 +11,15 @@ Profiles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
-from clipstudy.tasks import files
-from clipstudy.tasks.classify import Images
+from clipstudy.tasks import files, items
+from clipstudy.tasks.items import Images
 from clipstudy.tasks.sheet import contact_sheet
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
@@ -86,9 +86,7 @@ def metrics(options: Options) -> tuple[str, ...]:
 
 def read(dataset: DatasetSpec, options: Options) -> Images:
     """Read the three splits. Raises DataError as the reader does."""
-    from clipstudy.data import images
-
-    return Images(images.read(dataset))
+    return items.read_images(dataset)
 
 
 def measure(
@@ -130,7 +128,7 @@ def measure(
             recipe,
             chunk=options.chunk,
             device=bench.device,
-            on_progress=_after(bench, before, total),
+            on_progress=bench.part("visualise", before, total),
         )
         before += len(wanted) * options.steps
         looks = _appearance(fitted.images)
@@ -142,11 +140,6 @@ def measure(
             metrics=_metrics(fitted, looks, natural, natural.activation[layer], shape, options),
             artifacts=(table, *sheets),
         )
-
-
-def _after(bench: Bench, before: int, of: int) -> Callable[[int, int], None]:
-    """Progress of one layer's images after ``before`` steps of others, ``of`` in all."""
-    return lambda done, _: bench.progress("visualise", before + done, of)
 
 
 def _metrics(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files
-from clipstudy.tasks.classify import Images
+from clipstudy.tasks import files, items
+from clipstudy.tasks.items import Images
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def metrics(options: Options) -> tuple[str, ...]:
 def read(dataset: DatasetSpec, options: Options) -> Images:
     """Read the three splits: nothing is learnt from train, but its labels say which classes there are. Raises DataError
     as the reader does."""
-    from clipstudy.data import images
-
-    return Images(images.read(dataset))
+    return items.read_images(dataset)
 
 
 def prompts(label: str, templates: Sequence[str]) -> list[str]:

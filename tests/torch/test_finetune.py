@@ -25,7 +25,7 @@ from clipstudy.job import Failure, Group, layers_of
 from clipstudy.outcome import Outcome
 from clipstudy.probes import tuning
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks import finetune
+from clipstudy.tasks import finetune, readings
 from clipstudy.tasks.task import BadOption, Bench, options, plain
 from tests.torch import checkpoints
 
@@ -213,7 +213,7 @@ class TestMemory:
         opts = options(tasks.load("finetune"), {**FAST, **given})
         pairs = finetune.read(boolq(tmp_path / "d", rows("passage", (160, 90))), opts).pairs
         some = [
-            finetune.items(backbone, part, opts, False) for part in (pairs.train, pairs.development, pairs.reported)
+            readings.items(backbone, part, opts, False) for part in (pairs.train, pairs.development, pairs.reported)
         ]
         labels = [np.array([pair.label == "True" for pair in part], int) for part in (pairs.train, pairs.development)]
         parts = tuning.Parts(some[0], labels[0], some[1], labels[1], some[2], 2)
@@ -254,7 +254,7 @@ class TestReadings:
 
     def read(self, pair: Pair, alone: bool = False, **given: Any) -> list[list[tuple[tuple[str, ...], Any]]]:
         opts = options(tasks.load("finetune"), {"window": 3, **given})
-        found = finetune.readings(pair, opts, alone)
+        found = readings.readings(pair, opts, alone)
         return [[(tuple(" ".join(words) for words in one.texts), one.marks) for one in side] for side in found]
 
     def test_joined(self) -> None:

@@ -19,6 +19,7 @@ from clipstudy.features.extract import Coverage, Text
 from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec
 from clipstudy.tasks import classify, phrase_clusters, task
+from clipstudy.tasks.items import Sentences
 from clipstudy.tasks.task import BadOption, Bench, options
 
 WIDTH = 16
@@ -47,7 +48,7 @@ class Known:
         return self.ends[layer]
 
 
-def sentences(sizes: tuple[int, int, int] = (600, 200, 400), classes: int = 2) -> classify.Sentences:
+def sentences(sizes: tuple[int, int, int] = (600, 200, 400), classes: int = 2) -> Sentences:
     draw = np.random.default_rng(0)
     parts = []
     for n in sizes:
@@ -55,10 +56,10 @@ def sentences(sizes: tuple[int, int, int] = (600, 200, 400), classes: int = 2) -
         texts = tuple((f"w{draw.integers(40)}", f"x{i}") for i in range(n))
         parts.append(Rows(texts, labels))
     labelled = Labelled(*parts, fingerprint="sha256:0", source="made")
-    return classify.Sentences(labelled, tuple(Text(t) for p in parts for t in p.items))
+    return Sentences(labelled, tuple(Text(t) for p in parts for t in p.items))
 
 
-def known(data: classify.Sentences, leak: dict[int, float]) -> Known:
+def known(data: Sentences, leak: dict[int, float]) -> Known:
     """Layer k's vectors are noise plus ``leak[k]`` times the label."""
     labels = np.array(
         [int(v) for part in (data.labelled.train, data.labelled.dev, data.labelled.test) for v in part.labels]
@@ -118,7 +119,7 @@ class TestClassify:
         plain = sentences()
         parts = [Rows(tuple(("The", *words) for words in part.items), part.labels) for part in plain.labelled.parts]
         labelled = Labelled(*parts, fingerprint="sha256:0", source="made")
-        alike = classify.Sentences(labelled, tuple(Text(words) for part in parts for words in part.items))
+        alike = Sentences(labelled, tuple(Text(words) for part in parts for words in part.items))
         theirs, own = (classified({1: 1.0}, data, views=["mean"], max_epoch=8)[1].metrics for data in (plain, alike))
         assert set(theirs) - set(own) == {f"{probe}{name}" for probe in ("", "linear/") for name in CONTROLLED}
         assert own["accuracy"].value == pytest.approx(theirs["accuracy"].value, abs=0.01)
