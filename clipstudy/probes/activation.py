@@ -97,7 +97,8 @@ def targets(layer: int, shape: Sequence[int], objective: Objective, count: int, 
 
 
 def responses(states: Tensor, objective: Objective) -> Tensor:
-    """What targets are made of: ``[B, U]`` of maps ``[B, C, H, W]``, in single precision."""
+    """How strongly each unit responds to each image: ``[B, U]`` of maps ``[B, C, H, W]``, in single precision. A unit
+    is what the objective says: a channel's mean, a channel at the centre, or any single place of any channel."""
     if objective == "channel":
         return states.float().mean((2, 3))
     if objective == "neuron":
@@ -160,6 +161,7 @@ def _fit(
     device: str,
     on_step: Callable[[int], None],
 ) -> Fitted:
+    """One chunk of images, all steps of them."""
     # On the CPU whatever the device, so that a seed means the same noise everywhere.
     streams = [np.random.default_rng([_IMAGE, layer, target.number, seed]) for target, seed in wanted]
     size = (3, recipe.side, recipe.side // 2 + 1, 2)

@@ -56,14 +56,16 @@ def jaccard(masks: Bools, foreground: Floats) -> Floats:
 
 
 def scattered(areas: NDArray[np.integer[Any]], patches: int, rng: np.random.Generator) -> Bools:
-    """Masks of so many patches each, anywhere: ``[…]`` → ``[…, patches]``."""
+    """Masks of so many patches each, drawn anywhere: ``[…]`` → ``[…, patches]``. What overlap chance alone would give a
+    mask of the same area is measured with these."""
     places = rng.random((*areas.shape, patches)).argsort(axis=-1).argsort(axis=-1)
     inside: Bools = places < areas[..., None]
     return inside
 
 
 def swapped(pictures: int, rng: np.random.Generator) -> NDArray[np.integer[Any]]:
-    """Another picture for each of ``pictures``, 2 or more, and each of them once: ``[pictures]``."""
+    """Another picture for each of ``pictures``, 2 or more, and each of them once: ``[pictures]``. What a map overlaps
+    with another picture's object shows how much comes from where objects usually are."""
     order = rng.permutation(pictures)
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)  # one circle through all
@@ -79,15 +81,17 @@ def centre(grid: tuple[int, int]) -> Floats:
 
 
 def entropy(maps: Floats) -> Floats:
-    """How widely a map is spread, in bits: 0 for one patch, log2 P for all alike. ``[…]``."""
+    """How widely a map is spread, as its Shannon entropy in bits: 0 where one patch has all of it, log2 P where all
+    patches have the same. ``[…]``."""
     shares = _shares(maps)
     # The logarithm of nothing is never taken: p log p goes to 0 with p.
     return -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=-1) + 0.0
 
 
 def divergence(heads: Floats) -> Floats:
-    """How much heads differ: the Jensen–Shannon divergence between two heads' maps, in bits (0 alike, 1 nothing in
-    common), the mean over all pairs: ``[B, H, P]`` → ``[B]``. One head differs from none: 0."""
+    """How much heads differ: the Jensen–Shannon divergence (Lin 1991, IEEE Trans. Inf. Theory 37) between two heads'
+    maps, in bits (0 alike, 1 nothing in common), the mean over all pairs: ``[B, H, P]`` → ``[B]``. A single head has
+    no other to differ from: 0."""
     shares, spread = _shares(heads), entropy(heads)
     pairs = list(itertools.combinations(range(heads.shape[1]), 2))
     total = np.zeros(len(heads))

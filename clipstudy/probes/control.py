@@ -14,7 +14,8 @@ import numpy as np
 
 
 def control_labels(types: Sequence[str], labels: np.ndarray, n_classes: int, *, seed: int = 0) -> np.ndarray:
-    """A control label for every row: int64 ``[n]``, the same for the same type, in whichever split it stands.
+    """A control label for every row: int64 ``[n]``. All rows of one type have the same, in every split, so only a probe
+    that learns types by heart can know it.
 
     A type's label is a function of (seed, type, distribution) alone: neither the order of the rows nor which other
     types there are changes it.

@@ -141,6 +141,7 @@ def _trunk(recipe: Recipe) -> nn.Sequential:
 
 
 def _start(layer: nn.Conv2d | nn.ConvTranspose2d, deviation: float) -> None:
+    """Weights from a normal distribution, so wide that what comes out is as spread as what went in (He et al. 2015)."""
     assert layer.bias is not None
     nn.init.normal_(layer.weight, std=deviation)
     nn.init.zeros_(layer.bias)

@@ -66,7 +66,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Parts:
-    """What to fit on, what to choose the epoch on, and what to answer: of that the labels are not told."""
+    """The three splits: to fit on, to choose the best epoch on, and to predict. The last has no labels here, so that
+    nothing can be chosen by them."""
 
     train: Sequence[Item]
     train_labels: NDArray[np.int64]
@@ -125,7 +126,8 @@ def tune(backbone: TextBackbone, parts: Parts, recipe: Recipe, seed: int, tick: 
 
 
 class Head(nn.Module):
-    """Vectors of the sides → classes."""
+    """The linear layer on top: vectors of one side, or of two as [u; v; |u − v|; u ∘ v] (Conneau et al. 2017, EMNLP,
+    InferSent), → classes."""
 
     def __init__(self, width: int, item: Item, classes: int, dropout: float) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ class Head(nn.Module):
 
 
 class _Portions:
-    """Work on batches in portions that fit in memory: where one does not, it is halved, for good."""
+    """Work on a batch in portions that fit in memory. Where one does not, portions are half as large from then on."""
 
     def __init__(self, size: int, name: str) -> None:
         self.size, self._name = size, name
@@ -167,6 +169,8 @@ class _Portions:
 
 
 class _Training:
+    """One model in training, from its first epoch to its predictions."""
+
     def __init__(
         self,
         backbone: TextBackbone,
