@@ -90,18 +90,7 @@ def snapshot(repository: Repository) -> Path:
     Raises:
         ModelError, DataError: neither on the Hub nor in the cache; no such revision; no access; no room on the disk.
     """
-    from huggingface_hub import snapshot_download
-
-    with hub_errors(repository):
-        return Path(
-            snapshot_download(
-                repository.id,
-                repo_type=repository.kind,
-                revision=repository.revision,
-                allow_patterns=list(repository.allow),
-                ignore_patterns=list(repository.ignore),
-            )
-        )
+    return _folder(repository, allow_patterns=list(repository.allow), ignore_patterns=list(repository.ignore))
 
 
 def cached(repository: Repository) -> Path:
@@ -110,18 +99,14 @@ def cached(repository: Repository) -> Path:
     Raises:
         ModelError, DataError: there is none.
     """
+    return _folder(repository, allow_patterns=[], local_files_only=True)
+
+
+def _folder(repository: Repository, **which: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     with hub_errors(repository):
-        return Path(
-            snapshot_download(
-                repository.id,
-                repo_type=repository.kind,
-                revision=repository.revision,
-                allow_patterns=[],
-                local_files_only=True,
-            )
-        )
+        return Path(snapshot_download(repository.id, repo_type=repository.kind, revision=repository.revision, **which))
 
 
 def listing(repository: Repository) -> tuple[str, tuple[Entry, ...]]:

@@ -17,7 +17,9 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
+    from dash import Dash
     from sqlalchemy import Engine
+    from werkzeug.serving import BaseWSGIServer
 
     from clipstudy.dashboard.records import Records, Snapshot
 
@@ -54,16 +56,42 @@ def dashboard(
     planned = partial(jobs.counts, engine) if engine is not None else dict
     name = selecting.study_name(study)
     records = Records(open_tracking(settings), name, shown.order, settings.cache / "dashboard", planned=planned)
-    known = records.now()  # before the first visitor comes, who would wait for it
+    results = _first_look(records, name)
+    desk = Desk(records, shown, _mlflow(settings.tracking), engine, allow_actions)
+    server = _listening(app.application(desk, [host, *(allow_host or ())], token), host, port)
+    where = f"[{host}]" if ":" in host else host
+    typer.echo(f"{results:,} results on http://{where}:{server.port} (Ctrl-C stops it)", err=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+def _first_look(records: Records, study: str | None) -> int:
+    """Read what there is, before the first visitor comes, who would wait for it: how many results.
+
+    Raises:
+        NoResults: MLflow and the job table know other studies, not this one.
+        ClipstudyError: MLflow cannot be read.
+    """
+    known = records.now()
     if known.trouble:
         raise ClipstudyError(known.trouble)
-    if name is not None and not known.results and (why := _unknown(name, records, known)):
+    if study is not None and not known.results and (why := _unknown(study, records, known)):
         raise NoResults(why)
     if known.results and (gone := records.tracking.gone()):
         typer.echo(f"no pictures and no paired tests: {gone}.", err=True)
-    desk = Desk(records, shown, _mlflow(settings.tracking), engine, allow_actions)
+    return len(known.results)
+
+
+def _listening(served: Dash, host: str, port: int) -> BaseWSGIServer:
+    """A server of the pages, bound. Raises ClipstudyError where the address or the port cannot be had."""
+    from clipstudy.dashboard import app
+
     try:
-        server = app.listen(app.application(desk, [host, *(allow_host or ())], token), host, port)
+        return app.listen(served, host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ClipstudyError(
@@ -74,14 +102,6 @@ def dashboard(
             f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). Name another port, "
             "or --port 0 for a free one."
         ) from None
-    where = f"[{host}]" if ":" in host else host
-    typer.echo(f"{len(known.results):,} results on http://{where}:{server.port} (Ctrl-C stops it)", err=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
 
 
 def _queue(settings: Settings) -> Engine | None:

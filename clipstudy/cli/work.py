@@ -163,6 +163,18 @@ def worker(
         place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
         devices.prepare(threads)
         raise typer.Exit(_work(settings, engine, place, Habits(drain, name, layers_per_batch, lease), verbose))
+    words = _words(drain, study, layers_per_batch, lease, verbose)
+    if workers is not None:
+        posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
+    else:
+        posts = _gpu_posts(str(gpu), min_memory)
+        if threads:
+            words += ["--threads", str(threads)]
+    raise typer.Exit(_supervise(engine, posts, words))
+
+
+def _words(drain: bool, study: str | None, layers_per_batch: int | None, lease: float, verbose: bool) -> list[str]:
+    """What each of several workers is told, as it would be typed."""
     words = ["--lease", str(lease)]
     if drain:
         words.append("--drain")
@@ -172,13 +184,7 @@ def worker(
         words += ["--study", study]
     if layers_per_batch:
         words += ["--layers-per-batch", str(layers_per_batch)]
-    if workers is not None:
-        posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
-    else:
-        posts = _gpu_posts(str(gpu), min_memory)
-        if threads:
-            words += ["--threads", str(threads)]
-    raise typer.Exit(_supervise(engine, posts, words))
+    return words
 
 
 def _look_for_study(engine: Engine, name: str | None, drain: bool) -> None:

@@ -126,27 +126,29 @@ def extract(
     with Collection(backbone.name, store, keys, wanted) as collection:
         run = _Run(backbone, reading, collection, batch_size)
         run.all(on_progress)
-    truncated = reading.truncated[reading.index]
+    return Features(
+        collection.arrays,
+        collection.spoiled,
+        reading.place[reading.index],
+        reading.truncated[reading.index],
+        reading.span_place,
+        np.array([ends is not None for ends in reading.ends], dtype=bool),
+        _coverage(reading, run),
+        backbone.native,
+    )
+
+
+def _coverage(reading: Reading, run: _Run) -> Coverage:
     seen = [ends for ends in reading.ends if ends]
-    coverage = Coverage(
-        texts=len(texts),
+    return Coverage(
+        texts=len(reading.index),
         distinct=len(reading.texts),
-        truncated=int(truncated.sum()),
+        truncated=int(reading.truncated[reading.index].sum()),
         spans=len(reading.spans),
         spans_unseen=len(reading.spans) - len(seen),
         spans_single_piece=sum(map(view_of.one_piece, seen)),
         tokens_useful=run.useful,
         tokens_executed=run.executed,
-    )
-    return Features(
-        collection.arrays,
-        collection.spoiled,
-        reading.place[reading.index],
-        truncated,
-        reading.span_place,
-        np.array([ends is not None for ends in reading.ends], dtype=bool),
-        coverage,
-        backbone.native,
     )
 
 

@@ -98,25 +98,13 @@ def pretrain_all(
             waiting.append(name)
         else:
             done(Ready(name, folder / name, record, None))
-    if not waiting:
-        return ready
-
-    failed: dict[str, str] = {}
-    with _beside(folder) as beside, _benches() as benches:
-        begin = partial(_begin, beside=beside, seed=seed, steps=steps, held=held)
-        for bench, message in _messages(waiting, benches, jobs or min(_cores(), len(waiting)), begin):
-            match message:
-                case "steps", int(so_far), int(of):
-                    if progress is not None:
-                        progress(bench.name, so_far, of)
-                case "done", *_:
-                    record = _put_in_place(beside / bench.name, folder / bench.name)
-                    done(Ready(bench.name, folder / bench.name, record, time.monotonic() - bench.began))
-                case "failed", str(why):
-                    log.error("%s: %s", bench.name, why)
-                    failed[bench.name] = why
-    if failed:
-        raise ModelError(_sentence(failed))
+    if waiting:
+        at_once = jobs or min(_cores(), len(waiting))
+        failed = _train_each(
+            waiting, folder, at_once, partial(_begin, seed=seed, steps=steps, held=held), progress, done
+        )
+        if failed:
+            raise ModelError(_sentence(failed))
     return ready
 
 
@@ -131,6 +119,31 @@ def finished(name: str, folder: Path, seed: int, steps: int | None, held: int) -
     wanted |= {key: value for key, value in _settings(held).items() if key in record}
     same = all(record.get(key) == value for key, value in wanted.items())
     return record if same and any(folder.glob("*.safetensors")) else None
+
+
+def _train_each(
+    waiting: deque[str],
+    folder: Path,
+    at_once: int,
+    begin: Callable[..., _Bench],
+    progress: Progress | None,
+    done: Callable[[Ready], object],
+) -> dict[str, str]:
+    """Train those that are ``waiting`` and put each into its place; of those that failed: name → why."""
+    failed: dict[str, str] = {}
+    with _beside(folder) as beside, _benches() as benches:
+        for bench, message in _messages(waiting, benches, at_once, partial(begin, beside=beside)):
+            match message:
+                case "steps", int(so_far), int(of):
+                    if progress is not None:
+                        progress(bench.name, so_far, of)
+                case "done", *_:
+                    record = _put_in_place(beside / bench.name, folder / bench.name)
+                    done(Ready(bench.name, folder / bench.name, record, time.monotonic() - bench.began))
+                case "failed", str(why):
+                    log.error("%s: %s", bench.name, why)
+                    failed[bench.name] = why
+    return failed
 
 
 # --- the process

@@ -150,15 +150,11 @@ def _fit(
             dropout=recipe.dropout,
             rate=recipe.learning_rate,
         )
-        stay, leave = [], []
         for position, member in enumerate(stack.members):
             _score(member, stack.current(position), dev[member.labels])
-            if recipe.finished(member):
-                leave.append(member)
-                predictions = predict(member.weights, member.inputs.test).to("cpu", torch.int32).numpy()
-                results[member.key] = _Found(member.best, member.passes, predictions)
-            else:
-                stay.append(member)
+        stay = [member for member in stack.members if not recipe.finished(member)]
+        leave = [member for member in stack.members if recipe.finished(member)]
+        results |= {member.key: _found(member) for member in leave}
         if on_progress:
             ended = [found.passes for found in results.values()]
             done = max(done, _done(ended, [member.passes for member in stay], recipe))
@@ -204,9 +200,16 @@ class _Waiting:
 
 
 class _Found(NamedTuple):
-    best: int
+    """What a fit came to."""
+
+    best: int  #: rows of dev that are right
     passes: int
-    predictions: np.ndarray
+    predictions: np.ndarray  #: classes on the test split, int32 ``[n_test]``
+
+
+def _found(member: Member) -> _Found:
+    predictions = predict(member.weights, member.inputs.test).to("cpu", torch.int32).numpy()
+    return _Found(member.best, member.passes, predictions)
 
 
 def _members(
