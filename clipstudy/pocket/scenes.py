@@ -90,12 +90,6 @@ class Scene:
         """Index into ``COARSE``; -1 for a picture without objects."""
         return COARSE.index(self.main.shape) if self.objects else -1
 
-    @property
-    def relations(self) -> tuple[tuple[int, str, int], ...]:
-        """``(i, relation, j)`` for every ordered pair of objects."""
-        n = len(self.objects)
-        return tuple((i, relation(self.objects[i], self.objects[j]), j) for i in range(n) for j in range(n) if i != j)
-
 
 def relation(one: SceneObject, other: SceneObject) -> str:
     """Where ``one`` is, seen from ``other``: ``left of``, ``right of``, ``above`` or ``below``, by the longer way."""
