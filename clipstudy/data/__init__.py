@@ -60,6 +60,14 @@ SPLITS: Mapping[str, Mapping[str, bool]] = {
     "table": {"train": True, "dev": True, "test": True},
     "images": {"train": True, "dev": False, "test": True},
 }
+#: reader → the columns of a table that it uses, which `columns` may say other names of.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "conll2000": ("tokens", "pos_tags", "chunk_tags"),
+    "boolq": ("question", "passage", "label"),
+    "wic": ("word", "sentence1", "sentence2", "start1", "end1", "start2", "end2", "label"),
+    "table": ("text", "label"),
+    "images": ("image", "label", "mask"),
+}
 
 
 @dataclass(frozen=True)

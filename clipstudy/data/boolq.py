@@ -6,7 +6,7 @@ Hub table. A passage is what the file calls so: SuperGLUE's begins with the arti
 
 from __future__ import annotations
 
-from clipstudy.data import fingerprint, table
+from clipstudy.data import COLUMNS, fingerprint, table
 from clipstudy.data.pairs import Pair, Pairs, Row, Split, json_rows, split_file, split_of, table_rows, together
 from clipstudy.spec import DatasetSpec
 
@@ -27,7 +27,7 @@ def released(spec: DatasetSpec, split: str) -> Split:
         DataError: no such file or split, a malformed row (named by file and line), a row without its label.
     """
     if spec.hub:
-        loaded = table.load(spec, split, ("question", "passage", "label"))
+        loaded = table.load(spec, split, COLUMNS["boolq"])
         pairs = [_pair(split, row) for row in table_rows(spec, split, loaded)]
         return split_of(spec, split, loaded.source, pairs, loaded.fingerprint)
     path = split_file(spec, split, ("{0}.jsonl",))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipstudy.data import files, fingerprint, table, text_lines, within
+from clipstudy.data import COLUMNS, files, fingerprint, table, text_lines, within
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import DatasetSpec
 
@@ -53,9 +53,10 @@ def read(spec: DatasetSpec, split: str) -> Corpus:
     folder = files(spec)
     path = within(spec, folder, spec.splits.get(split, f"{split}.txt")) if folder.is_dir() else folder
     if not path.exists():
-        known = [p.stem for p in path.parent.glob("*.txt")]
+        known = [p.name for p in path.parent.glob("*") if p.is_file()]
         raise DataError(
-            f'[datasets.{spec.name}] has no split "{split}": {path} is missing. {did_you_mean(split, known)}'
+            f'[datasets.{spec.name}] has no split "{split}": {path} is missing. {did_you_mean(path.name, known)} '
+            f'Name a file: splits = {{ {split} = "…" }}'
         )
     sentences = tuple(parse(text_lines(path), path))
     return _corpus(spec, split, sentences, fingerprint([path.read_bytes()]), str(path))
@@ -76,8 +77,11 @@ def parse(lines: Sequence[str], path: Path) -> Iterator[Sentence]:
             raise DataError(
                 f'{path}:{number}: found "{line[:40]}", expected "word POS chunk" with single spaces. Fix the line.'
             )
-        if fields[2] != OUTSIDE and fields[2][:2] not in ("B-", "I-"):
-            raise DataError(f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O. Fix the line.')
+        if fields[2] != OUTSIDE and (fields[2][:2] not in ("B-", "I-") or fields[2][2:] in ("", OUTSIDE)):
+            raise DataError(
+                f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O, where … is the type of the chunk '
+                f"and not {OUTSIDE}. Fix the line."
+            )
         rows.append((fields[0], fields[1], fields[2]))
 
 
@@ -95,7 +99,7 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 
 def _from_hub(spec: DatasetSpec, split: str) -> Corpus:
-    loaded = table.load(spec, split, ("tokens", "pos_tags", "chunk_tags"))
+    loaded = table.load(spec, split, COLUMNS["conll2000"])
     sentences = tuple(
         Sentence(tuple(words), tuple(pos), tuple(tags))
         for words, pos, tags in zip(*loaded.columns.values(), strict=True)

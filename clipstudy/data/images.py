@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipstudy.data import files, fingerprint, table, within
 from clipstudy.data.labelled import Labelled, checked, stratified
-from clipstudy.errors import DataError, said
+from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.spec import DatasetSpec
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
     except table.NoSplit:
         if "dev" in spec.splits:
             raise
+        _tell_other_dev(spec)
         train, dev = _cut(spec, train)
     else:
         dev, more = _whole(spec, "dev", dev)
@@ -196,6 +197,17 @@ def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], i
     return [row for row, message in zip(rows, messages, strict=True) if not message], len(bad)
 
 
+def _tell_other_dev(spec: DatasetSpec) -> None:
+    """Warn of a folder that looks like a dev split of another name, while dev is cut from train."""
+    folder = None if spec.hub else files(spec)
+    if other := next((name for name in table.DEV if folder and (folder / name).is_dir()), None):
+        log.warning(
+            '[datasets.%s] no split "dev": %g of train becomes it, and %s/%s is not read. If that is meant: '
+            'splits = { dev = "%s" }',
+            spec.name, spec.development, folder, other, other,
+        )  # fmt: skip
+
+
 def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Train as ``limit`` leaves it, and the part of it that is dev."""
     kept = stratified([label for _, label in train], spec.limit, spec.limit_seed)
@@ -213,8 +225,20 @@ def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]
 def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
     """The rows of one split, what they were read from as a fingerprint, and where that is."""
     folder = None if spec.hub else within(spec, files(spec), spec.splits.get(split, split))
-    if folder is not None and folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+    if folder is not None and _classes(folder):
         return _from_folder(spec, split, folder)
+    if folder is not None and not folder.exists() and any(map(_classes, _classes(files(spec)))):
+        there = [home.name for home in _classes(files(spec))]
+        raise table.NoSplit(
+            f'[datasets.{spec.name}] splits: {files(spec)} has no folder "{folder.name}". '
+            f"{did_you_mean(folder.name, there)} A split is a folder with a folder of images for each class: "
+            f'{folder.name}/CLASS/. Where it has another name, write that: splits = {{ {split} = "…" }}'
+        )
+    if folder is not None and any(map(_images, [folder, *_classes(files(spec))])):
+        raise DataError(
+            f"[datasets.{spec.name}] {folder}: expected a folder of images for each class in it "
+            f"({folder.name}/CLASS/), which gives them their labels. Put the images there, or into a table."
+        )
     # Masks are read where the table says that there are some: a column that happens to be called so may hold others.
     of_images = ("image", "mask") if "mask" in spec.columns else ("image",)
     loaded = table.load(spec, split, (*of_images, "label"))
@@ -228,20 +252,39 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
                     f'[datasets.{spec.name}.columns] {column}: {where} holds "{str(held)[:40]}", expected an encoded '
                     "image. Name the column that holds images."
                 )
-        if isinstance(label, list | dict) or label == "" or label != label:
+        if not table.is_label(label):
             raise DataError(
-                f'[datasets.{spec.name}] {where}: label is "{str(label)[:40]}", expected one label. Fix the row.'
+                f"[datasets.{spec.name}] {where}: label is {table.shown(label)}, expected one label. Fix the row."
             )
         rows.append((Picture(images["image"], where, split, images.get("mask")), str(label)))
     return rows, loaded.fingerprint, loaded.source
 
 
+def _classes(folder: Path) -> list[Path]:
+    """The folders in ``folder``, without those that a system or a program hides there."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def _images(folder: Path) -> list[Path]:
+    """The image files right in ``folder``, hidden ones left out."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    return [p for p in there if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file()]
+
+
 def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:
     rows = []
-    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
-        images = sorted(path for path in home.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    for home in _classes(folder):
+        below = {path: path.relative_to(home).parts for path in home.rglob("*")}
+        images = sorted(
+            path
+            for path, parts in below.items()
+            if path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in parts) and path.is_file()
+        )
         if not images:
-            raise DataError(f"[datasets.{spec.name}] {home}: no image in this class folder. Remove it, or fill it.")
+            raise DataError(
+                f"[datasets.{spec.name}] {home}: no image in this class folder (no name ends with one of "
+                f"{', '.join(ENDINGS)}). Remove it, or fill it."
+            )
         rows += [(Picture(path, str(path), split), home.name) for path in images]
     names = (picture.content.relative_to(folder).as_posix() for picture, _ in rows)
     print_ = fingerprint(

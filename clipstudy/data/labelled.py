@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
+
+log = logging.getLogger(__name__)
 
 #: A text as its words, or an image.
 T = TypeVar("T")
@@ -57,12 +60,14 @@ def checked(
     print_: str,
     source: str,
 ) -> Labelled[T]:
-    """The three splits, checked and thinned to ``spec.limit``.
+    """The three splits, checked and thinned to ``spec.limit``. Texts of dev and test that train has too are told.
 
     Raises:
-        DataError: an empty split; fewer than two classes; a label that train lacks, since no probe could learn it,
-            unless ``unseen_labels = "drop"`` leaves such rows out.
+        DataError: an empty split; fewer than two classes; two labels that differ in the white space around them alone;
+            a label that train lacks, since no probe could learn it, unless ``unseen_labels = "drop"`` leaves such rows
+            out.
     """
+    _check_spelling(spec, source, {label for part in (train, dev, test) for _, label in part})
     splits = {}
     for name, part in (("train", train), ("dev", dev), ("test", test)):
         if not part:
@@ -77,14 +82,47 @@ def checked(
         if new and (spec.unseen_labels == "error" or not kept):
             raise DataError(
                 f'[datasets.{spec.name}] {source}: label "{new[0]}" is in {name} but not in train, so nothing can '
-                f"learn it ({len(new)} such labels, {len(rows) - len(kept)} rows). Fix the file, raise `limit`, or "
-                'leave such rows out and count them: unseen_labels = "drop"'
+                f"learn it ({len(new)} such labels, {len(rows) - len(kept)} rows). Train has {_some(known)}. "
+                f"Fix the file, {'raise `limit`, ' if spec.limit else ''}or leave such rows out and count them: "
+                'unseen_labels = "drop"'
             )
         dropped += len(rows) - len(kept)
         splits[name] = Rows(tuple(rows.items[i] for i in kept), tuple(rows.labels[i] for i in kept))
     if len(known) < 2:
         raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Fix the file.')
+    _tell_repeated(spec, source, splits)
     return Labelled(splits["train"], splits["dev"], splits["test"], print_, source, dropped)
+
+
+def _check_spelling(spec: DatasetSpec, source: str, labels: Iterable[str]) -> None:
+    """Raises DataError where two labels look the same to a person."""
+    by_look: dict[str, str] = {}
+    for label in sorted(labels):
+        other = by_look.setdefault(label.strip(), label)
+        if other != label:
+            raise DataError(
+                f"[datasets.{spec.name}] {source}: the labels {other!r} and {label!r} differ in white space alone, and "
+                "would be two classes. Remove the white space in the file."
+            )
+
+
+def _some(labels: Iterable[str], most: int = 8) -> str:
+    """The first of some labels, for a message."""
+    names = sorted(labels)
+    return ", ".join(f'"{name}"' for name in names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
+
+
+def _tell_repeated(spec: DatasetSpec, source: str, splits: Mapping[str, Rows[T]]) -> None:
+    """Warn of texts that are in train too: what a probe scores on them may be memory."""
+    fitted = {item for item in splits["train"].items if isinstance(item, tuple)}
+    for name in ("dev", "test"):
+        items = splits[name].items
+        if again := [item for item in items if isinstance(item, tuple) and item in fitted]:
+            log.warning(
+                '[datasets.%s] %s: %d of %d texts of %s are in train, too ("%s"), so a probe may know them by heart. '
+                "To measure what it has learnt, remove them from either split.",
+                spec.name, source, len(again), len(items), name, " ".join(again[0])[:40],
+            )  # fmt: skip
 
 
 def stratified(labels: Sequence[str], limit: int | None, seed: int) -> list[int]:

@@ -127,7 +127,8 @@ def together(spec: DatasetSpec, train: Split, reported: Split, group: Callable[[
     if not rest or not development:
         raise DataError(
             f"{where} development = {spec.development}: of the {len(fitted)} rows of train that leaves {len(rest)} to "
-            f"fit on and {len(development)} for early stopping. Set it nearer to the middle, or raise `limit`."
+            f"fit on and {len(development)} for early stopping (rows of one passage, or one word, stay together). Set "
+            f"it nearer to the middle{', raise `limit`' if spec.limit else ''} or add rows to train."
         )
     print_ = fingerprint(split.fingerprint.encode() for split in (train, reported))
     return Pairs(rest, development, dev, print_, f"{train.source}, {reported.source}")
@@ -181,11 +182,12 @@ def split_file(spec: DatasetSpec, split: str, layouts: Sequence[str]) -> Path:
         raise DataError(f'{where} has several files for split "{split}": {", ".join(found)}. Name one in `splits`.')
     if not found:
         endings = tuple(layout.rpartition("}")[2] for layout in layouts)
-        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name.endswith(endings)}
-        raise DataError(
-            f'{where} has no split "{split}": {folder} has no {" or ".join(wanted)}. '
-            f'{did_you_mean(wanted[-1], there)} Name one: splits = {{ {split} = "…" }}'
-        )
+        known = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        there = [path for path in known if path.endswith(endings)]
+        fix = f'{did_you_mean(wanted[-1], there)} Name one: splits = {{ {split} = "…" }}'
+        if not there:
+            fix = f"There is: {', '.join(known[:12]) or 'nothing'}. Write {wanted[-1]}, with a JSON object a line."
+        raise DataError(f'{where} has no split "{split}": {folder} has no {" or ".join(wanted)}. {fix}')
     return folder / found[0]
 
 

@@ -22,13 +22,21 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
         fields = line.split("\t")
         if len(fields) != 3:
             raise DataError(
-                f"{path}:{number}: found {len(fields)} columns, expected 3: tr|va|te, label, sentence. Fix the line."
+                f"{path}:{number}: found {len(fields)} column{'s' * (len(fields) > 1)}, expected 3 with tabs between "
+                "them: tr|va|te, label, sentence. Fix the line."
             )
         split, label, sentence = fields
         if split not in parts:
             raise DataError(f'{path}:{number}: split "{split[:40]}" is not tr, va or te. Fix the line.')
         words = tuple(sentence.split())
-        if not words or not label:
-            raise DataError(f"{path}:{number}: {'no sentence' if label else 'no label'}. Fix or remove the line.")
+        if not words or not label.strip():
+            raise DataError(
+                f"{path}:{number}: {'no sentence' if label.strip() else 'no label'}. Fix or remove the line."
+            )
         parts[split].append((words, label))
+    if absent := [name for name, rows in parts.items() if not rows]:
+        raise DataError(
+            f"{path}: no line begins with {' or with '.join(absent)}. tr is what probes are fitted on, va where they "
+            "are stopped, te where they are scored. Name some lines so."
+        )
     return checked(spec, parts["tr"], parts["va"], parts["te"], fingerprint([path.read_bytes()]), str(path))

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy import hub
-from clipstudy.data import files, fingerprint
+from clipstudy.data import COLUMNS, decoded, files, fingerprint
 from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import DatasetSpec
 
-#: What a table may be, by ending, and how `datasets` calls it.
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
+#: What a table may be, by ending in small letters, and how `datasets` calls it.
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json"}
 
+
+#: What others call the split that is ``dev`` here.
+DEV = ("validation", "valid", "val", "eval", "development")
 
 #: A parquet file may unfold to so many times its bytes, and have so many rows a byte (what compresses like that is no
 #: text or image); or to so little that it does no harm.
@@ -56,14 +59,14 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
     """
     parts, tables = [], []
     for split in ("train", "dev", "test"):
-        table = load(spec, split, ("text", "label"))
+        table = load(spec, split, COLUMNS["table"])
         rows = []
         for row, (text, label) in enumerate(zip(table.columns["text"], table.columns["label"], strict=True)):
             words = tuple(text.split()) if isinstance(text, str) else ()
             if not words:
-                raise _refused(spec, split, table.source, row, f'text is "{str(text)[:40]}"', "a text")
-            if isinstance(label, list | dict) or label == "" or label != label:
-                raise _refused(spec, split, table.source, row, f'label is "{str(label)[:40]}"', "one label")
+                raise _refused(spec, split, table.source, row, f"text is {shown(text)}", "a text")
+            if not is_label(label):
+                raise _refused(spec, split, table.source, row, f"label is {shown(label)}", "one label")
             rows.append((words, str(label)))
         parts.append(rows)
         tables.append(table)
@@ -97,14 +100,14 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
             if own not in rows.column_names:
                 raise DataError(
                     f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column. '
-                    + did_you_mean(own, rows.column_names)
+                    f"{did_you_mean(own, rows.column_names)} {_columns_remedy(path, column, rows.column_names)}"
                 )
             values[column] += _cells(rows, own)
     for column, cells in values.items():
         for row, cell in enumerate(cells):
             if cell is None or (isinstance(cell, list) and None in cell):
                 what = f"{column} is absent or hidden (a number that names no class)"
-                raise _refused(spec, split, source, row, what, f"a {column}")
+                raise _refused(spec, split, source, row, what, f"{'an' if column == 'image' else 'a'} {column}")
     return Table(values, fingerprint(path.read_bytes() for path in found), source, tuple(lengths))
 
 
@@ -115,6 +118,27 @@ def _refused(spec: DatasetSpec, split: str, source: str, row: int, what: str, wa
     )
 
 
+def is_label(cell: Any) -> bool:
+    """Is a cell one label: a text, a number, a truth value or a date?"""
+    if isinstance(cell, list | dict | bytes) or is_encoded(cell):
+        return False
+    return bool(cell == cell) and str(cell).strip() != ""
+
+
+def shown(cell: Any) -> str:
+    """A cell, or its beginning, for messages."""
+    return f"{len(bytes(cell))} bytes" if is_encoded(cell) else f'"{str(cell)[:40]}"'
+
+
+def _columns_remedy(path: Path, column: str, there: Sequence[str]) -> str:
+    """What to write so that ``column`` is found among the columns that ``path`` has."""
+    between = next((what for mark, what in (("\t", "tabs"), (";", "semicolons")) if mark in there[0]), None)
+    if len(there) == 1 and between and path.suffix.lower() == ".csv":
+        return f"Its columns have {between} between them: save it with commas{', or as .tsv' * (between == 'tabs')}."
+    fix = f'Write the one meant: columns = {{ {column} = "…" }}'
+    return f"{fix}. Names stand in a csv's first line." if path.suffix.lower() in (".csv", ".tsv") else fix
+
+
 def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> list[Path]:
     """The files of one split in the Hub's layouts: ``<split>/0000.parquet``, ``<split>-00000-of-00001.parquet`` and
     ``<split>.parquet``, under a folder named as the config or anywhere; or a file of that very name."""
@@ -122,9 +146,10 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
     if folder.is_file():
         raise DataError(
             f"{where} path: {folder} is one file, but each split is read from files of its own. Name their folder, "
-            f"with {name}.csv (or .parquet, .jsonl) in it."
+            f"with {name}.csv (or .tsv, .parquet, .jsonl) in it."
         )
-    tables = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if p.suffix in FORMATS}
+    paths = {p: p.relative_to(folder).parts for p in sorted(folder.rglob("*")) if p.suffix.lower() in FORMATS}
+    tables = {p: parts for p, parts in paths.items() if not any(part.startswith(".") for part in parts)}
     named = re.compile(rf"{re.escape(name)}(-\d.*)?")
     found = {
         path: parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]
@@ -133,11 +158,11 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
         and (spec.config is None or spec.config in parts[:-1])
     }
     if not found:
-        there = ["/".join(parts) for parts in tables.values()] or _published(spec, source)
+        there = ["/".join(parts) for parts in tables.values()] or _published(spec, source) or _other(folder)
         config = f' of config "{spec.config}"' if spec.config else ""
         raise NoSplit(
             f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)} A split is '
-            f"{name}.csv (or .parquet, .jsonl), or files in a folder {name}/; `splits` gives it another name."
+            f"{name}.csv (or .tsv, .parquet, .jsonl), or files in a folder {name}/. {_split_remedy(name, there)}"
         )
     if len({(home, path.suffix) for path, home in found.items()}) > 1:
         those = ", ".join("/".join(tables[path]) for path in found)
@@ -146,6 +171,20 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
             "`splits`."
         )
     return list(found)
+
+
+def _other(folder: Path) -> list[str]:
+    """What a folder without a table holds, for a message: a few names, folders with a slash."""
+    return [p.name + "/" * p.is_dir() for p in sorted(folder.iterdir()) if not p.name.startswith(".")][:12]
+
+
+def _split_remedy(name: str, there: Sequence[str]) -> str:
+    """What to write where no table is called ``name``."""
+    words = {word for path in there for word in re.split(r"[/.]|-\d", path)}
+    if name == "dev" and (likely := next((word for word in DEV if word in words), None)):
+        return f'Write: splits = {{ dev = "{likely}" }}'
+    without = " Where you have none, put some rows of train aside for it." if name in ("dev", "test") else ""
+    return f'Where it has another name, write that: splits = {{ {name} = "…" }}.{without}'
 
 
 def wanted(spec: DatasetSpec, splits: Mapping[str, bool]) -> Repository:
@@ -182,7 +221,7 @@ def _published(spec: DatasetSpec, source: str) -> list[str]:
     if spec.hub:
         with contextlib.suppress(Exception):  # whatever goes wrong here, the message above it matters more
             listed = HfApi().list_repo_files(spec.hub, repo_type="dataset", revision=source.rpartition("@")[2])
-    return [path for path in listed if path.endswith(tuple(FORMATS))]
+    return [path for path in listed if path.lower().endswith(tuple(FORMATS))]
 
 
 def _rows(path: Path) -> Any:
@@ -192,35 +231,44 @@ def _rows(path: Path) -> Any:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
-    kind = FORMATS[path.suffix]
+    kind = FORMATS[path.suffix.lower()]
     try:
         if kind == "parquet":
-            _check_size(path)
+            about = _check_size(path)
+            if not about.num_rows:  # of which the library makes nothing
+                return datasets.Dataset(about.schema.to_arrow_schema().empty_table())
             return datasets.Dataset.from_parquet(str(path))
         if kind == "json":
             return datasets.Dataset.from_json(str(path))
         # Not by the library's own reader: pandas takes a line's extra cell for a row name and shifts the others.
-        with pyarrow.csv.open_csv(path) as file:
+        # The whole file as one block: a block ends with a line, which a quoted cell need not.
+        whole = pyarrow.csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1))
+        parse = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
+        with pyarrow.csv.open_csv(path, read_options=whole, parse_options=parse) as file:
             texts = dict.fromkeys(file.schema.names, pyarrow.string())
         convert = pyarrow.csv.ConvertOptions(column_types=texts)  # cells as they stand: "NA" is a word, "01" is not 1
-        return datasets.Dataset(pyarrow.csv.read_csv(path, convert_options=convert))
+        return datasets.Dataset(pyarrow.csv.read_csv(path, whole, parse, convert))
     except Exception as error:  # each format's library raises its own, under the library's
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if getattr(cause, "errno", None) is not None:
             raise  # the disk's fault, not the file's
+        if kind != "parquet":
+            decoded(path)  # raises where no text was to be found in it
         raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Fix or fetch the file.") from None
 
 
-def _check_size(path: Path) -> None:
-    """Raises ValueError where a file says of itself that it unfolds to many times what any data does."""
+def _check_size(path: Path) -> Any:
+    """What a parquet file says of itself. Raises ValueError where that is that it unfolds to many times what any data
+    does."""
     import pyarrow.parquet
 
     about, size = pyarrow.parquet.read_metadata(path), path.stat().st_size
     unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
     if unpacked > max(MOST_UNPACKED * size, SMALL) or about.num_rows > max(MOST_ROWS * size, SMALL):
         raise ValueError(f"{size} bytes that unfold to {unpacked} and {about.num_rows} rows: more than any data does")
+    return about
 
 
 def _cells(rows: Any, column: str) -> list[Any]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipstudy.data import fingerprint, table, text_lines
+from clipstudy.data import COLUMNS, fingerprint, table, text_lines
 from clipstudy.data.pairs import Pair, Pairs, Row, Split, json_rows, split_file, split_of, table_rows, together
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
@@ -20,7 +20,6 @@ from clipstudy.spec import DatasetSpec
 log = logging.getLogger(__name__)
 
 DATA, GOLD = ".data.txt", ".gold.txt"
-COLUMNS = ("word", "sentence1", "sentence2", "start1", "end1", "start2", "end2", "label")
 
 #: English forms that do not begin with their lemma's first letter; all others do.
 _UNLIKE = {
@@ -48,7 +47,7 @@ def released(spec: DatasetSpec, split: str) -> Split:
             a mark past its sentence or on no single word.
     """
     if spec.hub:
-        loaded = table.load(spec, split, COLUMNS)
+        loaded = table.load(spec, split, COLUMNS["wic"])
         pairs = [_by_characters(split, row) for row in table_rows(spec, split, loaded)]
         source, print_ = loaded.source, loaded.fingerprint
     else:

@@ -59,3 +59,15 @@ def _problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     for key in given:
         if key not in used:
             yield f'{key}: reader = "{spec.reader}" does not use it beside `{named[0]}`. {did_you_mean(key, used)}'
+    # A key of these that no reader asks for would change nothing, and nobody would be told.
+    if spec.reader != "conll2000":  # its tasks may name any split
+        yield from _unasked("splits", spec.splits, data.SPLITS.get(spec.reader, ()))
+    yield from _unasked("columns", spec.columns, data.COLUMNS.get(spec.reader, ()))
+
+
+def _unasked(key: str, given: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+    """The names on the left of ``splits`` or ``columns`` that the reader does not use."""
+    for own, theirs in given.items() if known else ():
+        if own not in known:
+            turned = f' Write it the other way round: {key} = {{ {theirs} = "{own}" }}' if theirs in known else ""
+            yield f'{key}: found {own} = "{theirs}". {did_you_mean(own, known)}{turned}'

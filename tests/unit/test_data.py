@@ -48,7 +48,13 @@ class TestConll:
 
     @pytest.mark.parametrize(
         ("line", "says"),
-        [("He PRP", 'train.txt:2: found "He PRP"'), ("He  PRP B-NP", ":2: found"), ("He PRP NP", '"NP" is not B-')],
+        [
+            ("He PRP", 'train.txt:2: found "He PRP"'),
+            ("He  PRP B-NP", ":2: found"),
+            ("He PRP NP", '"NP" is not B-'),
+            ("He PRP B-", '"B-" is not B-'),
+            ("He PRP B-O", '"B-O" is not B-'),
+        ],
     )
     def test_malformed_line_is_named(self, tmp_path: Path, line: str, says: str) -> None:
         (tmp_path / "train.txt").write_text(f"a b O\n{line}\n")
@@ -63,7 +69,7 @@ class TestConll:
 
     def test_missing_split_says_what_exists(self, tmp_path: Path) -> None:
         (tmp_path / "train.txt").write_text(CONLL)
-        with pytest.raises(DataError, match='Did you mean "train"'):
+        with pytest.raises(DataError, match=r'Did you mean "train\.txt".*splits = { tran = "…" }$'):
             conll2000.read(conll(tmp_path), "tran")
 
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
@@ -145,12 +151,22 @@ class TestSentEval:
             senteval.read(probing(tmp_path, ROWS + "te\tC\tseven\n"))
 
     def test_empty_split(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"split .test. of .* is empty"):
+        with pytest.raises(DataError, match="no line begins with te"):
             senteval.read(probing(tmp_path, ROWS.replace("te\t", "va\t")))
 
     def test_label_only_in_test_may_be_left_out(self, tmp_path: Path) -> None:
         found = senteval.read(probing(tmp_path, ROWS + "te\tC\tseven\nva\tD\teight\n", unseen_labels="drop"))
         assert (found.test.labels, found.dev.labels, found.dropped) == (("B",), ("A",), 2)
+
+    def test_labels_that_look_the_same(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"labels 'A' and 'A ' differ in white space alone"):
+            senteval.read(probing(tmp_path, ROWS + "tr\tA \tseven\n"))
+
+    def test_texts_of_test_that_train_has_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        senteval.read(probing(tmp_path, ROWS))
+        assert not caplog.records
+        senteval.read(probing(tmp_path, ROWS + "te\tA\tone  two\n"))
+        assert '1 of 2 texts of test are in train, too ("one two")' in caplog.text
 
     def test_one_class(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="one class only"):
@@ -208,6 +224,7 @@ class TestTable:
 
     def texts(self, folder: Path, ending: str, train: str) -> DatasetSpec:
         """``train`` as it is; dev and test the same."""
+        folder.mkdir(exist_ok=True)
         for split in ("train", "dev", "test"):
             (folder / f"{split}.{ending}").write_text(train, encoding="utf-8")
         return DatasetSpec("t", "table", path=str(folder))
@@ -220,6 +237,74 @@ class TestTable:
         rows = '\ufefftext,label\nNA,01\n"one, two",1\n'
         found = table.read(self.texts(tmp_path, "csv", rows))
         assert found.train.items == (("NA",), ("one,", "two")) and found.train.labels == ("01", "1")
+
+    def test_tsv_and_endings_in_capitals(self, tmp_path: Path) -> None:
+        for ending in ("tsv", "TSV"):
+            found = table.read(self.texts(tmp_path / ending, ending, 'text\tlabel\n"a\tb, c"\t1\nd\t0\n'))
+            assert found.train.items == (("a", "b,", "c"), ("d",)) and found.train.labels == ("1", "0")
+
+    def test_line_ends_within_cells_of_a_large_csv(self, tmp_path: Path) -> None:
+        """More than the megabyte that a block of the library's has, and one cell as large."""
+        texts = [*(f"first {i}\nsecond, of {i}" for i in range(60_000)), "long " * 300_000]
+        rows = "".join(f'"{text}",{i % 2}\n' for i, text in enumerate(texts))
+        found = table.read(self.texts(tmp_path, "csv", f"text,label\n{rows}"))
+        assert found.train.items == tuple(tuple(text.split()) for text in texts)
+
+    @pytest.mark.parametrize(
+        ("header", "says"),
+        [
+            ("text;label", "have semicolons between them: save it with commas.$"),
+            ("text\tlabel", "have tabs between them: save it with commas, or as .tsv.$"),
+            ("Text,label", 'Did you mean "Text"?.*Write the one meant: columns = { text = "…" }. Names stand in'),
+        ],
+    )
+    def test_columns_that_are_not_there_say_what_to_write(self, tmp_path: Path, header: str, says: str) -> None:
+        with pytest.raises(DataError, match=says):
+            table.read(self.texts(tmp_path, "csv", f"{header}\n{header}\n"))
+
+    @pytest.mark.parametrize("coding", ["latin-1", "utf-16"])
+    def test_a_csv_that_is_not_utf8(self, tmp_path: Path, coding: str) -> None:
+        spec = self.texts(tmp_path, "csv", "")
+        (tmp_path / "train.csv").write_bytes("text,label\ncafé,1\n".encode(coding))
+        with pytest.raises(DataError, match=r"is not UTF-8\. Convert the file"):
+            table.read(spec)
+
+    @pytest.mark.parametrize(
+        ("there", "says"),
+        [
+            ("validation.csv", 'Write: splits = { dev = "validation" }'),
+            ("valid-00000-of-00001.csv", 'Write: splits = { dev = "valid" }'),
+            ("test.csv", "put some rows of train aside for it.$"),
+        ],
+    )
+    def test_no_dev_split_says_what_to_write(self, tmp_path: Path, there: str, says: str) -> None:
+        for name in ("train.csv", there):
+            (tmp_path / name).write_text("text,label\na,0\nb,1\n")
+        with pytest.raises(DataError, match=says):
+            table.read(DatasetSpec("t", "table", path=str(tmp_path)))
+
+    def test_a_folder_with_no_table_says_what_it_has(self, tmp_path: Path) -> None:
+        (tmp_path / "train.xlsx").write_text("")
+        with pytest.raises(DataError, match=r"What exists: train\.xlsx"):
+            table.read(DatasetSpec("t", "table", path=str(tmp_path)))
+
+    def test_bytes_are_no_text_and_no_label(self, tmp_path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for text, label, says in ((b"a", "0", "text is 1 bytes"), ("a", b"xy", "label is 2 bytes")):
+            pq.write_table(pa.table({"text": [text], "label": [label]}), tmp_path / "train.parquet")
+            with pytest.raises(DataError, match=says):
+                table.read(DatasetSpec("t", "table", path=str(tmp_path)))
+
+    def test_parquet_without_rows_is_empty(self, tmp_path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        spec = self.spec(tmp_path)
+        path = tmp_path / "test-00000-of-00001.parquet"
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+        with pytest.raises(DataError, match=r'split "test" of .* is empty'):
+            table.read(spec)
 
     @pytest.mark.parametrize("rows", ['{"text": "a b", "label": 1}\n\n{"label": 0, "text": "c"}\n', None])
     def test_json(self, tmp_path: Path, rows: str | None) -> None:

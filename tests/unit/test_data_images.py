@@ -206,6 +206,13 @@ class TestTables:
         with pytest.raises(DataError, match="leaves no dev split"):
             images.read(of(cifar(tmp_path, {"test": made(5)}), development=0.01))
 
+    def test_a_label_of_bytes_is_refused(self, tmp_path: Path) -> None:
+        table = pa.table({"image": [encoded(0), encoded(1)], "label": [b"cat", b"dog"]})
+        for split in ("train", "test"):
+            pq.write_table(table, tmp_path / f"{split}.parquet")
+        with pytest.raises(DataError, match="label is 3 bytes, expected one label"):
+            images.read(of(tmp_path, columns={}))
+
     def test_images_stay_where_they_are_until_opened(self, tmp_path: Path) -> None:
         found = images.read(of(cifar(tmp_path, {"train": made(20), "test": made(5)})))
         assert isinstance(found.test.items[0].content, pa.Buffer)
@@ -254,6 +261,33 @@ class TestFolders:
         (folder / "test" / "bear" / "001.PNG").write_bytes(b"torn")
         with pytest.raises(DataError, match=r"test/bear/001\.PNG: no image"):
             [p.open() for p in images.read(of(folder)).test.items]
+
+    def test_hidden_files_and_folders_are_no_images_and_no_classes(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path, {"train": 20, "test": 6})
+        print_ = images.read(of(folder)).fingerprint
+        (folder / "train" / ".ipynb_checkpoints").mkdir()
+        (folder / "train" / "apple" / "._000.jpg").write_bytes(b"what a Mac writes beside a file")
+        found = images.read(of(folder))
+        assert found.classes == ("apple", "bear") and found.fingerprint == print_
+
+    def test_a_split_that_is_missing(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path, {"train": 20, "tests": 6})
+        with pytest.raises(
+            DataError, match=r'no folder "test". Did you mean "tests"?.*: test/CLASS/. .* splits = { test'
+        ):
+            images.read(of(folder))
+
+    @pytest.mark.parametrize("homes", [["apple", "bear"], ["train", "test"]])
+    def test_images_that_lie_a_folder_too_high(self, tmp_path: Path, homes: list[str]) -> None:
+        for home in homes:
+            (tmp_path / home).mkdir()
+            (tmp_path / home / "0.png").write_bytes(encoded(0))
+        with pytest.raises(DataError, match=r"expected a folder of images for each class in it \(train/CLASS/\)"):
+            images.read(of(tmp_path))
+
+    def test_a_dev_split_of_another_name_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        images.read(of(self.write(tmp_path, {"train": 20, "val": 4, "test": 6})))
+        assert 'val is not read. If that is meant: splits = { dev = "val" }' in caplog.text
 
     def test_an_empty_class_folder(self, tmp_path: Path) -> None:
         folder = self.write(tmp_path, {"train": 20, "test": 6})

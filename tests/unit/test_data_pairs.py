@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipstudy.data import boolq, pairs, wic
+from clipstudy.data import COLUMNS, boolq, pairs, wic
 from clipstudy.data.pairs import Pair
 from clipstudy.errors import DataError
 from clipstudy.metrics import majority
@@ -183,7 +183,7 @@ class TestWiC:
         assert (found.second, found.marked, found.label) == (("No", "places", "here."), (4, 1), "False")
 
     def test_hub(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        hub(monkeypatch, tmp_path, "train", {c: [0 if c == "label" else PLACE[c]] for c in wic.COLUMNS})
+        hub(monkeypatch, tmp_path, "train", {c: [0 if c == "label" else PLACE[c]] for c in COLUMNS["wic"]})
         (found,) = wic.released(DatasetSpec("d", "wic", hub="org/superglue", config="x"), "train").pairs
         assert (found.word, found.marked, found.label, found.id) == ("place", (4, 1), "False", "train/0")
 
@@ -300,6 +300,13 @@ def test_cut(rows: list[tuple[str, bool]], share: float, seed: int) -> None:
     assert (rest, part) == pairs.cut(every, share, seed, lambda pair: pair.word)
     for label, n in Counter(p.label for p in every).items():
         assert sum(p.label == label for p in part) <= round(share * n)
+
+
+@pytest.mark.parametrize("reader", [boolq, wic])
+def test_files_of_another_form_are_named(tmp_path: Path, reader: Any) -> None:
+    (tmp_path / "train.csv").write_text("question,passage,answer\n")
+    with pytest.raises(DataError, match=r"There is: train\.csv\. Write train\.jsonl, with a JSON object a line\.$"):
+        reader.read(DatasetSpec("mine", reader.__name__.rpartition(".")[2], path=str(tmp_path)))
 
 
 def test_cut_of_single_rows_has_the_share_of_each_label() -> None:

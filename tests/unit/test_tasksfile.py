@@ -267,6 +267,12 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"conll2000"\nexclude = {train = 81}', "exclude.train: found 81, expected a list"),
         ('"senteval"', '"conll2000"\nexclude = {train = ["81"]}', "exclude.train: found '81', expected a whole number"),
         ('"senteval"', '"conll2000"\nexclude = [81]', "[datasets.shift] exclude: found [81], expected a table"),
+        ('"senteval"', '"table"\ncolumns = {txt = "t"}', 'columns: found txt = "t". Did you mean "text"?'),
+        (
+            '"senteval"',
+            '"table"\nsplits = {validation = "dev"}',
+            'the other way round: splits = { dev = "validation" }',
+        ),
         ('"senteval"', '"table"\nsplits = {dev = 3}', "splits.dev: found 3, expected a text"),
         ('"senteval"', '"table"\ncolumns = {text = ["a"]}', "columns.text: found ['a'], expected a text"),
         ('path = "./shift.txt"', 'path = "./s"\nlimit_seed = -1', "limit_seed: found -1, expected a whole number"),
@@ -341,10 +347,11 @@ def test_a_metric_that_the_options_leave_out_is_refused() -> None:
 
 def test_every_key_that_a_reader_uses_is_good() -> None:
     values = {"limit": "9", "limit_seed": "1", "config": '"c"', "revision": '"r"', "splits": '{dev = "validation"}'}
-    values |= {"columns": '{text = "t"}', "exclude": "{train = [0, 81]}", "unseen_labels": '"drop"'}
+    values |= {"exclude": "{train = [0, 81]}", "unseen_labels": '"drop"'}
     values |= {"development": "0.2", "development_seed": "1", "unreadable": "0.01"}
     values |= {"url": '"https://x.org/y"', "checksum": f'"sha256:{"0" * 64}"'}
     for reader, places in data.READERS.items():
+        values["columns"] = f'{{{next(iter(data.COLUMNS.get(reader, ["text"])))} = "t"}}'
         for place, keys_ in places.items():
             table = "".join(f"{key} = {values[key]}\n" for key in keys_)
             text = mend('path = "./shift.txt"', f'{place} = "./x"\n{table}').replace('"senteval"', f'"{reader}"')
