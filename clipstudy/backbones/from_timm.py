@@ -178,8 +178,10 @@ def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
             f"[models.{spec.name}] {spec.checkpoint} is a {type(model).__name__}, whose layers are not known here. "
             "Choose a residual network or a vision transformer."
         )
-    tokens = getattr(model, "patch_embed", None) is not None
-    cls = tokens and getattr(model, "cls_token", None) is not None
+    grid = _grid(model)
+    # CaiT and XCiT have their class token join behind the blocks, so no layer has it.
+    late = any(getattr(model, name, None) is not None for name in ("blocks_token_only", "cls_attn_blocks"))
+    cls = grid is not None and not late and getattr(model, "cls_token", None) is not None
     return Anatomy(
         stages,
         model.forward_features,
@@ -187,10 +189,10 @@ def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
         size=tuple(seen["input_size"][1:]),
         mean=seen["mean"],
         deviation=seen["std"],
-        grid=tuple(model.patch_embed.grid_size) if tokens else None,
-        prefix=getattr(model, "num_prefix_tokens", 0),
+        grid=grid,
+        prefix=0 if late else getattr(model, "num_prefix_tokens", 0),
         cls=cls,
-        normed=tokens and not isinstance(getattr(model, "norm", nn.Identity()), nn.Identity),
+        normed=grid is not None and not late and not isinstance(getattr(model, "norm", nn.Identity()), nn.Identity),
         native="cls" if cls and getattr(model, "global_pool", None) == "token" else "gap",
     )
 
@@ -198,9 +200,21 @@ def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
 def _stages(model: Any) -> Sequence[nn.Module] | None:
     if all(hasattr(model, f"layer{k}") for k in (1, 2, 3, 4)):
         return [model.layer1, model.layer2, model.layer3, model.layer4]
+    if all(hasattr(model, f"s{k}") for k in (1, 2, 3, 4)):  # RegNet
+        return [model.s1, model.s2, model.s3, model.s4]
     for held in (getattr(model, name, None) for name in ("stages", "blocks")):
         if isinstance(held, nn.Sequential | nn.ModuleList):
             return list(held)
+    return None
+
+
+def _grid(model: Any) -> tuple[int, int] | None:
+    """Rows and columns of a model's patches; None: its layers give maps."""
+    for name in ("patch_embed", "stem"):  # a mixer's is its stem
+        grid = getattr(getattr(model, name, None), "grid_size", None)
+        if grid is not None:
+            rows, columns = grid
+            return rows, columns
     return None
 
 

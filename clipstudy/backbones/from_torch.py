@@ -76,6 +76,7 @@ def load(spec: ModelSpec, device: str) -> Vision:
         cls=bool(prefix),
         native="cls" if prefix else "gap",
         channels_last=False,
+        direct=False,
     )
     resolved = {
         "checkpoint": identity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: By how much a text's states may differ beside padding, as a share of the largest: rounding, and far from a mean that
+#: padding takes part in.
+PADDED = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+#: Of token ids and their mask, the states of layers.
+Run = Callable[..., dict[int, torch.Tensor]]
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 #: Most tokens of a model that has no positions of its own and whose table sets no ``max_tokens``.
 UNBOUNDED = 2048
@@ -43,10 +48,17 @@ class TransformersText:
         pad = _text_config(model.config).pad_token_id
         # Some models (RoBERTa) count positions by what is not padding, so padding must be their own.
         self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
-        self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
+        try:
+            self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
+        except checkpoint.BROKEN as error:
+            raise ModelError(
+                f"[models.{spec.name}] {type(model).__name__} cannot read a text by its token ids and a mask alone "
+                f"({said(error)}). Choose another model."
+            ) from error
         self.depth = len(self._blocks)
         self._fused = Fused(model, self._blocks, lambda: self._run(*self._trial(0), range(self.depth + 1)))
         self._check_shape()
+        self._length_matters = self._reads_padding()
 
         self.limit = _limit(model, tokenizer, spec)
         encode = plain_encoder(tokenizer)
@@ -69,16 +81,28 @@ class TransformersText:
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         with self._fused.running():
-            return self._run(ids, mask, layers)
+            return self._unpadded(lambda ids, mask: self._run(ids, mask, layers), ids, mask)
 
     def _run(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
-        return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
+        states = blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
+        # Some models (Longformer) lengthen texts to a multiple of their window.
+        return {layer: of[:, : ids.shape[1]] for layer, of in states.items()}
 
     def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
         return self._words.joined(pairs, whole)
 
     def last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return self._forward(ids, mask, **({"token_type_ids": second.long().to(self._device)} if self._typed else {}))
+        last = self._unpadded(self._last, ids, mask, second)[self.depth]
+        if last.shape[2] != self.width:
+            raise ModelError(
+                f"[models.{self.name}] {type(self.module).__name__} projects its last states, {self.width} wide, to "
+                f"{last.shape[2]}, so it cannot be trained here. Choose another model; its frozen layers can be read."
+            )
+        return last
+
+    def _last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> dict[int, torch.Tensor]:
+        types = {"token_type_ids": second.long().to(self._device)} if self._typed else {}
+        return {self.depth: self._forward(ids, mask, **types)}
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
         mask = mask.to(self._device)
@@ -95,6 +119,31 @@ class TransformersText:
                     f"[models.{self.name}] layer {layer} of {type(self.module).__name__} has states of shape "
                     f"{tuple(states.shape)} where [texts, tokens, width] would be {expected}. Choose another model."
                 )
+
+    def _reads_padding(self) -> bool:
+        """Would a text have other states beside a longer one? So it is where no mask reaches: FNet's transforms,
+        ConvBERT's convolutions."""
+        ids, mask = self._trial(0)
+        longer = (nn.functional.pad(ids, (0, 3)), nn.functional.pad(mask, (0, 3)))
+        alone, among = (
+            self._run(*of, [self.depth])[self.depth][:, : ids.shape[1]].float() for of in ((ids, mask), longer)
+        )
+        return bool((among - alone).abs().max() > PADDED[self.module.dtype] * alone.abs().max())
+
+    def _unpadded(
+        self, run: Run, ids: torch.Tensor, mask: torch.Tensor, *more: torch.Tensor
+    ) -> dict[int, torch.Tensor]:
+        """What ``run`` gives; for a model that reads padding, of texts of one length at a time."""
+        if not self._length_matters:
+            return run(ids, mask, *more)
+        whole: dict[int, torch.Tensor] = {}
+        lengths = mask.sum(1)
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            for layer, of in run(*(one[rows, :length] for one in (ids, mask, *more))).items():
+                held = whole.setdefault(layer, of.new_zeros(*ids.shape, of.shape[2]))
+                held[rows.to(of.device), :length] = of
+        return whole
 
     def _native(self, front: tuple[int, ...]) -> str:
         if isinstance(self.module, CLIPTextModel):
@@ -217,9 +266,10 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
             f"({said(error)}). Models that bring their own code are not run; choose one that the library has."
         ) from error
     # A configuration may name code of the Hub's for attention, which the library would fetch and run; what computes it
-    # is not the checkpoint's to say.
+    # is not the checkpoint's to say. Nothing is generated here, so keys and values need not be kept.
     for one in (config, _text_config(config)):
         one._attn_implementation = None
+        one.use_cache = False
     if config.is_encoder_decoder:
         raise ModelError(
             f"{here} is an encoder-decoder ({config.model_type}): its layers are not one stack. Choose an encoder "
@@ -323,7 +373,14 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
 def _check_vocabulary(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> None:
     """A tokenizer of another model: surely, where ids do not fit; likely, where it leaves much of the model unused."""
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
-    vocabulary, rows = set(tokenizer.get_vocab().values()), _rows(model)
+    vocabulary = set(tokenizer.get_vocab().values())
+    try:
+        rows = _rows(model)
+    except (NotImplementedError, AttributeError) as error:
+        raise ModelError(
+            f"{here} is a {type(model).__name__}, which has no embedding of its own for each token. "
+            "Choose another model."
+        ) from error
     if not vocabulary or max(vocabulary) >= rows:
         raise ModelError(
             f"{here}: its tokenizer has ids up to {max(vocabulary, default='none')}, but the model embeds {rows} "
@@ -372,5 +429,5 @@ def _text_config(config: Any) -> Any:
 
 
 def _rows(model: Any) -> int:
-    rows: int = model.get_input_embeddings().num_embeddings
+    rows: int = model.get_input_embeddings().weight.shape[0]
     return rows

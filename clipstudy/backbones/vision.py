@@ -13,7 +13,7 @@ from torch import nn
 from clipstudy.backbones import attention, blocks, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.backbones.fused import Fused
-from clipstudy.errors import ModelError
+from clipstudy.errors import ModelError, said
 from clipstudy.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Anatomy:
     cls: bool = False  #: is the first of them a class token?
     normed: bool = False  #: is there a final norm over the states of the last stage?
     native: str = "gap"  #: what the model's own head reads
+    direct: bool = True  #: does each stage read what the one before it gave, as it is?
     #: May its maps lie channels last in memory? Convolutions are faster so, but code that calls ``view`` on them fails.
     channels_last: bool = True
 
@@ -87,8 +88,26 @@ class Vision:
         every = range(self.depth + 1)
         noise = self._placed(torch.rand(1, 3, *anatomy.size, generator=torch.Generator().manual_seed(0)))
         self._fused = Fused(model, anatomy.stages, lambda: self._run(noise, every))
-        trial = self._run(noise, every)
+        trial = self._tried(noise, every)
         self.widths = tuple(self._told_apart(layer, trial[layer]).map.shape[1] for layer in every)
+
+    def _tried(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        """States of ``layers``, the stages watched: does each read what the one before it gave?"""
+        states: dict[int, torch.Tensor] = {}
+        try:
+            gap = blocks.severed(self._anatomy.stages, lambda: states.update(self._run(pixels, layers)))
+        except (TypeError, StopIteration, RuntimeError) as error:
+            raise ModelError(
+                f"[models.{self.name}] {type(self.module).__name__} cannot be read stage by stage ({said(error)}). "
+                "Choose a residual network or a vision transformer."
+            ) from error
+        if len(states) < len(layers) or (gap and self._anatomy.direct):
+            raise ModelError(
+                f"[models.{self.name}] {type(self.module).__name__}: what stage {gap} gives is not what the next one "
+                "reads, so its layers are not clear. Choose a residual network or a vision transformer whose stages "
+                "follow one another directly."
+            )
+        return states
 
     @property
     def uncalibrated(self) -> bool:

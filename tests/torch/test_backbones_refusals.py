@@ -283,8 +283,10 @@ class Odd(nn.Module):
         self.real = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for norm, block in zip(self.norms, self.real, strict=True):
-            x = block(norm(x))
+        for block in self.real:
+            x = block(x)
+        for norm in self.norms:
+            x = x + norm(x)
         for block in reversed(self.backwards):
             x = block(x)
         return x
