@@ -59,7 +59,7 @@ def classify_full(number: int, layers: int) -> None:
     from clipstudy.data.labelled import Labelled, Rows
     from clipstudy.features.cache import Store
     from clipstudy.features.extract import Coverage, Features, Text
-    from clipstudy.tasks.items import Sentences
+    from clipstudy.tasks.parts.items import Sentences
     from clipstudy.tasks.task import Bench, options
 
     kind = tasks.load("classify")

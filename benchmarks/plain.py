@@ -22,8 +22,9 @@ from clipstudy import backbones
 from clipstudy.probes.control import control_labels
 from clipstudy.probes.mlp import Inputs, Labels, Recipe
 from clipstudy.spec import ModelSpec
-from clipstudy.tasks import arms, classify, phrase_clusters
-from clipstudy.tasks.items import Sentences
+from clipstudy.tasks import classify, phrase_clusters
+from clipstudy.tasks.parts import arms
+from clipstudy.tasks.parts.items import Sentences
 
 
 class Reader:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clipstudy.probes.mlp import Recipe
-from clipstudy.tasks import arms, classify
+from clipstudy.tasks import classify
+from clipstudy.tasks.parts import arms
 from clipstudy.tasks.task import options
 
 

@@ -172,7 +172,7 @@ def seeded(view: View, kept: Kept) -> View:
 
 
 def _texts(content: bytes | None) -> tuple[str, str]:
-    """The uncompressed texts Title and Description of a PNG, as ``tasks/sheet.py`` writes them before its pixels."""
+    """The uncompressed texts Title and Description of a PNG, as ``tasks/parts/sheet.py`` writes them."""
     found = {b"Title": "", b"Description": ""}
     at = len(PNG)
     while content and at + 8 <= len(content):

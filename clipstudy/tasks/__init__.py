@@ -8,13 +8,10 @@ import pkgutil
 from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.tasks.task import Kind
 
-#: Rooms here that are not kinds.
-_OTHERS = frozenset({"arms", "files", "items", "looking", "overlays", "readings", "sheet", "studio", "task"})
-
 
 def kinds() -> tuple[str, ...]:
-    """The kinds that exist, by name."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _OTHERS))
+    """The kinds that exist, by name: every file here but that of what they have in common."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and m.name != "task"))
 
 
 def load(kind: str) -> Kind:

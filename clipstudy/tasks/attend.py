@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files, items
-from clipstudy.tasks.looking import Looked, Seen, look
-from clipstudy.tasks.overlays import overlays
+from clipstudy.tasks.parts import files, items
+from clipstudy.tasks.parts.looking import Looked, Seen, look
+from clipstudy.tasks.parts.overlays import overlays
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files, items
-from clipstudy.tasks.arms import Arm, Fitted, LabelSets, fit_arms, label_sets
-from clipstudy.tasks.items import Images, Sentences
+from clipstudy.tasks.parts import files, items
+from clipstudy.tasks.parts.arms import Arm, Fitted, LabelSets, fit_arms, label_sets
+from clipstudy.tasks.parts.items import Images, Sentences
 from clipstudy.tasks.task import LATER, BadOption, Bench, Needs
 
 if TYPE_CHECKING:

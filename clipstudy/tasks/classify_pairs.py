@@ -20,7 +20,7 @@ from clipstudy.errors import DataError, did_you_mean
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import classify
-from clipstudy.tasks.items import Sentences
+from clipstudy.tasks.parts.items import Sentences
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:

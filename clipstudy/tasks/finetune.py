@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files, readings
 from clipstudy.tasks.classify_pairs import ALONE, Long, OfPairs, pairs_of
+from clipstudy.tasks.parts import files, readings
 from clipstudy.tasks.task import BadOption, Bench, Live, Needs
 
 if TYPE_CHECKING:

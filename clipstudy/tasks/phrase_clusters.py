@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Modality, Seed
-from clipstudy.tasks import files
+from clipstudy.tasks.parts import files
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files
+from clipstudy.tasks.parts import files
 from clipstudy.tasks.task import BadOption, Bench, Needs, WithReference
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
-from clipstudy.tasks import files, items
-from clipstudy.tasks.items import Images
-from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.parts import files, items
+from clipstudy.tasks.parts.items import Images
+from clipstudy.tasks.parts.sheet import contact_sheet
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:

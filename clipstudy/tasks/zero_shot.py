@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks import files, items
-from clipstudy.tasks.items import Images
+from clipstudy.tasks.parts import files, items
+from clipstudy.tasks.parts.items import Images
 from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from clipstudy.job import Failure, FailureKind, Group, Selection, Status, layer_
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks.files import parquet
-from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.parts.files import parquet
+from clipstudy.tasks.parts.sheet import contact_sheet
 from clipstudy.tracking import Entry, Tracking
 from tests.browser.served import Held, desk, picture, serving
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results

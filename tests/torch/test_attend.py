@@ -24,7 +24,8 @@ from clipstudy.features.attention import distances, followed, spacing, summary
 from clipstudy.job import Failure, Group
 from clipstudy.pocket import pictures
 from clipstudy.spec import DatasetSpec, TaskSpec
-from clipstudy.tasks import attend, looking, overlays
+from clipstudy.tasks import attend
+from clipstudy.tasks.parts import looking, overlays
 from clipstudy.tasks.task import Bench, Frozen, options, plain
 from tests.torch.image_checkpoints import BUILDERS
 

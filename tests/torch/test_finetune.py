@@ -25,7 +25,8 @@ from clipstudy.job import Failure, Group, layers_of
 from clipstudy.outcome import Outcome
 from clipstudy.probes import tuning
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks import finetune, readings
+from clipstudy.tasks import finetune
+from clipstudy.tasks.parts import readings
 from clipstudy.tasks.task import BadOption, Bench, options, plain
 from tests.torch import checkpoints
 

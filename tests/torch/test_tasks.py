@@ -19,7 +19,7 @@ from clipstudy.features.extract import Coverage, Text
 from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec
 from clipstudy.tasks import classify, phrase_clusters, task
-from clipstudy.tasks.items import Sentences
+from clipstudy.tasks.parts.items import Sentences
 from clipstudy.tasks.task import BadOption, Bench, options
 
 WIDTH = 16

@@ -23,7 +23,7 @@ from clipstudy.outcome import Outcome
 from clipstudy.pocket import pictures as scenes
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks import zero_shot
-from clipstudy.tasks.items import Images
+from clipstudy.tasks.parts.items import Images
 from clipstudy.tasks.task import BadOption, Bench, Frozen, options, plain
 from tests.torch import image_checkpoints
 

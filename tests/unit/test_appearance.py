@@ -17,7 +17,7 @@ from clipstudy.probes.appearance import (
     spectral_slope,
     total_variation,
 )
-from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.parts.sheet import contact_sheet
 
 SIDE = 64
 

@@ -21,7 +21,7 @@ from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.parts.sheet import contact_sheet
 from clipstudy.tracking.entry import group_params
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result
 

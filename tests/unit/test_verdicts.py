@@ -23,7 +23,7 @@ from clipstudy.job import Status
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
-from clipstudy.tasks import files
+from clipstudy.tasks.parts import files
 from tests.made_up import BERT, SHIFT, Model, Task, result
 
 NUMBER = Published(

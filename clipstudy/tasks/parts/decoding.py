@@ -68,7 +68,7 @@ class Gallery:
 
         from clipstudy.metrics import psnr, squared_error
         from clipstudy.probes.decoder import PIXELS
-        from clipstudy.tasks.sheet import contact_sheet
+        from clipstudy.tasks.parts.sheet import contact_sheet
 
         captions = ["original"] * len(self.originals)
         for row in rows:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipstudy.tasks.sheet import contact_sheet
+from clipstudy.tasks.parts.sheet import contact_sheet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

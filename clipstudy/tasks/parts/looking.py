@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from clipstudy.tasks.overlays import Maps, Shown
+from clipstudy.tasks.parts.overlays import Maps, Shown
 from clipstudy.tasks.task import Bench, Frozen
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from clipstudy.tasks.items import Images, Sentences
+from clipstudy.tasks.parts.items import Images, Sentences
 from clipstudy.tasks.task import Bench
 
 if TYPE_CHECKING:
