@@ -67,7 +67,7 @@ def test_a_draining_worker_says_that_cells_failed_and_retry_takes_them_up(place:
     (place.folder / "order.txt").write_text(rows + "te up\n")
     typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
     said = typed("worker", "--drain", "--device", "cpu", code=1)
-    assert "1 failed (see: clipstudy status)" in said.err and said.err.count("found 1 columns") == 1
+    assert "1 failed (see: clipstudy status)" in said.err and said.err.count("found 1 column,") == 1
     (place.folder / "order.txt").write_text(rows)
     why = "none is failed as lost (its worker vanished). What is there: 1 failed"
     assert typed("retry", "--lost").out == f"0 cells queued again: {why}\n"

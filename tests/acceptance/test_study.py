@@ -193,7 +193,7 @@ class TestBadInput:
         rows = (place.folder / "order.txt").read_text()
         (place.folder / "order.txt").unlink()
         (place.folder / "order.txt").write_text(rows + "te up\n")
-        self.failed(place, "order.txt:361: found 1 columns")
+        self.failed(place, "order.txt:361: found 1 column,")
 
     def test_device_that_is_not_there(self, place: Place) -> None:
         place("enqueue", "--all")
