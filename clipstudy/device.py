@@ -111,7 +111,7 @@ def _keep_freed_memory() -> None:
     """Let the C library keep what is freed for what is needed next, where it is glibc.
 
     By itself it gives large blocks back at once. A pass needs as much again a moment later, and the kernel would clear
-    every page of it anew: up to a third of a residual network's time.
+    every page of it anew; residual networks, whose maps are large, lose most by it.
     """
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
