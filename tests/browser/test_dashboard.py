@@ -148,14 +148,15 @@ def test_with_the_keyboard_alone(visit: Open) -> None:
     page.get_by_role("radio", name="Phrases").focus()
     page.keyboard.press("ArrowDown")
     said(page, "Surface: 3 charts")
-    focused = "document.activeElement.closest('label')?.textContent.trim()"
-    assert page.evaluate(focused) == "Surface", "the focus stays where the visitor is"
+    # The choices are drawn anew after the address has changed, and their labels a moment after them.
+    focus = "name => document.activeElement.closest('label')?.textContent.trim() === name"
+    page.wait_for_function(focus, arg="Surface")
     page.keyboard.press("ArrowDown")
     said(page, "Syntactic: 4 charts")
     page.get_by_role("checkbox", name="GPT-2").focus()
     page.keyboard.press("Space")
     page.wait_for_url("**model=bert")
-    assert page.evaluate(focused) == "GPT-2"
+    page.wait_for_function(focus, arg="GPT-2")
     page.wait_for_function("() => document.querySelector('.js-plotly-plot').data.length === 1")
     summary = page.locator("figure summary").first
     summary.focus()
