@@ -18,11 +18,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
 from benchmarks import plain
 from benchmarks.figures import Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
 from clipstudy import backbones
 from clipstudy.backbones.fused import Fused
+from clipstudy.backbones.kernels import Chain, Product
 from clipstudy.data import conll2000
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
@@ -66,13 +69,16 @@ def of_texts(quick: bool, repeats: int) -> Iterator[Row]:
         least=0.9,
         said="tokenizing, pooling and writing to the store are the rest",
     )
-    yield against_products("MiniLM", of(layers), repeats)
+    yield against_products("extraction (MiniLM)", of(layers), repeats)
     yield fused("MiniLM", of(layers), repeats)
     with tempfile.TemporaryDirectory() as folder:
         large = backbones.load(bert(Path(folder)), "cpu")
         some = texts[: 64 if quick else 256]
         whole = partial(extract, large, some, layers=range(13), views=VIEWS, batch_size=BATCH)
-        yield against_products("BERT-base", whole, repeats)
+        yield against_products("extraction (BERT-base)", whole, repeats)
+        yield against_products(
+            "BERT-base's blocks by hand", bare(BATCH // 2), repeats, None, "as near as batches of this size can come"
+        )
         yield fused("BERT-base", whole, repeats)
 
         def as_asked() -> None:
@@ -98,7 +104,36 @@ def busy(backbone: Any, texts: list[Text], repeats: int) -> Iterator[float]:
             yield timed.seconds / (now() - began)
 
 
-def against_products(name: str, work: Callable[[], Any], repeats: int, least: float = 0.85) -> Row:
+def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768) -> Callable[[], torch.Tensor]:
+    """A pass through BERT-base's blocks that is nothing but calls of kernels: no model, no padding, no layer read."""
+
+    def product(given: int, gives: int, *after: nn.Module) -> Product:
+        chain = Chain(nn.Linear(given, gives).requires_grad_(False))
+        for module in after:
+            chain.goes_on(module)
+        return Product(chain)
+
+    made = [
+        [product(width, width) for _ in range(4)] + [product(width, 4 * width, nn.GELU()), product(4 * width, width)]
+        for _ in range(blocks)
+    ]
+    given = torch.randn(batch, length, width)
+
+    def run() -> torch.Tensor:
+        x = given
+        for query, key, value, out, up, down in made:
+            q, k, v = (one(x).unflatten(2, (-1, 64)).transpose(1, 2) for one in (query, key, value))
+            seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = F.layer_norm(out(seen) + x, (width,))
+            x = F.layer_norm(down(up(x)) + x, (width,))
+        return x
+
+    return run
+
+
+def against_products(
+    name: str, work: Callable[[], Any], repeats: int, least: float | None = 0.85, note: str = ""
+) -> Row:
     """How near ``work`` comes to a large matrix product in multiplications a second.
 
     The product is measured right before and after, for half a second each: a processor runs faster for a moment than
@@ -112,11 +147,11 @@ def against_products(name: str, work: Callable[[], Any], repeats: int, least: fl
         (took,) = measured(1, work=work)["work"]
         found.append(count / took / statistics.harmonic_mean([before, gemm_rate(products=products)]))
     return Row(
-        f"extraction ({name}) / matrix product",
+        f"{name} / matrix product",
         found,
         unit="",
         least=least,
-        said=f"multiplications a second, {count / 1e9:,.0f} GFLOP executed; {parts(work)}",
+        said=f"multiplications a second, {count / 1e9:,.0f} GFLOP executed; {note or parts(work)}",
     )
 
 
@@ -148,7 +183,7 @@ def of_images(quick: bool, repeats: int) -> Iterator[Row]:
                 for one in states.values():
                     one.map.mean((2, 3))
 
-        yield against_products(name, passes, repeats, least)
+        yield against_products(f"extraction ({name})", passes, repeats, least)
         yield fused(name, passes, repeats)
         if layers == 4:
             yield layouts(spec, torch.stack([backbone.preprocess(one.open()) for one in seen[:16]]), repeats)

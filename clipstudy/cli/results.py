@@ -57,6 +57,7 @@ def results(
     model: Models = None,
     task: Tasks = None,
     metric: Annotated[str | None, typer.Option(help="Another metric than the task's headline.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="One table: tasks by models, each at its best layer.")] = False,
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
@@ -71,6 +72,9 @@ def results(
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
+    if best:
+        _best(shown, metric, format)
+        return
     if format == "json":
         typer.echo(json.dumps([{**_keyed(r), "metrics": flat(tables.estimates(r.metrics))} for r in shown.results]))
         return
@@ -99,6 +103,23 @@ def results(
         typer.echo("  and those that the intervals cannot tell from it")
         for line in shown.notes:
             typer.echo(line)
+
+
+def _best(shown: Board, metric: str | None, format: str) -> None:
+    """The table of best layers of what is ``shown``."""
+    from clipstudy.dashboard import beside, sheets, tables
+
+    views = [view for name in shown.tasks if (view := tables.view(shown, name, metric))]
+    sheet = sheets.best([beside.levelled(view, shown) for view in views])
+    writers = {"markdown": sheets.to_markdown, "csv": sheets.to_csv, "latex": sheets.to_latex, "json": sheets.to_json}
+    if writer := writers.get(format):
+        typer.echo(writer(sheet))
+        return
+    if sheet.note:
+        typer.echo(sheet.note)
+    rows = [[name, *(entry.text + " *" * entry.bold for entry in entries)] for name, entries in sheet.lines]
+    screen.table(list(sheet.head), rows)
+    typer.echo(f"\n{sheet.said.replace('bold:', '*')}.")
 
 
 def ui(

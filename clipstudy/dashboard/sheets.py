@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -69,12 +70,15 @@ def best(views: Sequence[View]) -> Sheet:
         bold = {k for k, cell in at.items() if is_near(top, cell, view.metric) and _above(cell, view)}
         entries = [_entry(at[key], view.metric, key in bold) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", (*entries, *([_baseline(view)] if based else []))))
-    said = (
-        f"{len(titles)} model{'s' * (len(titles) != 1)} across, each at its best layer (in brackets), mean ± half of "
-        "the 95% interval; bold: the best of the task and "
-        "what the intervals cannot tell from it"
-    )
-    said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
+    said = "at its best layer (in brackets), mean ± half of the 95% interval"
+    if len(titles) == 1:
+        said = f"the model {said}"
+    else:
+        said = (
+            f"{len(titles)} models across, each {said}; bold: the best of the task and what the intervals cannot tell "
+        )
+        said += "from it"
+        said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
     head = ("task", *titles.values(), *(["best baseline"] if based else []))
     return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
 
@@ -220,6 +224,14 @@ def to_markdown(sheet: Sheet) -> str:
 
 def to_latex(sheet: Sheet) -> str:
     return writers.latex(sheet.title, f"{sheet.said}.", sheet.head, _body(sheet), sheet.note)
+
+
+def to_json(sheet: Sheet) -> str:
+    """Texts and the numbers behind them, in the units of the table; ``null`` where a cell is empty or a text alone."""
+    lines = [{"name": name, "cells": [entry._asdict() for entry in entries]} for name, entries in sheet.lines]
+    return json.dumps(
+        {"title": sheet.title, "said": sheet.said, "head": sheet.head, "lines": lines, "note": sheet.note}
+    )
 
 
 #: How a sheet is taken away: name, ending of the file, media type, writer.

@@ -42,6 +42,12 @@ def test_results_in_every_format(place: Place, typed: Typed, monkeypatch: pytest
 
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, typed("results").out.splitlines())) <= 80
+    best = json.loads(typed("results", "--best", "-f", "json").out)
+    names = [line["name"] for line in best["lines"]]
+    for format in ("text", "markdown", "csv", "latex"):
+        shown = typed("results", "--best", "-f", format).out
+        assert all(name.split(",")[0] in shown for name in names) and best["head"][1] in shown
+    assert best["lines"][0]["cells"][0]["text"].endswith(")"), "which layer"
     assert 'Did you mean "csv"' in typed("results", "-f", "cvs", code=2).err
     assert 'no model "brt". Did you mean "bert"' in typed("results", "--model", "brt", code=2).err
     assert 'no task "order". What exists: phrases' in typed("results", "--task", "order", code=2).err

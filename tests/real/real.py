@@ -3,7 +3,8 @@
 The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
 and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the table of results
 into docs/real-rows.md between its marks. Fails where a bound of the project is broken. `make pairs` runs the study of
-pairs.toml, on SQLite alone since fine-tuning takes an hour or two; where it was stopped it goes on.
+pairs.toml, on SQLite alone since fine-tuning takes an hour or two; where it was stopped it goes on. Its best layers go
+into the README, too.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def study(name: str, file: Path, home: Path, database: str | None = None) -> dic
     if not shares or max(shares) > MOST_KEEPING or max(peaks) > MOST_MEMORY:
         sys.exit(f"more than {MOST_KEEPING:.0%} with the queue and MLflow, or {MOST_MEMORY / 2**30} GiB")
     print(clipstudy("report", "--study", name, "--out", str(home / "report.html"), **environment))
-    table = clipstudy("results", "--study", name, "--format", "markdown", **environment)
-    (home / "results.md").write_text(table)
+    for file, best in (("results.md", ()), ("best.md", ("--best",))):
+        table = clipstudy("results", "--study", name, "--format", "markdown", *best, **environment)
+        (home / file).write_text(table)
     found = json.loads(clipstudy("results", "--study", name, "--format", "json", **environment))
     return {f"{r['model']} · {r['task']} · {r['layer']}": r["metrics"] for r in found}
 
@@ -80,12 +82,11 @@ def peak(worker: subprocess.Popen[bytes]) -> int:
     return usage.ru_maxrss * 1024
 
 
-def show(name: str, home: Path) -> None:
-    """Put the table of results into the page, between the marks of ``name``."""
+def show(name: str, table: Path, page: Path = ROOT / "docs" / "real-rows.md") -> None:
+    """Put ``table`` into ``page``, between the marks of ``name``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    page = ROOT / "docs" / "real-rows.md"
     head, rest = page.read_text().split(begin)
-    page.write_text(f"{head}{begin}\n\n{(home / 'results.md').read_text()}\n{end}{rest.split(end)[1]}")
+    page.write_text(f"{head}{begin}\n\n{table.read_text()}\n{end}{rest.split(end)[1]}")
     print(f"the table is in {page.relative_to(ROOT)}")
 
 
@@ -103,7 +104,7 @@ def on_both(out: Path) -> None:
     print(f"{len(first)} cells on SQLite, {len(second)} on Postgres; largest difference of any metric: {worst:.2g}")
     if set(first) != set(second) or worst > 1e-6:
         sys.exit("the two databases did not give the same results")
-    show("real", out / "sqlite")
+    show("real", out / "sqlite" / "results.md")
 
 
 def main() -> None:
@@ -112,7 +113,8 @@ def main() -> None:
     out = ROOT / "mlruns" / "real"
     if sys.argv[1:] == ["pairs"]:
         study("real-pairs", HERE / "pairs.toml", out / "pairs")
-        show("pairs", out / "pairs")
+        show("pairs", out / "pairs" / "results.md")
+        show("pairs", out / "pairs" / "best.md", ROOT / "README.md")
     else:
         on_both(out / time.strftime("%Y%m%d-%H%M%S"))
 
