@@ -107,10 +107,9 @@ def results(
 
 def _best(shown: Board, metric: str | None, format: str) -> None:
     """The table of best layers of what is ``shown``."""
-    from clipstudy.dashboard import beside, sheets, tables
+    from clipstudy.dashboard import sheets, tables
 
-    views = [view for name in shown.tasks if (view := tables.view(shown, name, metric))]
-    sheet = sheets.best([beside.levelled(view, shown) for view in views])
+    sheet = sheets.best([view for name in shown.tasks if (view := tables.view(shown, name, metric))])
     writers = {"markdown": sheets.to_markdown, "csv": sheets.to_csv, "latex": sheets.to_latex, "json": sheets.to_json}
     if writer := writers.get(format):
         typer.echo(writer(sheet))
