@@ -90,7 +90,7 @@ def _alone(view: View) -> Iterator[Level]:
 def _level(curve: Curve, name: str, runs: Sequence[Result], metric: str) -> Iterator[Level]:
     measured = [tables.estimate(run.metrics, metric) for run in runs if metric in run.metrics]
     if measured:
-        yield Level(curve.family, name, pooling.pooled(measured, "accuracy"))
+        yield Level(curve.family, name, pooling.pooled(measured, "accuracy"), curve.study)
 
 
 def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comparison]:

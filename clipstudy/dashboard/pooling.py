@@ -57,8 +57,8 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         cells = _averaged(parts, metric)
         if cells:
             curves.append(replace(first, cells=cells, best=best_layer(cells, metric), missing=()))
-    shared = set.intersection(*({name for name, _ in v.baselines} for v in common))
-    lines = tuple((name, mean([dict(v.baselines)[name] for v in common])) for name, _ in common[0].baselines)
+    known = [dict(v.baselines) for v in common]
+    shared = [name for name in known[0] if all(name in of for of in known)]
     averaged = View(
         task="",
         title=title,
@@ -66,7 +66,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         metric=metric,
         modality=common[0].modality,
         curves=tuple(curves),
-        baselines=tuple((name, value) for name, value in lines if name in shared),
+        baselines=tuple((name, mean([of[name] for of in known])) for name in shared),
         caption="Mean of " + ", ".join(v.title for v in common) + ".",
         note=note_said(common),
     )

@@ -65,6 +65,7 @@ class Level:
     family: str
     name: str  #: what it is, not whose: the colour says that
     estimate: Estimate
+    study: str = ""
 
 
 @dataclass(frozen=True)

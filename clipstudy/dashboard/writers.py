@@ -163,8 +163,10 @@ def grid(shown: View) -> tuple[list[str], Body]:
             cells.append((text, near))
         body.append((layer_name(layer, shown.modality), cells))
     for name in dict.fromkeys(level.name for level in shown.levels):
-        levels = {lv.family: shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name}
-        body.append((name, [(levels.get(curve.family, "—"), False) for curve in shown.curves]))
+        levels = {
+            (lv.study, lv.family): shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name
+        }
+        body.append((name, [(levels.get((curve.study, curve.family), "—"), False) for curve in shown.curves]))
     for name, value in shown.baselines:
         body.append((name, [(shown_value(Estimate(value), shown.metric), False) for _ in shown.curves]))
     counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]

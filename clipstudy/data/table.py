@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import DatasetSpec
 
-#: What a table may be, by ending in small letters, and how `datasets` calls it.
+#: What a table may be, by ending in small letters, and what it is read as.
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json"}
 
+#: A cell that quotes enclose: those within are doubled.
+ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 
 #: What others call the split that is ``dev`` here.
 DEV = ("validation", "valid", "val", "eval", "development")
@@ -227,7 +231,6 @@ def _published(spec: DatasetSpec, source: str) -> list[str]:
 def _rows(path: Path) -> Any:
     """A file as a ``datasets.Dataset``."""
     import datasets
-    import pyarrow.csv
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
@@ -241,13 +244,7 @@ def _rows(path: Path) -> Any:
         if kind == "json":
             return datasets.Dataset.from_json(str(path))
         # Not by the library's own reader: pandas takes a line's extra cell for a row name and shifts the others.
-        # The whole file as one block: a block ends with a line, which a quoted cell need not.
-        whole = pyarrow.csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1))
-        parse = pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True)
-        with pyarrow.csv.open_csv(path, read_options=whole, parse_options=parse) as file:
-            texts = dict.fromkeys(file.schema.names, pyarrow.string())
-        convert = pyarrow.csv.ConvertOptions(column_types=texts)  # cells as they stand: "NA" is a word, "01" is not 1
-        return datasets.Dataset(pyarrow.csv.read_csv(path, whole, parse, convert))
+        return datasets.Dataset(_csv(path) if kind == "csv" else _tsv(path))
     except Exception as error:  # each format's library raises its own, under the library's
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -257,6 +254,59 @@ def _rows(path: Path) -> Any:
         if kind != "parquet":
             decoded(path)  # raises where no text was to be found in it
         raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Fix or fetch the file.") from None
+
+
+def _csv(path: Path) -> Any:
+    """A csv as an Arrow table. Raises ValueError where a quote does not end the cell that it begins: it would end
+    another, and all rows up to there would be one."""
+    if wrong := _misquoted(path, ","):
+        raise ValueError(wrong)
+    return _cut(path, ",", quoted=True)
+
+
+def _tsv(path: Path) -> Any:
+    """A tsv as an Arrow table. In some, quotes enclose cells, as in a csv; in others (GLUE's) they are text, and one at
+    the beginning of a cell would take what follows, up to the next one, for a single cell."""
+    import pyarrow
+
+    try:
+        plain = _cut(path, "\t", quoted=False)
+    except pyarrow.ArrowInvalid:  # some line has other cells than the first: quotes may enclose tabs or line ends
+        if _misquoted(path, "\t"):
+            raise
+        return _cut(path, "\t", quoted=True)
+    columns = [plain.column_names, *(column.to_pylist() for column in plain.columns)]
+    begun = [cell for column in columns for cell in column if cell.startswith('"')]
+    return _cut(path, "\t", quoted=True) if begun and all(map(ENCLOSED.fullmatch, begun)) else plain
+
+
+def _cut(path: Path, delimiter: str, quoted: bool) -> Any:
+    """A text file as an Arrow table of texts, cells as they stand: "NA" is a word, "01" is not 1."""
+    import pyarrow.csv
+
+    # The whole file as one block: a block ends with a line, which a quoted cell need not.
+    whole = pyarrow.csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1))
+    quote = '"' if quoted else False
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=quoted)
+    with pyarrow.csv.open_csv(path, read_options=whole, parse_options=parse) as file:
+        texts = dict.fromkeys(file.schema.names, pyarrow.string())
+    return pyarrow.csv.read_csv(path, whole, parse, pyarrow.csv.ConvertOptions(column_types=texts))
+
+
+def _misquoted(path: Path, delimiter: str) -> str:
+    """Where a quote does not end the cell that it begins, and how it would; empty where all do."""
+    text = decoded(path)
+    if '"' not in text:
+        return ""
+    csv.field_size_limit(2**31 - 1)  # a cell may be a book
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for _ in rows:
+            line = rows.line_num + 1
+    except csv.Error:
+        return f"line {line}: a quote begins a cell and does not end it; within quotes write a quote twice"
+    return ""
 
 
 def _check_size(path: Path) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clipstudy.dashboard import beside, sheets, writers
 from clipstudy.dashboard.tables import board, view
 from clipstudy.dashboard.views import Level, View
@@ -38,7 +40,7 @@ def levelled(task: Task, metric: str | None = None) -> View:
 
 def test_each_models_own_on_the_same_data() -> None:
     levels = {level.family: level for level in levelled(PROBED).levels}
-    assert levels["clip"] == Level("clip", "zero-shot", Estimate(0.5, 0.48, 0.52))
+    assert levels["clip"] == Level("clip", "zero-shot", Estimate(0.5, 0.48, 0.52), "paper")
     assert levels["clip-untrained"].estimate.value == 0.15000000000000002, "initialisations are pooled"
     assert set(levels) == {"clip", "clip-untrained"}, "a model without a second tower has none"
 
@@ -71,7 +73,8 @@ def test_the_first_text_alone_at_the_models_best_layer() -> None:
     shown = board([paired(0, 0.6, 0.75), paired(1, 0.7, 0.65)])
     found = view(shown, BOOLQ.name)
     assert found
-    assert beside.levelled(found, shown).levels == (Level("bert", "first text alone", Estimate(0.65, 0.65, 0.65)),)
+    alone_there = Level("bert", "first text alone", Estimate(0.65, 0.65, 0.65), "paper")
+    assert beside.levelled(found, shown).levels == (alone_there,)
     alone = view(shown, BOOLQ.name, "question_only/accuracy")
     assert alone and beside.levelled(alone, shown).levels == ()
 
@@ -82,3 +85,14 @@ def test_the_first_text_alone_beside_a_whole_model() -> None:
     assert found
     _, body = writers.grid(beside.levelled(found, shown))
     assert [name for name, _ in body][:2] == ["whole model", "first text alone"]
+
+
+def test_models_of_one_name_in_two_studies_have_a_level_each() -> None:
+    """Without --study, `results` has one table of both: in each column stands its own study's number."""
+    both = [replace(paired(1, 0.7, alone), study=study) for study, alone in (("paper", 0.65), ("pocket", 0.55))]
+    shown = board(both)
+    found = view(shown, BOOLQ.name)
+    assert found
+    head, body = writers.grid(beside.levelled(found, shown))
+    assert head == ["paper: BERT", "pocket: BERT"]
+    assert [text for text, _ in dict(body)["first text alone"]] == ["65.0 ± 0.0", "55.0 ± 0.0"]

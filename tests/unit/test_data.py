@@ -243,6 +243,33 @@ class TestTable:
             found = table.read(self.texts(tmp_path / ending, ending, 'text\tlabel\n"a\tb, c"\t1\nd\t0\n'))
             assert found.train.items == (("a", "b,", "c"), ("d",)) and found.train.labels == ("1", "0")
 
+    def test_quotes_of_a_tsv_are_text_where_they_enclose_no_cells(self, tmp_path: Path) -> None:
+        """As in GLUE's: the first quote would take all rows up to the second one into its cell."""
+        plain = 'text\tlabel\n"one two\t1\nthree\t0\nfour "five\t0\n"six" seven\t1\n'
+        found = table.read(self.texts(tmp_path / "plain", "tsv", plain)).train
+        assert found.items == (('"one', "two"), ("three",), ("four", '"five'), ('"six"', "seven"))
+        assert found.labels == ("1", "0", "0", "1")
+        ended = table.read(self.texts(tmp_path / "ended", "tsv", 'text\tlabel\n"one\t1\ntwo\t0\nthree"\t0\n')).train
+        assert ended.items == (('"one',), ("two",), ('three"',))
+        enclosed = '"text"\t"label"\n"one ""two"""\t"1"\nthree\t0\n'
+        found = table.read(self.texts(tmp_path / "enclosed", "tsv", enclosed)).train
+        assert found.items == (("one", '"two"'), ("three",)) and found.labels == ("1", "0")
+        lines = 'text\tlabel\n"one\ntwo"\t1\nthree\t0\n'
+        assert table.read(self.texts(tmp_path / "lines", "tsv", lines)).train.items == (("one", "two"), ("three",))
+
+    @pytest.mark.parametrize(
+        ("ending", "rows", "says"),
+        [
+            ("csv", 'text,label\none,0\n"two,1\nthree,0\nfour "five,0\n', "line 3: a quote begins a cell"),
+            ("csv", 'text,label\n"one" two,1\nthree,0\n', "line 2: a quote begins a cell and does not end it"),
+            ("csv", 'text,label\none,1\n"two,0\n', "line 3: a quote begins a cell and does not end it"),
+            ("tsv", 'text\tlabel\n"one\t1\ntwo\t0\t0\n', r"Expected 2 columns, got 3: two"),
+        ],
+    )
+    def test_quotes_that_would_make_one_row_of_several(self, tmp_path: Path, ending: str, rows: str, says: str) -> None:
+        with pytest.raises(DataError, match=rf"train\.{ending} cannot be read as {ending} .*{says}"):
+            table.read(self.texts(tmp_path, ending, rows))
+
     def test_line_ends_within_cells_of_a_large_csv(self, tmp_path: Path) -> None:
         """More than the megabyte that a block of the library's has, and one cell as large."""
         texts = [*(f"first {i}\nsecond, of {i}" for i in range(60_000)), "long " * 300_000]

@@ -197,6 +197,8 @@ def test_the_average_of_a_category() -> None:
     b = _view("b", _curve("bert", Estimate(0.9, 0.8, 1.0)), baselines=(("majority class", 0.4), ("human", 1.0)))
     mean, notes = average([a, b], "Syntactic")
     assert mean is not None and notes == ()
+    other, _ = average([b, a], "Syntactic")
+    assert other is not None and other.baselines == mean.baselines, "a baseline that not all have, whichever is first"
     [curve] = mean.curves
     assert [cell.layer for cell in curve.cells] == [0], "only layers that both tasks have"
     estimate = curve.cells[0].estimate
