@@ -25,6 +25,8 @@ T = TypeVar("T")
 #: Bytes of a block that is given back to the system as soon as it is freed: more than the states of any one layer,
 #: less than a table of features.
 LARGEST_KEPT = 128 * 2**20
+#: The same for glibc's older versions, which refuse to keep larger ones.
+LARGEST_KEPT_BEFORE = 32 * 2**20
 #: Bytes of freed blocks that are kept at most.
 MOST_KEPT = 512 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -55,9 +57,17 @@ def gpus() -> tuple[Gpu, ...]:
     """The GPUs that torch sees, with the memory that is free now.
 
     Asked in a process of its own: whoever asks torch for a GPU's memory takes some hundred megabytes of it.
+
+    Raises:
+        DeviceError: torch cannot be asked, or does not answer.
     """
     asked = [sys.executable, "-m", "clipstudy.device"]
-    done = subprocess.run(asked, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run(asked, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        raise DeviceError(
+            "torch has not said for two minutes which GPUs there are, so their driver may hang. Type: nvidia-smi"
+        ) from None
     if done.returncode:
         raise DeviceError("torch cannot be asked for its GPUs; what it said is above. Type: clipstudy doctor")
     return tuple(Gpu(**one) for one in json.loads(done.stdout))
@@ -115,8 +125,9 @@ def _keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT)
-        mallopt(_M_TRIM_THRESHOLD, MOST_KEPT)
+        # Where the first cannot be set the second must not: it alone would fix the first at its least, 128 kB.
+        if mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT) or mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BEFORE):
+            mallopt(_M_TRIM_THRESHOLD, MOST_KEPT)
 
 
 def described(device: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.errors import ClipstudyError, QueueError
@@ -107,19 +108,34 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
         return f"{study.path}: {unknown}"
     if unable := _unable(study, selection, bool(groups)):
         return f"{study.path}: {unable}"
-    if selection.layers:
-        chosen = [m for m in study.models.values() if any(selection.takes(m.name, task) for task in study.tasks)]
-        deepest = max(m.layers for m in chosen)
-        # A layer that a task leaves out is no error: `--layer 0-12` of a task of four stages means those.
-        absent = selection.layers if not groups else [k for k in selection.layers if k > deepest]
-        if absent:
-            listed = ", ".join(map(str, absent))
-            return (
-                f"{study.path}: no cell at layer {listed}; the models chosen have layers 0 to {deepest}. Fix --layer."
-            )
+    if selection.layers and (absent := _absent(study, selection, bool(groups))):
+        return f"{study.path}: {absent}"
     if groups:
         return None
     return f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Fix --model or --task."
+
+
+def _absent(study: Study, selection: Selection, some: bool) -> str | None:
+    """What is wrong with the layers of a selection that took ``some`` cells, or none."""
+    from clipstudy.dashboard.units import ranges
+    from clipstudy.job import plan
+    from clipstudy.spec import WHOLE_MODEL
+
+    if some:
+        chosen = [m for m in study.models.values() if any(selection.takes(m.name, task) for task in study.tasks)]
+        deepest = max(m.layers for m in chosen)
+        # A layer that a task leaves out is no error: `--layer 0-12` of a task of four stages means those.
+        beyond = [k for k in selection.layers if k > deepest]
+        there = f"the models chosen have layers 0 to {deepest}"
+    else:
+        beyond = list(selection.layers)
+        layers = {k for _, own in plan(study, replace(selection, layers=())) for k in own}
+        if layers == {WHOLE_MODEL}:
+            return "what is chosen is measured of whole models, not of layers. Leave --layer out."
+        there = f"the cells chosen have layers {ranges(sorted(layers - {WHOLE_MODEL}))}"
+        if not layers:  # the models cannot be asked that at any layer
+            return None
+    return f"no cell at layer {', '.join(map(str, beyond))}; {there}. Fix --layer." if beyond else None
 
 
 def _unable(study: Study, selection: Selection, others: bool) -> str | None:

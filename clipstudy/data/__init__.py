@@ -39,7 +39,7 @@ READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "senteval": {
         "path": ("url", "checksum", "limit", "limit_seed", "unseen_labels"),
     },
-    # Any table (parquet, csv, jsonl) with named text and label columns.
+    # Any table (parquet, csv, tsv, jsonl) with named text and label columns.
     "table": {
         "path": ("config", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
         "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "unseen_labels"),

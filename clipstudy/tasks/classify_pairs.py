@@ -11,22 +11,21 @@ Profiles
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipstudy.errors import DataError, did_you_mean
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import classify
 from clipstudy.tasks.parts.items import Sentences
+from clipstudy.tasks.parts.pairs import ALONE, PAIR_READERS, Long, OfPairs, pairs_of, windows
 from clipstudy.tasks.task import BadOption, Bench, Needs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from clipstudy.data.pairs import Pair, Pairs
+    from clipstudy.data.pairs import Pair
     from clipstudy.features.extract import Features, Text
 
 METHOD = classify.METHOD  #: the probes are classify's: what changes them changes this
@@ -35,12 +34,8 @@ MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default", "senteval"
 LAYERS: LayerChoice = "all"
 METRIC = "accuracy"
 SEEDS = (0, 1, 2, 3, 4)
-READERS = ("boolq", "wic")
+READERS = PAIR_READERS
 PROFILES: Mapping[str, Mapping[str, Any]] = {"default": {}, "senteval": classify.PROFILES["senteval"]}
-
-Long = Literal["truncate", "windows", "budget"]
-#: The arm that is shown the first text alone.
-ALONE = "question_only"
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class Options(classify.Options):
     """Keys of ``[tasks.NAME.options]``: those of ``classify``, and these."""
 
     profile: Literal["default", "senteval"] = "default"
-    #: A text longer than a model reads: cut there; cut into windows, whose vectors are averaged; the first window
-    #: alone, so that every model sees the same words. The first is the headline.
+    #: What is done with a text longer than a model reads, an arm each, the first the headline. Windows' vectors are
+    #: averaged.
     long: tuple[Long, ...] = ("truncate", "windows", "budget")
     window: int = 40  #: words a window: few enough for the 77 tokens of CLIP
     marked: bool = True  #: put the marked word's vector beside its sentence's, where pairs have one
@@ -70,21 +65,6 @@ class Side:
     rows: NDArray[Any]  #: which text each window is, pair after pair
     starts: NDArray[Any]  #: where each pair's windows begin among ``rows``
     marks: NDArray[Any]  #: which span is the pair's marked word; −1: the arm does not show it
-
-
-@dataclass(frozen=True)
-class OfPairs:
-    """What is made of a data set of pairs."""
-
-    pairs: Pairs
-
-    @property
-    def fingerprint(self) -> str:
-        return self.pairs.fingerprint
-
-    @property
-    def source(self) -> str:
-        return self.pairs.source
 
 
 @dataclass(frozen=True)
@@ -132,20 +112,6 @@ def read(dataset: DatasetSpec, options: Options) -> PairTexts:
     texts, sides = _laid_out(everything, options)
     longer = tuple(Text(max(pair.first, pair.second, key=len)) for pair in everything)
     return PairTexts(pairs, texts, sides, Sentences(labelled, longer))
-
-
-def pairs_of(dataset: DatasetSpec) -> Pairs:
-    """What the dataset's reader reads. Raises DataError as the reader does, or that it reads no pairs."""
-    if dataset.reader not in READERS:  # a row that no study file was checked for
-        known = did_you_mean(dataset.reader, READERS)
-        raise DataError(f'[datasets.{dataset.name}] reader: found "{dataset.reader}". {known} Fix the key.')
-    pairs: Pairs = importlib.import_module(f"clipstudy.data.{dataset.reader}").read(dataset)
-    return pairs
-
-
-def windows(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """``words`` cut into stretches of ``size``, the last one shorter."""
-    return [tuple(words[at : at + size]) for at in range(0, len(words), size)]
 
 
 def measure(

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks.classify_pairs import ALONE, Long, OfPairs, pairs_of
 from clipstudy.tasks.parts import files, readings
+from clipstudy.tasks.parts.pairs import ALONE, PAIR_READERS, Long, OfPairs, pairs_of
 from clipstudy.tasks.task import BadOption, Bench, Live, Needs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("superglue", "pair")}
 LAYERS: LayerChoice = "whole"
 METRIC = "accuracy"
 SEEDS = (0, 1, 2)
-READERS = ("boolq", "wic")
+READERS = PAIR_READERS
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "superglue": {},
     "pair": {
@@ -65,7 +65,7 @@ class Options:
     profile: Literal["superglue", "pair"] = "superglue"
     sides: Literal["joined", "apart"] = "joined"  #: both texts as one, or each by itself
     order: Literal["passage_first", "question_first"] = "passage_first"  #: joined; of a pair about a word: as they are
-    long: Long = "truncate"  #: a passage longer than the model reads; as `classify_pairs` has it
+    long: Long = "truncate"  #: a passage longer than the model reads
     window: int = 40  #: words a window
     max_tokens: int = 256  #: tokens that a model may read at once, where it could read more
     marked: bool = True  #: put the marked words' states beside the summary token's, where pairs have them

@@ -21,6 +21,7 @@ from clipstudy.job import Group
 from clipstudy.outcome import Outcome
 from clipstudy.spec import DatasetSpec, TaskSpec
 from clipstudy.tasks import classify_pairs
+from clipstudy.tasks.parts.pairs import windows
 from clipstudy.tasks.task import BadOption, Bench, options, plain
 from tests.torch import checkpoints
 from tests.torch.test_tasks import Known
@@ -202,7 +203,7 @@ def test_what_the_design_page_says_of_the_real_rows(real: Path) -> None:
         return float(np.mean([len(encode(" ".join(words))) + 2 > 77 for words in texts]))
 
     assert 0.72 < too_long(passages[:1000]) < 0.80
-    assert too_long([one for words in passages[:1000] for one in classify_pairs.windows(words, size)]) < 0.02
+    assert too_long([one for words in passages[:1000] for one in windows(words, size)]) < 0.02
     train, dev = (
         wic.released(DatasetSpec("w", "wic", path=str(real / "wic")), split).pairs for split in ("train", "dev")
     )

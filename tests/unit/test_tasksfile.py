@@ -485,6 +485,25 @@ def test_who_asks_for_all_is_not(models: tuple[str, ...], tasks: tuple[str, ...]
 
 
 @pytest.mark.parametrize(
+    ("model", "task", "layers", "says"),
+    [
+        ("bert", "boolq", (3,), "what is chosen is measured of whole models, not of layers. Leave --layer out."),
+        ("bert", "wic-frozen", (9,), "no cell at layer 9; the cells chosen have layers 0–6. Fix --layer."),
+        ("vit", "visualise", (4, 9), "no cell at layer 9; the models chosen have layers 0 to 4. Fix --layer."),
+        ("vit", "visualise", (0,), "no cell at layer 0; the cells chosen have layers 1–4. Fix --layer."),
+        ("bert", "shapes", (1,), "models and tasks chosen are of different modalities. Fix --model or --task."),
+        ("bert", "*", (3, 6), None),
+    ],
+)
+def test_layers_that_nothing_chosen_has(model: str, task: str, layers: tuple[int, ...], says: str | None) -> None:
+    """The message names the layers that there are, and never the one that was asked for."""
+    study = tasksfile.load(tasksfile.shipped()["pocket"])
+    chosen = Selection((model,), (task,), layers)
+    said = selecting.wrong(study, chosen, plan(study, chosen))
+    assert (said or "").endswith(says or "") and bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(
     ("line", "says"),
     [
         ('layers = "all"', '[tasks.sights] layers: found "all", but layer 0 has no attention. Write "blocks"'),

@@ -121,3 +121,19 @@ def test_importing_the_sources_imports_no_model_library():
         "heavy = {'torch', 'transformers', 'open_clip', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parts_are_below_the_kinds_that_are_made_of_them():
+    """What several kinds share imports none of them, and no kind another but the one that it extends."""
+    code = (
+        "import importlib, pkgutil, sys, clipstudy.tasks.parts as parts\n"
+        "from clipstudy import tasks\n"
+        "for part in pkgutil.iter_modules(parts.__path__):\n"
+        "    importlib.import_module(f'{parts.__name__}.{part.name}')\n"
+        "loaded = {kind for kind in tasks.kinds() if f'clipstudy.tasks.{kind}' in sys.modules}\n"
+        "assert not loaded, loaded\n"
+        "tasks.load('finetune')\n"
+        "loaded = {kind for kind in tasks.kinds() if f'clipstudy.tasks.{kind}' in sys.modules}\n"
+        "assert loaded == {'finetune'}, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

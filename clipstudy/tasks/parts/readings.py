@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clipstudy.tasks.classify_pairs import windows
+from clipstudy.tasks.parts.pairs import windows
 
 if TYPE_CHECKING:
     from clipstudy.backbones.backbone import Pieces, TextBackbone
