@@ -62,10 +62,13 @@ class Fused:
 
     def _tried(self, forwards: Forwards) -> Forwards:
         """``forwards`` if the trial's states are the same by them, else none: something else may read what lies between
-        a module and what follows it."""
+        a module and what follows it, and kernels refuse some of what torch takes (a picture outside a batch)."""
         plain = self._trial()
-        with _replaced(forwards):
-            fast = self._trial()
+        try:
+            with _replaced(forwards):
+                fast = self._trial()
+        except RuntimeError:
+            return {}
         return forwards if all(_close(fast[layer], states) for layer, states in plain.items()) else {}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -106,10 +107,27 @@ def results(
 
 
 def _best(shown: Board, metric: str | None, format: str) -> None:
-    """The table of best layers of what is ``shown``."""
-    from clipstudy.dashboard import sheets, tables
+    """The table of best layers of what is ``shown``.
 
+    Raises:
+        ClipstudyError: it is of several studies, where a task of one name may be of other data.
+        NoResults: nothing of it has a best layer.
+    """
+    from clipstudy.dashboard import sheets, tables
+    from clipstudy.errors import NoResults
+
+    studies = sorted({result.study for result in shown.results})
+    if len(studies) > 1:
+        again = f"clipstudy results --best --study {shlex.quote(studies[0])}"
+        raise ClipstudyError(
+            f"--best compares the models of one study, and here are {', '.join(studies)}. Type: {again}"
+        )
     sheet = sheets.best([view for name in shown.tasks if (view := tables.view(shown, name, metric))])
+    if not sheet.lines:
+        raise NoResults(
+            "Nothing chosen has a best layer: neither more nor less of what was measured is better. To see all layers "
+            "type it without --best, or name another --metric."
+        )
     writers = {"markdown": sheets.to_markdown, "csv": sheets.to_csv, "latex": sheets.to_latex, "json": sheets.to_json}
     if writer := writers.get(format):
         typer.echo(writer(sheet))

@@ -281,6 +281,27 @@ def test_a_model_that_is_trained_keeps_no_second_copy(tmp_path: Path) -> None:
     assert backbone._fused._forwards
 
 
+class Alone(nn.Module):
+    """Gives its convolution one picture at a time, and no batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 4, 3), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.stack([self.first(one) for one in x]))
+
+
+def test_what_the_kernels_refuse_is_left_to_torch() -> None:
+    model = Alone().eval().requires_grad_(False)
+    pixels = torch.rand(1, 3, 5, 5)
+    fast = Fused(model, [model.head], lambda: {1: model(pixels)})
+    plain = model(pixels)
+    with fast.running():
+        same({1: model(pixels)}, {1: plain}, 0)
+    assert not fast.modules and is_plain(model)
+
+
 def test_an_activation_that_is_called_twice_stays() -> None:
     model, fast, run = built(lambda: Twice(nn.GELU()), lambda m: [m.head])
     assert set(fast.modules) == {model.first, model.second}

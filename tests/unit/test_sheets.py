@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from clipstudy.cli.results import results as recorded_results
 from clipstudy.dashboard import sheets
 from clipstudy.dashboard.tables import board, view
 from clipstudy.dashboard.views import View, is_near
+from clipstudy.errors import ClipstudyError, NoResults
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
@@ -82,9 +84,21 @@ def test_beside_the_best_layers_stands_the_best_of_what_needs_no_model() -> None
     assert not first.bold, "a probe of one class says nothing"
 
 
-def test_no_best_where_neither_more_nor_less_is_better() -> None:
+def test_no_best_where_neither_more_nor_less_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task("looks", "Looks", "visualisation", "edges")
     assert sheets.best(seen((BERT, task, 1, Estimate(0.2)), (GPT2, task, 1, Estimate(0.1)))).lines == ()
+    found = [result(BERT, task, 1, {"edges": Estimate(0.2)})]
+    monkeypatch.setattr("clipstudy.cli.results.recorded", lambda study: found)
+    with pytest.raises(NoResults, match=r"has a best layer.*without --best"):
+        recorded_results(best=True)
+
+
+def test_best_layers_of_two_studies_are_not_held_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task's name may mean other data there, and a baseline of one study is none of the other's."""
+    found = [result(BERT, SHIFT, 1, study=study) for study in ("paper", "pocket")]
+    monkeypatch.setattr("clipstudy.cli.results.recorded", lambda study: found)
+    with pytest.raises(ClipstudyError, match=r"here are paper, pocket\. Type: clipstudy results --best --study paper$"):
+        recorded_results(best=True)
 
 
 def test_a_difference_and_its_interval() -> None:
