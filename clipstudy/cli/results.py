@@ -62,7 +62,7 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import beside, tables, units, writers
+    from clipstudy.dashboard import beside, sheets, tables, units, writers
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
@@ -83,10 +83,12 @@ def results(
     once = tables.note_of(shown.results) if format in ("text", "markdown") else ""
     if once:
         typer.echo(f"*{once}*\n" if format == "markdown" else once)
+    one_class = False
     for name in shown.tasks:
         view = tables.view(shown, name, metric)
         if view is None:
             continue
+        one_class |= any(cell.one_class for curve in view.curves for cell in curve.cells)
         view = beside.levelled(view, shown)
         if once:
             view = replace(view, note="")
@@ -102,6 +104,8 @@ def results(
         typer.echo("\nValue ± half of the 95% interval.")
         typer.echo("* the best layer, chosen on dev where there is one,")
         typer.echo("  and those that the intervals cannot tell from it")
+        if one_class:
+            typer.echo(sheets.ONE_CLASS)
         for line in shown.notes:
             typer.echo(line)
 

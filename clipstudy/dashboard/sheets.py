@@ -34,6 +34,8 @@ class Entry(NamedTuple):
 
 
 NONE = Entry("—")
+#: What the dagger behind a value says.
+ONE_CLASS = "†: with at least one seed, a single class is predicted"
 #: Two cells and their metric → first minus second, paired; None: they cannot be.
 Test = Callable[[Cell, Cell, str], Tested | None]
 
@@ -74,11 +76,11 @@ def best(views: Sequence[View]) -> Sheet:
     if len(titles) == 1:
         said = f"the model {said}"
     else:
-        said = (
-            f"{len(titles)} models across, each {said}; bold: the best of the task and what the intervals cannot tell "
-        )
-        said += "from it"
+        said = f"{len(titles)} models across, each {said}; bold: the best of the task and what the intervals cannot "
+        said += "tell from it"
         said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
+    if any("†" in entry.text for _, entries in lines for entry in entries):
+        said += f"; {ONE_CLASS}"
     head = ("task", *titles.values(), *(["best baseline"] if based else []))
     return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
 

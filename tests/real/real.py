@@ -86,7 +86,7 @@ def show(name: str, table: Path, page: Path = ROOT / "docs" / "real-rows.md") ->
     """Put ``table`` into ``page``, between the marks of ``name``."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     head, rest = page.read_text().split(begin)
-    page.write_text(f"{head}{begin}\n\n{table.read_text()}\n{end}{rest.split(end)[1]}")
+    page.write_text(f"{head}{begin}\n\n{table.read_text().rstrip()}\n\n{end}{rest.split(end)[1]}")
     print(f"the table is in {page.relative_to(ROOT)}")
 
 
