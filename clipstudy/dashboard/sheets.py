@@ -204,10 +204,12 @@ def likeness(found: Likeness) -> Sheet:
 
 
 def only(view: View, families: Iterable[str]) -> View:
-    """``view`` of these models alone."""
+    """``view`` of these models alone, with what stands beside these."""
     kept = frozenset(families)
     curves, reference = (tuple(c for c in some if c.family in kept) for some in (view.curves, view.reference))
-    return replace(view, curves=curves or reference, reference=reference if curves else ())
+    marks = tuple(mark for mark in view.marks if mark.family in kept)
+    levels = tuple(level for level in view.levels if level.family in kept)
+    return replace(view, curves=curves or reference, reference=reference if curves else (), marks=marks, levels=levels)
 
 
 def to_csv(sheet: Sheet) -> str:

@@ -61,6 +61,11 @@ def test_the_table_holds_the_line() -> None:
     }
 
 
+def test_no_line_of_a_model_that_is_not_shown() -> None:
+    alone = sheets.only(levelled(PROBED), ["bert"])
+    assert alone.levels == () and "zero-shot" not in dict(writers.grid(alone)[1])
+
+
 def paired(layer: int, value: float, alone: float, init: int = 0) -> Result:
     found = {"accuracy": Estimate(value, value, value), "question_only/accuracy": Estimate(alone, alone, alone)}
     return result(BERT, BOOLQ, layer, found, init, layers="0,1")
