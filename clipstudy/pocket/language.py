@@ -35,7 +35,6 @@ class Language(Phrases):
 
     def __init__(self, seed: int | str) -> None:
         super().__init__(Dice(f"language/{seed}"), MOODS.items[0])
-        self.accepted = self.drawn = 0  #: their ratio tells what the length limits cost
 
     def __iter__(self) -> Iterator[Sentence]:
         while True:
@@ -47,10 +46,8 @@ class Language(Phrases):
             before = self.dice.nats
             self.mood = mood or self.dice.pick(MOODS)
             tree = self._sentence(kind or self.dice.pick(KINDS_OF_SENTENCE))
-            self.drawn += 1
             sentence = Sentence(tree, self.dice.nats - before)
             if SHORTEST <= len(sentence.leaves) <= LONGEST:
-                self.accepted += 1
                 return sentence
 
     def _sentence(self, kind: str) -> Node:
