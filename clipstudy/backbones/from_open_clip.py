@@ -48,7 +48,7 @@ class OpenClipText:
         self._final_norm = spec.final_norm
         blocks.place(tower, device)
         self._device = torch.device(device)
-        context, self.width = self._tower.positional_embedding.shape
+        self._context, self.width = self._tower.positional_embedding.shape
         front, back, self._pad = _frame(tokenizer)
         rows = self._tower.token_embedding.num_embeddings
         if max(*front, *back, self._pad) >= rows:
@@ -56,20 +56,27 @@ class OpenClipText:
                 f"[models.{spec.name}] the tokenizer's special tokens ({front}, {back}) are past the {rows} that the "
                 "model embeds. Put the model's own tokenizer beside its weights."
             )
-        self.limit = min(context, spec.max_tokens or context)
+        self.limit = min(self._context, spec.max_tokens or self._context)
         if self.limit <= len(front) + len(back):
             raise ModelError(f"[models.{spec.name}] max_tokens = {spec.max_tokens} leaves no room for text. Raise it.")
 
-        self._blocks = blocks.find(tower, spec.layers, lambda: self._forward(*self._trial()), spec.name)
+        try:
+            self._blocks = blocks.find(tower, spec.layers, lambda: self._forward(*self._trial()), spec.name)
+        except checkpoint.BROKEN as error:
+            raise ModelError(
+                f"[models.{spec.name}] the text tower cannot be run ({said(error)}). Choose another model."
+            ) from error
         self.depth = len(self._blocks)
         self._fused = Fused(tower, self._blocks, lambda: self._run(*self._trial(), range(self.depth + 1)))
         pool = _pool(tower)
         self.native = spec.view or NATIVE[pool]
         encode = _encoder(tokenizer)
         # Where the model reads the last position of the padded text, padding is part of what it reads.
-        fill = self._pad if pool == "last" and self._tower.attn_mask is None else None
+        fill = (self._pad, self._context) if pool == "last" and self._tower.attn_mask is None else None
         self._words = WordPieces(encode, front, back, self.limit, self._pad, lead=lead_of(encode), fill=fill)
-        self.resolved = {**resolved, "limit": str(self.limit)}
+        # A text cut shorter is still computed among as much padding as the model knows.
+        among = f" of {self._context}" if self._tower.attn_mask is None and self.limit < self._context else ""
+        self.resolved = {**resolved, "limit": f"{self.limit}{among}"}
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         return self._words.pieces(texts)
@@ -92,7 +99,7 @@ class OpenClipText:
         ids = ids.to(self._device).masked_fill(~mask.to(self._device), self._pad)
         causal = self._tower.attn_mask
         if causal is None:
-            ids = nn.functional.pad(ids, (0, self.limit - ids.shape[1]), value=self._pad)
+            ids = nn.functional.pad(ids, (0, self._context - ids.shape[1]), value=self._pad)
         length = ids.shape[1]
         x = self._tower.token_embedding(ids) + self._tower.positional_embedding[:length]
         x = self._tower.transformer(x, attn_mask=None if causal is None else causal[:length, :length])
@@ -138,6 +145,7 @@ def load(spec: ModelSpec, device: str) -> OpenClipText | Vision:
     if spec.modality == "image":
         seen = open_clip_image.preprocessing(spec, model.visual)
         anatomy = open_clip_image.anatomy(spec, model.visual, seen)
+        vision.check_depth(spec, len(anatomy.stages))
         resolved["input"] = json.dumps(asdict(seen), sort_keys=True)
         tower = model.visual.to(DTYPES[spec.dtype])
         return Vision(spec, tower, anatomy, resolved, device, partial(_captions, spec, weights, device))

@@ -24,7 +24,7 @@ class WordPieces:
     empty: int  #: what stands for a text that has no token at all
     lead: str = ""  #: what precedes a word inside a text, where it changes the word's pieces (byte-level BPE)
     between: tuple[int, ...] = ()  #: special tokens between two texts that are read as one
-    fill: int | None = None  #: pad to ``limit`` with this id: for models whose tokens attend to padding
+    fill: tuple[int, int] | None = None  #: pad with this id to so many, for models that read the last of their padding
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
@@ -71,7 +71,7 @@ class WordPieces:
             owners += [*(None for _ in self.between), *two.owners]
             cuts.append(two.cut)
         text = (*ids, *self.back) or (self.empty,)
-        padding = () if self.fill is None else (self.fill,) * (self.limit - len(text))
+        padding = () if self.fill is None else (self.fill[0],) * (self.fill[1] - len(text))
         whole = text + padding
         after = (None,) * (len(whole) - len(owners))
         return Pieces(whole, (*owners, *after), min((cut for cut in cuts if cut is not None), default=None), second)

@@ -326,6 +326,17 @@ def test_a_tower_that_reads_its_padding_gets_it(tmp_path):
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("pool", ["last", "argmax"])  # SigLIP, MobileCLIP
+def test_a_lower_limit_takes_no_padding_from_a_tower_that_reads_it(tmp_path, pool):
+    sample = checkpoints.open_clip_text(tmp_path / "tower", custom=True, no_causal_mask=True, pool_type=pool)
+    whole, short = (backbones.load(replace(sample.spec, max_tokens=most), "cpu") for most in (None, 12))
+    (states, pieces), (shorter, same) = alone(whole, TEXTS[0]), alone(short, TEXTS[0])
+    assert pieces == same and short.limit == 12 and whole.resolved != short.resolved
+    torch.testing.assert_close(shorter[3], states[3], atol=1e-6, rtol=1e-5)
+    (cut,) = short.pieces([["the", "cat"] * 20])
+    assert cut.truncated and len(cut.own) == 10 and len(cut.ids) == (24 if pool == "last" else 12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(words=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), max_size=5))
 def test_any_words_align(samples, loaded, words):
