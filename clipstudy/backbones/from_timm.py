@@ -48,8 +48,15 @@ def load(spec: ModelSpec, device: str) -> Vision:
         described = checkpoint.description_in(folder)
         identity = checkpoint.commit_of(folder) or checkpoint.fingerprint([*described, weights])
     seen = resolve_data_config({}, model=model)
-    anatomy = _anatomy(spec, model, seen)
-    vision.check_depth(spec, len(anatomy.stages))
+    built = anatomy(
+        spec,
+        model,
+        transform=create_transform(**seen, is_training=False),
+        size=tuple(seen["input_size"][1:]),
+        mean=seen["mean"],
+        deviation=seen["std"],
+    )
+    vision.check_depth(spec, len(built.stages))
     resolved = {
         "checkpoint": identity,
         "timm": checkpoint.release(timm.__version__),
@@ -58,7 +65,7 @@ def load(spec: ModelSpec, device: str) -> Vision:
         "final_norm": str(spec.final_norm).lower(),
         "input": json.dumps(seen, sort_keys=True),
     }
-    return Vision(spec, model.to(vision.DTYPES[spec.dtype]), anatomy, resolved, device)
+    return Vision(spec, model.to(vision.DTYPES[spec.dtype]), built, resolved, device)
 
 
 def wanted(spec: ModelSpec) -> list[Repository]:
@@ -171,7 +178,12 @@ def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
             ) from error
 
 
-def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
+def anatomy(spec: ModelSpec, model: Any, **prepared: Any) -> Anatomy:
+    """How ``model``, one of timm's, is built; ``prepared`` says how its images are (transform, size, mean, deviation).
+
+    Raises:
+        ModelError: its layers are not known.
+    """
     stages = _stages(model)
     if stages is None or getattr(model, "output_fmt", "NCHW") not in ("NCHW", "NLC"):
         raise ModelError(
@@ -185,10 +197,7 @@ def _anatomy(spec: ModelSpec, model: Any, seen: Any) -> Anatomy:
     return Anatomy(
         stages,
         model.forward_features,
-        create_transform(**seen, is_training=False),
-        size=tuple(seen["input_size"][1:]),
-        mean=seen["mean"],
-        deviation=seen["std"],
+        **prepared,
         grid=grid,
         prefix=0 if late else getattr(model, "num_prefix_tokens", 0),
         cls=cls,

@@ -45,15 +45,18 @@ class TransformersText:
         self._final_norm = spec.final_norm
         blocks.place(model, device)
         self._device = torch.device(device)
-        pad = _text_config(model.config).pad_token_id
+        pad = getattr(_text_config(model.config), "pad_token_id", None)
         # Some models (RoBERTa) count positions by what is not padding, so padding must be their own.
         self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
         try:
             self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
         except checkpoint.BROKEN as error:
+            half = spec.dtype != "float32"
+            how = f"in {spec.dtype}" if half else "by its token ids and a mask alone"
+            remedy = 'Write dtype = "float32", or choose' if half else "Choose"
             raise ModelError(
-                f"[models.{spec.name}] {type(model).__name__} cannot read a text by its token ids and a mask alone "
-                f"({said(error)}). Choose another model."
+                f"[models.{spec.name}] {type(model).__name__} cannot read a text {how} ({said(error)}). {remedy} "
+                "another model."
             ) from error
         self.depth = len(self._blocks)
         self._fused = Fused(model, self._blocks, lambda: self._run(*self._trial(0), range(self.depth + 1)))

@@ -1,32 +1,30 @@
-"""Image towers of open_clip's two-tower models: CLIP's residual network and its vision transformer."""
+"""Image towers of open_clip's two-tower models: CLIP's residual network, its vision transformer, models of timm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from clipstudy.backbones import vision
+from clipstudy.backbones import from_timm, vision
 from clipstudy.backbones.vision import Anatomy
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
 
 def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
-    """Raises ModelError where open_clip's description holds no image tower of its own, or one of another depth."""
+    """Raises ModelError where open_clip's description says another depth; a tower of timm shows its own when built."""
     described = config.get("vision_cfg", {})
     if described.get("timm_model_name"):
-        raise ModelError(
-            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has a model of timm '
-            f"({described['timm_model_name']}) as its image tower. Choose a model whose image tower is open_clip's "
-            "own, such as RN50-quickgelu or ViT-B-16-quickgelu."
-        )
+        return
     layers = described.get("layers", open_clip.CLIPVisionCfg.layers)
     vision.check_depth(spec, len(layers) if isinstance(layers, list | tuple) else layers)
 
@@ -34,7 +32,9 @@ def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
 def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
     """How the tower's images are prepared: what its description says, and what its weights' tag does."""
     tag = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained) if spec.pretrained else {}
-    return PreprocessCfg(**merge_preprocess_dict(tower.preprocess_cfg, tag))
+    seen = PreprocessCfg(**merge_preprocess_dict(tower.preprocess_cfg, tag))
+    # Two sides come as a list from a description, which open_clip does not take.
+    return replace(seen, size=tuple(seen.size)) if isinstance(seen.size, list) else seen
 
 
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
@@ -44,6 +44,8 @@ def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
         "mean": seen.mean,
         "deviation": seen.std,
     }
+    if isinstance(tower, TimmModel):
+        return from_timm.anatomy(spec, tower.trunk, **prepared)
     if isinstance(tower, ModifiedResNet):
         return Anatomy([tower.layer1, tower.layer2, tower.layer3, tower.layer4], tower, **prepared)
     if not isinstance(tower, VisionTransformer):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clipstudy.backbones import attention, blocks, described
+from clipstudy.backbones import attention, blocks, checkpoint, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.backbones.fused import Fused
 from clipstudy.errors import ModelError, said
@@ -19,6 +19,8 @@ from clipstudy.spec import ModelSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: Scales of branches start at most here (1e-6 to 1e-4); a scale of 0.1 lets a branch through.
+SMALL = 1e-2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -89,14 +91,16 @@ class Vision:
         noise = self._placed(torch.rand(1, 3, *anatomy.size, generator=torch.Generator().manual_seed(0)))
         self._fused = Fused(model, anatomy.stages, lambda: self._run(noise, every))
         trial = self._tried(noise, every)
-        self.widths = tuple(self._told_apart(layer, trial[layer]).map.shape[1] for layer in every)
+        maps = {layer: self._told_apart(layer, trial[layer]).map for layer in every}
+        self._check_places(maps)
+        self.widths = tuple(maps[layer].shape[1] for layer in every)
 
     def _tried(self, pixels: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         """States of ``layers``, the stages watched: does each read what the one before it gave?"""
         states: dict[int, torch.Tensor] = {}
         try:
             gap = blocks.severed(self._anatomy.stages, lambda: states.update(self._run(pixels, layers)))
-        except (TypeError, StopIteration, RuntimeError) as error:
+        except (StopIteration, *checkpoint.BROKEN) as error:
             raise ModelError(
                 f"[models.{self.name}] {type(self.module).__name__} cannot be read stage by stage ({said(error)}). "
                 "Choose a residual network or a vision transformer."
@@ -108,6 +112,18 @@ class Vision:
                 "follow one another directly."
             )
         return states
+
+    def _check_places(self, maps: Mapping[int, torch.Tensor]) -> None:
+        """Raises ModelError where a map's channels lie last (PVT's stem): then its rows would be taken for channels."""
+        height, width = self.size
+        for layer, found in maps.items():
+            _, first, rows, columns = found.shape
+            if abs(rows * width - columns * height) >= max(self.size) > abs(first * width - rows * height):
+                raise ModelError(
+                    f"[models.{self.name}] layer {layer} has states of shape {tuple(found.shape)}: channels last, "
+                    f"expected maps [images, channels, rows, columns]. Choose a residual network or a vision "
+                    "transformer."
+                )
 
     @property
     def uncalibrated(self) -> bool:
@@ -238,10 +254,14 @@ def check_depth(spec: ModelSpec, depth: int) -> None:
 def open_branches(model: nn.Module) -> None:
     """Let the residual branches of an untrained model through.
 
-    Libraries start the last norm of each branch at zero, which helps training; without training it would leave a twin
-    of shortcuts alone.
+    Libraries start the last norm of each branch at zero, or its scale next to zero (DINOv2's, ConvNeXt's), which helps
+    training; without training it would leave a twin of shortcuts alone.
     """
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.ndim == 1 and not weight.any():
             nn.init.ones_(weight)
+        for scale in module.parameters(recurse=False):
+            # Nothing but a layer's scale is one small number throughout: offsets start at zero, weights at random.
+            if scale.numel() > 1 and 0 < (first := scale.flatten()[0]) <= SMALL and bool((scale == first).all()):
+                nn.init.ones_(scale)

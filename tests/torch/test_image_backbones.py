@@ -432,8 +432,3 @@ def test_weights_that_cannot_serve(tmp_path):
         refused(spec, "belong together")
         file.rename(file.with_suffix(".bin"))
         refused(spec, "no safetensors weights", "can run code")
-
-
-def test_image_towers_that_are_not_open_clips_own(samples):
-    spec = replace(samples["clip-vit"].spec, checkpoint="ViT-B-16-SigLIP", init="random")
-    refused(spec, "a model of timm (vit_base_patch16_siglip_224)", "Choose a model")

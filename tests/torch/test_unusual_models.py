@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AlbertConfig,
     AutoModel,
     ConvBertConfig,
+    DebertaConfig,
     DebertaV2Config,
     DPRConfig,
     FNetConfig,
+    Gemma3TextConfig,
+    GemmaConfig,
     IBertConfig,
     JambaConfig,
     LongformerConfig,
+    ModernBertConfig,
     OpenAIGPTConfig,
     OPTConfig,
+    Qwen2Config,
+    Qwen3Config,
+    RwkvConfig,
     XLMConfig,
 )
 
 from clipstudy import backbones
+from clipstudy.backbones import vision
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
-from tests.torch.image_checkpoints import unsettle
+from tests.torch.image_checkpoints import picture, unsettle
 
 TEXTS = [["the", "cat", "sat", "."], ["cats"], ["the", "unseen", "cat", ",", "sitting", "!"]]
 BERT = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
 BERT |= {"max_position_embeddings": 24, "vocab_size": 67, "pad_token_id": 0}
+SPECIAL = {"vocab_size": 72, "bos_token_id": 2, "eos_token_id": 3}
+GROUPED = BERT | SPECIAL | {"num_key_value_heads": 1, "head_dim": 8}
 GPT = {"n_layer": 3, "n_embd": 16, "n_head": 2, "n_positions": 24, "vocab_size": 67, "pad_token_id": 0}
 
 
@@ -59,6 +72,11 @@ def padded(pieces: Any) -> tuple[torch.Tensor, torch.Tensor]:
         OpenAIGPTConfig(**GPT),  # its blocks give lists
         IBertConfig(**BERT),  # an embedding of another kind
         JambaConfig(**BERT, num_key_value_heads=2, attn_layer_period=2, attn_layer_offset=1, mamba_dt_rank=2),
+        ModernBertConfig(**BERT | SPECIAL, local_attention=4, cls_token_id=2, sep_token_id=3),
+        Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=3, max_window_layers=1),
+        Qwen3Config(**GROUPED),
+        GemmaConfig(**GROUPED),  # scales what it embeds
+        Gemma3TextConfig(**GROUPED, sliding_window=3),
     ],
     ids=lambda config: config.model_type,
 )
@@ -107,6 +125,35 @@ def test_texts_whose_layers_are_not_clear(config: Any, words: str, tmp_path: Pat
     refused(saved(tmp_path, config), words)
 
 
+def test_a_model_that_knows_no_padding_token(tmp_path: Path) -> None:
+    config = RwkvConfig(vocab_size=72, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16)
+    backbone: Any = backbones.load(saved(tmp_path, config), "cpu")
+    ids, mask = padded(backbone.pieces(TEXTS))
+    assert backbone.native == "last" and backbone.states(ids, mask, [2])[2].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "config", [GemmaConfig(**GROUPED), Qwen3Config(**GROUPED)], ids=lambda config: config.model_type
+)
+def test_half_precision_is_the_librarys(config: Any, tmp_path: Path) -> None:
+    spec = saved(tmp_path, config)
+    backbone: Any = backbones.load(replace(spec, dtype="bfloat16"), "cpu")
+    model = AutoModel.from_pretrained(spec.checkpoint, dtype=torch.bfloat16).eval()
+    pieces = backbone.pieces(TEXTS)
+    found = backbone.states(*padded(pieces), range(spec.layers))
+    for row, text in enumerate(pieces):
+        with torch.no_grad():
+            theirs = model(input_ids=torch.tensor([text.ids]), output_hidden_states=True).hidden_states
+        for layer in range(spec.layers):
+            apart = (found[layer][row, : len(text.ids)] - theirs[layer][0]).abs().max()
+            assert apart <= 0.02 * theirs[layer].abs().max()
+
+
+def test_a_model_that_half_precision_breaks(tmp_path: Path) -> None:
+    spec = saved(tmp_path, DebertaConfig(**BERT, relative_attention=True, pos_att_type=["p2c", "c2p"]))
+    refused(replace(spec, dtype="bfloat16"), "cannot read a text in bfloat16", 'Write dtype = "float32"')
+
+
 def test_last_states_of_another_width_are_not_trained_on(tmp_path: Path) -> None:
     more = {"word_embed_proj_dim": 8, "ffn_dim": 32, "bos_token_id": 2, "eos_token_id": 3}
     spec = saved(tmp_path, OPTConfig(**{k: v for k, v in BERT.items() if k != "intermediate_size"}, **more))
@@ -119,13 +166,15 @@ def test_last_states_of_another_width_are_not_trained_on(tmp_path: Path) -> None
 
 # --- images
 
+VIT = {"depth": 2, "embed_dim": 16, "num_heads": 2}
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelSpec]:
     """One of timm's architectures, small, as its name without weights gives it."""
     create = timm.create_model
 
-    def make(name: str, layers: int, **args: Any) -> ModelSpec:
+    def make(name: str, layers: int, /, **args: Any) -> ModelSpec:
         def smaller(*of: Any, **how: Any) -> Any:
             return unsettle(create(*of, **how, **args))
 
@@ -155,6 +204,169 @@ def test_states_of_images_are_the_librarys(
     for layer in range(1, layers + 1):
         same = theirs[layer - 1]
         assert (found[layer].map - same).abs().max() <= 1e-5 * same.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "cls", "native"),
+    [
+        ("vit_small_patch14_reg4_dinov2", 5, True, "cls"),
+        ("deit_tiny_distilled_patch16_224", 2, True, "cls"),
+        ("vit_medium_patch16_reg4_gap_256", 4, False, "gap"),
+        ("vit_base_patch16_siglip_224", 0, False, "gap"),
+        ("beit_base_patch16_224", 1, True, "gap"),
+        ("eva02_base_patch16_clip_224", 1, True, "cls"),
+        ("vit_small_patch16_dinov3", 5, True, "gap"),
+        ("vit_relpos_base_patch16_clsgap_224", 1, True, "gap"),
+    ],
+)
+def test_patches_lie_behind_registers_and_class_tokens(
+    name: str, prefix: int, cls: bool, native: str, small: Callable[..., ModelSpec]
+) -> None:
+    backbone: Any = backbones.load(small(name, 2, **VIT), "cpu")
+    assert (backbone.tokens.prefix, backbone.tokens.cls, backbone.native) == (prefix, cls, native)
+    pixels = torch.rand(2, 3, *backbone.size)
+    found, seen = backbone.states(pixels, range(3)), {}
+    more = {"return_prefix_tokens": True} if prefix else {}
+    theirs = backbone.module.forward_intermediates(pixels, intermediates_only=True, norm=False, **more)
+    backbone.attention(pixels, [1, 2], seen.__setitem__)
+    for layer in (1, 2):
+        patches, front = theirs[layer - 1] if prefix else (theirs[layer - 1], None)
+        assert front is None or front.shape[1] == prefix
+        assert (found[layer].map - patches).abs().max() <= 1e-5 * patches.abs().max()
+        if cls:
+            assert (found[layer].cls - front[:, 0]).abs().max() <= 1e-5 * front.abs().max()
+        assert seen[layer].shape == (2, 2, len(backbone.tokens), len(backbone.tokens))
+        torch.testing.assert_close(seen[layer].sum(dim=-1), torch.ones(2, 2, len(backbone.tokens)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "stem"),
+    [("efficientnet_b0", 7, ("conv_stem", "bn1")), ("mobilenetv3_small_050", 6, ("conv_stem", "bn1"))],
+)
+def test_stages_that_the_library_counts_otherwise(
+    name: str, layers: int, stem: tuple[str, ...], small: Callable[..., ModelSpec]
+) -> None:
+    backbone: Any = backbones.load(small(name, layers), "cpu")
+    model, pixels = backbone.module, torch.rand(1, 3, 64, 64)
+    found, theirs = backbone.states(pixels, range(layers + 1)), pixels
+    assert backbone.uncalibrated
+    with torch.no_grad():
+        for part in (*(getattr(model, part) for part in stem), *model.blocks):
+            theirs = part(theirs)
+            layer = next((k for k, block in enumerate(model.blocks, 1) if block is part), 0)
+            assert part is model.conv_stem or (found[layer].map - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_stem_whose_channels_lie_last_is_refused(small: Callable[..., ModelSpec]) -> None:
+    args = {"depths": (1, 1, 1, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 2, 2, 2)}
+    refused(small("pvt_v2_b0", 4, **args), "layer 0 has states of shape (1, 56, 56, 8): channels last")
+
+
+def test_a_size_that_does_not_fit_the_patches_is_refused(small: Callable[..., ModelSpec]) -> None:
+    refused(small("vit_base_patch16_224", 2, **VIT, img_size=32), "Input height (224) doesn't match model (32)")
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("vit_small_patch14_dinov2", VIT), ("convnext_atto", {"depths": [1] * 4, "dims": [8] * 4})],
+)
+def test_an_untrained_twin_has_more_than_its_shortcuts(name: str, args: dict[str, Any]) -> None:
+    """Their branches start scaled to a millionth."""
+    model = timm.create_model(name, **args)
+    before = {path: weight.clone() for path, weight in model.named_parameters()}
+    vision.open_branches(model)
+    changed = {path: weight for path, weight in model.named_parameters() if not torch.equal(weight, before[path])}
+    assert changed.keys() == {path for path in before if path.endswith("gamma")} != set()
+    assert all(bool((scale == 1).all()) for scale in changed.values())
+
+
+@pytest.mark.parametrize(
+    ("tower", "size", "tokens", "native", "normed"),
+    [
+        # CLIPA: no norm before the blocks, the mean of patches, the last norm after it.
+        ({"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}, (32, 32), 17, "gap", False),
+        ({"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2}, (32, 32), 17, "gap", False),
+        ({"image_size": [32, 48]}, (32, 48), 25, "cls", True),
+        ({"qk_norm": True, "scale_heads": True, "scale_fc": True, "ls_init_value": 1e-5}, (32, 32), 17, "cls", True),
+        ({"layers": [1, 2, 1, 1], "width": 8, "image_size": 96}, (96, 96), 0, "gap", False),  # RN50x4 and the like
+    ],
+    ids=["clipa", "attentional-pool", "two-sides", "custom-blocks", "resnet"],
+)
+def test_image_towers_of_open_clips_own(
+    tower: dict[str, Any], size: tuple[int, int], tokens: int, native: str, normed: bool, tmp_path: Path
+) -> None:
+    vision_ = {"image_size": 32, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8} | tower
+    text = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+    config = {"embed_dim": 8, "vision_cfg": vision_, "text_cfg": text}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    model: Any = unsettle(open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False)).eval()
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    spec = ModelSpec("m", "open_clip", str(tmp_path), 2 if tokens else 4, modality="image")
+    backbone: Any = backbones.load(spec, "cpu")
+    assert backbone.size == size and backbone.native == native and len(backbone.tokens or ()) == tokens
+    if not normed:
+        refused(replace(spec, final_norm=True), "has no norm after its last layer")
+    pixels = torch.stack([backbone.preprocess(picture(seed)) for seed in range(2)])
+    found, theirs = backbone.states(pixels, range(spec.layers + 1)), {}
+    stages = (
+        model.visual.transformer.resblocks if tokens else [getattr(model.visual, f"layer{k}") for k in (1, 2, 3, 4)]
+    )
+    for layer, stage in enumerate(stages, 1):
+        stage.register_forward_hook(lambda _module, _args, gave, layer=layer: theirs.__setitem__(layer, gave))
+    with torch.no_grad():
+        shared = model.encode_image(pixels, normalize=True)
+    for layer, gave in theirs.items():
+        mine = found[layer].map.flatten(2).transpose(1, 2) if tokens else found[layer].map
+        assert (mine - (gave[:, 1:] if tokens else gave)).abs().max() <= 1e-5 * gave.abs().max()
+        assert not tokens or (found[layer].cls - gave[:, 0]).abs().max() <= 1e-5 * gave.abs().max()
+    assert sorted(theirs) == list(range(1, spec.layers + 1))
+    torch.testing.assert_close(backbone.embed(pixels), shared)
+
+
+def test_a_text_tower_that_its_library_cannot_run(tmp_path: Path) -> None:
+    sample = checkpoints.open_clip_text(tmp_path / "cosine", scaled_cosine_attn=True)
+    refused(sample.spec, "the text tower cannot be run", "Choose another model")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "pool", "proj", "layers", "native"),
+    [
+        ("vit_base_patch16_siglip_224", None, "map", "none", 2, "gap"),  # SigLIP
+        ("eva02_base_patch16_clip_224", None, "token", None, 2, "cls"),  # EVA02-CLIP
+        ("convnext_atto", {"depths": [1] * 4, "dims": [4, 8, 12, 16]}, "", "linear", 4, "gap"),  # its ConvNeXts
+        ("fastvit_t8", {"layers": (1,) * 4, "embed_dims": (32,) * 4}, "avg", None, 4, "gap"),  # MobileCLIP
+    ],
+)
+def test_image_towers_of_timm_in_open_clip(
+    name: str,
+    args: dict[str, Any] | None,
+    pool: str,
+    proj: str | None,
+    layers: int,
+    native: str,
+    small: Callable[..., ModelSpec],
+    tmp_path: Path,
+) -> None:
+    small(name, layers, **(VIT if args is None else args))
+    tower = {"image_size": 224, "timm_model_name": name, "timm_pool": pool, "timm_proj": proj}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1}
+    config = {"embed_dim": 16, "custom_text": True, "vision_cfg": tower, "text_cfg": text}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    spec = ModelSpec("m", "open_clip", str(tmp_path), layers, modality="image", init="random")
+    refused(replace(spec, layers=9), f"layers = 9, but the checkpoint has {layers}", f"layers = {layers}.")
+    backbone: Any = backbones.load(spec, "cpu")
+    assert backbone.native == native and backbone.uncalibrated is (name == "fastvit_t8")
+    pixels = torch.stack([backbone.preprocess(picture(seed)) for seed in range(2)])
+    found = backbone.states(pixels, range(layers + 1))
+    trunk = backbone.module.trunk
+    assert pixels.shape[2:] == (224, 224)
+    theirs = trunk.forward_intermediates(pixels, intermediates_only=True, norm=False)[-layers:]
+    for layer in range(1, layers + 1):
+        assert (found[layer].map - theirs[layer - 1]).abs().max() <= 1e-5 * theirs[layer - 1].abs().max()
+    with torch.no_grad():
+        shared = torch.nn.functional.normalize(backbone.module(pixels), dim=1)
+    torch.testing.assert_close(backbone.embed(pixels), shared)
+    assert backbone.captions(["the cat", "a dog"]).shape == (2, 16)
 
 
 @pytest.mark.parametrize(
