@@ -74,8 +74,18 @@ class TransformersText:
         types = getattr(_text_config(model.config), "type_vocab_size", 0)
         self._typed = types > 1 and "token_type_ids" in tokenizer.model_input_names
         between = separator(tokenizer, encode, front, back) if own == "cls" else ()
+        # Byte-level tokenizers know every word; their unknown token is one that ends a text.
+        unknown = tokenizer.unk_token_id
         self._words = WordPieces(
-            encode, front, back, self.limit, empty=self._pad, lead=lead_of(encode), between=between
+            encode,
+            front,
+            back,
+            self.limit,
+            empty=self._pad,
+            lead=lead_of(encode),
+            between=between,
+            unknown=None if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id) else unknown,
+            name=spec.name,
         )
         self.resolved = {**resolved, "front": " ".join(map(str, front)), "limit": str(self.limit)}
 

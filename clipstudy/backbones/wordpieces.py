@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
 
 from clipstudy.backbones.backbone import Pieces
+
+log = logging.getLogger(__name__)
+
+#: So large a share of the distinct words, of so many at least, is warned of where the vocabulary has no piece for them.
+MOST_UNKNOWN, OF_WORDS = 0.1, 20
 
 
 @dataclass
@@ -25,7 +31,11 @@ class WordPieces:
     lead: str = ""  #: what precedes a word inside a text, where it changes the word's pieces (byte-level BPE)
     between: tuple[int, ...] = ()  #: special tokens between two texts that are read as one
     fill: tuple[int, int] | None = None  #: pad with this id to so many, for models that read the last of their padding
+    unknown: int | None = None  #: what stands for all that the vocabulary has no piece for
+    name: str = ""  #: the model's, for the warning
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _strange: list[str] = field(default_factory=list, repr=False)  #: words with an unknown piece
+    _warned: bool = field(default=False, repr=False)
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         spelled = [self._spelled(words) for words in texts]
@@ -52,6 +62,19 @@ class WordPieces:
         new = sorted(set(words) - self._known.keys())
         for word, ids in zip(new, self.encode(new) if new else (), strict=True):
             self._known[word] = tuple(ids)
+            if self.unknown in ids:
+                self._strange.append(word)
+        share = len(self._strange) / max(len(self._known), OF_WORDS)
+        if share > MOST_UNKNOWN and not self._warned:
+            self._warned = True
+            some = ", ".join(f'"{word.strip()}"' for word in self._strange[:3])
+            log.warning(
+                "%s has no pieces for %.0f%% of the words that it is given (%s…) and reads them all alike: its "
+                "vocabulary is of other texts",
+                self.name,
+                100 * share,
+                some,
+            )
 
     def _fill(self, words: Sequence[str], room: int) -> _Filled:
         """As many pieces of ``words`` as there is room for."""

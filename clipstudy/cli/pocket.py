@@ -36,6 +36,7 @@ def demo(
     progress = progresses.for_stream()
     screen.log(False, progress)
     ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
+    typer.echo(f"writing {out}: its claims are tested on what the runs kept")
     _report(settings, out)
     _print_ended(ended)
     typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")

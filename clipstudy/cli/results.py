@@ -194,12 +194,17 @@ def recorded(study: str | None) -> list[Result]:
     from clipstudy.errors import NoResults
     from clipstudy.tracking import open as open_tracking
 
-    tracking, name = open_tracking(Settings.read()), selecting.study_name(study)
+    settings = Settings.read()
+    tracking, name = open_tracking(settings), selecting.study_name(study)
     found = tracking.results(name)
     if not found and name is not None and (others := {r.study for r in tracking.results()}):
         raise NoResults(f"The results have {selecting.unknown_name(Selection(study=name), study=others)}")
     if not found:
-        raise NoResults
+        raise NoResults(
+            f"Nothing is recorded yet in {redact(settings.tracking)}. `clipstudy status` says what is queued, running "
+            "or failed. If yours is in another folder, go there or type: export CLIPSTUDY_HOME=FOLDER. To begin with "
+            "nothing: clipstudy init, clipstudy enqueue --all, clipstudy worker --drain"
+        )
     return found
 
 

@@ -98,6 +98,8 @@ def unknown_name(selection: Selection, **there: Iterable[str]) -> str | None:
     for what, names in there.items():
         for pattern in named[what]:
             if pattern not in names and (what == "study" or not any(Selection((pattern,)).takes(n, "") for n in names)):
+                if what == "model" and any(Selection((f"{pattern}-[0-9]*",)).takes(n, "") for n in names):
+                    return f'no model "{pattern}", but one for each of its init_seeds. Write them all as "{pattern}-*".'
                 return f'no {what} "{pattern}". {did_you_mean(pattern, names)}'
     return None
 

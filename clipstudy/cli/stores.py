@@ -25,6 +25,11 @@ def engine(settings: Settings) -> Engine:
     from clipstudy.queue import dialect, migration
 
     engine = dialect.connect(settings.database)
+    if not dialect.exists(engine):
+        raise NotMigrated(
+            f"There is no job table at {engine.url.database}. If yours lies in another folder, go there or type: "
+            "export CLIPSTUDY_HOME=FOLDER. To begin here, type: clipstudy init"
+        )
     migration.check(engine)
     return engine
 

@@ -21,14 +21,15 @@ SHIPPED = "tasks.toml"
 
 
 def find(name: str | None, home: Path) -> Path:
-    """The study file that ``--study`` means: a path, a study that comes with the package, by name, or (None)
-    ``tasks.toml`` in ``home``.
+    """The study file that ``--study`` means: a path, from the current folder or from ``home``, a study that comes with
+    the package, by name, or (None) ``tasks.toml`` in ``home``.
 
     Raises:
         StudyError: there is no such file.
     """
-    path = Path(name or "tasks.toml").expanduser()
-    path = path if path.is_absolute() else home / path
+    if name is not None and (here := Path(name).expanduser().absolute()).is_file():
+        return here
+    path = home / Path(name or "tasks.toml").expanduser()
     if path.is_file():
         return path
     known = shipped()

@@ -253,6 +253,12 @@ def test_without_a_study_file_the_demo_is_offered(place: Place, typed: Typed) ->
     assert "no study file" in said and "pocket" in said and "clipstudy demo" in said
 
 
+def test_in_a_folder_without_a_study_the_place_looked_at_is_named(place: Place, typed: Typed) -> None:
+    for words in (["status"], ["results"]):
+        said = typed(*words, code=2).err
+        assert str(place.folder) in said and "export CLIPSTUDY_HOME=" in said and "clipstudy init" in said
+
+
 def test_version(typed: Typed) -> None:
     from clipstudy import __version__
 

@@ -390,6 +390,21 @@ def test_a_study_that_comes_with_the_package_has_a_name(tmp_path: Path) -> None:
     assert tasksfile.find("pocket", tmp_path) == tmp_path / "pocket"
 
 
+def test_a_study_named_by_its_path_is_the_one_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+        (folder / "mine.toml").touch()
+        (folder / "tasks.toml").touch()
+    (home / "yours.toml").touch()
+    monkeypatch.chdir(here)
+    assert tasksfile.find("mine.toml", home) == tasksfile.find("./mine.toml", home) == here / "mine.toml"
+    assert tasksfile.find("yours.toml", home) == home / "yours.toml"
+    assert tasksfile.find(None, home) == home / "tasks.toml", "the study of the home that was chosen"
+
+
 class TestDigest:
     def digest(self, text: str) -> str:
         return of(parse(text))
@@ -482,6 +497,13 @@ def test_who_asks_them_by_name_is_told(models: tuple[str, ...], tasks: tuple[str
 def test_who_asks_for_all_is_not(models: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     study, chosen = parse(ATTENTION), Selection(models, tasks)
     assert selecting.wrong(study, chosen, plan(study, chosen)) is None
+
+
+def test_a_table_of_several_initialisations_is_no_models_name() -> None:
+    study = tasksfile.load(tasksfile.shipped()["pocket"])
+    chosen = Selection(("bert-untrained",))
+    said = selecting.wrong(study, chosen, plan(study, chosen))
+    assert said and said.endswith('one for each of its init_seeds. Write them all as "bert-untrained-*".')
 
 
 @pytest.mark.parametrize(

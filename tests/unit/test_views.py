@@ -102,6 +102,19 @@ def test_each_distinct_word_is_encoded_once():
     assert sorted(asked) == [" a", " b", "a", "b"]  # a first word has no lead
 
 
+@pytest.mark.parametrize(("strange", "warned"), [(1, False), (9, True)])
+def test_words_that_the_vocabulary_lacks_are_warned_of_once(caplog, strange, warned):
+    known = [f"known{i}" for i in range(30)]
+    words = WordPieces(
+        lambda new: [[0 if w.startswith("?") else 7] for w in new], (), (), 99, empty=0, unknown=0, name="mine"
+    )
+    for _ in range(2):
+        words.pieces([[*known, *(f"?{i}" for i in range(strange))]])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warned
+    assert not warned or ("mine has no pieces for 23%" in said[0] and '"?0"' in said[0])
+
+
 def test_the_lead_is_what_makes_words_encode_as_inside_a_text():
     def by_space(texts):  # byte-level: a space belongs to the piece after it
         return [[ord(c) for c in text] for text in texts]
