@@ -127,14 +127,18 @@ def to_fetch(spec: DatasetSpec) -> bool:
 
 
 def doubt(spec: DatasetSpec) -> str | None:
-    """Why a worker like this process would refuse ``spec``, as far as that shows without reading it; None: its path is
-    there, or is the Hub's, or :func:`to_fetch`."""
+    """Why a worker like this process would refuse ``spec``, as far as that shows without reading its rows; None: its
+    path is there, or is the Hub's, or :func:`to_fetch`."""
     if spec.hub or to_fetch(spec):
         return None
     try:
-        return _absent(spec, path) if not (path := _place(spec)).exists() else None
+        if not (path := _place(spec)).exists():
+            return _absent(spec, path)
     except DataError as error:
         return error.message
+    from clipstudy.data import table  # a reader, which this module cannot import at the top
+
+    return table.doubt(spec) if spec.reader == "table" else None
 
 
 def _absent(spec: DatasetSpec, path: Path) -> str:

@@ -102,10 +102,7 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
         lengths.append((path, len(rows)))
         for column, own in called.items():
             if own not in rows.column_names:
-                raise DataError(
-                    f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column. '
-                    f"{did_you_mean(own, rows.column_names)} {_columns_remedy(path, column, rows.column_names)}"
-                )
+                raise _no_column(spec, column, own, path, rows.column_names)
             values[column] += _cells(rows, own)
     for column, cells in values.items():
         for row, cell in enumerate(cells):
@@ -113,6 +110,42 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
                 what = f"{column} is absent or hidden (a number that names no class)"
                 raise _refused(spec, split, source, row, what, f"{'an' if column == 'image' else 'a'} {column}")
     return Table(values, fingerprint(path.read_bytes() for path in found), source, tuple(lengths))
+
+
+def doubt(spec: DatasetSpec) -> str | None:
+    """What :func:`read` would refuse of local files, as far as their names and those of their columns show."""
+    try:
+        folder = files(spec)
+        for split in ("train", "dev", "test"):
+            for path in _split_files(spec, folder, str(folder), spec.splits.get(split, split)):
+                there = _header(path)
+                for column in COLUMNS["table"]:
+                    if there and (own := spec.columns.get(column, column)) not in there:
+                        raise _no_column(spec, column, own, path, there)
+    except DataError as error:
+        return error.message
+    return None
+
+
+def _header(path: Path) -> list[str]:
+    """The names of a file's columns; none where they are not in one place, or cannot be read: :func:`read` says why."""
+    kind = FORMATS[path.suffix.lower()]
+    if kind == "parquet":
+        import pyarrow.parquet
+
+        with contextlib.suppress(OSError, pyarrow.ArrowException):
+            return list(pyarrow.parquet.read_schema(path).names)
+    if kind in ("csv", "tsv"):
+        with contextlib.suppress(OSError, ValueError, csv.Error), path.open(encoding="utf-8-sig", newline="") as lines:
+            return next(csv.reader(lines, delimiter="," if kind == "csv" else "\t"), [])
+    return []
+
+
+def _no_column(spec: DatasetSpec, column: str, own: str, path: Path, there: Sequence[str]) -> DataError:
+    return DataError(
+        f'[datasets.{spec.name}.columns] {column} = "{own}": {path} has no such column. '
+        f"{did_you_mean(own, there)} {_columns_remedy(path, column, there)}"
+    )
 
 
 def _refused(spec: DatasetSpec, split: str, source: str, row: int, what: str, want: str) -> DataError:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipstudy import data
 from clipstudy.data import conll2000, labelled, senteval, table
 from clipstudy.data.conll2000 import Chunk
 from clipstudy.errors import DataError
@@ -403,6 +404,23 @@ class TestTable:
         (tmp_path / "all.csv").write_text("text,label\na,0\nb,1\n")
         with pytest.raises(DataError, match="is one file"):
             table.read(DatasetSpec("t", "table", path=str(tmp_path / "all.csv")))
+
+    @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+    def test_what_names_alone_show_is_known_before_a_worker_reads(self, tmp_path: Path, ending: str) -> None:
+        good = self.spec(tmp_path)
+        if ending != "parquet":
+            comma = "\t" if ending == "tsv" else ","
+            good = self.texts(tmp_path / ending, ending, f"sentence{comma}y\na b{comma}0\nc d{comma}1\n")
+            good = replace(good, columns={"text": "sentence", "label": "y"})
+        assert data.doubt(good) is None
+        for wrong in (
+            replace(good, columns={"text": "sentense", "label": "y"}),
+            replace(good, splits={"dev": "held"}),
+            replace(good, path=str(next(path for path in Path(str(good.path)).iterdir() if path.is_file()))),
+        ):
+            with pytest.raises(DataError) as refused:
+                table.read(wrong)
+            assert data.doubt(wrong) == refused.value.message, "enqueue says what the worker will"
 
     def test_a_split_is_of_one_folder_and_form(self, tmp_path: Path) -> None:
         for config in ("one", "two"):
