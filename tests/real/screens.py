@@ -66,6 +66,7 @@ def dashboard(page: Any, address: str, picture: Path) -> None:
     page.goto(address)
     page.locator("#body > *").first.wait_for(state="attached", timeout=120_000)
     page.locator("#working").wait_for(state="hidden", timeout=120_000)
+    page.get_by_text("claims are being tested").first.wait_for(state="detached", timeout=300_000)
     page.wait_for_timeout(2000)  # charts, grids and pictures are drawn after their page
     keep(page.screenshot(), picture)
 
