@@ -3,6 +3,9 @@ fetched."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.settings import Settings
 from clipstudy.spec import Study, TaskSpec
+from clipstudy.supervisor import Crew
 from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import Typed, totals
 
@@ -66,6 +70,23 @@ def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> No
     assert f"Nothing to do: {CELLS} cells are done already." in again.out
     assert totals(typed, "--study", "pocket") == {"done": CELLS}
     _claims_read_what_the_kinds_kept()
+
+
+def test_terminated_it_takes_its_workers_along(small: None, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they had begun is given back."""
+    begun: list[Crew] = []
+
+    def terminated(_engine: object, _study: object, crew: Crew, *_: object) -> None:
+        begun.append(crew)
+        crew.tend()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        raise AssertionError("nothing ended the wait")
+
+    monkeypatch.setattr(demo, "_watch", terminated)
+    typed("demo", "--device", "cpu", code=128 + signal.SIGTERM)
+    assert len(begun) == 1 and not begun[0].tend(), "nobody is at work"
+    assert set(totals(typed, "--study", "pocket")) == {"queued"}
 
 
 def _claims_read_what_the_kinds_kept() -> None:
