@@ -333,9 +333,11 @@ def test_the_papers_names_are_the_libraries():
             assert model.checkpoint in timm.list_pretrained()
         else:
             tag = open_clip.get_pretrained_cfg(model.checkpoint, model.pretrained)
-            assert tag["quick_gelu"] and open_clip.get_model_config(model.checkpoint)["quick_gelu"]
+            config = open_clip.get_model_config(model.checkpoint)
+            quick = model.pretrained == "openai"
+            assert tag and bool(tag.get("quick_gelu")) == bool(config.get("quick_gelu")) == quick
         twins = [m for m in models if m.twin_of == model.name]
-        assert len(twins) == 3 and {m.init for m in twins} == {"random"}, model.name
+        assert model.optional or (len(twins) == 3 and {m.init for m in twins} == {"random"}), model.name
     assert len({m.role for m in models if m.role}) == 6
 
 
