@@ -44,7 +44,7 @@ BY_NAME = {
     "clipstudy/backbones/__init__.py",
     "clipstudy/backbones/from_torch.py",
     "clipstudy/tasks/__init__.py",
-    "clipstudy/tasks/classify_pairs.py",
+    "clipstudy/tasks/parts/pairs.py",
 }
 
 
@@ -117,7 +117,7 @@ def test_no_source_runs_what_it_reads() -> None:
 
 
 def test_no_row_imports_a_reader_that_does_not_exist() -> None:
-    from clipstudy.tasks.classify_pairs import pairs_of
+    from clipstudy.tasks.parts.pairs import pairs_of
 
     for reader in ("table.os", "../os", "os", "", "images"):
         with pytest.raises(DataError, match=r"\[datasets\.d\] reader"):
