@@ -80,11 +80,18 @@ def unit(metric: str) -> tuple[str, float, int]:
 
 
 def shown_value(estimate: Estimate, metric: str) -> str:
-    """``85.3 ± 0.7``, in the axis's unit."""
+    """``85.3 ± 0.7``, in the axis's unit; ``100.0 [96.4, 100.0]`` where one side of the interval is less than half as
+    long as the other, as at the ends of what a share can be."""
     _, factor, decimals = unit(metric)
-    half = half_width(estimate)
     text = f"{estimate.value * factor:.{decimals}f}"
-    return text if half is None else f"{text} ± {half * factor:.{decimals}f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    low, value, high = (end * factor for end in (estimate.low, estimate.value, estimate.high))
+    short, long = sorted((value - low, high - value))
+    # A step of the last decimal may be rounding.
+    if 2 * short < long and long - short > 10**-decimals:
+        return f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{text} ± {(high - low) / 2:.{decimals}f}"
 
 
 def shown_p(p: float) -> str:

@@ -315,6 +315,10 @@ def test_clusterings_say_how_many_spans_they_are_scored_on() -> None:
         (Estimate(0.8534), "native/accuracy", "85.3"),
         (Estimate(0.1234, 0.1134, 0.1334), "nmi", "0.123 ± 0.010"),
         (Estimate(21.5, 21.0, 22.0), "psnr", "21.50 ± 0.50"),
+        (Estimate(1.0, 0.9638, 1.0), "accuracy", "100.0 [96.4, 100.0]"),
+        (Estimate(0.0, 0.0, 0.0362), "accuracy", "0.0 [0.0, 3.6]"),
+        (Estimate(0.5, 0.45, 0.56), "accuracy", "50.0 ± 5.5"),
+        (Estimate(0.9994, 0.9986, 0.9996), "accuracy", "99.9 ± 0.1"),
         (Estimate(2.0), "epochs", "2.000"),
     ],
 )
