@@ -122,8 +122,11 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def nearest(found: str, known: Iterable[str]) -> str:
-    """``Did you mean "bert"? `` where there is a near match, else nothing."""
-    near = difflib.get_close_matches(found, sorted(known), n=1, cutoff=0.6)
+    """``Did you mean "bert"? `` where there is a near match or a name with ``found`` in it, else nothing."""
+    names = sorted(known)
+    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    if len(found) > 1:
+        near += sorted((name for name in names if found.lower() in name.lower()), key=len)
     return f'Did you mean "{near[0]}"? ' if near else ""
 
 

@@ -18,9 +18,12 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
+    from clipstudy.dashboard.planned import Planned
     from clipstudy.dashboard.tables import Board
     from clipstudy.dashboard.views import View
     from clipstudy.outcome import Result
+
+FORMATS = ("text", "markdown", "csv", "latex", "json")
 
 
 def report(
@@ -51,6 +54,7 @@ def report(
     out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
     reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)
     typer.echo(f"{len(found)} results → {out.resolve()}")
+    _say_unfinished(planned)
 
 
 def results(
@@ -62,23 +66,39 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import beside, sheets, tables, units, writers
+    from clipstudy.dashboard import tables
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
-    formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
-    if format not in (*formats, "text", "json"):
-        raise ClipstudyError(f'--format "{format}". {did_you_mean(format, [*formats, "text", "json"])}')
-    shown = board(_chosen(recorded(study), Selection(tuple(model or ()), tuple(task or ()))))
+    if format not in FORMATS:
+        raise ClipstudyError(f'--format "{format}". {did_you_mean(format, FORMATS)}')
+    selection = Selection(tuple(model or ()), tuple(task or ()))
+    shown = board(_chosen(recorded(study), selection))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
         raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
     if best:
         _best(shown, metric, format)
-        return
-    if format == "json":
+    elif format == "json":
         typer.echo(json.dumps([{**_keyed(r), "metrics": flat(tables.estimates(r.metrics))} for r in shown.results]))
-        return
+    else:
+        _by_layer(shown, metric, format)
+    _say_unfinished(stores.planned(Settings.read(), replace(selection, study=selecting.study_name(study))))
+
+
+def _say_unfinished(planned: Planned) -> None:
+    """On stderr, so that a table in a file stays a table."""
+    from clipstudy.dashboard.planned import unfinished
+
+    if said := unfinished(planned):
+        typer.echo(said, err=True)
+
+
+def _by_layer(shown: Board, metric: str | None, format: str) -> None:
+    """A table a task of what is ``shown``, models by layer."""
+    from clipstudy.dashboard import beside, sheets, tables, units, writers
+
+    formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
     once = tables.note_of(shown.results) if format in ("text", "markdown") else ""
     if once:

@@ -11,6 +11,8 @@ from clipstudy.job import Status
 
 #: (study, model, task) → how many of its cells are in which status.
 Planned = Mapping[tuple[str, str, str], Mapping[Status, int]]
+#: What a cell is whose result is yet to come, or did not come.
+OPEN = (Status.QUEUED, Status.RUNNING, Status.COMPUTED, Status.FAILED)
 #: The study that `clipstudy demo` makes.
 DEMO = "pocket"
 
@@ -29,6 +31,15 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
     demo = study == DEMO and any(map(is_pocket, shown.results))
     why = "left out by the demo's time budget" if demo else "cancelled"
     return f"{cells} {why} ({which}). To run them, type: {again(study)}"
+
+
+def unfinished(planned: Planned) -> str:
+    """A sentence on the cells that have no result yet and may still get one; empty: there are none."""
+    found = Counter[Status]()
+    for statuses in planned.values():
+        found.update({status: number for status, number in statuses.items() if status in OPEN})
+    of = [f"{found[status]:,} {status.value}" for status in OPEN if found[status]]
+    return f"Not all that was enqueued is here: {', '.join(of)} (clipstudy status says more)." if of else ""
 
 
 def again(study: str) -> str:

@@ -26,7 +26,8 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 METHODS = """
 <li><b>Intervals</b> are 95% intervals, recorded with each run by the task itself: for probes a bootstrap over probe
 seeds and test items, for clusterings quantiles over span samples and k-means seeds. Tables give half the width
-(±), or both ends where the value is far from the middle. An accuracy of 0 or 1 has Wilson's interval instead, as no bootstrap of equals has a width.</li>
+(±), or both ends where the value is far from the middle. An accuracy of 0 or 1 has Wilson's interval instead, as no
+bootstrap of equals has a width.</li>
 <li><b>Untrained twins</b> are pooled over their initialisations: the mean, with se² = variance between initialisations
 / k + mean se² within a run (the test items are the same for all, so this part is not divided by k).</li>
 <li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>

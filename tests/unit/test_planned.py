@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clipstudy.dashboard.planned import gaps, left_out
+from clipstudy.dashboard.planned import gaps, left_out, unfinished
 from clipstudy.dashboard.tables import board
 from clipstudy.job import Status
 from tests.made_up import BERT, MODELS, SHIFT, Task, result
@@ -25,6 +25,13 @@ def test_only_what_was_planned_is_missing() -> None:
     assert gaps(PLANNED, STUDY, SHOWN) == ["gpt2: no result yet on bigram_shift, never_ran"]
     assert gaps({}, STUDY, SHOWN) == [] and SHOWN.notes == board(SHOWN.results).notes
     assert not any("tree_depth" in note for note in SHOWN.notes if note.startswith("bert")), "no job of that is known"
+
+
+def test_what_is_yet_to_come_is_said() -> None:
+    assert unfinished(PLANNED) == "Not all that was enqueued is here: 2 queued (clipstudy status says more)."
+    failed = {(STUDY, "bert", "tree_depth"): {Status.FAILED: 1, Status.QUEUED: 1200, Status.DONE: 3}}
+    assert "here: 1,202 queued, 1 failed (" in unfinished({**PLANNED, **failed})
+    assert unfinished({}) == unfinished({(STUDY, "bert", "x"): {Status.DONE: 1, Status.CANCELLED: 1}}) == ""
 
 
 def test_cancelled_cells_are_counted_by_kind() -> None:

@@ -131,6 +131,8 @@ def test_every_error_says_what_to_do() -> None:
 def test_did_you_mean() -> None:
     assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'Did you mean "bert"? What exists: bert, gpt2.'
     assert errors.did_you_mean("zzz", []) == "What exists: none."
+    assert errors.nearest("F1", ["native/macro_f1", "accuracy", "macro_f1"]) == 'Did you mean "macro_f1"? '
+    assert errors.nearest("m", ["macro_f1"]) == errors.nearest("", ["macro_f1"]) == ""
 
 
 def test_stages_that_take_turns_are_both_told(caplog: pytest.LogCaptureFixture) -> None:
