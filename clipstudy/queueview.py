@@ -75,12 +75,12 @@ def read(engine: Engine, selection: Selection) -> QueueView:
         DatabaseUnreachable: the job table does not answer.
     """
     counts = jobs.counts(engine, selection)
-    totals = totals_of(counts)
+    totals, workers = totals_of(counts), jobs.workers(engine)
     return QueueView(
         counts=counts,
         totals=totals,
-        summary=summary(totals, jobs.throughput(engine, selection)),
-        workers=worker_rows(jobs.workers(engine), jobs.rows(engine, None, [Status.RUNNING], newest_only=False)),
+        summary=summary(totals, jobs.throughput(engine, selection), bool(workers)),
+        workers=worker_rows(workers, jobs.rows(engine, None, [Status.RUNNING], newest_only=False)),
         failures=failure_rows(jobs.rows(engine, selection, [Status.FAILED])),
     )
 
@@ -115,8 +115,8 @@ def totals_of(counts: Counts) -> dict[Status, int]:
     return dict(totals)
 
 
-def summary(totals: Mapping[Status, int], pace: jobs.Throughput) -> str:
-    """How far the cells are, in a sentence."""
+def summary(totals: Mapping[Status, int], pace: jobs.Throughput, at_work: bool = True) -> str:
+    """How far the cells are, in a sentence; ``at_work``: is there a worker?"""
     live = sum(number for status, number in totals.items() if status not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
     for status in (Status.RUNNING, Status.QUEUED, Status.FAILED):
@@ -124,7 +124,9 @@ def summary(totals: Mapping[Status, int], pace: jobs.Throughput) -> str:
             text += f", {number:,} {status}"
     if cancelled := totals.get(Status.CANCELLED, 0):
         text += f", {cancelled:,} more cancelled"
-    if pace.left and pace.time_left:
+    if not at_work and totals.get(Status.QUEUED):
+        text += "; no worker is at work"
+    elif pace.left and pace.time_left:
         text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"
     if waiting := totals.get(Status.COMPUTED, 0):
         text += f"; {counted(waiting, 'result')} not in MLflow yet"

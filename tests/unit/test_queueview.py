@@ -24,6 +24,12 @@ def test_pace_and_what_mlflow_lacks() -> None:
     assert "left" not in queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0))
 
 
+def test_no_time_is_foretold_where_nobody_works() -> None:
+    said = queueview.summary({Status.DONE: 6, Status.QUEUED: 3}, Throughput(6, 60.0, 3), at_work=False)
+    assert said == "6 of 9 cells done, 3 queued; no worker is at work"
+    assert queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), at_work=False) == "6 of 6 cells done"
+
+
 def test_a_worker_that_has_not_said_yet_what_it_computes() -> None:
     silent = WorkerInfo("a:1", "a", 1, "cpu", age=3.2)
     running = replace(JOB, status=Status.RUNNING, worker="a:1")
