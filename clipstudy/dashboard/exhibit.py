@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from html import escape
 
 from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, units, writers
-from clipstudy.dashboard.charts import Figure, Ink
+from clipstudy.dashboard.charts import Figure
+from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet

@@ -8,7 +8,7 @@ from html import escape
 from urllib.parse import quote
 
 from clipstudy.dashboard import sheets, writers
-from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.sheets import Sheet
 
 

@@ -7,7 +7,7 @@ from html import escape
 
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import markup, tables, verdicts
-from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.tables import Board
 
 

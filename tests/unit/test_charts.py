@@ -13,23 +13,9 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
-from clipstudy.dashboard.charts import (
-    GREY,
-    NOTE_WIDTH,
-    PALETTE,
-    PATTERNS,
-    WIDE_NOTE,
-    BarsInfo,
-    Ink,
-    LineInfo,
-    SeriesInfo,
-    bars,
-    bars_figure,
-    bars_info,
-    inks,
-    lighter,
-    signs,
-)
+from clipstudy.dashboard.bars import BarsInfo, LineInfo, SeriesInfo, bars_info
+from clipstudy.dashboard.charts import GREY, NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
+from clipstudy.dashboard.inks import PALETTE, PATTERNS, Ink, inks, lighter
 from clipstudy.dashboard.tables import Board, board, view
 from clipstudy.dashboard.views import Cell, Curve, Level, View
 from clipstudy.outcome import Estimate, Result

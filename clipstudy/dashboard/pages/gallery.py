@@ -9,7 +9,7 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.dashboard.address import Gallery
-from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.pages import parts
 from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.tables import Board, family_of

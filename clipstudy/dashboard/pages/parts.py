@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from clipstudy.dashboard import planned
 from clipstudy.dashboard.address import Place
-from clipstudy.dashboard.charts import Ink
+from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records

@@ -1,0 +1,198 @@
+"""What a chart of a view draws, as plain lists: series, lines across, marks. Pure."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from clipstudy.dashboard.inks import Ink
+from clipstudy.dashboard.units import axis_title, shown_value, unit
+from clipstudy.dashboard.views import Cell, Curve, Mark, View
+from clipstudy.outcome import Estimate
+from clipstudy.spec import WHOLE_MODEL
+
+#: Baselines whose labels would lie closer than this share of the axis share one label.
+LABEL_GAP = 0.05
+
+
+class SeriesInfo(NamedTuple):
+    """One model's bars (or its line)."""
+
+    name: str
+    ink: Ink
+    x: list[float]
+    y: list[float]
+    above: list[float]  #: from the bar's end to the upper end of the interval; 0 where there is none
+    below: list[float]
+    hollow: list[bool]  #: a probe predicts one class only
+    texts: list[str]  #: what hovering says
+    points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
+
+
+class MarksInfo(NamedTuple):
+    """Published numbers of one model, as diamonds; hollow where they are from memory."""
+
+    of: int  #: which of the series
+    x: list[float]
+    y: list[float]
+    hollow: list[bool]
+    texts: list[str]
+
+
+class LineInfo(NamedTuple):
+    """One line across the chart: a baseline, or what a model reaches as a whole. ``label`` is empty where a neighbour's
+    label names it too."""
+
+    label: str
+    y: float
+    color: str = ""  #: a model's; empty: a baseline's grey
+
+
+class BarsInfo(NamedTuple):
+    title: str
+    x_title: str
+    y_title: str
+    ticks: list[tuple[float, str]]  #: empty: as the axis likes
+    series: list[SeriesInfo]
+    lines: list[LineInfo]
+    top: float  #: upper end of the y axis
+    joined: bool = False  #: lines over depth instead of bars over layers
+    note: str = ""  #: under the title: what the numbers are not to be taken for
+    marks: tuple[MarksInfo, ...] = ()
+
+
+def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsInfo:
+    """What a chart of ``shown`` draws.
+
+    Args:
+        colors: family → ink (:func:`inks`).
+        x: ``layer``: grouped bars over layer numbers; ``depth``: lines over the fraction of the model's blocks.
+    """
+    _, factor, _ = unit(shown.metric)
+    joined = x == "depth" and any(cell.depth is not None for curve in shown.curves for cell in curve.cells)
+    series = [_series(curve, colors[curve.family], joined, shown.metric) for curve in shown.curves]
+    marks = _marks(shown, joined, factor)
+    lines = _levels(shown, colors, factor)
+    ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
+    ends += [y for s in series for _, y in s.points] + [y for _, y, _ in lines]
+    top = max([*ends, 0.0]) * 1.06 or 1.0
+    x_title, ticks = _x_axis(shown, joined)
+    return BarsInfo(
+        title=shown.title,
+        x_title=x_title,
+        y_title=axis_title(shown.metric),
+        ticks=ticks,
+        series=series,
+        lines=_lines(lines, top),
+        top=top,
+        joined=joined,
+        note=shown.note,
+        marks=marks,
+    )
+
+
+# -- inside ------------------------------------------------------------------------------------------------------
+
+
+def _series(curve: Curve, ink: Ink, joined: bool, metric: str) -> SeriesInfo:
+    _, factor, _ = unit(metric)
+    cells = [cell for cell in curve.cells if not joined or cell.depth is not None]
+    return SeriesInfo(
+        name=curve.title,
+        ink=ink,
+        x=[_place(cell, joined) for cell in cells],
+        y=[cell.estimate.value * factor for cell in cells],
+        above=[_reach(cell, 1) * factor for cell in cells],
+        below=[_reach(cell, -1) * factor for cell in cells],
+        hollow=[cell.one_class for cell in cells],
+        texts=[_hover(curve.title, cell, metric) for cell in cells],
+        points=[(_place(cell, joined), point * factor) for cell in cells for point in cell.points],
+    )
+
+
+def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[tuple[str, float, str]]:
+    """Name, height and colour of each line across: baselines, then what models reach as a whole. Where two models share
+    a colour, a line's name says whose it is."""
+    lines = [(name, value * factor, "") for name, value in shown.baselines]
+    hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
+    titles = {curve.family: curve.title for curve in shown.curves}
+    for level in shown.levels:
+        color = colors[level.family].color
+        name = level.name if hues[color] == 1 else f"{level.name}, {titles[level.family]}"
+        lines.append((name, level.estimate.value * factor, color))
+    return lines
+
+
+def _x_axis(shown: View, joined: bool) -> tuple[str, list[tuple[float, str]]]:
+    """Its title, and its ticks; none: as the axis likes."""
+    if shown.layers == (WHOLE_MODEL,):
+        return "", [(float(WHOLE_MODEL), "whole model")]
+    if joined:
+        return "depth (fraction of the model's blocks)", []
+    title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
+    return title, [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
+
+
+def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
+    """Those of each curve; a mark where no layer was measured has no place in a chart of depths."""
+    found = []
+    for number, curve in enumerate(shown.curves):
+        depths = {cell.layer: _place(cell, joined) for cell in curve.cells}
+        marks = [m for m in shown.marks if m.family == curve.family and m.layer in depths]
+        if marks:
+            found.append(
+                MarksInfo(
+                    of=number,
+                    x=[depths[m.layer] for m in marks],
+                    y=[m.value * factor for m in marks],
+                    hollow=[m.from_memory for m in marks],
+                    texts=[_published(m, shown.metric) for m in marks],
+                )
+            )
+    return tuple(found)
+
+
+def _published(mark: Mark, metric: str) -> str:
+    memory = " (from memory)" if mark.from_memory else ""
+    return f"published{memory}: {shown_value(Estimate(mark.value), metric)}, {mark.source}"
+
+
+def _place(cell: Cell, joined: bool) -> float:
+    return cell.depth if joined and cell.depth is not None else float(cell.layer)
+
+
+def _reach(cell: Cell, side: int) -> float:
+    end = cell.estimate.high if side > 0 else cell.estimate.low
+    # A bootstrap interval need not contain the estimate; a negative error bar would be drawn on the other side.
+    return 0.0 if end is None else max(0.0, side * (end - cell.estimate.value))
+
+
+def _hover(title: str, cell: Cell, metric: str) -> str:
+    parts = [f"{title}, {cell.label}: {shown_value(cell.estimate, metric)}"]
+    if cell.n is not None:
+        parts.append(f"{cell.n:,} test items")
+    if cell.inits > 1:
+        parts.append(f"{cell.inits} initialisations")
+    if cell.one_class:
+        parts.append("a probe predicts one class only")
+    return ", ".join(parts)
+
+
+def _lines(named: Sequence[tuple[str, float, str]], top: float) -> list[LineInfo]:
+    """Lines (name, height, colour) from the lowest up; labels that would overlap are put together on the lowest of
+    them, one under the other as their lines are."""
+    lines: list[LineInfo] = []
+    last = -1
+    for name, y, color in sorted(named, key=lambda line: (line[1], line[0])):
+        label = html.escape(name, quote=False)
+        if last >= 0 and y - lines[last].y < LABEL_GAP * top:
+            known = lines[last].label.split(",<br>")
+            together = ",<br>".join(known if label in known else [label, *known])
+            lines[last] = lines[last]._replace(label=together)
+            lines.append(LineInfo("", y, color))
+        else:
+            last = len(lines)
+            lines.append(LineInfo(label, y, color))
+    return lines
