@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel
+from transformers import AutoConfig, AutoModel, CLIPTextModel
 
-from clipstudy.backbones import blocks, checkpoint
+from clipstudy.backbones import blocks, checkpoint, tokenizing
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
@@ -26,13 +25,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PADDED = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 #: Of token ids and their mask, the states of layers.
 Run = Callable[..., dict[int, torch.Tensor]]
-VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 #: Most tokens of a model that has no positions of its own and whose table sets no ``max_tokens``.
 UNBOUNDED = 2048
-#: Share of a model's embedded tokens that its own tokenizer knows at least: embeddings are padded to round numbers.
-KNOWN_LEAST = 0.97
-
-log = logging.getLogger(__name__)
 
 
 class TransformersText:
@@ -47,7 +41,7 @@ class TransformersText:
         self._device = torch.device(device)
         pad = getattr(_text_config(model.config), "pad_token_id", None)
         # Some models (RoBERTa) count positions by what is not padding, so padding must be their own.
-        self._pad = pad if isinstance(pad, int) and 0 <= pad < _rows(model) else 0
+        self._pad = pad if isinstance(pad, int) and 0 <= pad < tokenizing.embedded(model) else 0
         try:
             self._blocks = blocks.find(model, spec.layers, lambda: self._forward(*self._trial(0)), spec.name)
         except checkpoint.BROKEN as error:
@@ -64,8 +58,8 @@ class TransformersText:
         self._length_matters = self._reads_padding()
 
         self.limit = _limit(model, tokenizer, spec)
-        encode = plain_encoder(tokenizer)
-        front, back = special_tokens(tokenizer, encode)
+        encode = tokenizing.plain_encoder(tokenizer)
+        front, back = tokenizing.special_tokens(tokenizer, encode)
         own = self._native(front)
         self.native = spec.view or own
         if not front and spec.bos and tokenizer.bos_token_id is not None:
@@ -73,7 +67,7 @@ class TransformersText:
         # Only where both have types: GPT-2 takes them as well, and adds words' embeddings for them.
         types = getattr(_text_config(model.config), "type_vocab_size", 0)
         self._typed = types > 1 and "token_type_ids" in tokenizer.model_input_names
-        between = separator(tokenizer, encode, front, back) if own == "cls" else ()
+        between = tokenizing.separator(tokenizer, encode, front, back) if own == "cls" else ()
         # Byte-level tokenizers know every word; their unknown token is one that ends a text.
         unknown = tokenizer.unk_token_id
         self._words = WordPieces(
@@ -132,6 +126,13 @@ class TransformersText:
                     f"[models.{self.name}] layer {layer} of {type(self.module).__name__} has states of shape "
                     f"{tuple(states.shape)} where [texts, tokens, width] would be {expected}. Choose another model."
                 )
+        # All tokens but the first are others in the second trial.
+        one, other = (self._run(*self._trial(offset), [0])[0][0, 1:] for offset in (0, 1))
+        if (one == other).all(1).any():
+            raise ModelError(
+                f"[models.{self.name}] {type(self.module).__name__} puts something of its own in front of a text, so its "
+                "tokens do not stand where they stand in the text. Choose another model."
+            )
 
     def _reads_padding(self) -> bool:
         """Would a text have other states beside a longer one? So it is where no mask reaches: FNet's transforms,
@@ -170,7 +171,7 @@ class TransformersText:
 
     def _trial(self, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A text of four tokens; ``offset`` changes all but the first."""
-        usable = [i for i in range(min(_rows(self.module), 9)) if i != self._pad]
+        usable = [i for i in range(min(tokenizing.embedded(self.module), 9)) if i != self._pad]
         ids = [usable[0], *(usable[(2 * i + offset) % len(usable)] for i in (1, 2, 3))]
         return torch.tensor([ids]), torch.ones(1, 4, dtype=torch.bool)
 
@@ -186,7 +187,7 @@ def load(spec: ModelSpec, device: str) -> TransformersText:
     transformers.utils.logging.disable_progress_bar()  # a worker's log is not a terminal
     folder = checkpoint.folder_of(spec, weights=spec.init == "pretrained")
     config = _config(folder, spec)
-    tokenizer = _tokenizer(folder, spec)
+    tokenizer = tokenizing.read(folder, spec)
     files = checkpoint.description_in(folder)
     if spec.init == "random":
         model = _random(config, spec)
@@ -195,7 +196,7 @@ def load(spec: ModelSpec, device: str) -> TransformersText:
         files += checkpoint.weights_in(folder, spec)
         model = _pretrained(folder, config, spec)
         identity = checkpoint.commit_of(folder) or checkpoint.fingerprint(files)
-    _check_vocabulary(model, tokenizer, spec)
+    tokenizing.check(tokenizer, model, _text_config(model.config), spec)
     resolved = {
         "checkpoint": identity,
         "transformers": checkpoint.release(transformers.__version__),
@@ -210,46 +211,6 @@ def wanted(spec: ModelSpec) -> list[Repository]:
     """What :func:`load` reads of the Hub."""
     repository = checkpoint.repository_of(spec, weights=spec.init == "pretrained")
     return [] if repository is None else [repository]
-
-
-def plain_encoder(tokenizer: Any) -> Any:
-    """``tokenizer`` as strings → ids, with nothing added, and special tokens that a text spells out read as text."""
-
-    def encode(texts: Sequence[str]) -> Sequence[Sequence[int]]:
-        ids: Sequence[Sequence[int]] = tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return ids
-
-    return encode
-
-
-def special_tokens(tokenizer: Any, encode: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that ``tokenizer`` puts in front of a text and behind it."""
-    own = list(encode(["a"])[0])
-    whole = list(tokenizer(["a"], padding=False, truncation=False)["input_ids"][0])
-    at = next((i for i in range(len(whole)) if own and whole[i : i + len(own)] == own), None)
-    if at is None:
-        raise ModelError(
-            f"the tokenizer {type(tokenizer).__name__} reads a text otherwise when special tokens are added, so words "
-            "cannot be followed through it. Choose another checkpoint, or its fast tokenizer."
-        )
-    return tuple(whole[:at]), tuple(whole[at + len(own) :])
-
-
-def separator(tokenizer: Any, encode: Any, front: tuple[int, ...], back: tuple[int, ...]) -> tuple[int, ...]:
-    """The ids that ``tokenizer`` puts between two texts; ``back`` where its own layout cannot be told apart."""
-    one, two = (list(ids) for ids in encode(["a", "b"]))
-    whole = list(tokenizer(["a"], ["b"], padding=False, truncation=False)["input_ids"][0])
-    middle = whole[len(front) + len(one) : len(whole) - len(two) - len(back)]
-    return tuple(middle) if whole == [*front, *one, *middle, *two, *back] else back
 
 
 def _check(spec: ModelSpec) -> None:
@@ -314,22 +275,6 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
     return config
 
 
-def _tokenizer(folder: Path, spec: ModelSpec) -> Any:
-    try:
-        # Without a vocabulary the library makes a tokenizer of special tokens alone, which reads every word as unknown.
-        if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
-            raise FileNotFoundError(f"{folder} holds none of {', '.join(VOCABULARIES)}")
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer(["a"], ["a"])  # some of what is wrong with it shows only then
-        tokenizer.num_special_tokens_to_add()
-        return tokenizer
-    except Exception as error:  # the library raises whatever its many formats raise
-        raise ModelError(
-            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no tokenizer that can be read '
-            f"({said(error)}). Put the tokenizer's files (tokenizer.json, or its vocabulary) beside config.json."
-        ) from error
-
-
 def _random(config: Any, spec: ModelSpec) -> nn.Module:
     # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
     with torch.random.fork_rng(devices=[]):
@@ -383,38 +328,6 @@ def _pretrained(folder: Path, config: Any, spec: ModelSpec) -> nn.Module:
     return loaded
 
 
-def _check_vocabulary(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> None:
-    """A tokenizer of another model: surely, where ids do not fit; likely, where it leaves much of the model unused."""
-    here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
-    vocabulary = set(tokenizer.get_vocab().values())
-    try:
-        rows = _rows(model)
-    except (NotImplementedError, AttributeError) as error:
-        raise ModelError(
-            f"{here} is a {type(model).__name__}, which has no embedding of its own for each token. "
-            "Choose another model."
-        ) from error
-    if not vocabulary or max(vocabulary) >= rows:
-        raise ModelError(
-            f"{here}: its tokenizer has ids up to {max(vocabulary, default='none')}, but the model embeds {rows} "
-            "tokens. They do not belong together; put the model's own tokenizer files beside it."
-        )
-    config = _text_config(model.config)
-    for name in ("bos_token_id", "eos_token_id"):
-        special = getattr(config, name, None)
-        # Past the embeddings it is a default that nobody looked at, as small ModernBERTs have it.
-        if isinstance(special, int) and special < rows and special not in vocabulary:
-            raise ModelError(
-                f"{here}: the model's {name} is {special}, which its tokenizer does not know. They do not belong "
-                "together; put the model's own tokenizer files beside it."
-            )
-    if len(vocabulary) < KNOWN_LEAST * rows:
-        log.warning(
-            "%s: its tokenizer knows %d of the %d tokens that the model embeds; is it the model's own?",
-            here, len(vocabulary), rows,
-        )  # fmt: skip
-
-
 def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
     """Most tokens of a text: the model's positions, the tokenizer's word on it, the table's ``max_tokens``."""
     known = [spec.max_tokens] if spec.max_tokens is not None else []
@@ -439,8 +352,3 @@ def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
 
 def _text_config(config: Any) -> Any:
     return config.text_config if config.model_type == "clip" else config
-
-
-def _rows(model: Any) -> int:
-    rows: int = model.get_input_embeddings().weight.shape[0]
-    return rows

@@ -17,6 +17,7 @@ from transformers import (
     AlbertConfig,
     AutoModel,
     ConvBertConfig,
+    CpmAntConfig,
     DebertaConfig,
     DebertaV2Config,
     DPRConfig,
@@ -118,8 +119,21 @@ def refused(spec: ModelSpec, *words: str) -> None:
             "changes its states between blocks 1 and 2",
         ),
         (DPRConfig(**BERT), "cannot read a text by its token ids and a mask alone"),
+        (
+            CpmAntConfig(
+                vocab_size=67,
+                hidden_size=16,
+                num_attention_heads=2,
+                dim_head=8,
+                dim_ff=32,
+                num_hidden_layers=3,
+                prompt_types=4,
+                prompt_length=4,
+            ),
+            "puts something of its own in front of a text",
+        ),
     ],
-    ids=["xlm", "deberta-v2", "dpr"],
+    ids=["xlm", "deberta-v2", "dpr", "cpmant"],
 )
 def test_texts_whose_layers_are_not_clear(config: Any, words: str, tmp_path: Path) -> None:
     refused(saved(tmp_path, config), words)
