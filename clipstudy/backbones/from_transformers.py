@@ -130,8 +130,8 @@ class TransformersText:
         one, other = (self._run(*self._trial(offset), [0])[0][0, 1:] for offset in (0, 1))
         if (one == other).all(1).any():
             raise ModelError(
-                f"[models.{self.name}] {type(self.module).__name__} puts something of its own in front of a text, so its "
-                "tokens do not stand where they stand in the text. Choose another model."
+                f"[models.{self.name}] {type(self.module).__name__} puts something of its own in front of a text, so "
+                "its tokens do not stand where they stand in the text. Choose another model."
             )
 
     def _reads_padding(self) -> bool:

@@ -28,7 +28,7 @@ from clipstudy.features.reading import Reading
 log = logging.getLogger(__name__)
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 4
+EXTRACTION = 5
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
@@ -117,7 +117,7 @@ def extract(
     views = tuple(dict.fromkeys(backbone.native if view == "native" else view for view in views))
     layers = tuple(dict.fromkeys(layers))
     reading = Reading(backbone.pieces, [text.words for text in texts], [text.spans for text in texts])
-    keys = _keys(backbone, reading)
+    keys = _keys(backbone, reading, views)
     shapes = {
         view: (len(reading.spans), 2, backbone.width) if view == "span" else (len(reading.texts), backbone.width)
         for view in views
@@ -195,8 +195,8 @@ class _Run:
                     self._budget = min(self._budget, in_cache)
                 self.useful += sum(len(pieces.ids) for _, pieces in batch)
                 self.executed += longest * len(batch)
+                self._reading.ahead(len(batch) / len(left))  # evenly, so that no batch waits for it
                 left = left[len(batch) :]
-                self._reading.ahead(2 * len(batch))  # the next window is at most twice as large
                 self._collection.expect(arrivals)
                 yield len(batch)
 
@@ -245,12 +245,13 @@ class _Run:
         return values if view in SUMMARIES else values.unflatten(1, (len(at) // 2, 2))
 
 
-def _keys(backbone: TextBackbone, reading: Reading) -> dict[str, str]:
+def _keys(backbone: TextBackbone, reading: Reading, views: Sequence[str]) -> dict[str, str]:
     """View → key of the store: everything that decides the numbers, the texts themselves included."""
     model = json.dumps(dict(backbone.resolved), sort_keys=True)
     start = hashlib.sha256(json.dumps([EXTRACTION, model]).encode())
     reading.tell(start.update)
-    texts = start.hexdigest()[:24]
-    start.update(json.dumps(reading.spans).encode())
-    spans = start.hexdigest()[:24]
-    return {view: spans if view == "span" else texts for view in view_of.VIEWS}
+    keys = dict.fromkeys(views, start.hexdigest()[:24])
+    if "span" in keys:
+        start.update(json.dumps(reading.spans).encode())
+        keys["span"] = start.hexdigest()[:24]
+    return keys

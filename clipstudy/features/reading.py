@@ -11,6 +11,7 @@ long as a batch takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
@@ -19,8 +20,8 @@ import numpy as np
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.features import views as view_of
 
-#: Texts of the first window and of the largest; in between each is twice as large as the one before.
-FIRST, LARGEST = 256, 4096
+#: Texts of the first window and of the largest; in between each is so many times as large as the one before.
+FIRST, LARGEST, GROWTH = 128, 4096, 4
 #: Texts that tell how long a text is.
 SAMPLE = 64
 
@@ -87,26 +88,22 @@ class Reading:
         """Distinct texts and their pieces, sorted by number of pieces within a window."""
         start, size = 0, FIRST
         self._to_read = self._order[:size]
-        spans = 0
         while start < len(self._order):
-            self.ahead(size)
+            self.ahead()
             window = list(zip(self._order[start : start + size], self._read, strict=True))
             window.sort(key=lambda numbered: -len(numbered[1].ids))
-            for place, (text, _) in enumerate(window, start):
-                self.place[text] = place
-                for span in self.spans_of.get(text, ()):
-                    if self.ends[span]:
-                        self.span_place[span] = spans
-                        spans += 1
-            start, size = start + len(window), min(2 * size, LARGEST)
+            self.place[[text for text, _ in window]] = np.arange(start, start + len(window))
+            start, size = start + len(window), min(GROWTH * size, LARGEST)
             self._read, self._to_read = [], self._order[start : start + size]
             yield window
-        unseen = [span for span, ends in enumerate(self.ends) if not ends]
-        self.span_place[unseen] = np.arange(spans, len(self.spans))
+        unseen = np.array([ends is None for ends in self.ends], dtype=bool)
+        texts = np.array([text for text, _ in self.spans], dtype=np.int64)
+        self.span_place[np.lexsort((self.place[texts], unseen))] = np.arange(len(self.spans))
 
-    def ahead(self, texts: int) -> None:
-        """Tokenize so many texts more of the window to come, if there are."""
-        new, self._to_read = self._to_read[:texts], self._to_read[texts:]
+    def ahead(self, share: float = 1.0) -> None:
+        """Tokenize so much of what is left of the window to come."""
+        number = math.ceil(share * len(self._to_read))
+        new, self._to_read = self._to_read[:number], self._to_read[number:]
         if not new:
             return
         for text, pieces in zip(new, self._tokenize([self.texts[text] for text in new]), strict=True):
