@@ -185,12 +185,13 @@ def anatomy(spec: ModelSpec, model: Any, **prepared: Any) -> Anatomy:
         ModelError: its layers are not known.
     """
     stages = _stages(model)
-    if stages is None or getattr(model, "output_fmt", "NCHW") not in ("NCHW", "NLC"):
+    nhwc = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    if stages is None:
         raise ModelError(
             f"[models.{spec.name}] {spec.checkpoint} is a {type(model).__name__}, whose layers are not known here. "
             "Choose a residual network or a vision transformer."
         )
-    grid = _grid(model)
+    grid = None if nhwc else _grid(model)
     # CaiT and XCiT have their class token join behind the blocks, so no layer has it.
     late = any(getattr(model, name, None) is not None for name in ("blocks_token_only", "cls_attn_blocks"))
     cls = grid is not None and not late and getattr(model, "cls_token", None) is not None
@@ -201,7 +202,10 @@ def anatomy(spec: ModelSpec, model: Any, **prepared: Any) -> Anatomy:
         grid=grid,
         prefix=0 if late else getattr(model, "num_prefix_tokens", 0),
         cls=cls,
-        normed=grid is not None and not late and not isinstance(getattr(model, "norm", nn.Identity()), nn.Identity),
+        normed=(nhwc or grid is not None)
+        and not late
+        and not isinstance(getattr(model, "norm", nn.Identity()), nn.Identity),
+        nhwc=nhwc,
         native="cls" if cls and getattr(model, "global_pool", None) == "token" else "gap",
     )
 
@@ -211,7 +215,7 @@ def _stages(model: Any) -> Sequence[nn.Module] | None:
         return [model.layer1, model.layer2, model.layer3, model.layer4]
     if all(hasattr(model, f"s{k}") for k in (1, 2, 3, 4)):  # RegNet
         return [model.s1, model.s2, model.s3, model.s4]
-    for held in (getattr(model, name, None) for name in ("stages", "blocks")):
+    for held in (getattr(model, name, None) for name in ("stages", "blocks", "layers")):
         if isinstance(held, nn.Sequential | nn.ModuleList):
             return list(held)
     return None

@@ -39,6 +39,7 @@ class Anatomy:
     cls: bool = False  #: is the first of them a class token?
     normed: bool = False  #: is there a final norm over the states of the last stage?
     native: str = "gap"  #: what the model's own head reads
+    nhwc: bool = False  #: are its maps ``[images, rows, columns, channels]``, as Swin's are?
     direct: bool = True  #: does each stage read what the one before it gave, as it is?
     #: May its maps lie channels last in memory? Convolutions are faster so, but code that calls ``view`` on them fails.
     channels_last: bool = True
@@ -84,7 +85,7 @@ class Vision:
         self._uncalibrated = norms if spec.init == "random" else []
         blocks.place(model, device)
         # Convolutions are faster so; what a transformer makes of its one convolution is the same.
-        last = anatomy.channels_last and not self.tokens
+        last = anatomy.channels_last and not self.tokens and not anatomy.nhwc
         self._layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=self._layout)
         every = range(self.depth + 1)
@@ -208,7 +209,7 @@ class Vision:
     def _told_apart(self, layer: int, states: torch.Tensor) -> ImageStates:
         tokens = self.tokens
         if tokens is None and states.ndim == 4:
-            return ImageStates(states)
+            return ImageStates(states.permute(0, 3, 1, 2) if self._anatomy.nhwc else states)
         if tokens is None and states.ndim == 2:  # of a layer behind the pooling: a map of one place
             return ImageStates(states[:, :, None, None])
         if tokens is None or states.ndim != 3 or states.shape[1] != len(tokens):

@@ -416,7 +416,7 @@ def test_folders_that_are_not_timms(samples, tmp_path):
     ):
         (tmp_path / "config.json").write_text(text)
         refused(spec, words, "timm's layout.")
-    (tmp_path / "config.json").write_text('{"architecture": "swin_tiny_patch4_window7_224"}')
+    (tmp_path / "config.json").write_text('{"architecture": "densenet121"}')
     refused(replace(spec, init="random"), "whose layers are not known here", "vision transformer.")
 
 

@@ -181,6 +181,7 @@ def test_last_states_of_another_width_are_not_trained_on(tmp_path: Path) -> None
 # --- images
 
 VIT = {"depth": 2, "embed_dim": 16, "num_heads": 2}
+SWIN = {"depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 2, 2)}
 
 
 @pytest.fixture
@@ -205,6 +206,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelSpec]:
         ("mixer_s32_224", 8, {}, True),
         # Its class token joins behind the blocks.
         ("cait_xxs24_224", 2, {"depth": 2, "embed_dim": 16, "num_heads": 2}, True),
+        # Their maps are [images, rows, columns, channels].
+        ("swin_tiny_patch4_window7_224", 4, SWIN, False),
+        ("swinv2_tiny_window8_256", 4, SWIN, False),
+        ("mambaout_femto", 4, {"depths": (1,) * 4, "dims": (8, 8, 16, 16)}, False),
     ],
 )
 def test_states_of_images_are_the_librarys(
@@ -269,6 +274,18 @@ def test_stages_that_the_library_counts_otherwise(
             theirs = part(theirs)
             layer = next((k for k, block in enumerate(model.blocks, 1) if block is part), 0)
             assert part is model.conv_stem or (found[layer].map - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_maps_whose_channels_lie_last_are_turned_at_every_layer(small: Callable[..., ModelSpec]) -> None:
+    spec = replace(small("swin_tiny_patch4_window7_224", 4, **SWIN), final_norm=True)
+    backbone: Any = backbones.load(spec, "cpu")
+    assert backbone.native == "gap" and backbone.widths == (8, 8, 16, 32, 64) and not backbone.uncalibrated
+    pixels = torch.rand(1, 3, *backbone.size, requires_grad=True)
+    found = backbone.states(pixels, [1, 4], gradients=True)
+    theirs = backbone.module.forward_features(pixels).permute(0, 3, 1, 2)
+    assert found[1].map.shape == (1, 8, 56, 56) and (found[4].map - theirs).abs().max() <= 1e-5
+    (flow,) = torch.autograd.grad(found[1].map[:, 3, 5, 7].sum(), pixels)
+    assert flow[..., 20:24, 28:32].abs().sum() > 0, "the patch in row 5, column 7"
 
 
 def test_a_stem_whose_channels_lie_last_is_refused(small: Callable[..., ModelSpec]) -> None:
