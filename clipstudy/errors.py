@@ -122,11 +122,13 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def nearest(found: str, known: Iterable[str]) -> str:
-    """``Did you mean "bert"? `` where there is a near match or a name with ``found`` in it, else nothing."""
+    """``Did you mean "bert"? `` where there is a near match, or a name in which a word begins with ``found``; else
+    nothing."""
     names = sorted(known)
     near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     if len(found) > 1:
-        near += sorted((name for name in names if found.lower() in name.lower()), key=len)
+        part = re.compile(rf"(?<![^\W_]){re.escape(found)}", re.IGNORECASE)
+        near += sorted(filter(part.search, names), key=len)
     return f'Did you mean "{near[0]}"? ' if near else ""
 
 

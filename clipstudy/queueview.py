@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Counts = Mapping[tuple[str, str, str], Mapping[Status, int]]  #: (study, model, task) -> how many in each status
 
+#: Seconds after which a silent worker is not counted on: more than two leases, as they are by default.
+SILENT = 300
 #: What ended an attempt: the word that verbs and scripts know, and what it means.
 REASONS: Mapping[FailureKind, str] = MappingProxyType({
     FailureKind.CODE: "code: its data, model or code is at fault",
@@ -79,7 +81,7 @@ def read(engine: Engine, selection: Selection) -> QueueView:
     return QueueView(
         counts=counts,
         totals=totals,
-        summary=summary(totals, jobs.throughput(engine, selection), bool(workers)),
+        summary=summary(totals, jobs.throughput(engine, selection), at_work(workers)),
         workers=worker_rows(workers, jobs.rows(engine, None, [Status.RUNNING], newest_only=False)),
         failures=failure_rows(jobs.rows(engine, selection, [Status.FAILED])),
     )
@@ -90,16 +92,16 @@ def as_json(engine: Engine, selection: Selection, *, rows: bool = False) -> dict
     table are ``workers``, and ``outbox``: records that wait for MLflow, those of failed attempts included.
     """
     counts = jobs.counts(engine, selection)
-    pace = jobs.throughput(engine, selection)
+    pace, workers = jobs.throughput(engine, selection), jobs.workers(engine)
     values: dict[str, Any] = {
         "totals": {str(status): number for status, number in totals_of(counts).items()},
         "groups": [
             {"study": study, "model": model, "task": task, **{str(s): n for s, n in by_status.items()}}
             for (study, model, task), by_status in counts.items()
         ],
-        "workers": [vars(worker) for worker in jobs.workers(engine)],
+        "workers": [vars(worker) for worker in workers],
         "cells_per_minute": round(pace.per_hour / 60, 2),
-        "seconds_left": pace.time_left and round(pace.time_left.total_seconds()),
+        "seconds_left": round(pace.time_left.total_seconds()) if pace.time_left and at_work(workers) else None,
         "outbox": outbox.pending(engine),
     }
     if rows:
@@ -115,8 +117,13 @@ def totals_of(counts: Counts) -> dict[Status, int]:
     return dict(totals)
 
 
-def summary(totals: Mapping[Status, int], pace: jobs.Throughput, at_work: bool = True) -> str:
-    """How far the cells are, in a sentence; ``at_work``: is there a worker?"""
+def at_work(workers: Iterable[jobs.WorkerInfo]) -> bool:
+    """Has one of ``workers`` been heard of lately? One that was killed stays in the table until another looks."""
+    return any((worker.age or 0) < SILENT for worker in workers)
+
+
+def summary(totals: Mapping[Status, int], pace: jobs.Throughput, anybody: bool = True) -> str:
+    """How far the cells are, in a sentence; ``anybody``: is there a worker at work?"""
     live = sum(number for status, number in totals.items() if status not in (Status.CANCELLED, Status.SUPERSEDED))
     text = f"{totals.get(Status.DONE, 0):,} of {live:,} cells done"
     for status in (Status.RUNNING, Status.QUEUED, Status.FAILED):
@@ -124,7 +131,7 @@ def summary(totals: Mapping[Status, int], pace: jobs.Throughput, at_work: bool =
             text += f", {number:,} {status}"
     if cancelled := totals.get(Status.CANCELLED, 0):
         text += f", {cancelled:,} more cancelled"
-    if not at_work and totals.get(Status.QUEUED):
+    if pace.left and not anybody:
         text += "; no worker is at work"
     elif pace.left and pace.time_left:
         text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"

@@ -126,9 +126,11 @@ class TransformersText:
                     f"[models.{self.name}] layer {layer} of {type(self.module).__name__} has states of shape "
                     f"{tuple(states.shape)} where [texts, tokens, width] would be {expected}. Choose another model."
                 )
-        # All tokens but the first are others in the second trial.
-        one, other = (self._run(*self._trial(offset), [0])[0][0, 1:] for offset in (0, 1))
-        if (one == other).all(1).any():
+        trials = [self._trial(offset) for offset in (0, 1)]
+        one, other = (self._run(*trial, [0])[0][0] for trial in trials)
+        embedded = self.module.get_input_embeddings().weight
+        apart = torch.ne(*(embedded[ids[0]] for ids, _ in trials)).any(1)
+        if ((one == other).all(1) & apart).any():
             raise ModelError(
                 f"[models.{self.name}] {type(self.module).__name__} puts something of its own in front of a text, so "
                 "its tokens do not stand where they stand in the text. Choose another model."

@@ -68,8 +68,8 @@ class Vision:
         self._device, self._dtype = torch.device(device), DTYPES[spec.dtype]
         if spec.final_norm and not anatomy.normed:
             raise ModelError(
-                f"[models.{spec.name}] final_norm = true, but {type(model).__name__} has no norm after its last layer. "
-                "Remove the key."
+                f"[models.{spec.name}] final_norm = true, but {type(model).__name__} has no norm after its last layer "
+                "that is known here. Remove the key."
             )
         self.module, self.size = model, anatomy.size
         self.mean, self.deviation = _channels(anatomy.mean), _channels(anatomy.deviation)
@@ -119,11 +119,17 @@ class Vision:
         height, width = self.size
         for layer, found in maps.items():
             _, first, rows, columns = found.shape
-            if abs(rows * width - columns * height) >= max(self.size) > abs(first * width - rows * height):
+            if abs(rows * width - columns * height) < max(self.size):
+                continue
+            # What a map of [images, rows, columns, channels] is like, and one that was turned and is none.
+            last, turned = abs(first * width - rows * height), abs(columns * width - first * height)
+            if min(last, turned) < max(self.size):
+                nhwc = self._anatomy.nhwc
+                shape = (1, rows, columns, first) if nhwc else tuple(found.shape)
+                is_, want = ("first", "last") if nhwc else ("last", "first")
                 raise ModelError(
-                    f"[models.{self.name}] layer {layer} has states of shape {tuple(found.shape)}: channels last, "
-                    f"expected maps [images, channels, rows, columns]. Choose a residual network or a vision "
-                    "transformer."
+                    f"[models.{self.name}] layer {layer} has states of shape {shape}: channels {is_}, expected maps "
+                    f"with channels {want}. Choose a residual network or a vision transformer."
                 )
 
     @property
@@ -213,12 +219,11 @@ class Vision:
         if tokens is None and states.ndim == 2:  # of a layer behind the pooling: a map of one place
             return ImageStates(states[:, :, None, None])
         if tokens is None or states.ndim != 3 or states.shape[1] != len(tokens):
-            maps = "maps [images, channels, rows, columns]"
+            maps = "maps of four dimensions"
             want = f"{tokens.prefix} + {tokens.grid[0]} × {tokens.grid[1]} tokens" if tokens else maps
             raise ModelError(
-                f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, expected "
-                f"{want}. Choose a "
-                "residual network or a vision transformer whose blocks keep all tokens."
+                f"[models.{self.name}] layer {layer} has states of shape {tuple(states.shape)}, expected {want}. "
+                "Choose a residual network or a vision transformer whose blocks keep all tokens."
             )
         patches = states[:, tokens.prefix :].transpose(1, 2).unflatten(2, tokens.grid)
         return ImageStates(patches, states[:, 0] if tokens.cls else None)

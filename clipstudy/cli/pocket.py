@@ -69,6 +69,7 @@ def _report(settings: Settings, out: Path) -> None:
     from clipstudy import demo as demonstration
     from clipstudy.dashboard import evidence, panels, report, tables, writers
     from clipstudy.dashboard.kept import Kept
+    from clipstudy.dashboard.units import INTERVAL
     from clipstudy.tracking import open as open_tracking
 
     tracking = open_tracking(settings)
@@ -88,7 +89,7 @@ def _report(settings: Settings, out: Path) -> None:
     for head, rows in writers.summary(shown):
         screen.table(head, rows)
         typer.echo()
-    typer.echo("Value ± half of the 95% interval (at which layer), the best one, chosen on dev where there is one.")
+    typer.echo(f"Value {INTERVAL}, at which layer: the best one, chosen on dev where there is one.")
     typer.echo(f"{tables.note_of(shown.results)}\n")
 
 

@@ -121,7 +121,7 @@ def _by_layer(shown: Board, metric: str | None, format: str) -> None:
         rows = [[called.get(row, row), *(text + (" *" if best else "") for text, best in cells)] for row, cells in body]
         screen.table(["layer", *head], rows)
     if format == "text":
-        typer.echo("\nValue ± half of the 95% interval.")
+        typer.echo(f"\nValue {units.INTERVAL}.")
         typer.echo("* the best layer, chosen on dev where there is one,")
         typer.echo("  and those that the intervals cannot tell from it")
         if one_class:

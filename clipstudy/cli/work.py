@@ -337,4 +337,4 @@ def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, 
         screen.table(["layer", *map(units.axis_title, names)], rows, transpose=True)
         arms = {part for name in names for part in name.split("/")[:-1]}
         meant = [f"{arm}: {meaning}" for arm, meaning in ARMS.items() if arm in arms]
-        typer.echo("\n" + "; ".join(["Value ± half of the 95% interval", *meant]))
+        typer.echo("\n" + "; ".join([f"Value {units.INTERVAL}", *meant]))

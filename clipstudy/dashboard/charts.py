@@ -1,4 +1,4 @@
-"""Views as charts: what is to be drawn (:mod:`clipstudy.dashboard.bars`) as a figure, in Plotly's own JSON. Pure.
+"""Views as charts: what is to be drawn (:mod:`clipstudy.dashboard.series`) as a figure, in Plotly's own JSON. Pure.
 
 A hollow bar is a cell where a probe predicts one class only.
 
@@ -13,8 +13,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipstudy.dashboard.bars import BarsInfo, LineInfo, MarksInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.inks import DASHES, PATTERNS, SYMBOLS, Ink, lighter
+from clipstudy.dashboard.series import BarsInfo, LineInfo, MarksInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.views import View
 
 #: ``data`` and ``layout`` as Plotly's JSON has them.

@@ -135,7 +135,7 @@ def _summary(found: Sequence[View]) -> str:
         return ""
     head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
     return (
-        f'<div class="wide"><table><caption>Best layer: value ± half of the 95% interval, at which layer</caption>'
+        f'<div class="wide"><table><caption>Best layer: value {units.INTERVAL}, at which layer</caption>'
         f"<thead><tr><th>Task</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -35,7 +35,7 @@ class Ink(NamedTuple):
         return {"--hue": self.color, "--light": lighter(self.color)}
 
 
-def inks(shown: Board) -> dict[str, Ink]:
+def inks_of(shown: Board) -> dict[str, Ink]:
     """One ink a family, the same in every chart made with it.
 
     The towers of one checkpoint are one model and have one ink. Of two families that read a checkpoint's same tower, in

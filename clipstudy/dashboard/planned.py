@@ -11,8 +11,13 @@ from clipstudy.job import Status
 
 #: (study, model, task) → how many of its cells are in which status.
 Planned = Mapping[tuple[str, str, str], Mapping[Status, int]]
-#: What a cell is whose result is yet to come, or did not come.
-OPEN = (Status.QUEUED, Status.RUNNING, Status.COMPUTED, Status.FAILED)
+#: What a cell is whose result is yet to come, or did not come, in words.
+OPEN = {
+    Status.QUEUED: "queued",
+    Status.RUNNING: "running",
+    Status.COMPUTED: "not in MLflow yet",
+    Status.FAILED: "failed",
+}
 #: The study that `clipstudy demo` makes.
 DEMO = "pocket"
 
@@ -34,12 +39,12 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
 
 
 def unfinished(planned: Planned) -> str:
-    """A sentence on the cells that have no result yet and may still get one; empty: there are none."""
+    """A sentence on the cells that are not done, or are being done again; empty: there are none."""
     found = Counter[Status]()
     for statuses in planned.values():
         found.update({status: number for status, number in statuses.items() if status in OPEN})
-    of = [f"{found[status]:,} {status.value}" for status in OPEN if found[status]]
-    return f"Not all that was enqueued is here: {', '.join(of)} (clipstudy status says more)." if of else ""
+    of = [f"{found[status]:,} {word}" for status, word in OPEN.items() if found[status]]
+    return f"Not all cells are done: {', '.join(of)} (clipstudy status says more)." if of else ""
 
 
 def again(study: str) -> str:

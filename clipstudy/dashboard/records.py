@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import evidence, shelf, tables
-from clipstudy.dashboard.inks import Ink, inks
+from clipstudy.dashboard.inks import Ink, inks_of
 from clipstudy.dashboard.planned import Planned
 from clipstudy.dashboard.tables import Board
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
@@ -167,7 +167,7 @@ class Records:
         with self._lock:
             known = self._known
             only = self._board(known.studies[0]) if len(known.studies) == 1 else None
-            self._inks = self._inks or inks(only or tables.board(known.results, self._order))
+            self._inks = self._inks or inks_of(only or tables.board(known.results, self._order))
             return self._inks
 
     def judged(self, study: str) -> Judged:

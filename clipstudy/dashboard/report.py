@@ -11,7 +11,7 @@ from typing import NamedTuple
 from clipstudy.claims import Judgement
 from clipstudy.dashboard import exhibit, markup, panels, preface, tables
 from clipstudy.dashboard.exhibit import Asked
-from clipstudy.dashboard.inks import Ink, inks
+from clipstudy.dashboard.inks import Ink, inks_of
 from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.planned import Planned, gaps, left_out
@@ -93,7 +93,7 @@ def page(
 
     found = list(results)
     studies = sorted({r.study for r in found})
-    colors = inks(tables.board(found, dashboard.order))  # a model has one colour on the whole page
+    colors = inks_of(tables.board(found, dashboard.order))  # a model has one colour on the whole page
     sections: list[Section] = []
     for number, study in enumerate(studies, 1):
         shown = tables.board([r for r in found if r.study == study], dashboard.order)

@@ -17,7 +17,17 @@ from clipstudy.dashboard.heat import Likeness
 from clipstudy.dashboard.kept import DRAWS, Tested
 from clipstudy.dashboard.pooling import note_said
 from clipstudy.dashboard.tables import Board, note_of
-from clipstudy.dashboard.units import Z, axis_title, better, layer_name, shown_p, shown_value, standard_error, unit
+from clipstudy.dashboard.units import (
+    INTERVAL,
+    Z,
+    axis_title,
+    better,
+    layer_name,
+    shown_p,
+    shown_value,
+    standard_error,
+    unit,
+)
 from clipstudy.dashboard.views import Cell, View, is_near
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
@@ -72,7 +82,7 @@ def best(views: Sequence[View]) -> Sheet:
         bold = {k for k, cell in at.items() if is_near(top, cell, view.metric) and _above(cell, view)}
         entries = [_entry(at[key], view.metric, key in bold) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", (*entries, *([_baseline(view)] if based else []))))
-    said = "at its best layer (in brackets), mean ± half of the 95% interval"
+    said = f"at its best layer (in brackets), mean {INTERVAL}"
     if len(titles) == 1:
         said = f"the model {said}"
     else:
@@ -99,7 +109,7 @@ def by_layer(view: View) -> Sheet:
             for (text, bold), cell in zip(texts, cells, strict=True)
         ]
         lines.append((name, tuple(entries)))
-    said = f"{axis_title(view.metric)}, mean ± half of the 95% interval{writers.bold(view)}"
+    said = f"{axis_title(view.metric)}, mean {INTERVAL}{writers.bold(view)}"
     return Sheet(view.title, said, ("layer", *head), tuple(lines), view.note)
 
 
@@ -132,7 +142,7 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
         f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} has more. Each "
-        "at its best layer (in brackets), mean ± half of the 95% interval. p is two-sided, with Holm's correction for "
+        f"at its best layer (in brackets), mean {INTERVAL}. p is two-sided, with Holm's correction for "
         f"the number of lines. Paired: a bootstrap of {DRAWS:,} draws over the same test items and each model's seeds, "
         "widened as seeds are few (clusterings: Student's t over samples). Not paired: the two are taken for "
         f"independent, which makes the interval too wide rather than too narrow. Bold: p < {ALPHA}"
@@ -164,7 +174,7 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
             lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell)))
             sources.append(number.place)
     said = (
-        "measured ± half of the 95% interval; bold: a difference beyond the tolerance (two standard deviations of the "
+        f"measured {INTERVAL}; bold: a difference beyond the tolerance (two standard deviations of the "
         "paper's own runs, else two points of accuracy or 0.05 of NMI); no difference where the number is from memory"
     )
     if others:

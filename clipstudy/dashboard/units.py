@@ -8,6 +8,8 @@ from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
 Z = 1.959964
+#: What stands behind a value, as captions of tables say it.
+INTERVAL = "± half of the 95% interval (or [both ends])"
 LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
 #: What describes and does not judge: how an image looks, and where heads look and how widely.
 DESCRIPTIVE = frozenset({
@@ -81,7 +83,7 @@ def unit(metric: str) -> tuple[str, float, int]:
 
 def shown_value(estimate: Estimate, metric: str) -> str:
     """``85.3 ± 0.7``, in the axis's unit; ``100.0 [96.4, 100.0]`` where one side of the interval is less than half as
-    long as the other, as at the ends of what a share can be."""
+    long as the other, as at the ends of what a share can be, or the value lies outside."""
     _, factor, decimals = unit(metric)
     text = f"{estimate.value * factor:.{decimals}f}"
     if estimate.low is None or estimate.high is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from clipstudy.dashboard.tables import Board, view
-from clipstudy.dashboard.units import axis_title, better, half_width, layer_name, ranges, shown_value
+from clipstudy.dashboard.units import INTERVAL, axis_title, better, half_width, layer_name, ranges, shown_value
 from clipstudy.dashboard.views import Curve, View, is_near
 from clipstudy.outcome import Estimate
 
@@ -126,7 +126,7 @@ def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str =
 def to_latex(shown: View) -> str:
     """A booktabs table of the same."""
     header, body = grid(shown)
-    said = f"{axis_title(shown.metric)}: mean ± half of the 95% interval{bold(shown)}."
+    said = f"{axis_title(shown.metric)}: mean {INTERVAL}{bold(shown)}."
     return latex(shown.title, said, ["layer", *header], body, shown.note)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from clipstudy.backbones.backbone import Pieces
 from clipstudy.features import views as view_of
 
-#: Texts of the first window and of the largest; in between each is so many times as large as the one before.
+#: Texts of the first window and of the largest; until then each is so many times as large as the one before.
 FIRST, LARGEST, GROWTH = 128, 4096, 4
 #: Texts that tell how long a text is.
 SAMPLE = 64

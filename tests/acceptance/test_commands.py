@@ -59,7 +59,7 @@ def test_results_in_every_format(place: Place, typed: Typed, monkeypatch: pytest
     assert typed("rerun", "--task", "phrases", "--layer", "0-1").out == "2 cells queued again\n"
     assert totals(typed) == {"queued": 2, "done": 1}
     said = typed("results", "-f", "json")
-    assert len(json.loads(said.out)) == 3 and said.err.startswith("Not all that was enqueued is here: 2 queued")
+    assert len(json.loads(said.out)) == 3 and said.err.startswith("Not all cells are done: 2 queued")
     place.work()
     assert "Not all" not in typed("results").err
     assert {(r["attempt"], r["status"]) for r in json.loads(typed("status", "--rows", "--json").out)["rows"]} == {

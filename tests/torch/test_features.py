@@ -95,7 +95,8 @@ def made(number: int) -> list[Text]:
 @pytest.mark.parametrize("kept", [False, True])
 def test_order_is_the_texts_own_whatever_the_batches(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "FIRST", 16)
-    texts = made(90)  # three windows
+    monkeypatch.setattr(reading, "LARGEST", 32)
+    texts = made(90)  # four windows
     means = [np.mean([int(w) for w in text.words[:10]]) for text in texts]
     for batch_size in (1, 3, 100):
         store = Store(tmp_path / str(batch_size)) if kept else None

@@ -206,6 +206,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelSpec]:
         ("mixer_s32_224", 8, {}, True),
         # Its class token joins behind the blocks.
         ("cait_xxs24_224", 2, {"depth": 2, "embed_dim": 16, "num_heads": 2}, True),
+        ("focalnet_tiny_srf", 4, {}, False),
         # Their maps are [images, rows, columns, channels].
         ("swin_tiny_patch4_window7_224", 4, SWIN, False),
         ("swinv2_tiny_window8_256", 4, SWIN, False),

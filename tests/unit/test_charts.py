@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
-from clipstudy.dashboard.bars import BarsInfo, LineInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.charts import GREY, NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
-from clipstudy.dashboard.inks import PALETTE, PATTERNS, Ink, inks, lighter
+from clipstudy.dashboard.inks import PALETTE, PATTERNS, Ink, inks_of, lighter
+from clipstudy.dashboard.series import BarsInfo, LineInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.tables import Board, board, view
 from clipstudy.dashboard.views import Cell, Curve, Level, View
 from clipstudy.outcome import Estimate, Result
@@ -162,22 +162,22 @@ def test_labels_of_near_baselines_are_put_together_in_the_order_of_their_lines()
 
 def test_one_color_a_model_and_a_twin_has_its_models_hue() -> None:
     shown = board(results())
-    colors = inks(shown)
+    colors = inks_of(shown)
     assert set(colors) == {model.family for model in MODELS}
     for model in MODELS:
         assert colors[model.family].twin == bool(model.twin_of)
         if model.twin_of:
             assert colors[model.family].color == colors[model.twin_of].color
     assert len({ink.color for ink in colors.values()}) == 3
-    assert inks(Board(shown.results[::-1])) == inks(Board(shown.results)), "whatever the order of the results"
+    assert inks_of(Board(shown.results[::-1])) == inks_of(Board(shown.results)), "whatever the order of the results"
 
 
 def test_a_twin_without_its_model_and_more_models_than_colors() -> None:
     alone = board([result(Model("t", "T", "gone"))])
-    assert inks(alone) == {"t": Ink(PALETTE[0], twin=True)}
+    assert inks_of(alone) == {"t": Ink(PALETTE[0], twin=True)}
     number = len(PALETTE) * len(PATTERNS)
     twins = [Model(f"t{i:02}", f"T{i}", f"m{i:02}") for i in range(number)]
-    many = inks(board([result(model) for model in [*twins, *(Model(f"m{i:02}", f"M{i}") for i in range(number))]]))
+    many = inks_of(board([result(model) for model in [*twins, *(Model(f"m{i:02}", f"M{i}") for i in range(number))]]))
     assert len(set(many.values())) == 2 * number, "no two models look alike"
     for twin in twins:
         assert many[twin.family] == many[twin.twin_of]._replace(twin=True)
@@ -189,7 +189,7 @@ def test_towers_of_one_checkpoint_are_one_model() -> None:
 
     runs = [found("a-text", "a", "text"), found("a-image", "a", "image"), found("b", "b", "image")]
     runs += [found("c", "c", "text"), found("c-other-view", "c", "text"), result(Model("no-checkpoint", "N"))]
-    colors = inks(board(runs))
+    colors = inks_of(board(runs))
     assert colors["a-text"] == colors["a-image"]
     assert len(set(colors.values())) == 5, "two readings of one tower stand side by side"
 
@@ -280,7 +280,7 @@ def test_names_are_text() -> None:
     shown = board([result(Model("m", nasty), SHIFT, task_title=nasty)])
     found = view(shown, "bigram_shift")
     assert found
-    figure = drawn(bars(found, inks(shown)))
+    figure = drawn(bars(found, inks_of(shown)))
     assert "<a" not in figure.to_json().replace("\\u003c", "<")
     assert figure.layout.title.text == "&lt;a href='https://x'&gt;x&lt;/a&gt; &amp; %{y}"
 

@@ -25,9 +25,13 @@ def test_pace_and_what_mlflow_lacks() -> None:
 
 
 def test_no_time_is_foretold_where_nobody_works() -> None:
-    said = queueview.summary({Status.DONE: 6, Status.QUEUED: 3}, Throughput(6, 60.0, 3), at_work=False)
-    assert said == "6 of 9 cells done, 3 queued; no worker is at work"
-    assert queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), at_work=False) == "6 of 6 cells done"
+    for status in (Status.QUEUED, Status.RUNNING):
+        said = queueview.summary({Status.DONE: 6, status: 3}, Throughput(6, 60.0, 3), anybody=False)
+        assert said == f"6 of 9 cells done, 3 {status}; no worker is at work"
+    assert queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), anybody=False) == "6 of 6 cells done"
+    killed = WorkerInfo("a:1", "a", 1, "cpu", age=queueview.SILENT)
+    assert not queueview.at_work([]) and not queueview.at_work([killed])
+    assert queueview.at_work([killed, replace(killed, name="b:1", age=3.0)])
 
 
 def test_a_worker_that_has_not_said_yet_what_it_computes() -> None:

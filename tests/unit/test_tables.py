@@ -405,7 +405,7 @@ def test_what_a_study_says_of_itself_is_on_every_table() -> None:
     found = view(board([result(note=said), result(MODELS[1], note=said)]), "bigram_shift")
     assert found is not None and found.note == said
     assert f"*{said}*" in writers.to_markdown(found)
-    assert r"interval. Pocket models: 100\% made up.}" in writers.to_latex(found)
+    assert r"both ends]). Pocket models: 100\% made up.}" in writers.to_latex(found)
     assert {row["note"] for row in json.loads(writers.to_json(found))} == {said}
     assert view(board([result()]), "bigram_shift").note == ""  # type: ignore[union-attr]
 

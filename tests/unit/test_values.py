@@ -132,6 +132,7 @@ def test_did_you_mean() -> None:
     assert errors.did_you_mean("brt", ["bert", "gpt2"]) == 'Did you mean "bert"? What exists: bert, gpt2.'
     assert errors.did_you_mean("zzz", []) == "What exists: none."
     assert errors.nearest("F1", ["native/macro_f1", "accuracy", "macro_f1"]) == 'Did you mean "macro_f1"? '
+    assert errors.nearest("od", ["model"]) == "" and "clip-vit" in errors.nearest("CLIP", ["small", "clip-vit"])
     assert errors.nearest("m", ["macro_f1"]) == errors.nearest("", ["macro_f1"]) == ""
 
 

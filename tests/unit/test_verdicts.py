@@ -16,10 +16,10 @@ import pytest
 
 from clipstudy import claims, tasksfile
 from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts, views
-from clipstudy.dashboard.bars import bars_info
-from clipstudy.dashboard.inks import inks
+from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.planned import Planned
+from clipstudy.dashboard.series import bars_info
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Status
 from clipstudy.metrics import Difference
@@ -304,7 +304,7 @@ def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str)
     view = tables.view(shown, "tense")
     assert view is not None
     both = [NUMBER, replace(NUMBER, layer=2, value=97.0, read="memory"), replace(NUMBER, layer=7)]
-    info = bars_info(beside.marked(view, both), inks(shown), x)
+    info = bars_info(beside.marked(view, both), inks_of(shown), x)
     (drawn,) = info.marks
     assert (drawn.x, drawn.hollow) == (info.series[0].x, [False, True])
     assert drawn.y == pytest.approx([80.0, 97.0]) and info.top > 97

@@ -67,7 +67,7 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     """What a chart of ``shown`` draws.
 
     Args:
-        colors: family → ink (:func:`inks`).
+        colors: family → ink (:func:`clipstudy.dashboard.inks.inks_of`).
         x: ``layer``: grouped bars over layer numbers; ``depth``: lines over the fraction of the model's blocks.
     """
     _, factor, _ = unit(shown.metric)
