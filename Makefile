@@ -37,7 +37,7 @@ docs: install  ## does the README name every command, key, option and variable, 
 gpu: install  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-real: install  ## the study of tests/real with two workers, some of it on Postgres as well; its table goes into docs/real-rows.md
+real: install  ## the study of tests/real with two workers, some of it on Postgres as well; its tables go into docs/real-rows.md
 	$(BIN)/python tests/real/real.py
 
 pairs: install  ## the study of tests/real/pairs.toml: WiC and BoolQ, frozen and fine-tuned; its table goes there too

@@ -1,8 +1,8 @@
 """`make real`: the study of study.toml from nothing, two workers at once, on SQLite; three of its tasks on Postgres.
 
 The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
-and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the table of results
-into docs/real-rows.md between its marks. Fails where a bound of the project is broken. `make pairs` runs the study of
+and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the tables of results
+into docs/real-rows.md between their marks. Fails where a bound of the project is broken. `make pairs` runs the study of
 pairs.toml, on SQLite alone since fine-tuning takes an hour or two; where it was stopped it goes on. Its best layers go
 into the README, too.
 """
@@ -112,6 +112,7 @@ def on_both(out: Path) -> None:
     print(f"{len(first)} cells on SQLite, {len(second)} on Postgres; largest difference of any metric: {worst:.2g}")
     if worst > 1e-6:
         sys.exit("the two databases did not give the same results")
+    show("real best", out / "sqlite" / "best.md")
     show("real", out / "sqlite" / "results.md")
 
 
