@@ -237,6 +237,8 @@ def _tallied(tally: Tally) -> str:
     if tally.again:
         text += f", {counted(tally.again, 'attempt')} failed, to be tried again"
     text += f", {tally.recorded} recorded"
+    if tally.recorded + tally.waiting != tally.computed:
+        text += " (workers record each other's results, too)"
     if tally.computed:
         text += f"; {tally.keeping / tally.busy:.1%} of the time went to the queue and MLflow"
     return text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clipstudy.cli import results, screen
+from clipstudy.attempt import Tally
+from clipstudy.cli import results, screen, work
 from clipstudy.dashboard import tables
 from tests.made_up import MODELS, TASKS, result
 from tests.made_up import results as made_up
@@ -78,3 +79,13 @@ def test_results_come_in_the_order_of_the_page() -> None:
         *sorted(task.name for task in TASKS if task.category == "syntactic"),
         *sorted(task.name for task in TASKS if task.category == "semantic"),
     ]
+
+
+def test_a_worker_says_why_it_recorded_other_numbers_than_it_computed() -> None:
+    own = Tally(computed=14, recorded=14, busy=2.0, keeping=0.1)
+    assert (
+        work._tallied(own) == "14 cells computed, 0 failed, 14 recorded; 5.0% of the time went to the queue and MLflow"
+    )
+    for tally in (Tally(computed=14, recorded=10, busy=1.0), Tally(recorded=4)):
+        assert "(workers record each other's results, too)" in work._tallied(tally)
+    assert "each other" not in work._tallied(Tally(computed=14, recorded=10, waiting=4, busy=1.0))
