@@ -115,16 +115,17 @@ class Vision:
         return states
 
     def _check_places(self, maps: Mapping[int, torch.Tensor]) -> None:
-        """Raises ModelError where a map's channels lie last (PVT's stem): then its rows would be taken for channels."""
+        """Raises ModelError where a map's channels lie elsewhere than the model says (PVT's stem): then its rows or
+        columns would be taken for channels."""
         height, width = self.size
         for layer, found in maps.items():
             _, first, rows, columns = found.shape
             if abs(rows * width - columns * height) < max(self.size):
                 continue
-            # What a map of [images, rows, columns, channels] is like, and one that was turned and is none.
-            last, turned = abs(first * width - rows * height), abs(columns * width - first * height)
-            if min(last, turned) < max(self.size):
-                nhwc = self._anatomy.nhwc
+            # Its channels lie where rows or columns are expected: in a map as it is, or as it was turned.
+            nhwc = self._anatomy.nhwc
+            off = columns * width - first * height if nhwc else first * width - rows * height
+            if abs(off) < max(self.size):
                 shape = (1, rows, columns, first) if nhwc else tuple(found.shape)
                 is_, want = ("first", "last") if nhwc else ("last", "first")
                 raise ModelError(

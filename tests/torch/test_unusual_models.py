@@ -294,6 +294,21 @@ def test_a_stem_whose_channels_lie_last_is_refused(small: Callable[..., ModelSpe
     refused(small("pvt_v2_b0", 4, **args), "layer 0 has states of shape (1, 56, 56, 8): channels last")
 
 
+def test_a_map_whose_channels_do_not_lie_last_is_refused_among_those(
+    small: Callable[..., ModelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small("convnext_atto", 4, depths=[1] * 4, dims=[8] * 4)
+    create = timm.create_model
+
+    def misnamed(*of: Any, **how: Any) -> Any:
+        model = create(*of, **how)
+        model.output_fmt = "NHWC"
+        return model
+
+    monkeypatch.setattr(timm, "create_model", misnamed)
+    refused(spec, "states of shape (1, 8, 56, 56): channels first, expected maps with channels last")
+
+
 def test_a_size_that_does_not_fit_the_patches_is_refused(small: Callable[..., ModelSpec]) -> None:
     refused(small("vit_base_patch16_224", 2, **VIT, img_size=32), "Input height (224) doesn't match model (32)")
 
