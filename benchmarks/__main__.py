@@ -62,7 +62,7 @@ def main() -> None:
     everything = [row for rows in found.values() for row in rows]
     broken = [row for row in everything if row.met is False]
     bound = [row for row in everything if row.met is not None]
-    rate = f"a matrix product of side 1024 at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
+    rate = f"a matrix product of side {figures.SIDE} at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
     how = f"{'Quick' if asked.quick else 'Full'} run, {asked.clock} time, {date.today()}, {rate}"
     print(f"\n{how}, {minutes:.0f} min: {len(bound) - len(broken)} of {len(bound)} bounds are met.")
     if failed:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import plain
-from benchmarks.figures import Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
+from benchmarks.figures import SIDE, Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
 from clipstudy import backbones
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Chain, Product
@@ -140,7 +140,7 @@ def against_products(
     it can for long, and other machines on the same host take from it now and then.
     """
     count = flops(work)
-    products = round(0.5 * gemm_rate() / (2 * 1024**3))
+    products = max(1, round(0.5 * gemm_rate() / (2 * SIDE**3)))
     found = []
     for _ in range(repeats):
         before = gemm_rate(products=products)
