@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipstudy.data import files, fingerprint, table, within
+from clipstudy.data import files, fingerprint, formats, table, within
 from clipstudy.data.labelled import Labelled, checked, stratified
 from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.spec import DatasetSpec
@@ -247,7 +247,7 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
         where = loaded.where(row)
         images = {column: loaded.columns[column][row] for column in of_images}
         for column, held in images.items():
-            if not table.is_encoded(held):
+            if not formats.is_encoded(held):
                 raise DataError(
                     f'[datasets.{spec.name}.columns] {column}: {where} holds "{str(held)[:40]}", expected an encoded '
                     "image. Name the column that holds images."

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstudy import data
-from clipstudy.data import conll2000, labelled, senteval, table
+from clipstudy.data import conll2000, formats, labelled, senteval, table
 from clipstudy.data.conll2000 import Chunk
 from clipstudy.errors import DataError
 from clipstudy.spec import DatasetSpec
@@ -37,6 +37,15 @@ def conll(path: Path) -> DatasetSpec:
 def probing(path: Path, text: str, **more: object) -> DatasetSpec:
     (path / "rows.txt").write_text(text, encoding="utf-8")
     return DatasetSpec("rows", "senteval", path=str(path / "rows.txt"), **more)  # type: ignore[arg-type]
+
+
+def tags_of(chunks: list[Chunk]) -> list[str]:
+    """The tags that chunks were read from."""
+    tags = []
+    for chunk in chunks:
+        begins, goes_on = ("O", "O") if chunk.label == "O" else (f"B-{chunk.label}", f"I-{chunk.label}")
+        tags += [begins, *[goes_on] * (chunk.end - chunk.start - 1)]
+    return tags
 
 
 class TestConll:
@@ -105,11 +114,15 @@ class TestConll:
     def test_chunks_tile_the_sentence(self, tags: list[str]) -> None:
         found = conll2000.chunks(tags)
         assert [i for c in found for i in range(c.start, c.end)] == list(range(len(tags)))
-        again = [t for c in found for t in (["O"] if c.label == "O" else [f"B-{c.label}", f"I-{c.label}"])]
-        assert not found or again  # every chunk has a label
+        assert conll2000.chunks(tags_of(found)) == found
         for chunk in found:
             inside = {t if t == "O" else t[2:] for t in tags[chunk.start : chunk.end]}
             assert inside == {chunk.label}
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_real_tags_survive_the_way_to_chunks_and_back(self, real: Path, split: str) -> None:
+        for sentence in conll2000.read(conll(real / "conll2000"), split).sentences:
+            assert tags_of(conll2000.chunks(sentence.tags)) == list(sentence.tags)
 
     def test_real_counts(self, real: Path) -> None:
         corpus = conll2000.read(conll(real / "conll2000"), "train")
@@ -375,7 +388,7 @@ class TestTable:
             table.read(spec)
 
     def test_hidden_tags_are_refused(self, tmp_path: Path) -> None:
-        assert table._named([1, 0], ["O", "B-NP"]) == ["B-NP", "O"]
+        assert formats._named([1, 0], ["O", "B-NP"]) == ["B-NP", "O"]
         spec = self.texts(tmp_path, "jsonl", '{"tokens": ["a", "b"], "chunk_tags": ["O", null]}\n')
         with pytest.raises(DataError, match=r'split "train", row 0 .*chunk_tags is absent'):
             table.load(spec, "train", ["tokens", "chunk_tags"])
