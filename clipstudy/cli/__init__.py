@@ -35,6 +35,7 @@ COMMANDS = (
     pocket.demo,
     work.init,
     fetching.fetch,
+    fetching.cache,
     work.enqueue,
     work.worker,
     work.run,

@@ -1,20 +1,23 @@
-"""The command that brings a study's weights and data: fetch."""
+"""The commands for what is kept on this machine: fetch (weights and data sets), cache (extracted features)."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipstudy.cli import screen, selecting
+from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import Json, Models, StudyOption, Tasks
 from clipstudy.errors import NotFetched, StudyError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
+    from clipstudy.features.cache import Entry
     from clipstudy.fetch import Item, Survey
 
 
@@ -117,3 +120,53 @@ def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, obje
         raise NotFetched("\n".join([*wrong, f"Type, on a machine with network: {again}"]))
     if not as_json:
         typer.echo(f"{len(results)} repositories and files are here and whole, as {whole['manifest']} says")
+
+
+def cache(
+    prune: Annotated[
+        float | None,
+        typer.Option(
+            "--prune", min=0, metavar="GB", help="Remove the least recently used until at most so many GB are left."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the extracted features that are kept, last used first. Workers keep them within CLIPSTUDY_CACHE_GB."""
+    from clipstudy.progress import counted, duration
+
+    settings = Settings.read()
+    store = stores.features(settings)
+    removed = [] if prune is None else store.prune(int(prune * stores.GB))
+    sets: dict[tuple[str, str], list[Entry]] = {}
+    for entry in reversed(store.entries()):
+        sets.setdefault((entry.key, entry.view), []).append(entry)
+    held, freed = (sum(entry.bytes for entry in entries) for entries in (chain(*sets.values()), removed))
+    if as_json:
+        shown = [
+            {
+                "key": key,
+                "view": view,
+                "layers": sorted(entry.layer for entry in entries),
+                "bytes": sum(entry.bytes for entry in entries),
+                "used": entries[0].used,
+            }
+            for (key, view), entries in sets.items()
+        ]
+        whole = {"folder": str(store.path), "bytes": held, "budget_bytes": store.budget_bytes, "sets": shown}
+        typer.echo(json.dumps({**whole, "removed": len(removed), "removed_bytes": freed}))
+        return
+    if sets:
+        rows = [
+            [
+                f"{key[:8]} {view}",
+                str(len(entries)),
+                screen.size(sum(entry.bytes for entry in entries)),
+                f"{duration(max(0.0, time.time() - entries[0].used))} ago",
+            ]
+            for (key, view), entries in sets.items()
+        ]
+        screen.table(["one model's of one data set", "layers", "size", "last used"], rows)
+    if prune is not None:
+        typer.echo(f"removed {counted(len(removed), 'file')}, {screen.size(freed)}")
+    kept = screen.size(held) if sets else "nothing kept"
+    typer.echo(f"{kept}, of at most {settings.cache_gb:g} GB (CLIPSTUDY_CACHE_GB), in {store.path}")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from clipstudy.features.cache import Store
     from clipstudy.job import Selection
 
+#: Bytes.
+GB = 10**9
+
 
 def engine(settings: Settings) -> Engine:
     """The job table."""
@@ -70,4 +73,4 @@ def features(settings: Settings) -> Store:
     """The store of features under the cache folder, within its budget."""
     from clipstudy.features.cache import Store
 
-    return Store(settings.cache / "features", budget_bytes=int(settings.cache_gb * 2**30))
+    return Store(settings.cache / "features", budget_bytes=int(settings.cache_gb * GB))

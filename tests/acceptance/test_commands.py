@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import time
 import urllib.request
@@ -170,6 +171,26 @@ def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: 
     whole = json.loads(typed("run", "bert", "order", "--device", "cpu", "--json", code=2).out)
     assert [one["layer"] for one in whole["layers"]] == [0, 2] and whole["failed"] == {"1": "it has NaN"}
     assert "it has NaN" in typed("run", "bert", "order", "--layer", "1", "--device", "cpu", code=2).err
+
+
+def test_the_cache_is_listed_and_pruned(place: Place, typed: Typed) -> None:
+    assert "nothing kept, of at most 20 GB" in typed("cache").out, "nothing yet"
+    typed("enqueue", "--task", "order", "--model", "bert")
+    place.work()
+    held = json.loads(typed("cache", "--json").out)
+    (one,) = [one for one in held["sets"] if one["view"] == "cls"]
+    assert one["layers"] == [0, 1, 2]
+    files = list(Path(held["folder"]).glob("*.npy"))
+    assert held["bytes"] == sum(file.stat().st_size for file in files) > 0
+    assert " cls " in typed("cache").out
+    last = max(files, key=lambda file: file.stat().st_size)
+    os.utime(last, (time.time() + 60,) * 2)
+    left = json.loads(typed("cache", "--prune", str(last.stat().st_size / 10**9), "--json").out)
+    assert list(Path(held["folder"]).glob("*.npy")) == [last], "the least recently used go first"
+    assert (left["removed"], left["bytes"]) == (len(files) - 1, last.stat().st_size)
+    assert left["removed_bytes"] == held["bytes"] - left["bytes"]
+    assert "removed 1 file" in typed("cache", "--prune", "0").out
+    assert not json.loads(typed("cache", "--json").out)["sets"]
 
 
 def test_ui(place: Place) -> None:
