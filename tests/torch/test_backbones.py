@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoTokenizer, CLIPTextModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertTokenizer,
+    CLIPTextModel,
+    GPT2Config,
+    GPT2Tokenizer,
+)
 
-from clipstudy import backbones
+from benchmarks.extraction import MINILM
+from benchmarks.study import go, groups
+from clipstudy import backbones, run
+from clipstudy.data import conll2000
 from clipstudy.errors import ModelError
-from clipstudy.spec import ModelSpec
+from clipstudy.spec import DatasetSpec, ModelSpec
 from tests.torch import checkpoints
 
 TEXTS = [["the", "cat", "sat", "."], ["cats"], ["the", "unseen", "cat", ",", "sitting", "!"]]
@@ -371,12 +384,17 @@ def test_special_tokens_spelled_in_a_text_are_text(loaded):
         assert not special & {i for i, word in zip(pieces.ids, pieces.words, strict=True) if word is not None}
 
 
+def _sentences(real):
+    """Every sentence of CoNLL-2000, 8,936 + 2,012."""
+    for split in ("train", "test"):
+        spec = DatasetSpec("conll2000", "conll2000", path=str(real / "conll2000"))
+        yield from (list(sentence.words) for sentence in conll2000.read(spec, split).sentences)
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("kind", ["bert-base-uncased", "gpt2"])
-def test_real_tokenizers_on_real_sentences(kind, tmp_path, real):
+def test_pieces_lie_where_the_tokenizers_offsets_say(kind, tmp_path, real):
     folder = real / "tokenizers" / kind
-    from transformers import BertConfig, BertTokenizer, GPT2Config, GPT2Tokenizer
-
     if kind == "gpt2":
         tokenizer = GPT2Tokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
         config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1)
@@ -389,12 +407,56 @@ def test_real_tokenizers_on_real_sentences(kind, tmp_path, real):
     config.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     backbone = backbones.load(ModelSpec(kind, "transformers", str(tmp_path), 1, init="random"), "cpu")
-    blocks = (real / "conll2000" / "test.txt").read_text().strip().split("\n\n")[:300]
-    sentences = [[line.split()[0] for line in block.splitlines()] for block in blocks]
-    for words, pieces in zip(sentences, backbone.pieces(sentences), strict=True):
-        ids = pieces.ids[1:] if kind == "gpt2" else pieces.ids
-        assert list(ids) == tokenizer(" ".join(words))["input_ids"]
-        assert {w for w in pieces.words if w is not None} == set(range(len(words)))
+    sentences = list(_sentences(real))
+    assert len(sentences) == 8936 + 2012
+    theirs = tokenizer([" ".join(words) for words in sentences], return_offsets_mapping=True, add_special_tokens=False)
+    for words, pieces, ids, offsets in zip(
+        sentences, backbone.pieces(sentences), theirs["input_ids"], theirs["offset_mapping"], strict=True
+    ):
+        own = [(id_, word) for id_, word in zip(pieces.ids, pieces.words, strict=True) if word is not None]
+        assert [id_ for id_, _ in own] == ids
+        # The word of each character; a blank belongs to the word after it, as in byte-level pieces.
+        word_at = [i for i, word in enumerate(words) for _ in range(len(word) + (i > 0))]
+        assert [word for _, word in own] == [word_at[end - 1] for _, end in offsets]
+        assert all(word_at[start] in (word_at[end - 1], word_at[end - 1] - 1) for start, end in offsets)
+
+
+@pytest.mark.real
+def test_clips_pieces_spell_the_words_that_they_belong_to(tmp_path, real):
+    """open_clip's tokenizer knows no offsets: here each word is spelled from its pieces instead."""
+    backbone = backbones.load(checkpoints.open_clip_text(tmp_path / "clip", context_length=200).spec, "cpu")
+    tokenizer = open_clip.SimpleTokenizer()
+    sentences = list(_sentences(real))
+    longer = []
+    for number, (words, pieces) in enumerate(zip(sentences, backbone.pieces(sentences), strict=True)):
+        own = [(id_, word) for id_, word in zip(pieces.ids, pieces.words, strict=True) if word is not None]
+        whole = tokenizer.encode(" ".join(words))
+        assert [id_ for id_, _ in own] == whole
+        if number < 8936 and len(whole) + 2 > 77:
+            longer.append(number)
+        spelled = [b""] * len(words)
+        for id_, word in own:
+            piece = tokenizer.decoder[id_].removesuffix("</w>")
+            spelled[word] += bytes(tokenizer.byte_decoder[character] for character in piece)
+        assert [word.decode() for word in spelled] == [tokenizer.clean_fn(word) for word in words]
+    # What tasks.toml leaves out of the train split for all models alike.
+    declared = tomllib.loads((Path(__file__).parents[2] / "tasks.toml").read_text(encoding="utf-8"))
+    assert longer == declared["datasets"]["conll2000"]["exclude"]["train"] and len(longer) == 40
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("real")
+def test_bfloat16_costs_a_probe_no_accuracy():
+    """Trained weights on real rows: at every layer the same accuracy but for what the draw of seeds makes of it."""
+    group = groups(MINILM, 300)[4]  # subj_number
+    group = replace(group, task=replace(group.task, options={"max_epoch": 30, "draws": 10, "control": False}))
+    accuracies = {}
+    for dtype in ("float32", "bfloat16"):
+        one = replace(group, model=replace(group.model, dtype=dtype))
+        accuracies[dtype] = [outcome.metrics["accuracy"].value for _, outcome in go(one, run.Shelf("cpu"), None)]
+    apart = [abs(exact - half) for exact, half in zip(*accuracies.values(), strict=True)]
+    assert max(accuracies["float32"]) > 0.6, "there is something to be lost"
+    assert sum(apart) / len(apart) < 0.02 and max(apart) < 0.05, apart
 
 
 def test_an_unknown_source_says_what_exists():

@@ -1,4 +1,4 @@
-"""The largest gains stay gains. Ratios of processor time, in turns, with room for noise: a bound here is far below what
+"""Gains stay gains. Ratios of processor time, in turns, with room for noise: a bound here is far below what
 docs/performance.md has, so that only what was lost altogether breaks it."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from benchmarks.plain import fit_grid
 from benchmarks.recipes import JAWAHAR
 from clipstudy import backbones
 from clipstudy.backbones.backbone import TextBackbone
+from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 from clipstudy.probes.mlp import fit
 from clipstudy.spec import ModelSpec
@@ -59,6 +61,29 @@ class TestExtraction:
     def test_padding_is_little(self, minilm: TextBackbone) -> None:
         found = extract(minilm, self.texts(), layers=[0], views=["mean"], batch_size=4).coverage
         assert found.tokens_executed / found.tokens_useful < 1.15
+
+    def test_features_of_the_store_cost_next_to_nothing(self, minilm: TextBackbone, tmp_path: Path) -> None:
+        folders = itertools.count()
+
+        def of(store: Store) -> None:
+            extract(minilm, self.texts(), layers=range(7), views=["mean"], batch_size=16, store=store)
+
+        kept = Store(tmp_path / "kept")
+        of(kept)
+        assert ratio(lambda: of(Store(tmp_path / str(next(folders)))), lambda: of(kept)) > 4
+
+    def test_clips_texts_are_computed_at_their_own_length(self, tmp_path: Path) -> None:
+        sized = {"width": 256, "heads": 4, "layers": 3, "context_length": 77}
+        clip = backbones.load(checkpoints.open_clip_text(tmp_path / "clip", **sized).spec, "cpu")
+
+        def of(length: int) -> Callable[[], object]:
+            ids, mask = torch.ones(16, length, dtype=torch.long), torch.ones(16, length, dtype=torch.bool)
+            mask[:, 16:] = False
+            return lambda: clip.states(ids, mask, range(4))
+
+        for own, whole in zip(of(16)().values(), of(77)().values(), strict=True):
+            torch.testing.assert_close(own, whole[:, :16], atol=1e-5, rtol=1e-4)
+        assert ratio(of(77), of(16)) > 2.5
 
 
 def test_stacked_probes_beat_one_after_another() -> None:
