@@ -24,7 +24,7 @@ from clipstudy.progress import counted
 from tests.chaos import servers
 from tests.chaos.faults import FAULTS
 from tests.chaos.house import Backends, Fault, trial
-from tests.chaos.table import CODE, HOUSES, PAGE, ROOT, Row, belongs, drawn, keep, rows, write
+from tests.chaos.table import HOUSES, PAGE, ROOT, Row, belongs, code, drawn, keep, rows, write
 
 #: Seconds that the cells of a study keep its workers: see `trial`.
 BUSY = 6.0
@@ -58,7 +58,7 @@ def run(fault: Fault, backends: Backends, folder: Path, jobs: int) -> Row:
         kept=not wrong,
         date=time.strftime("%Y-%m-%d"),
         told=tuple(wrong[:20]),
-        code=CODE,
+        code=code(fault),
     )
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--house", choices=HOUSES, action="append", help="one kind of house alone")
     parser.add_argument("--jobs", type=int, default=1000, help="cells a fault; a slow one gets a tenth (1000)")
     parser.add_argument("--again", action="store_true", help="run once more what need not be")
-    parser.add_argument("--times", action="store_true", help="print recovery and goodput, too: on an idle machine")
+    parser.add_argument("--times", action="store_true", help="print goodput, too: on an idle machine")
     parser.add_argument("--list", action="store_true", help="say which faults there are, and do nothing")
     asked = parser.parse_args()
     wanted = [fault for fault in FAULTS if matches(fault.name, asked.only)]
@@ -95,7 +95,7 @@ def main() -> None:
     for house in asked.house or HOUSES:
         for fault in wanted:
             row = stand.get((fault.name, house))
-            if not belongs(fault, house) or (row and row.stands(share(fault, asked.jobs))):
+            if not belongs(fault, house) or (row and row.stands(fault, share(fault, asked.jobs))):
                 continue
             if "root" in fault.needs and os.geteuid() != 0:
                 print(f"{fault.name} on {house}: not run: mounts a disk, which only root may")

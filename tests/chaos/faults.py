@@ -7,6 +7,7 @@ import contextlib
 import resource
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from clipstudy.job import Selection
+from clipstudy.job import Selection, Status
 from clipstudy.queue import jobs
 from tests.chaos import body, cells
 from tests.chaos.body import LEASE, POINTS
@@ -184,17 +185,33 @@ def jump(house: House) -> None:
 
 
 def cancel(house: House) -> None:
-    """A person cancels three models, whatever their rows are doing."""
-    models = sorted({name for _, name, _ in jobs.names(house.engine)})
-    jobs.cancel(house.engine, Selection(models=tuple(house.random.sample(models, 3))))
+    """A person cancels three models, one of which a worker is computing."""
+    models = {name for _, name, _ in jobs.names(house.engine)}
+    running = {model for model in (_at_work(house),) if model}
+    others = house.random.sample(sorted(models - running), 3 - len(running))
+    jobs.cancel(house.engine, Selection(models=(*running, *others)))
 
 
 def change(house: House) -> None:
-    """A person changes a setting of every third model: another digest, other answers."""
-    rows = jobs.rows(house.engine)  # of the newest settings
-    options = jobs.group_of(house.engine, rows[0].group_id)[0].task.options  # the first model is one of the third
-    new = cells.plan(house.study, len(rows), millis=options["millis"], version=options["version"] + 1)
-    jobs.enqueue(house.engine, new[::3])
+    """A person changes a setting of every third model, one of which a worker is computing: another digest, other
+    answers."""
+    running = _at_work(house) or "m0"
+    newest = jobs.rows(house.engine)
+    groups = [jobs.group_of(house.engine, group)[0] for group in {row.group_id for row in newest}]
+    options = [group.task.options for group in groups]
+    version = 1 + max(one["version"] for one in options)
+    new = cells.plan(house.study, len(newest), millis=options[0]["millis"], version=version)
+    jobs.enqueue(house.engine, new[int(running.removeprefix("m")) % 3 :: 3])
+
+
+def _at_work(house: House) -> str | None:
+    """A model some of whose cells are being computed, waited for; None where all that there is was computed."""
+    while under_way := jobs.rows(house.engine, statuses=[Status.QUEUED, Status.RUNNING]):
+        running = [row.model for row in under_way if row.status is Status.RUNNING]
+        if running:
+            return running[-1]
+        time.sleep(0.02)
+    return None
 
 
 _AT = {
@@ -255,8 +272,9 @@ FAULTS: tuple[Fault, ...] = (
           lock("mlflow.db"), unlock, every=1.0, lasts=2.0, most=6, needs=EMBEDDED),
     Fault("race", "No fault: every worker takes one layer at a time, and all race for the same parent runs.",
           orders={"layers_per_batch": 1}),
-    Fault("cancel", "A person cancels what three models are doing, every second.", cancel, every=1.0, most=4),
-    Fault("change", "A person changes a setting of every third model while their rows run.", change, every=2.0, most=3),
+    Fault("cancel", "A person cancels three models, one of them at work, every second.", cancel, every=1.0, most=4,
+          interrupts=True),
+    Fault("change", "A person changes a setting of every third model, one of them at work.", change, every=2.0, most=3),
     Fault("sessions ended", "`pg_terminate_backend` for every session, every second.",
           terminate, every=1.0, most=20, needs=POSTGRES),
     Fault("Postgres stops", "Postgres is stopped in order and started again a second later, every three seconds.",

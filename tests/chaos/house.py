@@ -140,6 +140,7 @@ class Fault:
     needs: frozenset[str] = frozenset()  #: "postgres", "server", "embedded", "root"
     slow: bool = False  #: a tenth of the jobs
     fails: int = 0  #: cells that must fail
+    interrupts: bool = False  #: cells must be given up that are being computed
 
 
 @dataclass
@@ -284,4 +285,6 @@ def trial(
         wrong.insert(0, "not one blow fell: this showed nothing")
     if verdict.failed < fault.fails:
         wrong.insert(0, f"{fault.fails} cells had to fail, {verdict.failed} did")
+    if fault.interrupts and verdict.attempts <= verdict.done:
+        wrong.insert(0, "no cell was given up that was being computed: this showed nothing")
     return seen, verdict, wrong

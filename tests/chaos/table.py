@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clipstudy.progress import counted
+from tests.chaos import faults
 from tests.chaos.faults import FAULTS
 from tests.chaos.house import Fault
 
@@ -26,8 +29,10 @@ PROTOCOL = (
     "queue/**/*.py", "tracking/**/*.py",
     "worker.py", "attempt.py", "heartbeat.py", "recorder.py", "supervisor.py", "run.py", "lock.py",
 )  # fmt: skip
-#: What makes no row, beside this file.
-DRAWING = ("table.py", "test_*.py")
+#: What makes no row, and the faults, of which each row has one.
+OTHERS = ("table.py", "test_*.py", "faults.py")
+#: Constants of the faults.
+PLAIN = (str, int, float, frozenset)
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,18 @@ class Row:
     kept: bool
     date: str
     told: tuple[str, ...]  #: what was wrong
-    code: str = ""  #: see `CODE`; empty: of an earlier version that did not say
+    code: str = ""  #: see `code`; empty: of an earlier version that did not say
 
-    def stands(self, jobs: int) -> bool:
+    def stands(self, fault: Fault, jobs: int) -> bool:
         """Whether it need not be run again where ``jobs`` cells are asked for. One that broke stands, too."""
-        return self.code == CODE and self.jobs >= jobs
+        return self.code == code(fault) and self.jobs >= jobs
 
 
 def hashed(root: Path) -> str:
-    """A short hash of the sources of what is under test, and of the test."""
+    """A short hash of the sources of what is under test, and of the test, but for the faults."""
     found = [path for pattern in PROTOCOL for path in (root / "clipstudy").glob(pattern)]
     chaos = (root / "tests" / "chaos").rglob("*.py")
-    found += [path for path in chaos if not any(path.match(pattern) for pattern in DRAWING)]
+    found += [path for path in chaos if not any(path.match(pattern) for pattern in OTHERS)]
     sources = hashlib.sha256()
     for path in sorted(found):
         content = path.read_bytes()
@@ -74,6 +79,31 @@ def hashed(root: Path) -> str:
 
 #: Of the sources as they were when this process began: a day later they may be others.
 CODE = hashed(ROOT)
+
+
+def code(fault: Fault) -> str:
+    """A short hash of all that makes a row of ``fault``: of the sources in common, and of what the fault does."""
+    return hashlib.sha256(f"{CODE} {_made_of(vars(fault))}".encode()).hexdigest()[:12]
+
+
+def _made_of(value: Any, within: tuple[Any, ...] = ()) -> str:
+    """Values as they are written, functions of the faults by their source and all that they use of that file.
+
+    Args:
+        within: functions whose source is there already.
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_made_of(one, within)}" for key, one in value.items())
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    if not inspect.isfunction(value):
+        return repr(value)
+    if value.__module__ != faults.__name__ or value in within:
+        return value.__qualname__
+    used = inspect.getclosurevars(value)
+    named = {**used.nonlocals, **used.globals}
+    here = {name: one for name, one in named.items() if inspect.isfunction(one) or isinstance(one, PLAIN)}
+    return f"{inspect.getsource(value)} {_made_of(here, (*within, value))}"
 
 
 def rows() -> list[Row]:
@@ -98,16 +128,16 @@ def belongs(fault: Fault, house: str) -> bool:
 
 
 def drawn(found: Sequence[Row], *, times: bool = False) -> str:
-    """``found`` as Markdown, what was not run below it. ``times``: with recovery and goodput."""
+    """``found`` as Markdown, what was not run below it. ``times``: with goodput."""
     quiet = {row.house: row.rate for row in found if row.fault == "quiet"}
     counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
-    head = ["fault", "setup", *counts, *(["recovery", "worst", "goodput"] if times else []), "run on"]
+    head = ["fault", "setup", *counts, "recovery", "worst", *(["goodput"] if times else []), "run on"]
     lines = [f"{counted(len(found), 'row')}: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
     lines.append(_line(["---", "---", *["--:"] * (len(head) - 3), "---"]))
     for row in found:
         cells = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
         share = f"{row.rate / quiet[row.house]:.0%}" if row.house in quiet else "–"
-        timed = [_seconds(row.median), _seconds(row.worst), share] if times else []
+        timed = [_seconds(row.median), _seconds(row.worst), *([share] if times else [])]
         shown = [row.fault, row.house, *cells, row.blows, *timed, row.date]
         lines.append(_line(shown if row.kept else [f"**{one}**" for one in shown]))
     for row in found:

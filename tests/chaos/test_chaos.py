@@ -39,6 +39,17 @@ def test_embedded(name: str, embedded: Backends, tmp_path: Path) -> None:
     hold(name, embedded, tmp_path)
 
 
+def test_a_person_cancels_what_is_being_computed(embedded: Backends, tmp_path: Path) -> None:
+    _, verdict, wrong = trial(NAMED["cancel"], embedded, tmp_path / "house", 60, busy=5.0, workers=2, limit=120)
+    assert wrong == [] and verdict.given_up
+
+
+def test_every_change_of_settings_is_a_new_one(embedded: Backends, tmp_path: Path) -> None:
+    seen, verdict, wrong = trial(NAMED["change"], embedded, tmp_path / "house", 60, busy=5.0, workers=2, limit=120)
+    assert wrong == [] and seen.blows > 1
+    assert verdict.jobs == 60 + 20 * seen.blows, "two of six models each time"
+
+
 @pytest.mark.postgres
 def test_postgres_crashes(on_postgres: Backends, tmp_path: Path) -> None:
     hold("Postgres crashes", on_postgres, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import __main__ as chaos
-from tests.chaos import servers, table
+from tests.chaos import faults, servers, table
 from tests.chaos.faults import FAULTS
-from tests.chaos.house import Backends, Fault
-from tests.chaos.table import CODE, ROOT, Row
+from tests.chaos.house import Backends, Fault, House
+from tests.chaos.table import ROOT, Row, code
 
+NAMED = {fault.name: fault for fault in FAULTS}
+QUIET, KILL = NAMED["quiet"], NAMED["kill"]
 HELD = Row(
-    "quiet", "Nothing.", "embedded", 40, 40, 0, 0, 0, 0, 0, 40, 0, None, None, 2.0, 20.0, True, "2026-01-02", (), CODE
+    *("quiet", "Nothing.", "embedded", 40, 40, 0, 0, 0, 0, 0, 40, 0, None, None, 2.0, 20.0, True, "2026-01-02", ()),
+    code=code(QUIET),
 )
-BROKEN = replace(HELD, fault="kill", what="SIGKILL.", done=39, lost=1, kept=False, told=("job 7 is running",))
+BROKEN = replace(
+    HELD, fault="kill", what="SIGKILL.", done=39, lost=1, kept=False, told=("job 7 is running",), code=code(KILL)
+)
 
 
 @pytest.fixture
@@ -41,8 +47,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_a_row_stands_where_it_has_the_cells_asked_for_and_is_of_this_code() -> None:
-    assert HELD.stands(40) and not HELD.stands(41) and BROKEN.stands(40)
-    assert not replace(HELD, code="").stands(40) and not replace(HELD, code="0" * 12).stands(40)
+    assert HELD.stands(QUIET, 40) and not HELD.stands(QUIET, 41) and BROKEN.stands(KILL, 40)
+    assert not replace(HELD, code="").stands(QUIET, 40) and not replace(HELD, code="0" * 12).stands(QUIET, 40)
     slow = next(fault for fault in FAULTS if fault.slow)
     assert [chaos.share(slow, jobs) for jobs in (1000, 100, 40)] == [100, 60, 40]
     assert [chaos.share(FAULTS[0], jobs) for jobs in (1000, 40)] == [1000, 40]
@@ -64,6 +70,23 @@ def test_other_sources_are_another_code_and_another_drawing_is_not(tmp_path: Pat
         assert list((ROOT / "clipstudy").glob(pattern)), f"{pattern} names nothing"
 
 
+def test_a_row_is_of_its_own_faults_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len({code(fault) for fault in FAULTS}) == len(FAULTS)
+    before = {fault.name: code(fault) for fault in FAULTS}
+    monkeypatch.setattr(faults, "LONGER_THAN_A_LEASE", 99.0)
+    assert {fault.name for fault in FAULTS if code(fault) != before[fault.name]} == set(), "a value that was read"
+    assert code(replace(KILL, every=2.0)) != code(KILL) != code(replace(KILL, orders={"point": "claim"}))
+    assert code(replace(KILL, blow=faults.send(signal.SIGTERM))) != code(KILL)
+
+    def some_worker(house: House) -> int | None:
+        return None
+
+    some_worker.__module__ = faults.__name__
+    monkeypatch.setattr(faults, "some_worker", some_worker)
+    others = {fault.name for fault in FAULTS if code(fault) != before[fault.name]}
+    assert others == {"kill", "terminate", "sleep", "no memory"}, "those that use it"
+
+
 def test_what_does_not_stand_is_run_and_what_stands_is_not(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,7 +94,7 @@ def test_what_does_not_stand_is_run_and_what_stands_is_not(
 
     def run(fault: Fault, backends: Backends, folder: Path, jobs: int) -> Row:
         ran.append((fault.name, jobs))
-        return replace(HELD, fault=fault.name, jobs=jobs)
+        return replace(HELD, fault=fault.name, jobs=jobs, code=code(fault))
 
     monkeypatch.setattr(chaos, "run", run)
     table.keep(replace(HELD, code=""))
@@ -118,9 +141,9 @@ def test_a_row_that_could_not_be_run_is_not_kept_and_ends_with_1(
     assert [row.fault for row in table.rows()] == ["kill"]
 
 
-def test_times_are_drawn_only_where_they_are_asked_for() -> None:
+def test_goodput_is_drawn_only_where_it_is_asked_for() -> None:
     timed = replace(BROKEN, median=1.25, worst=2.5, rate=10.0)
-    assert "recovery" not in table.drawn([HELD, timed]) and "50%" not in table.drawn([HELD, timed])
+    assert "| **1.2 s** | **2.5 s** | **2026-01-02** |" in table.drawn([HELD, timed])
     assert "| **1.2 s** | **2.5 s** | **50%** |" in table.drawn([HELD, timed], times=True)
 
 
