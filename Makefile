@@ -43,9 +43,9 @@ real: install  ## the study of tests/real with two workers, some of it on Postgr
 pairs: install  ## the study of tests/real/pairs.toml: WiC and BoolQ, frozen and fine-tuned; its table goes there too
 	$(BIN)/python tests/real/real.py pairs
 
-paper: install  ## the paper's study on full-size random weights, from a stand-in of the Hub: a batch of each model
-	$(BIN)/python tests/real/paper.py
-	$(BIN)/python tests/real/paper.py --images
+paper: install  ## the paper's study on full-size random weights, from a stand-in of the Hub: a batch of each model (PAPER=--all: all of it, hours)
+	$(BIN)/python tests/real/paper.py $(PAPER)
+	$(BIN)/python tests/real/paper.py --images $(PAPER)
 
 screenshots: install  ## pictures of the dashboard and of MLflow for docs/images, from the results of CLIPSTUDY_HOME (make demo)
 	$(BIN)/python tests/real/screens.py
@@ -76,7 +76,7 @@ audit: install  ## are there known vulnerabilities in what is installed here? (a
 chaos: install  ## every fault on workers, databases and MLflow (long, and goes on where it ended; CHAOS="--only 'kill*' --jobs 100" thins it)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
-bench: install  ## how fast, ratio by ratio, within an hour; its table goes into docs/performance.md
+bench: install  ## how fast, ratio by ratio, in about an hour; its table goes into docs/performance.md
 	$(BIN)/python -m benchmarks
 
 bench-quick: install  ## the same, smaller and with fewer repeats: ten minutes

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import figures
 from benchmarks.figures import Row, machine, short
-from benchmarks.page import filled
+from benchmarks.page import FULL, QUICK, filled
 from clipstudy import device
 
 #: In the order of the table.
@@ -63,14 +63,14 @@ def main() -> None:
     broken = [row for row in everything if row.met is False]
     bound = [row for row in everything if row.met is not None]
     rate = f"a matrix product of side {figures.SIDE} at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
-    how = f"{'Quick' if asked.quick else 'Full'} run, {asked.clock} time, {date.today()}, {rate}"
+    how = f"{QUICK if asked.quick else FULL}, {asked.clock} time, {date.today()}, {rate}"
     print(f"\n{how}, {minutes:.0f} min: {len(bound) - len(broken)} of {len(bound)} bounds are met.")
     if failed:
         print(f"Not measured, since it failed: {', '.join(failed)}.")
     sections = {TOPICS[topic]: rows for topic, rows in found.items()}
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(filled(text, sections, how, machine(), list(TOPICS.values())), encoding="utf-8")
-    print("the table is in docs/performance.md")
+    print("the table is in docs/performance.md" + " where it had no full run's" * asked.quick)
     if broken or failed:
         sys.exit(1)
 

@@ -1,7 +1,8 @@
 """docs/performance.md's table: one section per topic, each stamped with the run that measured it.
 
 A run of some topics replaces their sections and keeps the others, so that one of them can be measured again without
-the hour that all of them take. Sections of different machines are never on one page.
+the hour that all of them take. A quick run never replaces a full one's. Sections of different machines are never on
+one page.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from benchmarks.figures import Row, table
 
 MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
+#: How the stamp of a run begins.
+QUICK, FULL = "Quick run", "Full run"
 _SECTION = re.compile(r"^### (.+?)\n(.*?)(?=^### |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +38,9 @@ def filled(
     inside, tail = rest.split(MARKS[1])
     facts = "".join(f"- {name}: {value}\n" for name, value in machine.items())
     sections = dict(_SECTION.findall(inside)) if facts in inside else {}
-    sections |= {title: f"\n{stamp}.\n\n{table(rows)}\n" for title, rows in found.items() if rows}
+    for title, rows in found.items():
+        if rows and not (stamp.startswith(QUICK) and sections.get(title, "").strip().startswith(FULL)):
+            sections[title] = f"\n{stamp}.\n\n{table(rows)}\n"
     body = "".join(f"### {title}\n{sections[title].rstrip()}\n\n" for title in order if title in sections)
     missed = body.count("**not met**")
     bounds = missed + len(re.findall(r"\| met \|", body))

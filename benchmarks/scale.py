@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
@@ -33,6 +33,7 @@ import psutil
 from sqlalchemy import Engine, text
 
 from clipstudy import queueview
+from clipstudy.errors import DatabaseUnreachable
 from clipstudy.job import Group, Selection
 from clipstudy.queue import dialect, jobs, migration, outbox
 from clipstudy.queue.dialect import writing
@@ -287,7 +288,7 @@ def waiting(url: str, number: int) -> Iterator[Callable[[], int]]:
     for process in processes:
         process.start()
     for _ in range(number):
-        assert ready.acquire(timeout=120)
+        assert ready.acquire(timeout=300)
     try:
         yield lambda: int(polls.value)
     finally:
@@ -308,20 +309,28 @@ def _wait(url: str, number: int, polls: Any, stop: Any, ready: Any) -> None:
 def _one(url: str, number: int, polls: Any, stop: Any, ready: Any) -> None:
     engine = dialect.connect(url)
     name = f"waiting:{os.getpid()}:{number}"
-    jobs.register(engine, jobs.WorkerInfo(name, "here", os.getpid(), "cpu"))
+    # As workers do: where a thousand come at once, a server may keep some waiting for longer than they are patient.
+    while not _answered(lambda: jobs.register(engine, jobs.WorkerInfo(name, "here", os.getpid(), "cpu"))):
+        stop.wait(POLL)
     ready.release()
     beaten = time.monotonic() - BEAT * (number % 97) / 97
     stop.wait(POLL * (number % 89) / 89)
     parent = multiprocessing.parent_process()
     while not stop.is_set() and parent is not None and parent.is_alive():
-        poll(engine)
-        with polls.get_lock():
-            polls.value += 1
-        if time.monotonic() - beaten > BEAT:
-            jobs.beat_worker(engine, name)
+        if _answered(lambda: poll(engine)):
+            with polls.get_lock():
+                polls.value += 1
+        if time.monotonic() - beaten > BEAT and _answered(lambda: jobs.beat_worker(engine, name)):
             beaten = time.monotonic()
         stop.wait(POLL)
     engine.dispose()
+
+
+def _answered(ask: Callable[[], object]) -> bool:
+    with suppress(DatabaseUnreachable):
+        ask()
+        return True
+    return False
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.figures import Row
-from benchmarks.page import MARKS, filled
+from benchmarks.page import FULL, MARKS, QUICK, filled
 
 EMPTY = f"# Page\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nThe end.\n"
 HERE, ORDER = {"cores": "2"}, ("Probes", "Memory", "Growth")
@@ -26,6 +26,14 @@ def test_a_topic_measured_again_leaves_the_others() -> None:
     assert "2 of 2 bounds are met. Not measured on this machine: Growth." in again
     assert again.count("Full, 1.") == again.count("Quick, 2.") == again.count("### Memory") == 1
     assert filled(again, {}, "none", HERE, ORDER) == again
+
+
+def test_a_quick_run_fills_what_no_full_run_has() -> None:
+    full = filled(EMPTY, {"Memory": [row("peak", 7)]}, f"{FULL}, 1", HERE, ORDER)
+    both = {"Memory": [row("peak", 5)], "Probes": [row("fit", 3)]}
+    quick = filled(full, both, f"{QUICK}, 2", HERE, ORDER)
+    assert quick.count("Full run, 1.") == quick.count("Quick run, 2.") == 1 and "| peak | 7.00 x |" in quick
+    assert filled(quick, both, f"{FULL}, 3", HERE, ORDER).count("Full run, 3.") == 2
 
 
 def test_another_machine_begins_a_new_page() -> None:

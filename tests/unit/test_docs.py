@@ -29,7 +29,6 @@ OPTION = r"(?<![\w-])--[a-z][a-z-]+"
 #: Options in the docs that belong to other programs.
 FOREIGN = {
     "python -m benchmarks": {"--clock", "--only"},
-    "python -m benchmarks.scale": {"--seconds", "--to"},
     "make chaos": {"--times"},
     "mlflow server": {"--allowed-hosts", "--artifacts-destination", "--backend-store-uri"},
     "createdb": {"--owner"},
