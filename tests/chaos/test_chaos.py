@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def on_postgres(embedded: Backends) -> Iterator[Backends]:
 
 
 def hold(name: str, backends: Backends, folder: Path, jobs: int = 30) -> None:
-    fault = NAMED[name]
+    fault = replace(NAMED[name], most=2)
     _, verdict, wrong = trial(fault, backends, folder / "house", jobs, busy=5.0, workers=2, limit=120)
     assert wrong == []
     assert verdict.jobs == verdict.done + verdict.failed >= jobs
