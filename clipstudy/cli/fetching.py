@@ -165,8 +165,8 @@ def cache(
             ]
             for (key, view), entries in sets.items()
         ]
-        screen.table(["one model's of one data set", "layers", "size", "last used"], rows)
+        screen.table(["model and data, view", "layers", "size", "last used"], rows)
     if prune is not None:
-        typer.echo(f"removed {counted(len(removed), 'file')}, {screen.size(freed)}")
+        typer.echo(f"removed {counted(len(removed), 'file')}, {screen.size(freed)}" if removed else "nothing to remove")
     kept = screen.size(held) if sets else "nothing kept"
     typer.echo(f"{kept}, of at most {settings.cache_gb:g} GB (CLIPSTUDY_CACHE_GB), in {store.path}")
