@@ -138,10 +138,22 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 class Stopwatch:
-    """A model that counts the time of its passes: ``states`` of whatever is wrapped."""
+    """A model that counts the time of its passes: ``states`` of whatever is wrapped, and of its copies."""
 
     def __init__(self, backbone: Any) -> None:
-        self._backbone, self.seconds = backbone, 0.0
+        self._backbone, self._seconds = backbone, 0.0
+        self._copies: list[Stopwatch] = []
+
+    @property
+    def seconds(self) -> float:
+        """So far, the mean of it and its copies."""
+        found = [self._seconds, *(copy.seconds for copy in self._copies)]
+        return sum(found) / len(found)
+
+    def copies(self, most: int) -> list[Stopwatch]:
+        _, *others = self._backbone.copies(most)
+        self._copies = [Stopwatch(other) for other in others]
+        return [self, *self._copies]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -149,7 +161,7 @@ class Stopwatch:
     def states(self, *given: Any, **named: Any) -> Any:
         began = now()
         found = self._backbone.states(*given, **named)
-        self.seconds += now() - began
+        self._seconds += now() - began
         return found
 
 

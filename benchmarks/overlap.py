@@ -72,6 +72,7 @@ class StandIn:
     """
 
     name, depth, width, native = "stand-in", 12, 768, "cls"
+    device = torch.device("cpu")  # where its results land
     resolved = {"checkpoint": "none"}
 
     def __init__(self, calls: ModelSpec) -> None:
@@ -92,6 +93,9 @@ class StandIn:
         self._free = max(began + takes, self.now())
         self.seconds += takes
         return {layer: self._states[: len(ids)].expand(-1, ids.shape[1], -1) for layer in layers}
+
+    def copies(self, _most: int) -> list[StandIn]:
+        return [self]
 
     def landing(self, values: torch.Tensor) -> Callable[[], Any]:
         there = self._free

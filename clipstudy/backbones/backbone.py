@@ -64,6 +64,7 @@ class TextBackbone(Protocol):
     width: int  #: size of a state
     native: str  #: the model's own summary of a text: ``cls``, ``last`` or ``eot``
     limit: int  #: most ids a text may have, special tokens included
+    device: torch.device  #: where its weights and states are
     module: nn.Module  #: its weights, frozen and in evaluation mode; whoever trains a model of their own thaws them
     #: What decides the states: commit or sha256 of the files, library versions, dtype, final norm. Equal for two
     #: workers whose features may be mixed.
@@ -88,6 +89,11 @@ class TextBackbone(Protocol):
         Returns:
             layer → ``[B, T, width]`` on the model's device, in its dtype. Values on padding are undefined.
         """
+        ...
+
+    def copies(self, most: int) -> Sequence[TextBackbone]:
+        """Itself and copies over the same weights, ``most`` together: :meth:`states` of each may run in a thread of its
+        own at the same time. Itself alone where it has no copies to give."""
         ...
 
     def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:

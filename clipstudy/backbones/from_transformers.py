@@ -38,7 +38,7 @@ class TransformersText:
         self.module: Any = model
         self._final_norm = spec.final_norm
         blocks.place(model, device)
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         pad = getattr(_text_config(model.config), "pad_token_id", None)
         # Some models (RoBERTa) count positions by what is not padding, so padding must be their own.
         self._pad = pad if isinstance(pad, int) and 0 <= pad < tokenizing.embedded(model) else 0
@@ -90,6 +90,9 @@ class TransformersText:
         with self._fused.running():
             return self._unpadded(lambda ids, mask: self._run(ids, mask, layers), ids, mask)
 
+    def copies(self, most: int) -> Sequence[TransformersText]:
+        return [self, *(self._fused.copy(self, self._words) for _ in range(most - 1))]
+
     def _run(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         states = blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
         # Some models (Longformer) lengthen texts to a multiple of their window.
@@ -108,12 +111,12 @@ class TransformersText:
         return last
 
     def _last(self, ids: torch.Tensor, mask: torch.Tensor, second: torch.Tensor) -> dict[int, torch.Tensor]:
-        types = {"token_type_ids": second.long().to(self._device)} if self._typed else {}
+        types = {"token_type_ids": second.long().to(self.device)} if self._typed else {}
         return {self.depth: self._forward(ids, mask, **types)}
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
-        mask = mask.to(self._device)
-        ids = ids.to(self._device).masked_fill(~mask, self._pad)
+        mask = mask.to(self.device)
+        ids = ids.to(self.device).masked_fill(~mask, self._pad)
         last: torch.Tensor = self.module(input_ids=ids, attention_mask=mask.long(), **more).last_hidden_state
         return last
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from clipstudy.backbones.kernels import Attention, Chain, Convolution, Product, 
 #: States of a trial may differ so much, as a share of the largest of their layer. Rounding is a hundred times less.
 APART = 1e-4
 
+Owner = TypeVar("Owner")
 #: Modules → what each computes by instead of its own `forward`.
 Forwards = dict[nn.Module, Callable[..., Any]]
 
@@ -75,6 +77,17 @@ class Fused:
     def modules(self) -> Collection[nn.Module]:
         """Those that compute otherwise within :meth:`running`."""
         return self._known().keys()
+
+    def copy(self, owner: Owner, *shared: object) -> Owner:
+        """``owner``, whose model this is, once more: modules of its own, which another thread can run at the same time,
+        over the same weights and in the same kernels.
+
+        Args:
+            shared: what of ``owner`` the copy has in common with it, too.
+        """
+        kernels = self._known().values()
+        common = (*self._model.parameters(), *self._model.buffers(), *kernels, *shared)
+        return deepcopy(owner, {id(one): one for one in common})
 
     @contextmanager
     def running(self) -> Iterator[None]:

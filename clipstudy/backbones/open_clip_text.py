@@ -35,7 +35,7 @@ class OpenClipText:
         self.module = self._tower = tower
         self._final_norm = spec.final_norm
         blocks.place(tower, device)
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._context, self.width = self._tower.positional_embedding.shape
         front, back, self._pad = _frame(tokenizer)
         rows = self._tower.token_embedding.num_embeddings
@@ -74,6 +74,9 @@ class OpenClipText:
             states = self._run(ids, mask, layers)
         return {layer: of[:, : ids.shape[1]] for layer, of in states.items()}
 
+    def copies(self, most: int) -> Sequence[OpenClipText]:
+        return [self, *(self._fused.copy(self, self._words) for _ in range(most - 1))]
+
     def _run(self, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
         return blocks.run(self._blocks, layers, lambda: self._forward(ids, mask), self._final_norm)
 
@@ -84,7 +87,7 @@ class OpenClipText:
         return self._forward(ids, mask)[:, : ids.shape[1]]
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        ids = ids.to(self._device).masked_fill(~mask.to(self._device), self._pad)
+        ids = ids.to(self.device).masked_fill(~mask.to(self.device), self._pad)
         causal = self._tower.attn_mask
         if causal is None:
             ids = nn.functional.pad(ids, (0, self._context - ids.shape[1]), value=self._pad)

@@ -1,7 +1,8 @@
 """Texts → features: all asked layers and views in one pass over texts sorted by length, each distinct text once.
 
 A GPU returns from a pass at once and works on alone. Meanwhile texts of later batches are tokenized here, between two
-passes, and what earlier ones gave is written by another thread; so the encoder waits for neither.
+passes, and what earlier ones gave is written by another thread; so the encoder waits for neither. Processor cores have
+a batch each, see :mod:`clipstudy.features.abreast`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
 from clipstudy.device import Stopwatch, fitting, landing, sent
+from clipstudy.features import abreast
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
@@ -28,11 +33,11 @@ from clipstudy.features.reading import Reading
 log = logging.getLogger(__name__)
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 5
+EXTRACTION = 6
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
-#: in a core's cache of this many bytes: larger ones wait for memory.
+#: in the caches of its cores, of so many bytes each: larger ones wait for memory.
 CACHE = 3 * 2**20
 
 
@@ -152,72 +157,100 @@ def _coverage(reading: Reading, run: _Run) -> Coverage:
     )
 
 
+#: Distinct texts and their numbers.
+Batch = Sequence[tuple[int, Pieces]]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A model, or a copy of it, and how long it was at work."""
+
+    backbone: TextBackbone
+    at_work: Stopwatch
+
+
 class _Run:
     """One pass over the texts, longest first, pooled on the device and written into ``collection``."""
 
     def __init__(self, backbone: TextBackbone, reading: Reading, collection: Collection, batch_size: int) -> None:
         self._backbone, self._reading, self._collection, self._batch_size = backbone, reading, collection, batch_size
         self._layers, self._views = collection.layers, collection.views
+        self._device = str(backbone.device)
         self._budget = 0  #: tokens of a batch
         self.useful = self.executed = 0
-        self._encoder = Stopwatch()
-        self._device = "cpu"  #: known once a batch went through the model
 
     def all(self, on_progress: Callable[[int, int], None] | None) -> None:
-        total, done = len(self._reading.texts) if self._layers else 0, 0
+        if not self._layers:
+            for _ in self._reading.windows():  # what is known of the texts is asked for all the same
+                pass
+            return
+        total, done = len(self._reading.texts), 0
         whole = Stopwatch()
         with whole.running():
-            for texts in self._batches():
-                done += texts
-                if on_progress:
-                    on_progress(done, total)
+            readers = self._readers()
+            with closing(abreast.in_order(self._encoded, readers, self._batches())) as encoded:
+                for batch, arrivals in chain.from_iterable(encoded):
+                    self._collection.expect(arrivals)
+                    self.useful += sum(len(pieces.ids) for _, pieces in batch)
+                    self.executed += len(batch) * len(batch[0][1].ids)
+                    done += len(batch)
+                    if on_progress:
+                        on_progress(done, total)
             self._collection.finish()
-        if total:
-            share = self._encoder.seconds / whole.seconds
-            log.info("%d texts in %.1f s, %.0f%% of it the encoder's", total, whole.seconds, 100 * share)
+        share = sum(reader.at_work.seconds for reader in readers) / len(readers) / max(whole.seconds, 1e-9)
+        log.info("%d texts in %.1f s, %.0f%% of it the encoder's", total, whole.seconds, 100 * share)
 
-    def _batches(self) -> Iterator[int]:
-        """Encode batch by batch, and tell how many texts each held; where no layer is asked for, only read them."""
-        if self._layers:
-            self._budget = self._batch_size * self._reading.typical()
+    def _readers(self) -> list[_Reader]:
+        """As many as there is work for; how much a batch holds follows from it."""
+        typical = self._reading.typical()
+        self._budget, most = self._batch_size * typical, 1
+        if self._device == "cpu":
+            most = abreast.number()
+            in_cache = abreast.threads(most) * CACHE // (4 * 4 * self._backbone.width)
+            self._budget = min(self._budget, in_cache)
+            most = min(most, math.ceil(typical * len(self._reading.texts) / max(1, self._budget)))
+        return [_Reader(backbone, Stopwatch()) for backbone in self._backbone.copies(most)]
+
+    def _batches(self) -> Iterator[Batch]:
         for window in self._reading.windows():
-            left = window if self._layers else []
+            left: Batch = window
             # Longest first: what does not fit in memory shows at once, and sorted texts need little padding.
             while left:
-                longest = len(left[0][1].ids)
-                batch = left[: max(1, min(self._budget // longest, self._batch_size * MOST_ROWS))]
-                arrivals = self._fitting(batch)
-                if arrivals is None:
-                    self._budget = longest * (len(batch) // 2)
-                    continue
-                if self._device == "cpu":
-                    in_cache = torch.get_num_threads() * CACHE // (4 * 4 * self._backbone.width)
-                    self._budget = min(self._budget, in_cache)
-                self.useful += sum(len(pieces.ids) for _, pieces in batch)
-                self.executed += longest * len(batch)
+                batch = self._first(left)
+                yield batch
                 self._reading.ahead(len(batch) / len(left))  # evenly, so that no batch waits for it
                 left = left[len(batch) :]
-                self._collection.expect(arrivals)
-                yield len(batch)
 
-    def _fitting(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival] | None:
-        """The batch encoded, or None where it does not fit in the device's memory."""
+    def _first(self, texts: Batch) -> Batch:
+        """So many of ``texts``, the longest first, as make a batch."""
+        return texts[: max(1, min(self._budget // len(texts[0][1].ids), self._batch_size * MOST_ROWS))]
+
+    def _encoded(self, reader: _Reader, batch: Batch) -> list[tuple[Batch, list[Arrival]]]:
+        """The batch encoded: in one part, or in several where it does not fit in the device's memory."""
         hopeless = (
             f"one text of {len(batch[0][1].ids)} tokens does not fit in the device's memory. Lower max_tokens in "
             f"[models.{self._backbone.name}], or use another device."
         )
-        return fitting(lambda: self._encode(batch), hopeless if len(batch) == 1 else None)
+        parts = []
+        while batch:
+            part = self._first(batch)
+            arrivals = fitting(partial(self._encode, reader, part), hopeless if len(part) == 1 else None)
+            if arrivals is None:
+                self._budget = min(self._budget, len(part[0][1].ids) * (len(part) // 2))
+            else:
+                parts.append((part, arrivals))
+                batch = batch[len(part) :]
+        return parts
 
-    def _encode(self, batch: Sequence[tuple[int, Pieces]]) -> list[Arrival]:
+    def _encode(self, reader: _Reader, batch: Batch) -> list[Arrival]:
         pieces = [text for _, text in batch]
         lengths = torch.tensor([len(text.ids) for text in pieces])
         mask = torch.arange(len(pieces[0].ids)) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long)
         ids[mask] = torch.tensor(list(chain.from_iterable(text.ids for text in pieces)))
-        with self._encoder.running():
-            states = self._backbone.states(sent(ids, self._device), sent(mask, self._device), self._layers)
+        with reader.at_work.running():
+            states = reader.backbone.states(sent(ids, self._device), sent(mask, self._device), self._layers)
         by_layer = [states[layer] for layer in self._layers]
-        self._device = str(by_layer[0].device)
         # Everything is pooled before anything is written: a batch that runs out of memory leaves no half behind.
         return [self._arrival(view, self._pool(view, by_layer, batch)) for view in self._views]
 
@@ -225,7 +258,7 @@ class _Run:
         """One copy off the device, of all layers."""
         return Arrival([(view, layer) for layer in self._layers], pooled.nbytes, landing(pooled))
 
-    def _pool(self, view: str, states: Sequence[torch.Tensor], batch: Sequence[tuple[int, Pieces]]) -> torch.Tensor:
+    def _pool(self, view: str, states: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         """The view's values of the batch at every layer, ``[layers, rows, …]``."""
         if view == "mean":
             positions = [pieces.own for _, pieces in batch]

@@ -32,6 +32,7 @@ class Scaled:
     width: int = 3
     native: str = "last"
     limit: int = 50
+    device = torch.device("cpu")
     resolved: dict[str, str] = field(default_factory=lambda: {"checkpoint": "one"})
     scale: float = 1.0
     passes: list[tuple[int, ...]] = field(default_factory=list)
@@ -40,6 +41,9 @@ class Scaled:
 
     def pieces(self, texts):
         return [Pieces(tuple(map(int, words)), tuple(range(len(words)))) for words in texts]
+
+    def copies(self, most):
+        return [self]
 
     def states(self, ids, mask, layers):
         self.passes.append(tuple(layers))
@@ -142,6 +146,7 @@ class Told:
     depth: int = 1
     native: str = "last"
     limit: int = 5
+    device = torch.device("cpu")
     resolved: dict[str, str] = field(default_factory=lambda: {"checkpoint": "one"})
 
     @property
@@ -150,6 +155,9 @@ class Told:
 
     def pieces(self, texts):
         return [Pieces(tuple(map(int, words)), tuple(range(len(words)))) for words in texts]
+
+    def copies(self, most):
+        return [self]
 
     def states(self, ids, mask, layers):
         return dict.fromkeys(layers, torch.stack(self.columns(ids.float()), dim=-1))
