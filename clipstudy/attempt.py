@@ -110,7 +110,7 @@ class Attempt:
         whole = replace(
             outcome,
             params={**environment(), **outcome.params},
-            artifacts=(*outcome.artifacts, Artifact(LOG, text.getvalue().encode())),
+            artifacts=(*outcome.artifacts, Artifact(LOG, outbox.storable(text.getvalue()).encode())),
         )
         # However long the database is away: what is computed is kept until the fence refuses it.
         ours = self._ask(lambda: outbox.hand_over(self.engine, job, whole, **times), forever=True)

@@ -9,6 +9,8 @@
     ├── DeviceError          the device asked for does not exist or ran out of memory
     ├── QueueError           the job table
     │   ├── DatabaseUnreachable
+    │   │   └── DatabaseBusy
+    │   ├── Unreadable
     │   ├── NotMigrated
     │   ├── NetworkFilesystem
     │   └── NoSuchJob
@@ -73,6 +75,14 @@ class DatabaseUnreachable(QueueError):
     """The job database does not answer. Check CLIPSTUDY_DATABASE and that the server runs, then try again."""
 
     transient = True
+
+
+class DatabaseBusy(DatabaseUnreachable):
+    """Another process holds what this one waits for. Try again; if it stays so, end what holds it."""
+
+
+class Unreadable(QueueError):
+    """The job table holds settings that this version cannot read. Update clipstudy, or type: clipstudy enqueue --all"""
 
 
 class NotMigrated(QueueError):

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from clipstudy.errors import Unreadable, said
 from clipstudy.spec import (
     WHOLE_MODEL,
     DatasetSpec,
@@ -96,16 +97,27 @@ class Group:
 
     @classmethod
     def from_json(cls, text: str) -> Group:
-        """The reverse of :meth:`to_json`, also of what an older version wrote."""
-        values: dict[str, Any] = json.loads(text)
-        return cls(
-            study=values["study"],
-            note=values.get("note", ""),
-            description=values.get("description", ""),
-            model=model_from(values["model"]),
-            dataset=dataset_from(values["dataset"]),
-            task=task_from(values["task"]),
-        )
+        """The reverse of :meth:`to_json`, also of what an older version wrote.
+
+        Raises:
+            Unreadable: a newer version wrote it, or it is broken.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return cls(
+                study=values["study"],
+                note=values.get("note", ""),
+                description=values.get("description", ""),
+                model=model_from(values["model"]),
+                dataset=dataset_from(values["dataset"]),
+                task=task_from(values["task"]),
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise Unreadable(
+                f"The job table holds settings that this version cannot read ({type(error).__name__}: {said(error)}): "
+                "a newer version wrote them, or they are broken. Update clipstudy, or type: clipstudy enqueue --all; "
+                "then: clipstudy retry --all"
+            ) from error
 
 
 @dataclass(frozen=True)

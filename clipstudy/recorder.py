@@ -9,7 +9,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
+from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
 from clipstudy.job import Job
 from clipstudy.outcome import LOG
 from clipstudy.queue import outbox
@@ -54,6 +54,8 @@ def drain(
                 for record in chain(part, *parts):
                     outbox.give_back(engine, record, redact(str(error)))
                 raise
+            except DatabaseBusy:  # another recorder is making the parent run, and MLflow may take its time with it
+                outbox.put_off(engine, part)
             except DatabaseUnreachable:
                 raise
             except Exception as error:  # MLflow and its stores raise of every kind; one record must not stop the others

@@ -44,6 +44,7 @@ class Words:
 
 
 WORDS: Mapping[Kind, Words] = MappingProxyType({
+    Kind.UNREAD: Words("groups", "group", "with settings that this version cannot read (a newer one's, or broken)"),
     Kind.EXPIRED: Words("leases", "cell", "running under a lease that ran out; the worker vanished"),
     Kind.REFUSED: Words("outbox", "result", "that MLflow did not take"),
     Kind.STUCK: Words("outbox", "result", "waiting for MLflow that nobody records"),
@@ -64,6 +65,7 @@ WORDS: Mapping[Kind, Words] = MappingProxyType({
 #: What to type where it is not just FIX: most of it only a person can put right.
 ELSE_TYPE: Mapping[Kind, str] = MappingProxyType({
     Kind.REFUSED: f"{FIX}; where it stays, fix what MLflow said first",
+    Kind.UNREAD: "update clipstudy, or clipstudy enqueue --all; then clipstudy retry --all",
     Kind.ELSEWHERE: "check CLIPSTUDY_TRACKING; if the store is really gone: clipstudy rerun --all",
     Kind.NEWER: "clipstudy ui (does another job table record into this store?); delete there what is not to be shown",
 })  # fmt: skip

@@ -32,6 +32,7 @@ SLACK = timedelta(seconds=2)
 class Kind(StrEnum):
     """How table, outbox and MLflow can disagree. Each has its own way to be mended, or none."""
 
+    UNREAD = "unread"  #: a group whose settings cannot be read
     EXPIRED = "expired"  #: running under a lease that ran out
     REFUSED = "refused"  #: in the outbox, and MLflow would not take it
     STUCK = "stuck"  #: in the outbox, and nobody records it
@@ -66,6 +67,7 @@ class Disagreement:
         """The same before and after an attempt to mend it."""
         return (
             self.kind,
+            self.title if self.kind is Kind.UNREAD else "",
             str(self.job and self.job.id),
             str(self.run and self.run.id),
             str(self.group and self.group.id),
@@ -79,6 +81,7 @@ class State:
     now: datetime  #: the database's clock
     jobs: tuple[Job, ...]
     groups: tuple[audit.GroupRow, ...]
+    unread: tuple[audit.Unread, ...]  #: groups of which nothing else is known: their rows are not compared
     waiting: tuple[audit.Waiting, ...]
     runs: tuple[Recorded, ...] | None  #: None: MLflow does not answer
     #: Of runs that done rows name and that are not active: whether MLflow's trash has them.
@@ -92,10 +95,12 @@ def look(engine: Engine, tracking: Tracking | None) -> State:
     Raises:
         DatabaseUnreachable, NotMigrated: the job table cannot be read.
     """
+    groups, unread = audit.group_rows(engine)
     state = State(
         now=dialect.now(engine),
         jobs=tuple(jobs.rows(engine, newest_only=False)),
-        groups=tuple(audit.group_rows(engine)),
+        groups=tuple(groups),
+        unread=tuple(unread),
         waiting=tuple(audit.waiting(engine)),
         runs=None,
     )
@@ -119,6 +124,7 @@ def compare(state: State) -> list[Disagreement]:
 
 
 def _compare(state: State) -> Iterator[Disagreement]:
+    yield from (Disagreement(Kind.UNREAD, one.title) for one in state.unread)
     for job in state.jobs:
         if job.status is Status.RUNNING and job.lease_until is not None and job.lease_until <= state.now:
             yield Disagreement(Kind.EXPIRED, _name(job), job)
@@ -156,6 +162,8 @@ def _rows(state: State, active: Mapping[str, Recorded]) -> Iterator[Disagreement
                 cells[run.group, run.layer].append(run)
     waits = {(one.job, one.attempt) for one in state.waiting}
     for job in state.jobs:
+        if job.group_id not in group_of:
+            continue
         newest = group_of[job.group_id].newest
         key = key_of[job.group_id]
         if not job.attempt or (job.id, job.attempt) in waits:

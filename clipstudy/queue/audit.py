@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, and_, exists, func, or_, select, tuple_, update
 from sqlalchemy.sql.expression import ColumnElement
 
+from clipstudy.errors import Unreadable
 from clipstudy.job import Group, Job, Selection, Status
 from clipstudy.queue import outbox
 from clipstudy.queue.dialect import clock, is_, reading, writing
@@ -47,13 +48,27 @@ class Waiting:
     age: timedelta  #: since the attempt ended, on the database's clock
 
 
-def group_rows(engine: Engine) -> list[GroupRow]:
-    """Every group, older settings included."""
+@dataclass(frozen=True)
+class Unread:
+    """A group whose settings this version cannot read."""
+
+    id: int
+    title: str  #: what a person calls it
+
+
+def group_rows(engine: Engine) -> tuple[list[GroupRow], list[Unread]]:
+    """Every group, older settings included; and those that cannot be read."""
+    found: list[GroupRow] = []
+    unread: list[Unread] = []
     with reading(engine) as connection:
-        return [
-            GroupRow(row.id, Group.from_json(row.spec), row.newest, row.resolved, row.parent_run_id)
-            for row in connection.execute(select(groups).order_by(groups.c.id))
-        ]
+        for row in connection.execute(select(groups).order_by(groups.c.id)):
+            try:
+                group = Group.from_json(row.spec)
+            except Unreadable:
+                unread.append(Unread(row.id, f"{row.model} · {row.task} (group {row.id})"))
+            else:
+                found.append(GroupRow(row.id, group, row.newest, row.resolved, row.parent_run_id))
+    return found, unread
 
 
 def waiting(engine: Engine) -> list[Waiting]:
@@ -81,11 +96,6 @@ def adopt(engine: Engine, job: Job, run_id: str) -> bool:
     """A FINISHED run of this very attempt is there: the row is done, with the run's id. False: it has moved on."""
     done = {"status": Status.DONE, "run_id": run_id, "failure": None, "error": None, "run_after": None}
     return _set(engine, job, {**done, "ended_at": func.coalesce(jobs.c.ended_at, clock())})
-
-
-def point_at(engine: Engine, job: Job, run_id: str) -> bool:
-    """The run that records the row's last attempt is this one. False: the row has moved on."""
-    return _set(engine, job, {"run_id": run_id})
 
 
 def tell_again(engine: Engine, job: Job) -> bool:

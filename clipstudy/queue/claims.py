@@ -5,6 +5,7 @@ Every write after the claim is fenced: it names the attempt, and counts only whi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -26,12 +27,15 @@ from sqlalchemy import (
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement, FromClause
 
+from clipstudy.errors import Unreadable
 from clipstudy.job import Batch, Failure, FailureKind, Group, Job, Status
 from clipstudy.queue import outbox
 from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from, move, older_among, supersede
 from clipstudy.queue.dialect import clock, is_, reading, up_since, writing
 from clipstudy.queue.retries import Verdict, together, verdict
 from clipstudy.queue.schema import groups, jobs
+
+log = logging.getLogger(__name__)
 
 #: Rows that one call takes back from vanished workers: a short transaction, and the next call goes on.
 _LOST_AT_ONCE = 500
@@ -67,12 +71,32 @@ def claim(
     with writing(engine) as connection:
         for model in dict.fromkeys((prefer_model, None)):
             statement = claim_statement(worker, lease, layers_per_batch, model, study)
-            rows = connection.execute(statement).all()
-            if rows:
+            while rows := connection.execute(statement).all():
                 group = connection.execute(select(groups).where(groups.c.id == rows[0].group_id)).one()
+                try:
+                    spec = Group.from_json(group.spec)
+                except Unreadable as error:  # whoever claims it next could not, either
+                    _give_up(connection, rows, str(error))
+                    log.error("%s · %s: %s", group.model, group.task, error)
+                    continue
                 claimed = sorted((job_from(row, group) for row in rows), key=lambda job: job.layer)
-                return Batch(group.id, Group.from_json(group.spec), tuple(claimed), group.resolved)
+                return Batch(group.id, spec, tuple(claimed), group.resolved)
     return None
+
+
+def _give_up(connection: Connection, rows: Sequence[AnyRow], error: str) -> None:
+    """Claimed rows → ``failed``. MLflow cannot be told: what a run is called is in what could not be read."""
+    connection.execute(
+        update(jobs)
+        .where(among(jobs.c.id, [row.id for row in rows]))
+        .values(
+            status=Status.FAILED,
+            failure=FailureKind.CODE,
+            error=outbox.storable(error),
+            lease_until=None,
+            ended_at=clock(),
+        )
+    )
 
 
 def claim_statement(

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnClause, ColumnElement, FunctionElement, literal_column
 
-from clipstudy.errors import DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError, said
+from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError, said
 from clipstudy.lock import locked
 from clipstudy.settings import redact
 
@@ -63,6 +63,8 @@ _LOCK_WAIT_S = 90
 #: Who stands alone holds no rows, and may wait for another server meanwhile; yet no longer than a recorder's lease,
 #: after which others take what it had.
 _ALONE_S = 180
+#: Who finds another one there does not wait for that, and does something else first.
+_ALONE_WAIT_S = 1
 _SQLITE_BUSY_S = 30
 _UNDEFINED_TABLE, _LOCK_NOT_AVAILABLE, _IDLE_TOO_LONG, _READ_ONLY = "42P01", "55P03", "25P03", "25006"  # SQLSTATE
 _SQLITE_ERROR = 1  # sqlite.org/rescode.html
@@ -244,7 +246,7 @@ def _translated(engine: Engine) -> Iterator[None]:
         if "readonly database" in reason or "not a database" in reason or "malformed" in reason:
             raise QueueError(f"{where} cannot be used: {reason}. Check the file, or CLIPSTUDY_DATABASE.") from error
         if "database is locked" in reason or state == _LOCK_NOT_AVAILABLE:
-            raise DatabaseUnreachable(
+            raise DatabaseBusy(
                 f"The job database {where} is busy ({reason}): something holds its lock. "
                 "Try again; if it stays so, end what holds it."
             ) from error
@@ -275,18 +277,20 @@ def serialise(connection: Connection, what: str, number: int = 0) -> None:
 
 @contextmanager
 def advisory_lock(engine: Engine, what: str, number: int) -> Iterator[None]:
-    """Let one process at a time into the block for (``what``, ``number``). Nobody who writes waits for it.
+    """Let one process at a time into the block for (``what``, ``number``); on SQLite one for each ``what``. Nobody who
+    writes waits for it.
 
-    Raises DatabaseUnreachable where another one stays in it for too long.
+    Raises DatabaseBusy where another one is in it, and stays in it for a second.
     """
     if (file := _file(engine)) is None:
         with writing(engine) as connection:
             connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_ALONE_S}s'")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_ALONE_WAIT_S}s'")
             serialise(connection, what, number)
             yield
         return
     # Not SQLite's own lock, of which there is one for all that write.
-    with _file_lock(Path(f"{file}.{what}.lock"), _SQLITE_BUSY_S):
+    with _file_lock(Path(f"{file}.{what}.lock"), _ALONE_WAIT_S):
         yield
 
 
@@ -325,7 +329,7 @@ def _file_lock(path: Path, seconds: float = math.inf) -> Iterator[None]:
         try:
             held.enter_context(locked(path, seconds))
         except TimeoutError:
-            raise DatabaseUnreachable(
+            raise DatabaseBusy(
                 f"{path} is busy: another process holds it. Try again; if it stays so, end what holds it."
             ) from None
         except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import CTE, Engine, Integer, String, and_, bindparam, column, func, literal, select, update, values
 from sqlalchemy.engine import Connection
 
+from clipstudy.errors import Unreadable
 from clipstudy.job import Group, Status, layer_label
 from clipstudy.queue.cells import STANDS, AnyRow, among, hold, move, unpin
 from clipstudy.queue.dialect import clock, insert_new, is_, reading, refresh_statistics, serialise, writing
@@ -109,7 +110,7 @@ def _plan(connection: Connection, asked: Mapping[Cell, _Asked]) -> _Plan:
         select(func.count()).select_from(jobs).where(among(jobs.c.group_id, older), is_(jobs.c.status, *GIVEN_UP))
     )
     changed = [
-        (model, task, differences(Group.from_json(specs[row.id]), asked[study, model, task].group))
+        (model, task, _changed(specs[row.id], asked[study, model, task].group))
         for (study, model, task), row in former.items()
     ]
     return _Plan(
@@ -285,6 +286,13 @@ ASKED_AFRESH: Mapping[str, Any] = {
 def _mark(connection: Connection, ids: Sequence[int], *, newest: bool) -> None:
     if ids:
         connection.execute(update(group_table).where(among(group_table.c.id, ids)).values(newest=newest))
+
+
+def _changed(spec: str, new: Group) -> dict[str, tuple[Any, Any]]:
+    try:
+        return differences(Group.from_json(spec), new)
+    except Unreadable:
+        return {"all": ("settings that this version cannot read", "the study file's")}
 
 
 def differences(old: Group, new: Group) -> dict[str, tuple[Any, Any]]:

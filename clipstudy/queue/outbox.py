@@ -4,8 +4,9 @@ recorder under a short lease, deleted when the run is there (a transactional out
 from __future__ import annotations
 
 import json
+import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, and_, delete, exists, func, insert, literal_colum
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
+from clipstudy.errors import Unreadable, said
 from clipstudy.job import Group, Job, Status
 from clipstudy.outcome import LOG, Artifact, End, Estimate, Outcome, metrics_from_json, metrics_to_json
 from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
@@ -23,8 +25,14 @@ from clipstudy.queue.retries import delay
 from clipstudy.queue.schema import groups, jobs, outbox_files
 from clipstudy.queue.schema import outbox as table
 
+log = logging.getLogger(__name__)
+
 #: A tracking server that is back should not have to wait long for what is waiting for it.
 _LONGEST_DELAY_S = 60.0
+#: How long what is put off rests.
+_MOMENT_S = 2.0
+#: The same for what this version cannot read: another version may.
+_UNREADABLE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -192,32 +200,44 @@ def _records(connection: Connection, rows: list[AnyRow]) -> list[Record]:
     records = []
     for row in rows:
         job = job_of[row.job_id]
-        group = group_of[job.group_id]
-        started, ended = instant(row.started_at), instant(row.ended_at)
-        assert started is not None and ended is not None
-        records.append(
-            Record(
-                id=row.id,
-                token=row.token,
-                job=job,
-                group=Group.from_json(group.spec),
-                resolved=group.resolved,
-                parent_run_id=group.parent_run_id,
-                attempt=row.attempt,
-                kind=row.kind,
-                worker=row.worker,
-                metrics=metrics_from_json(row.metrics),
-                params=json.loads(row.params),
-                tags=json.loads(row.tags),
-                artifacts=tuple(files[row.id]),
-                started=started,
-                ended=ended,
-                error=row.error,
-                log=row.log,
-                tries=row.tries,
-            )
-        )
+        try:
+            records.append(_record(row, job, group_of[job.group_id], tuple(files[row.id])))
+        except (
+            Unreadable,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:  # those beside it are none the worse for it
+            why = f"the job table holds what this version cannot read ({type(error).__name__}: {said(error)})"
+            log.error("%s · %s · %s, attempt %d: %s", job.model, job.task, job.label, row.attempt, why)
+            _rest(connection, [table.c.id == row.id], _UNREADABLE_S, why)
     return records
+
+
+def _record(row: AnyRow, job: Job, group: AnyRow, artifacts: tuple[Artifact, ...]) -> Record:
+    started, ended = instant(row.started_at), instant(row.ended_at)
+    assert started is not None and ended is not None
+    return Record(
+        id=row.id,
+        token=row.token,
+        job=job,
+        group=Group.from_json(group.spec),
+        resolved=group.resolved,
+        parent_run_id=group.parent_run_id,
+        attempt=row.attempt,
+        kind=row.kind,
+        worker=row.worker,
+        metrics=metrics_from_json(row.metrics),
+        params=json.loads(row.params),
+        tags=json.loads(row.tags),
+        artifacts=artifacts,
+        started=started,
+        ended=ended,
+        error=row.error,
+        log=row.log,
+        tries=row.tries,
+    )
 
 
 def recorded(engine: Engine, record: Record, run_id: str) -> bool:
@@ -259,18 +279,33 @@ def give_back(engine: Engine, record: Record, error: str) -> None:
     """Recording did not work: end the lease, and let the record rest for a while that doubles up to a minute."""
     rest = min(delay(record.tries + 1, record.id), _LONGEST_DELAY_S)
     with writing(engine) as connection:
-        connection.execute(
-            update(table)
-            .where(*_held(record))
-            .values(
-                token=None,
-                recorder=None,
-                lease_until=None,
-                tries=table.c.tries + 1,
-                run_after=clock() + rest,
-                last_error=storable(error),
-            )
+        _rest(connection, _held(record), rest, error)
+
+
+def _rest(connection: Connection, where: Sequence[ColumnElement[bool]], seconds: float, error: str) -> None:
+    connection.execute(
+        update(table)
+        .where(*where)
+        .values(
+            token=None,
+            recorder=None,
+            lease_until=None,
+            tries=table.c.tries + 1,
+            run_after=clock() + seconds,
+            last_error=storable(error),
         )
+    )
+
+
+def put_off(engine: Engine, records: Sequence[Record]) -> None:
+    """They cannot be recorded just now, through no fault of theirs or of MLflow's: anybody's again in a moment."""
+    with writing(engine) as connection:
+        for record in records:
+            connection.execute(
+                update(table)
+                .where(*_held(record))
+                .values(token=None, recorder=None, lease_until=None, run_after=clock() + _MOMENT_S)
+            )
 
 
 def _held(record: Record) -> list[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Engine, func, select, update
 
-from clipstudy.errors import NoSuchJob
+from clipstudy.errors import NoSuchJob, Unreadable
 from clipstudy.job import LARGEST, Group, Job, Selection, Status
 from clipstudy.queue.cells import JOBS, chosen, hold, job_from
 from clipstudy.queue.dialect import clock, is_, reading, writing
@@ -51,11 +52,16 @@ def names(engine: Engine) -> set[tuple[str, str, str]]:
 
 
 def kinds(engine: Engine) -> dict[tuple[str, str], str]:
-    """(study, task) → the task's kind, by its newest settings."""
+    """(study, task) → the task's kind, by its newest settings; without those that this version cannot read."""
     newest = select(func.max(groups.c.id)).group_by(groups.c.study, groups.c.task)
     query = select(groups.c.study, groups.c.task, groups.c.spec).where(groups.c.id.in_(newest))
     with reading(engine) as connection:
-        return {(row.study, row.task): Group.from_json(row.spec).task.kind for row in connection.execute(query)}
+        found = {(row.study, row.task): row.spec for row in connection.execute(query)}
+    kinds = {}
+    for key, spec in found.items():
+        with suppress(Unreadable):
+            kinds[key] = Group.from_json(spec).task.kind
+    return kinds
 
 
 def group_of(engine: Engine, group_id: int) -> tuple[Group, str | None, str | None]:

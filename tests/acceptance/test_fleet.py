@@ -105,6 +105,32 @@ def test_two_workers_drain_the_queue_and_one_is_preempted(place: Place, on_clust
 
 
 @pytest.mark.postgres
+def test_a_more_urgent_job_takes_the_place_of_a_worker(place: Place, on_cluster: None, typed: Typed) -> None:
+    """SLURM's own preemption: it sends SIGTERM, kills after the grace time, and queues the job again."""
+    file = place.folder / "tasks.toml"
+    file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 600, tenacity = 600"))
+    typed("init")
+    typed("enqueue", "--task", "order", "--model", "bert")
+    told = json.loads(typed("fleet", "submit", "--gpus-per-worker", "0", "--cpus-per-worker", "4", "--json").out)
+    engine = dialect.connect(place.environment["CLIPSTUDY_DATABASE"])
+
+    def said() -> str:
+        return "\n".join(p.read_text() for p in sorted((place.folder / "mlruns" / "fleet").glob("*.log")))
+
+    until(lambda: jobs.rows(engine, statuses=[Status.RUNNING]), said, every=0.1)
+    held = jobs.rows(engine, statuses=[Status.RUNNING])
+    alone = ["--partition", "urgent", "--cpus-per-task", "4", "--output", "/dev/null"]
+    slurm_says(place, "sbatch", *alone, "--wrap", "sleep 1")
+    until(lambda: set(totals(typed)) == {"done"}, said)
+    after = {j.id: j for j in jobs.rows(engine)}
+    engine.dispose()
+    assert {j.tries for j in after.values()} == {1}, said()
+    assert max(after[j.id].attempt for j in held) == 2, said()
+    assert "SIGTERM: giving back what is not done" in said()
+    assert "Restarts=1 " in slurm_says(place, "scontrol", "show", "job", f"{told['job']}_0")
+
+
+@pytest.mark.postgres
 def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed: Typed) -> None:
     typed("init")
     assert "Nothing is queued" in typed("fleet", "submit", code=2).err

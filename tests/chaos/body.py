@@ -59,7 +59,7 @@ class Orders:
     outbox_bound: int = 2000
     point: str = ""  #: where it ends itself
     within: int = 3  #: at one of the first so many passages, drawn by ``seed``
-    number: int = signal.SIGKILL  #: by which signal: SIGSTOP falls asleep there
+    number: int = signal.SIGKILL  #: by which signal: SIGSTOP falls asleep there, and again when it was woken
     seed: int = 0
     clock: str = ""  #: a file with the seconds by which this machine's clock is wrong
 
@@ -107,6 +107,7 @@ def end_at(orders: Orders) -> None:
         if point == orders.point:
             left -= 1
             if left == 0:
+                left = orders.within
                 os.kill(os.getpid(), orders.number)
 
     def behind(place: Any, name: str, point: str | Callable[..., str]) -> None:

@@ -25,6 +25,10 @@ from tests.chaos.servers import Mood
 #: Results that may wait for MLflow before no more work is claimed, where that is the question.
 BOUND = 30
 LONGER_THAN_A_LEASE = 2 * LEASE
+#: Milliseconds of a cell that somebody sleeps over: so long that he wakes while another is at it.
+LONG = 600
+#: To wait for a cell that is being computed.
+SECONDS = 60
 POSTGRES, SERVER, EMBEDDED = frozenset({"postgres"}), frozenset({"server"}), frozenset({"embedded"})
 
 
@@ -206,7 +210,9 @@ def change(house: House) -> None:
 
 def _at_work(house: House) -> str | None:
     """A model some of whose cells are being computed, waited for; None where all that there is was computed."""
+    until = time.monotonic() + SECONDS
     while under_way := jobs.rows(house.engine, statuses=[Status.QUEUED, Status.RUNNING]):
+        assert time.monotonic() < until, "nothing is computed any more"
         running = [row.model for row in under_way if row.status is Status.RUNNING]
         if running:
             return running[-1]
@@ -247,11 +253,12 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("terminate", "SIGTERM to some worker every second.", send(signal.SIGTERM), every=1.0, most=20),
     Fault("sleep", "SIGSTOP to some worker for two leases, then SIGCONT: it writes late.",
-          send(signal.SIGSTOP), wake, every=1.0, lasts=LONGER_THAN_A_LEASE, most=6, slow=True),
+          send(signal.SIGSTOP), wake, every=1.0, lasts=LONGER_THAN_A_LEASE, most=6, slow=True, interrupts=True,
+          plan={"millis": LONG}),
     *(
-        Fault(f"sleep at: {point}", f"A worker sleeps for {name}, then goes on: {_AT[point]}.",
-              lift=wake, lasts=lasts, most=6, slow=True,
-              orders={**at(point), "number": signal.SIGSTOP})
+        Fault(f"sleep at: {point}", f"One worker of three sleeps for {name}, then goes on: {_AT[point]}.",
+              lift=wake, lasts=lasts, most=6, slow=True, interrupts=point in ("claim", "mid-fit"),
+              orders={**at(point), "number": signal.SIGSTOP}, plan={"millis": LONG})
         for point, lasts, name in (
             ("claim", LONGER_THAN_A_LEASE, "two leases"),
             ("mid-fit", LONGER_THAN_A_LEASE, "two leases"),

@@ -77,11 +77,14 @@ class House:
         self.workers: list[Any] = []
         self._numbers = itertools.count()
 
-    def hire(self) -> None:
+    def hire(self, ordered: bool = True) -> Any:
+        """Another worker; ``ordered``: with the order to end itself, or to fall asleep, where there is one."""
         orders = replace(self.orders, seed=self.random.randrange(2**32) + next(self._numbers))
+        orders = orders if ordered else replace(orders, point="")
         worker = _context.Process(target=body.work, args=(orders,), daemon=True)
         worker.start()
         self.workers.append(worker)
+        return worker
 
     def pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.is_alive()]
@@ -140,7 +143,7 @@ class Fault:
     needs: frozenset[str] = frozenset()  #: "postgres", "server", "embedded", "root"
     slow: bool = False  #: a tenth of the jobs
     fails: int = 0  #: cells that must fail
-    interrupts: bool = False  #: cells must be given up that are being computed
+    interrupts: bool = False  #: cells that are being computed must be given up, or taken over by others
 
 
 @dataclass
@@ -171,7 +174,8 @@ class Loop:
         self._rows: dict[int, Status] = {}
         self._open: list[tuple[float, set[int]]] = []  # ends of blows, and what was in hand then
         self._lifts: list[tuple[float, Any]] = []
-        self._counted: set[Any] = set()
+        self._asleep: set[int] = set()
+        self._sleeper: Any = None  #: the worker that is told to fall asleep: the others are to take over what it held
 
     def run(self) -> Watched:
         house, fault = self.house, self.fault
@@ -227,16 +231,22 @@ class Loop:
                 self.house.workers.remove(worker)
                 if self.fault.orders.get("point") and worker.exitcode == -signal.SIGKILL:
                     self._mark()
-        if self.fault.orders.get("number") == signal.SIGSTOP:
-            for pid in self.house.asleep():
-                if pid not in self._counted:
-                    self._counted.add(pid)
-                    self._mark(after=self.fault.lasts)
-                    self._lifts.append((time.monotonic() + self.fault.lasts, pid))
+        if self._sleeps:
+            for pid in set(self.house.asleep()) - self._asleep:
+                self._asleep.add(pid)
+                self._mark(after=self.fault.lasts)
+                self._lifts.append((time.monotonic() + self.fault.lasts, pid))
         if self.fault.orders.get("point") and self.seen.blows >= self.fault.most:
             self.house.orders = replace(self.house.orders, point="")
         while len(self.house.workers) < self.number:
-            self.house.hire()
+            ordered = not (self._sleeps and self._sleeper in self.house.workers)
+            worker = self.house.hire(ordered)
+            if self._sleeps and ordered:
+                self._sleeper = worker
+
+    @property
+    def _sleeps(self) -> bool:
+        return self.fault.orders.get("number") == signal.SIGSTOP
 
     def _mark(self, after: float = 0.0) -> None:
         self.seen.blows += 1
@@ -256,6 +266,7 @@ class Loop:
     def _lift(self, given: Any) -> None:
         if self.fault.lift:
             self.fault.lift(self.house, given)
+        self._asleep.discard(given)
 
 
 def trial(
@@ -271,7 +282,8 @@ def trial(
     study = f"{fault.name} on {backends.name} {time.time_ns()}"
     with contextlib.closing(House(folder, backends, study)) as house:
         fault.prepare(house)
-        queue.enqueue(house.engine, cells.plan(study, jobs, millis=1000 * busy * workers / jobs, **fault.plan))
+        planned = {"millis": 1000 * busy * workers / jobs, **fault.plan}
+        queue.enqueue(house.engine, cells.plan(study, jobs, **planned))
         seen = Loop(house, fault, workers=workers, limit=limit).run()
         house.mend()
         verdict = house.judge()
@@ -286,5 +298,5 @@ def trial(
     if verdict.failed < fault.fails:
         wrong.insert(0, f"{fault.fails} cells had to fail, {verdict.failed} did")
     if fault.interrupts and verdict.attempts <= verdict.done:
-        wrong.insert(0, "no cell was given up that was being computed: this showed nothing")
+        wrong.insert(0, "no cell that was being computed was given up, or taken over: this showed nothing")
     return seen, verdict, wrong

@@ -28,6 +28,14 @@ def on_postgres(embedded: Backends) -> Iterator[Backends]:
         postgres.close()
 
 
+@pytest.fixture(scope="module")
+def mixed(embedded: Backends) -> Iterator[Backends]:
+    with servers.folder("clipstudy-chaos-") as folder:
+        mlflow = servers.MLflow(folder / "mlflow")
+        yield Backends("mixed", embedded.unused, mlflow=mlflow)
+        mlflow.close()
+
+
 def hold(name: str, backends: Backends, folder: Path, jobs: int = 30) -> None:
     fault = replace(NAMED[name], most=2)
     _, verdict, wrong = trial(fault, backends, folder / "house", jobs, busy=5.0, workers=2, limit=120)
@@ -35,9 +43,13 @@ def hold(name: str, backends: Backends, folder: Path, jobs: int = 30) -> None:
     assert verdict.jobs == verdict.done + verdict.failed >= jobs
 
 
-@pytest.mark.parametrize("name", ["kill at: hand-over", "kill at: create_run", "sleep at: mid-fit", "poison"])
+@pytest.mark.parametrize("name", ["kill at: hand-over", "kill at: create_run", "terminate", "poison"])
 def test_embedded(name: str, embedded: Backends, tmp_path: Path) -> None:
     hold(name, embedded, tmp_path)
+
+
+def test_a_sleeper_writes_late_what_another_has_taken_over(embedded: Backends, tmp_path: Path) -> None:
+    hold("sleep at: mid-fit", embedded, tmp_path, jobs=60)
 
 
 def test_a_person_cancels_what_is_being_computed(embedded: Backends, tmp_path: Path) -> None:
@@ -49,6 +61,10 @@ def test_every_change_of_settings_is_a_new_one(embedded: Backends, tmp_path: Pat
     seen, verdict, wrong = trial(NAMED["change"], embedded, tmp_path / "house", 60, busy=5.0, workers=2, limit=120)
     assert wrong == [] and seen.blows > 1
     assert verdict.jobs == 60 + 20 * seen.blows, "two of six models each time"
+
+
+def test_mlflow_does_what_it_is_asked_and_its_answer_is_lost(mixed: Backends, tmp_path: Path) -> None:
+    hold("MLflow: cut", mixed, tmp_path)
 
 
 @pytest.mark.postgres

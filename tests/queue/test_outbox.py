@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import IntegrityError
 
-from clipstudy.errors import DatabaseUnreachable
+from clipstudy.errors import DatabaseBusy
 from clipstudy.job import Status
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.queue import dialect, jobs, outbox
@@ -177,6 +177,23 @@ def test_a_lease_is_renewed_for_what_is_left_of_it(engine: Engine) -> None:
     assert outbox.recorded(engine, left, "run") is True
 
 
+def test_what_is_put_off_rests_a_moment_and_was_not_tried(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "_MOMENT_S", 0.3)
+    jobs.enqueue(engine, cells(group()))
+    for job in claim(engine).jobs:
+        hand_over(engine, job)
+    records = outbox.take(engine, "ann", lease=LEASE)
+    outbox.put_off(engine, records[:2])
+    assert outbox.take(engine, "bob", lease=LEASE) == []
+    time.sleep(0.4)
+    again = outbox.take(engine, "bob", lease=LEASE)
+    assert [(record.id, record.tries, record.error) for record in again] == [(one.id, 0, None) for one in records[:2]]
+    outbox.put_off(engine, records)  # ann's: bob has them now, and nobody took the others from her
+    assert len(outbox.take(engine, "cid", lease=LEASE)) == 0
+    time.sleep(0.4)
+    assert [record.id for record in outbox.take(engine, "cid", lease=LEASE)] == [one.id for one in records[2:]]
+
+
 def test_what_is_let_go_is_anybodys_at_once(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     for job in claim(engine).jobs:
@@ -269,19 +286,16 @@ def test_of_many_recorders_one_makes_the_parent_run(engine: Engine) -> None:
         assert set(pool.map(find_or_create, range(6))) == {"parent-0"}
 
 
-def test_a_parent_run_that_is_held_is_nobody_elses(engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialect, "_SQLITE_BUSY_S", 0)
-    monkeypatch.setattr(dialect, "_LOCK_WAIT_S", 0.05)
-    impatient = dialect.connect(url)
+def test_a_parent_run_that_is_held_is_nobody_elses(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialect, "_ALONE_WAIT_S", 0.05)
     jobs.enqueue(engine, cells(group("a"), group("b")))
     one, other = sorted({job.group_id for job in jobs.rows(engine)})
     with outbox.parent(engine, one):
-        with pytest.raises(DatabaseUnreachable, match="is busy"), outbox.parent(impatient, one):
+        with pytest.raises(DatabaseBusy, match="is busy"), outbox.parent(engine, one):
             pass
-        if impatient.dialect.name == "postgresql":
-            with outbox.parent(impatient, other) as held:
+        if engine.dialect.name == "postgresql":
+            with outbox.parent(engine, other) as held:
                 assert held.run_id is None
-    impatient.dispose()
 
 
 @pytest.mark.postgres
@@ -291,13 +305,13 @@ def test_a_parent_run_is_held_while_a_tracking_server_takes_its_time(
 ) -> None:
     """For longer than the server lets a transaction be idle that holds rows."""
     monkeypatch.setattr(dialect, "_IDLE_IN_TRANSACTION_S", 1)
-    monkeypatch.setattr(dialect, "_LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr(dialect, "_ALONE_WAIT_S", 0.05)
     slow = dialect.connect(url)
     jobs.enqueue(engine, cells(group()))
     group_id = jobs.rows(engine)[0].group_id
     with outbox.parent(slow, group_id) as held:
         time.sleep(2)
-        with pytest.raises(DatabaseUnreachable, match="is busy"), outbox.parent(slow, group_id):
+        with pytest.raises(DatabaseBusy, match="is busy"), outbox.parent(slow, group_id):
             pass
         held.run_id = "parent"
     assert jobs.group_of(engine, group_id)[2] == "parent"

@@ -297,6 +297,39 @@ def test_a_slow_mlflow_does_not_keep_from_computing(
     assert len(book.runs) == 8 and {j.attempt for j in jobs.rows(engine)} == {1}
 
 
+def test_whose_parent_run_another_recorder_makes_is_computed_meanwhile(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a group whose parent is being made nothing can be recorded; it may take as long as MLflow takes."""
+    monkeypatch.setattr(dialect, "_ALONE_WAIT_S", 0.05)
+    monkeypatch.setattr(outbox, "_MOMENT_S", 0.2)
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    with outbox.parent(engine, jobs.rows(engine)[0].group_id):
+        while worker.step():
+            pass
+        assert {job.status for job in jobs.rows(engine)} == {Status.COMPUTED}
+        assert not book.runs
+    tally = worker.work()
+    assert (tally.computed, tally.recorded) == (8, 8)
+    assert {job.status for job in jobs.rows(engine)} == {Status.DONE}
+
+
+def test_a_log_that_no_database_can_keep_costs_no_result(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def telling(bench: Any, layer: int) -> Outcome:
+        logging.getLogger("clipstudy.told").error("a name of half a character: \udcff")
+        return outcome(bench, layer)
+
+    measuring(monkeypatch, telling)
+    jobs.enqueue(engine, cells(group()))
+    assert worker.work().computed == 4
+    assert {job.status for job in jobs.rows(engine)} == {Status.DONE}
+    (log,) = {a.content.decode() for entry in book.runs.values() for a in entry.artifacts if entry.layer == 0}
+    assert "half a character: ?" in log
+
+
 def test_told_to_stop_it_does_not_wait_for_a_slow_mlflow(
     engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

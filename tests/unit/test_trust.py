@@ -398,10 +398,37 @@ def test_a_credential_of_the_environment_is_told_nowhere(monkeypatch: pytest.Mon
         "the token hf_S3CRETS3CRETS3CRET is not valid",
         "http://me:S3CRET@host:5000/api/2.0/mlflow",
         "postgresql+psycopg://me:S3CRET@host/db",
+        "https://ghp_S3CRETS3CRET@github.com/a/b",
+        "https://S3CRETS3CRET@host/api",
+        "cannot clone with ghp_S3CRETS3CRET",
+        "https://a.blob.core.windows.net/c?sv=1&sig=S3CRET%3D&se=2",
+        "https://bucket.s3.amazonaws.com/x?X-Amz-Credential=S3CRET&X-Amz-Signature=S3CRET&a=b",
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=S3CRET==",
+        "password: S3CRET",
+        "password = S3CRET",
+        'aws_secret_access_key = "S3CRET"',
+        "{'password': 'S3 CRET S3CRET', 'user': 'me'}",
+        '{"api_key": "S3CRET"}',
+        "sent bearer S3CRETS3CRET",
+        "X-Api-Key: S3CRET",
     ],
 )
 def test_credentials_of_requests(text: str) -> None:
     assert "S3CRET" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pad_token='[PAD]', max_tokens=77, tokens: 5",
+        "[models.x] key = 3 is unknown; the secret of its success",
+        "password authentication failed for user me",
+        "the bearer of news",
+        "clipstudy.layer=3 sigma=2 significant=no",
+    ],
+)
+def test_what_is_none_is_left_as_it_is(text: str) -> None:
+    assert redact(text) == text
 
 
 def test_no_log_line_and_no_traceback_tells_a_password() -> None:

@@ -86,6 +86,21 @@ def test_no_password_of_a_query_is_told(text: str, before: str, after: str) -> N
     assert "S3CRET" not in redact(text.format(before + "S3CRET" + after) + " refused")
 
 
+@given(
+    st.sampled_from(["CLIPSTUDY_TRACKING", "CLIPSTUDY_DATABASE", "HTTPS_PROXY"]),
+    st.text(max_size=12),
+    st.text(max_size=12),
+)
+def test_of_a_url_in_the_environment_no_password_is_told_whatever_it_is_made_of(
+    name: str, before: str, after: str
+) -> None:
+    password = f"{before}S3CRET{after}".replace("\0", "").encode(errors="replace").decode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(name, f"http://me:{password}@host:5000")
+        for told in (f"http://me:{password}@host:5000 refused", f"{f'http://me:{password}@host:5000'!r} refused"):
+            assert "S3CRET" not in redact(told)
+
+
 class TestLocate:
     def test_names_are_not_paths(self) -> None:
         assert locate("google-bert/bert-base-uncased") is None
