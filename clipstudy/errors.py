@@ -31,8 +31,9 @@ from collections.abc import Iterable
 
 #: Characters of a line of a message, from its beginning and its end: what is quoted between may be a whole file.
 LONGEST = 8000
-#: What steers a terminal or turns the order of letters round; a message may quote any file.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+#: What steers a terminal or turns the order of letters round, and what is no letter at all (as which Python writes file
+#: names that are not UTF-8); a message may quote any file.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ClipstudyError(Exception):
@@ -121,7 +122,7 @@ class GroupChanged(ClipstudyError):
 
 
 def printable(text: str) -> str:
-    """``text`` without what steers a terminal, line ends and tabs excepted."""
+    """``text`` without what steers a terminal (line ends and tabs excepted) or cannot be written as UTF-8."""
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -271,6 +271,13 @@ def _images(folder: Path) -> list[Path]:
     return [p for p in there if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file()]
 
 
+def _name(path: Path, folder: Path, spec: DatasetSpec) -> bytes:
+    try:
+        return path.relative_to(folder).as_posix().encode()
+    except UnicodeEncodeError:  # no database and no JSON takes what Python makes of it
+        raise DataError(f"[datasets.{spec.name}] {path}: its name is not UTF-8. Rename it.") from None
+
+
 def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:
     rows = []
     for home in _classes(folder):
@@ -286,8 +293,8 @@ def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row]
                 f"{', '.join(ENDINGS)}). Remove it, or fill it."
             )
         rows += [(Picture(path, str(path), split), home.name) for path in images]
-    names = (picture.content.relative_to(folder).as_posix() for picture, _ in rows)
+    names = [_name(picture.content, folder, spec) for picture, _ in rows]
     print_ = fingerprint(
-        part for name, (picture, _) in zip(names, rows, strict=True) for part in (name.encode(), picture.read())
+        part for name, (picture, _) in zip(names, rows, strict=True) for part in (name, picture.read())
     )
     return rows, print_, str(files(spec))

@@ -168,6 +168,19 @@ def test_found_and_mended(shelf: Books, harm: Callable[[Books, list[Job]], None]
     assert not [run for run, (_, status, _) in shelf.runs().items() if status == "RUNNING"]
 
 
+def test_settings_that_cannot_be_read_are_named_and_nothing_else_is_missed(shelf: Books) -> None:
+    done = shelf.work()
+    shelf.work("gpt2")
+    trashed(shelf, done)
+    shelf.sql("UPDATE groups SET spec = '{' WHERE model = 'gpt2'")
+    assert sorted(shelf.kinds()) == [Kind.TRASHED, Kind.UNREAD]
+    (found,) = (one for one in shelf.examine() if one.what == "groups")
+    assert found.says.startswith("1 group with settings that this version cannot read") and "gpt2 · depth" in found.says
+    assert "clipstudy enqueue --all" in found.do
+    shelf.examine(fix=True)
+    assert shelf.kinds() == [Kind.UNREAD]
+
+
 def test_what_becomes_of_them(shelf: Books) -> None:
     """The mends do what is said of them, and compute nothing again that is recorded."""
     done = shelf.work()

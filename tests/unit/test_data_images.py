@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import warnings
 import zlib
 from collections import Counter
@@ -288,6 +289,13 @@ class TestFolders:
     def test_a_dev_split_of_another_name_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         images.read(of(self.write(tmp_path, {"train": 20, "val": 4, "test": 6})))
         assert 'val is not read. If that is meant: splits = { dev = "val" }' in caplog.text
+
+    def test_a_name_that_is_not_utf_8(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path, {"train": 20, "test": 6})
+        one = next(path for path in sorted((folder / "train").rglob("*")) if path.is_file())
+        one.rename(one.with_name(os.fsdecode(b"caf\xe9.png")))
+        with pytest.raises(DataError, match=r"caf\ufffd\.png: its name is not UTF-8\. Rename it\."):
+            images.read(of(folder))
 
     def test_an_empty_class_folder(self, tmp_path: Path) -> None:
         folder = self.write(tmp_path, {"train": 20, "test": 6})

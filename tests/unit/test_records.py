@@ -157,7 +157,9 @@ def test_results_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b'{"version": 1, "results": [{"run_id": 3}]}')[:-9]]
+    "content",
+    [b"", b"no gzip", gzip.compress(b'{"version": 1, "results": [{"run_id": 3}]}')[:-9]],
+    ids=["empty", "no gzip", "cut"],
 )
 def test_a_broken_file_counts_as_none(content: bytes, tmp_path: Path) -> None:
     shelf.save(tmp_path, "store", [result()])
