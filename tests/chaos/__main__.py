@@ -29,6 +29,8 @@ from tests.chaos.table import HOUSES, PAGE, ROOT, Row, belongs, code, drawn, kee
 #: Seconds that the cells of a study keep its workers: see `trial`.
 BUSY = 6.0
 WORKERS = 3
+#: What the others are compared with.
+QUIET = next(fault for fault in FAULTS if fault.name == "quiet")
 #: Bytes of the disk that runs full.
 DISK = 96 * 2**20
 
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--house", choices=HOUSES, action="append", help="one kind of house alone")
     parser.add_argument("--jobs", type=int, default=1000, help="cells a fault; a slow one gets a tenth (1000)")
     parser.add_argument("--again", action="store_true", help="run once more what need not be")
-    parser.add_argument("--times", action="store_true", help="print goodput, too: on an idle machine")
+    parser.add_argument("--idle", action="store_true", help="nothing else runs on this machine: keep goodput, too")
     parser.add_argument("--list", action="store_true", help="say which faults there are, and do nothing")
     asked = parser.parse_args()
     wanted = [fault for fault in FAULTS if matches(fault.name, asked.only)]
@@ -103,9 +105,9 @@ def main() -> None:
             todo.setdefault(house, []).append(fault)
     number = sum(map(len, todo.values()))
     print(f"{counted(number, 'row')} to run: the others have as many cells as asked for, of this code", flush=True)
-    could = all([work(house, faults, asked.jobs) for house, faults in todo.items()])
+    could = all([work(house, faults, asked.jobs, asked.idle) for house, faults in todo.items()])
     found = rows()
-    print(drawn(found, times=asked.times))
+    print(drawn(found))
     write(found)
     print(f"the table is in {PAGE.relative_to(ROOT)}")
     sys.exit(0 if could and all(row.kept for row in found) else 1)
@@ -116,9 +118,10 @@ def share(fault: Fault, jobs: int) -> int:
     return max(jobs // 10, min(jobs, 60)) if fault.slow else jobs
 
 
-def work(house: str, faults: list[Fault], jobs: int) -> bool:
+def work(house: str, faults: list[Fault], jobs: int, idle: bool) -> bool:
     """Run ``faults`` and keep what came of them; whether all could be run."""
     could = True
+    quiet: dict[str, float] = {}  # cells a second where nothing happens
     with servers.folder("clipstudy-chaos-") as folder, contextlib.ExitStack() as stack:
         backends = Backends(house, servers.unused_store(folder / "mlflow.db"))
         if house == "served":
@@ -128,18 +131,30 @@ def work(house: str, faults: list[Fault], jobs: int) -> bool:
             backends = replace(backends, mlflow=servers.MLflow(folder / "mlflow"))
             stack.callback(backends.mlflow.close)
         for fault in faults:
+            number = share(fault, jobs)
+            plain = like(fault, number)
             try:
-                row = run(fault, backends, folder, share(fault, jobs))
+                row = run(fault, backends, folder, number)
+                if idle and fault is not QUIET and plain.name not in quiet:
+                    quiet[plain.name] = run(plain, backends, folder, number).rate
             except Exception:  # of the test's own doing: the others are run all the same
                 print(f"{fault.name} on {house} could not be run", flush=True)
                 traceback.print_exc()
                 could = False
                 continue
+            if idle:
+                row = replace(row, goodput=row.rate / quiet.setdefault(plain.name, row.rate))
             how = "kept" if row.kept else "BROKEN"
             found = f"{row.done}/{row.jobs} done, {row.failed} failed, {row.blows} blows, {row.took:.0f} s: {how}"
             print(f"{row.fault:24} {row.house:9} {found}", *row.told, sep="\n    ", flush=True)
             keep(row)
     return could
+
+
+def like(fault: Fault, number: int) -> Fault:
+    """Nothing, on ``number`` cells that take as long as those of ``fault``."""
+    plan = {key: value for key, value in fault.plan.items() if key == "millis"}
+    return replace(QUIET, name=f"quiet, {number} cells {plan}", plan=plan)
 
 
 def matches(name: str, patterns: list[str]) -> bool:

@@ -59,6 +59,9 @@ class Row:
     date: str
     told: tuple[str, ...]  #: what was wrong
     code: str = ""  #: see `code`; empty: of an earlier version that did not say
+    #: ``rate`` as a share of a quiet run's on the same setup, of as many cells that take as long. None: the machine had
+    #: other work meanwhile, and times are upper bounds.
+    goodput: float | None = None
 
     def stands(self, fault: Fault, jobs: int) -> bool:
         """Whether it need not be run again where ``jobs`` cells are asked for. One that broke stands, too."""
@@ -127,17 +130,16 @@ def belongs(fault: Fault, house: str) -> bool:
     return not twice and fault.needs <= has | {"root"}
 
 
-def drawn(found: Sequence[Row], *, times: bool = False) -> str:
-    """``found`` as Markdown, what was not run below it. ``times``: with goodput."""
-    quiet = {row.house: row.rate for row in found if row.fault == "quiet"}
+def drawn(found: Sequence[Row]) -> str:
+    """``found`` as Markdown, what was not run below it."""
     counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
-    head = ["fault", "setup", *counts, "recovery", "worst", *(["goodput"] if times else []), "run on"]
+    head = ["fault", "setup", *counts, "recovery", "worst", "goodput", "run on"]
     lines = [f"{counted(len(found), 'row')}: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
     lines.append(_line(["---", "---", *["--:"] * (len(head) - 3), "---"]))
     for row in found:
         cells = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
-        share = f"{row.rate / quiet[row.house]:.0%}" if row.house in quiet else "–"
-        timed = [_seconds(row.median), _seconds(row.worst), *([share] if times else [])]
+        share = "–" if row.goodput is None else f"{row.goodput:.0%}"
+        timed = [_seconds(row.median, row.goodput is None), _seconds(row.worst, row.goodput is None), share]
         shown = [row.fault, row.house, *cells, row.blows, *timed, row.date]
         lines.append(_line(shown if row.kept else [f"**{one}**" for one in shown]))
     for row in found:
@@ -157,8 +159,8 @@ def _line(cells: Iterable[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _seconds(number: float | None) -> str:
-    return "–" if number is None else f"{number:.1f} s"
+def _seconds(number: float | None, at_most: bool) -> str:
+    return "–" if number is None else f"{'≤ ' if at_most else ''}{number:.1f} s"
 
 
 def write(found: Sequence[Row]) -> None:

@@ -139,10 +139,30 @@ def test_a_row_that_could_not_be_run_is_not_kept_and_ends_with_1(
     assert [row.fault for row in table.rows()] == ["kill"]
 
 
-def test_goodput_is_drawn_only_where_it_is_asked_for() -> None:
-    timed = replace(BROKEN, median=1.25, worst=2.5, rate=10.0)
-    assert "| **1.2 s** | **2.5 s** | **2026-01-02** |" in table.drawn([HELD, timed])
-    assert "| **1.2 s** | **2.5 s** | **50%** |" in table.drawn([HELD, timed], times=True)
+def test_times_of_a_busy_machine_are_upper_bounds_and_no_goodput_is_shown() -> None:
+    timed = replace(BROKEN, median=1.25, worst=2.5)
+    assert "| **≤ 1.2 s** | **≤ 2.5 s** | **–** | **2026-01-02** |" in table.drawn([HELD, timed])
+    assert "| **1.2 s** | **2.5 s** | **50%** | **2026-01-02** |" in table.drawn([replace(timed, goodput=0.5)])
+
+
+def test_goodput_is_against_a_quiet_run_of_as_many_cells_that_take_as_long(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, int]] = []
+
+    def run(fault: Fault, backends: Backends, folder: Path, jobs: int) -> Row:
+        ran.append((fault.name.partition(",")[0], jobs))
+        rate = jobs / (1 + fault.plan.get("millis", 0)) / (1 if fault.name.startswith("quiet") else 4)
+        return replace(HELD, fault=fault.name, jobs=jobs, rate=rate, code=code(fault))
+
+    monkeypatch.setattr(chaos, "run", run)
+    names = ("quiet", "kill", "terminate", "sleep", "sleep at: claim")
+    assert typed(monkeypatch, "--idle", *(word for name in names for word in ("--only", name))) == 0
+    assert ran == [("quiet", 1000), ("kill", 1000), ("terminate", 1000), ("sleep", 100), ("quiet", 100),
+                   ("sleep at: claim", 100)]  # fmt: skip
+    assert {row.fault: row.goodput for row in table.rows()} == {
+        name: 1.0 if name == "quiet" else 0.25 for name in names
+    }
 
 
 def test_the_page_shows_the_rows_that_are_kept() -> None:
