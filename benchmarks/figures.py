@@ -246,7 +246,8 @@ def real_rows() -> Path:
     found = Path(os.environ.get("CLIPSTUDY_REAL_DATA", ""))
     if not (found / "conll2000").is_dir():
         sys.exit(
-            "CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make bench CLIPSTUDY_REAL_DATA=/rows"
+            "CLIPSTUDY_REAL_DATA does not name the folder of real rows (docs/real-rows.md says what is in it). Type: "
+            "make bench CLIPSTUDY_REAL_DATA=FOLDER"
         )
     return found
 

@@ -145,6 +145,7 @@ def _entry(file: Any) -> Entry:
 @contextlib.contextmanager
 def hub_errors(repository: Repository) -> Iterator[None]:
     """What the Hub's client raises inside, as an error that names the table and ends with what to do."""
+    from huggingface_hub import constants
     from huggingface_hub import errors as library
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -176,12 +177,19 @@ def hub_errors(repository: Repository) -> Iterator[None]:
     except (LocalEntryNotFoundError, http_error, OSError) as error:
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
             raise error_class(f"{where} cannot be kept here: {error}. Make room, or set HF_HOME elsewhere.") from error
-        why = type(error.__cause__ or error).__name__
         at = f' at revision "{repository.revision}"' if repository.revision else ""
-        raise error_class(
-            f"{where}{at} is not in the local cache, or not whole, and the Hub does not answer ({why}). Fetch it on a "
-            f"machine with network ({repository.remedy}), or give a local folder."
-        ) from error
+        offline = constants.HF_HUB_OFFLINE
+        why = (
+            "may not be asked (HF_HUB_OFFLINE)"
+            if offline
+            else f"does not answer ({type(error.__cause__ or error).__name__})"
+        )
+        away = error_class(
+            f"{where}{at} is not in the local cache, or not whole, and the Hub {why}. Fetch it on a machine with "
+            f"network ({repository.remedy}), or give a local folder."
+        )
+        away.transient = not offline
+        raise away from error
 
 
 def _class_of(repository: Repository) -> type[ClipstudyError]:

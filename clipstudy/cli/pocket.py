@@ -67,7 +67,7 @@ def _report(settings: Settings, out: Path) -> None:
     """Write the pocket study's page, and print its summary. Only when it has ended: the libraries of pages are memory
     that the workers may need."""
     from clipstudy import demo as demonstration
-    from clipstudy.dashboard import evidence, panels, report, tables, writers
+    from clipstudy.dashboard import evidence, panels, report, sheets, tables
     from clipstudy.dashboard.kept import Kept
     from clipstudy.dashboard.units import INTERVAL
     from clipstudy.tracking import open as open_tracking
@@ -86,15 +86,16 @@ def _report(settings: Settings, out: Path) -> None:
         planned=planned,
     )
     shown = results.board(recorded)
-    for head, rows in writers.summary(shown):
+    for head, rows in sheets.glance(shown):
         screen.table(head, rows)
         typer.echo()
-    typer.echo(f"Value {INTERVAL}, at which layer: the best one, chosen on dev where there is one.")
+    typer.echo(f"Value {INTERVAL}, at which layer: the best one, {sheets.CHOSEN}; and the best that needs no model.")
     typer.echo(f"{tables.note_of(shown.results)}\n")
 
 
 def _print_ended(ended: Ended) -> None:
     from clipstudy import demo as demonstration
+    from clipstudy.dashboard.planned import again
     from clipstudy.progress import counted, duration
 
     if ended.computed:
@@ -104,7 +105,7 @@ def _print_ended(ended: Ended) -> None:
     if ended.left_out:
         typer.echo(
             f"{counted(ended.left_out, 'cell')} did not fit in the time budget. To run them too: "
-            f"clipstudy retry --study {demonstration.STUDY} --cancelled; clipstudy worker --drain\n"
+            f"{again(demonstration.STUDY)}; clipstudy report --study {demonstration.STUDY}\n"
             "The whole study, with all its rows, seeds and arms, anew: clipstudy demo --full"
         )
 

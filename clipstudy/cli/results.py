@@ -53,6 +53,8 @@ def report(
     # Another dashboard's page beside the first, not over it.
     out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
     reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)
+    for said in panels.misspelt(panel, board(found)):
+        typer.echo(said, err=True)
     typer.echo(f"{len(found)} results → {out.resolve()}")
     _say_unfinished(planned)
 

@@ -114,7 +114,15 @@ def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
         return f"{study.path}: {absent}"
     if groups:
         return None
-    return f"{study.path}: nothing matches; models and tasks chosen are of different modalities. Fix --model or --task."
+    return f"{study.path}: nothing matches: {_apart(study, selection)}. Fix the models or the tasks."
+
+
+def _apart(study: Study, selection: Selection) -> str:
+    """What the models and the tasks that are chosen are of."""
+    models, tasks = Selection(models=selection.models), Selection(tasks=selection.tasks)
+    read = {model.modality for name, model in study.models.items() if models.takes(name, "")}
+    of = {task.modality for name, task in study.tasks.items() if tasks.takes("", name)}
+    return f"the models chosen read {' or '.join(sorted(read))}s, the tasks chosen are of {' or '.join(sorted(of))}s"
 
 
 def _absent(study: Study, selection: Selection, some: bool) -> str | None:

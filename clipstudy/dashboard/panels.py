@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clipstudy.dashboard.pooling import average
-from clipstudy.dashboard.tables import Board, matches, view
+from clipstudy.dashboard.tables import Board, called, matches, view
 from clipstudy.dashboard.views import View
-from clipstudy.errors import StudyError, did_you_mean
+from clipstudy.errors import StudyError, did_you_mean, nearest
 
 Axis = Literal["layer", "depth"]
 Kind = Literal["bars", "heatmap", "best", "published", "pictures"]
@@ -133,6 +133,21 @@ def views(panel: Panel, shown: Board) -> list[View]:
     taken.sort(key=lambda task: next((i for i, p in enumerate(panel.tasks) if fnmatch.fnmatchcase(task, p)), 0))
     found = [found for task in taken if (found := view(shown, task, panel.metric)) is not None]
     return [seen for one in found if (seen := _at(one, panel.depths)).curves]
+
+
+def misspelt(dashboard: Dashboard, shown: Board) -> list[str]:
+    """A sentence for each name of a task or model that nothing has which is shown, and that is like one that it has.
+    (Others may be recorded another day.)"""
+    tasks = {result.task for result in shown.results}
+    models = {name for result in shown.results for name in called(result)}
+    found = []
+    for panel in dashboard.panels:
+        for what, names, known in (("task", panel.tasks, tasks), ("model", panel.models, models)):
+            for name in names:
+                near = nearest(name, known).strip()
+                if near and not fnmatch.filter(known, name):
+                    found.append(f'panel "{panel.title}": no result is of {what} "{name}". {near}')
+    return found
 
 
 def averaged(panel: Panel, found: list[View]) -> tuple[View | None, tuple[str, ...]]:

@@ -49,7 +49,7 @@ def unfinished(planned: Planned) -> str:
 
 def again(study: str) -> str:
     """What runs the study's cancelled cells."""
-    return f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain"
+    return f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain --study {study}"
 
 
 def was_cancelled(planned: Planned, study: str, model: str, task: str) -> bool:

@@ -34,6 +34,9 @@ from clipstudy.outcome import Estimate
 from clipstudy.published import Published
 from clipstudy.spec import WHOLE_MODEL
 
+#: How a layer was chosen, for captions.
+CHOSEN = "chosen on dev where there is one"
+
 
 class Entry(NamedTuple):
     """One cell of a table: what a person reads, and the number that it is sorted by, in the same unit."""
@@ -82,7 +85,7 @@ def best(views: Sequence[View]) -> Sheet:
         bold = {k for k, cell in at.items() if is_near(top, cell, view.metric) and _above(cell, view)}
         entries = [_entry(at[key], view.metric, key in bold) if key in at else NONE for key in titles]
         lines.append((f"{view.title}, {axis_title(view.metric)}", (*entries, *([_baseline(view)] if based else []))))
-    said = f"at its best layer (in brackets), mean {INTERVAL}"
+    said = f"at its best layer (in brackets; {CHOSEN}), mean {INTERVAL}"
     if len(titles) == 1:
         said = f"the model {said}"
     else:
@@ -93,6 +96,26 @@ def best(views: Sequence[View]) -> Sheet:
         said += f"; {ONE_CLASS}"
     head = ("task", *titles.values(), *(["best baseline"] if based else []))
     return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
+
+
+def glance(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
+    """Everything at a glance, a table (head and rows) for texts and one for images: tasks down, trained models across,
+    each at its best layer (``85.3 ± 0.7 (4)``), and last the best of what needs no model."""
+    views = [found for task in shown.tasks if (found := tables.view(shown, task)) is not None and better(found.metric)]
+    by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
+    return [_glance(some) for some in by.values() if some]
+
+
+def _glance(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
+    titles = {curve.family: curve.title for view in views for curve in view.curves if not curve.twin_of}
+    rows = []
+    for view in views:
+        at = {curve.family: cell for curve in view.curves if (cell := curve.chosen)}
+        cells = [_entry(at[family], view.metric, False) if family in at else NONE for family in titles]
+        floor = _floor(view)
+        without = shown_value(Estimate(floor[1]), view.metric) if floor else NONE.text
+        rows.append([f"{view.title}, {axis_title(view.metric)}", *(cell.text for cell in cells), without])
+    return ["task", *titles.values(), "no model"], rows
 
 
 def by_layer(view: View) -> Sheet:
@@ -142,7 +165,7 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
         f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} has more. Each "
-        f"at its best layer (in brackets), mean {INTERVAL}. p is two-sided, with Holm's correction for "
+        f"at its best layer (in brackets; {CHOSEN}), mean {INTERVAL}. p is two-sided, with Holm's correction for "
         f"the number of lines. Paired: a bootstrap of {DRAWS:,} draws over the same test items and each model's seeds, "
         "widened as seeds are few (clusterings: Student's t over samples). Not paired: the two are taken for "
         f"independent, which makes the interval too wide rather than too narrow. Bold: p < {ALPHA}"

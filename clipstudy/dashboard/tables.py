@@ -187,8 +187,12 @@ def family_of(result: Result) -> str:
 
 def matches(result: Result, patterns: Sequence[str]) -> bool:
     """Whether a pattern names the result's family, model or one of its roles."""
-    names = (family_of(result), result.model, *result.tags.get("role", "").split())
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in called(result))
+
+
+def called(result: Result) -> list[str]:
+    """The names by which a pattern may take the result's model."""
+    return [name for name in (family_of(result), result.model, *result.tags.get("role", "").split()) if name]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from clipstudy.dashboard.tables import Board, view
-from clipstudy.dashboard.units import INTERVAL, axis_title, better, half_width, layer_name, ranges, shown_value
-from clipstudy.dashboard.views import Curve, View, is_near
+from clipstudy.dashboard.units import INTERVAL, axis_title, half_width, layer_name, ranges, shown_value
+from clipstudy.dashboard.views import View, is_near
 from clipstudy.outcome import Estimate
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
@@ -201,14 +200,6 @@ def bold(shown: View) -> str:
     return "; bold: the model's best layer and what the intervals cannot tell from it"
 
 
-def summary(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
-    """Everything at a glance, a table (head and rows) for texts and one for images: tasks down, trained models across,
-    each at its best layer."""
-    views = [found for task in shown.tasks if (found := view(shown, task)) is not None and better(found.metric)]
-    by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
-    return [_summary(some) for some in by.values() if some]
-
-
 #: How a view is taken away.
 DOWNLOADS = (
     Download("CSV", "csv", "text/csv", to_csv),
@@ -216,23 +207,6 @@ DOWNLOADS = (
     Download("Markdown", "md", "text/markdown", to_markdown),
     Download("JSON", "json", "application/json", to_json),
 )
-
-
-def _summary(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
-    titles = {c.family: c.title for v in views for c in v.curves if not c.twin_of}
-    rows = []
-    for found in views:
-        at = {curve.family: curve for curve in found.curves}
-        cells = [_at_best(at[family], found.metric) if family in at else "—" for family in titles]
-        rows.append([f"{found.title}, {axis_title(found.metric)}", *cells])
-    return ["task", *titles.values()], rows
-
-
-def _at_best(curve: Curve, metric: str) -> str:
-    """``85.3 ± 0.7 (4)``: the value, and the layer where it was found, unless it is of the whole model."""
-    if (cell := curve.chosen) is None:
-        return "—"
-    return f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class}" + f" ({cell.layer})" * (cell.layer >= 0)
 
 
 def _tex(text: str) -> str:

@@ -136,10 +136,6 @@ def _connect_sqlite(url: str, file: Path) -> Engine:
             f"{file} lies on a network file system ({kind}), where SQLite loses rows when hosts share it. "
             "Use Postgres: CLIPSTUDY_DATABASE=postgresql://user@host/name"
         )
-    try:
-        file.resolve().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise QueueError(f"{file.parent} cannot be created ({error.strerror}). Check CLIPSTUDY_DATABASE.") from error
     engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_S})
 
     @event.listens_for(engine, "connect")
@@ -302,6 +298,7 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         held.enter_context(_translated(engine))
         file = _file(engine)
         if file is not None:  # the switch to WAL is not covered by SQLite's own lock
+            _make_folder(file)
             held.enter_context(_file_lock(Path(f"{file}.lock")))
         connection = held.enter_context(engine.connect())
         if file is not None:
@@ -309,6 +306,13 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         held.enter_context(connection.begin())
         serialise(connection, "migrate")
         yield connection
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.resolve().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QueueError(f"{file.parent} cannot be created ({error.strerror}). Check CLIPSTUDY_DATABASE.") from error
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,7 +151,10 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def _text_of(error: Exception) -> str:
-    return redact(" ".join(str(error).split()))[:300]
+    text = redact(" ".join(str(error).split()))
+    if refused := re.search(r"(Connection refused|Name or service not known|timed out|No route to host)", text):
+        return refused[0].lower()
+    return textwrap.shorten(text, 300, placeholder=" …")
 
 
 def _translate(error: Exception, uri: str) -> ClipstudyError | None:

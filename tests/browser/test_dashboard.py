@@ -480,6 +480,11 @@ def test_what_is_ticked_stays_ticked(visit: Open, tmp_path: Path, monkeypatch: p
     page.locator(".summary", has_text="queued").wait_for(state="detached")  # it looks again
 
 
+def test_a_worker_is_asked_for_only_where_something_waits_for_one() -> None:
+    assert "clipstudy worker" in str(queue._workers([], waits=True))
+    assert "clipstudy worker" not in str(queue._workers([], waits=False))
+
+
 def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:
     """`dashboard --study`: no other study's cells are shown or can be chosen, and an empty table is a sentence."""
     engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")

@@ -29,7 +29,7 @@ def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch:
 
 def test_where_nobody_can_say_sqlite_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialect, "_MOUNTS", tmp_path / "no such file")
-    connect(f"sqlite:///{tmp_path}/new/folder/jobs.db")
+    migration.migrate(connect(f"sqlite:///{tmp_path}/new/folder/jobs.db"))
     assert (tmp_path / "new" / "folder").is_dir()
 
 
@@ -45,7 +45,18 @@ def test_a_url_that_cannot_be_used_says_which_can(url: str) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(QueueError, match="CLIPSTUDY_DATABASE"):
-        connect(f"sqlite:///{tmp_path}/file/jobs.db")
+        migration.migrate(connect(f"sqlite:///{tmp_path}/file/jobs.db"))
+
+
+def test_who_only_asks_leaves_no_folder(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path}/mlruns/jobs.db")
+    assert not dialect.exists(engine)
+    with pytest.raises(QueueError):
+        migration.check(engine)
+    assert not list(tmp_path.iterdir())
+    migration.migrate(engine)
+    assert dialect.exists(engine)
+    engine.dispose()
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:

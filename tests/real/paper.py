@@ -51,7 +51,8 @@ def main() -> None:
     real = Path(os.environ.get("CLIPSTUDY_REAL_DATA", ""))
     if not (real / "tokenizers").is_dir():
         sys.exit(
-            "CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make paper CLIPSTUDY_REAL_DATA=/rows"
+            "CLIPSTUDY_REAL_DATA does not name the folder of real rows (docs/real-rows.md says what is in it). Type: "
+            "make paper CLIPSTUDY_REAL_DATA=FOLDER"
         )
     with tempfile.TemporaryDirectory(prefix="clipstudy-paper-") as name:
         folder = Path(name)

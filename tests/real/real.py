@@ -118,7 +118,10 @@ def on_both(out: Path) -> None:
 
 def main() -> None:
     if not (Path(os.environ.get("CLIPSTUDY_REAL_DATA", "")) / "conll2000").is_dir():
-        sys.exit("CLIPSTUDY_REAL_DATA does not name the folder of real rows. Type: make real CLIPSTUDY_REAL_DATA=/rows")
+        sys.exit(
+            "CLIPSTUDY_REAL_DATA does not name the folder of real rows (docs/real-rows.md says what is in it). Type: "
+            f"make {sys.argv[1] if sys.argv[1:] else 'real'} CLIPSTUDY_REAL_DATA=FOLDER"
+        )
     out = ROOT / "mlruns" / "real"
     if sys.argv[1:] == ["pairs"]:
         study("real-pairs", HERE / "pairs.toml", out / "pairs")

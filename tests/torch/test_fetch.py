@@ -13,10 +13,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from clipstudy import backbones, checksum, data, fetch, tasksfile
+from clipstudy import backbones, checksum, data, fetch, run, tasksfile
 from clipstudy.data import table
 from clipstudy.errors import ClipstudyError, DataError, ModelError, NotFetched
-from clipstudy.job import Selection, plan
+from clipstudy.job import FailureKind, Selection, plan
 from clipstudy.progress import Lines
 from clipstudy.spec import DatasetSpec, ModelSpec
 from tests.hub import Hub
@@ -297,11 +297,15 @@ def test_no_network_and_nothing_cached(place: Place, monkeypatch: pytest.MonkeyP
     place.hub.stop()
     found, refused = fetch.survey_all(items)
     assert not found and all("does not answer" in said for said in refused) and len(refused) == 3
+    with pytest.raises(ModelError, match="the Hub does not answer") as away:
+        backbones.load(study.models["tiny"], "cpu")
+    assert run.failure_of(away.value).kind is FailureKind.INFRA and run.failure_of(away.value).retry
     offline(monkeypatch)
     with pytest.raises(NotFetched, match="HF_HUB_OFFLINE is set"):
         fetch.survey_all(items)
-    with pytest.raises(ModelError, match=r"clipstudy fetch --model tiny; with --study FILE"):
+    with pytest.raises(ModelError, match=r"clipstudy fetch --model tiny; with --study FILE") as missing:
         backbones.load(study.models["tiny"], "cpu")
+    assert not run.failure_of(missing.value).retry, "it would be missing the next time, too"
     with pytest.raises(DataError, match=r"\[datasets\.asked\].*clipstudy fetch; with --study FILE"):
         table.load(study.datasets["asked"], "train", ["question"])
 

@@ -29,7 +29,7 @@ OPTION = r"(?<![\w-])--[a-z][a-z-]+"
 #: Options in the docs that belong to other programs.
 FOREIGN = {
     "python -m benchmarks": {"--clock", "--only"},
-    "make chaos": {"--times"},
+    "make chaos": {"--idle"},
     "mlflow server": {"--allowed-hosts", "--artifacts-destination", "--backend-store-uri"},
     "createdb": {"--owner"},
     "scancel": {"--signal"},

@@ -94,6 +94,16 @@ def test_six_lines_are_a_panel() -> None:
     assert [len(view.curves) for view in panels.views(panel, board(results()))] == [2]
 
 
+def test_a_name_like_one_that_is_recorded_is_told() -> None:
+    panel = Panel("Word order", ("bigramshift", "tree_depth", "bi*", "not recorded yet"), models=("brt", "gpt2"))
+    shown = board(results())
+    assert panels.misspelt(Dashboard("Mine", (panel,)), shown) == [
+        'panel "Word order": no result is of task "bigramshift". Did you mean "bigram_shift"?',
+        'panel "Word order": no result is of model "brt". Did you mean "bert"?',
+    ]
+    assert panels.misspelt(panels.load(panels.default()), shown) == []
+
+
 def test_the_reports_figures_are_a_dashboard() -> None:
     paper = panels.find("paper", Path("/nowhere"))
     titles = [panel.title.split(".")[0] for panel in paper.panels]

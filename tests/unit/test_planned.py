@@ -37,7 +37,7 @@ def test_what_is_yet_to_come_is_said() -> None:
 def test_cancelled_cells_are_counted_by_kind() -> None:
     assert left_out(PLANNED, STUDY, SHOWN) == (
         "2,001 cells were cancelled (Bigram shift: 2,001). "
-        f"To run them, type: clipstudy retry --study {STUDY} --cancelled; clipstudy worker --drain"
+        f"To run them, type: clipstudy retry --study {STUDY} --cancelled; clipstudy worker --drain --study {STUDY}"
     )
     waiting = {key: statuses for key, statuses in PLANNED.items() if key[2] == "never_ran"}
     assert left_out({}, STUDY, SHOWN) == left_out(waiting, STUDY, SHOWN) == ""
@@ -49,5 +49,5 @@ def test_what_the_demo_left_out_is_run_by_the_demo() -> None:
     said = left_out(planned, "pocket", board([pocket]))
     assert said == (
         "1 cell was left out by the demo's time budget (Bigram shift: 1). "
-        "To run them, type: clipstudy retry --study pocket --cancelled; clipstudy worker --drain"
+        "To run them, type: clipstudy retry --study pocket --cancelled; clipstudy worker --drain --study pocket"
     )

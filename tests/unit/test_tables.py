@@ -70,7 +70,7 @@ def test_what_only_describes_has_no_best_layer() -> None:
     found = view(shown, "drawn")
     assert found and found.curves[0].best is None and found.curves[0].chosen is None
     assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells) and not writers.bold(found)
-    assert writers.summary(shown) == []
+    assert sheets.glance(shown) == []
     sheet = sheets.best([found])
     assert sheet.lines == () and "neither more nor less is better: What excites" in sheet.said
 
@@ -447,3 +447,14 @@ def test_no_interval_of_a_share_goes_beyond_0_or_1() -> None:
     assert found["nmi"] == measured["nmi"], "only shares of items are cut"
     one = measured | {"accuracy": Estimate(1.0, 1.0, 1.0), "items/test": Estimate(10)}
     assert tables.estimates(one)["accuracy"] == tables.estimate(one, "accuracy") != one["accuracy"]
+
+
+def test_a_glance_has_trained_models_at_their_best_layers_and_what_needs_none() -> None:
+    without = {"baseline/majority": Estimate(0.5), "baseline/random": Estimate(0.6)}
+    runs = [
+        result(model, layer=layer, metrics=without | {"accuracy": Estimate(value, value - 0.01, value + 0.01)})
+        for model, layer, value in ((BERT, 0, 0.7), (BERT, 4, 0.8), (TWIN, 0, 0.65))
+    ]
+    ((head, ((_, *cells),)),) = sheets.glance(board(runs))
+    assert head == ["task", "BERT", "no model"]
+    assert cells == ["80.0 ± 1.0 (4)", "60.0"]

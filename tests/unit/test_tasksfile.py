@@ -513,7 +513,12 @@ def test_a_table_of_several_initialisations_is_no_models_name() -> None:
         ("bert", "wic-frozen", (9,), "no cell at layer 9; the cells chosen have layers 0–6. Fix --layer."),
         ("vit", "visualise", (4, 9), "no cell at layer 9; the models chosen have layers 0 to 4. Fix --layer."),
         ("vit", "visualise", (0,), "no cell at layer 0; the cells chosen have layers 1–4. Fix --layer."),
-        ("bert", "shapes", (1,), "models and tasks chosen are of different modalities. Fix --model or --task."),
+        (
+            "bert",
+            "shapes",
+            (1,),
+            "the models chosen read texts, the tasks chosen are of images. Fix the models or the tasks.",
+        ),
         ("bert", "*", (3, 6), None),
     ],
 )

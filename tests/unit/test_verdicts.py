@@ -336,7 +336,7 @@ def test_cancelled_cells_are_tried_again_and_not_enqueued() -> None:
         found = evidence.judged([recorded], lambda run, name: b"", planned)["pocket"]
         return {one.claim.number: one.todo for one in found}
 
-    again = "clipstudy retry --study pocket --cancelled; clipstudy worker --drain"
+    again = "clipstudy retry --study pocket --cancelled; clipstudy worker --drain --study pocket"
     assert todo(lacking)["C1"] == again != todo({})["C1"]
     queued = {("pocket", "bert", "phrases"): {Status.QUEUED: 2}}
     assert todo(queued)["C1"] == todo({})["C1"] and "enqueue" in todo({})["C1"]

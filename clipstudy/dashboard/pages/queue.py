@@ -100,7 +100,7 @@ def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
             *_log(place, desk, engine),
             *_failures(place, view),
             html.H3("Workers"),
-            _workers(view.workers),
+            _workers(view.workers, not view.settled),
             html.H3("By model and task"),
             _by_model_and_task(view),
             html.H3("Cells"),
@@ -123,7 +123,9 @@ def _listed(statuses: list[Status]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _workers(workers: Sequence[WorkerRow]) -> Component:
+def _workers(workers: Sequence[WorkerRow], waits: bool) -> Component:
+    if not workers and not waits:
+        return html.P("No worker is at work, and nothing waits for one.")
     if not workers:
         return html.P(["No worker is at work. Type: ", html.Code("clipstudy worker")])
     return _texts(
