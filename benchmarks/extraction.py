@@ -22,7 +22,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import plain
-from benchmarks.figures import SIDE, Row, Stopwatch, flops, gemm_rate, in_turns, measured, now, ratios, real_rows
+from benchmarks.figures import (
+    SIDE,
+    Row,
+    Stopwatch,
+    flops,
+    gemm_rate,
+    in_turns,
+    measured,
+    now,
+    ratios,
+    real_rows,
+    threads,
+)
 from clipstudy import backbones
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Chain, Product
@@ -156,8 +168,8 @@ def against_products(
 
 
 def parts(work: Callable[[], Any], most: int = 4) -> str:
-    """The kernels that take the most of ``work``'s processor time, each with its share."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    """The kernels that take the most of ``work``'s processor time, each with its share; seen in one thread."""
+    with threads(1), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         work()
     times = {event.key.partition("::")[2]: event.self_cpu_time_total for event in profile.key_averages()}
     largest = sorted(times, key=lambda name: -times[name])[:most]

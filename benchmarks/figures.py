@@ -201,7 +201,8 @@ def _rate(product: Callable[[], Any], products: int) -> float:
 
 
 def flops(call: Callable[[], Any]) -> int:
-    """Multiplications and additions in the products and convolutions of ``call``, as torch counts them."""
+    """Multiplications and additions in the products and convolutions of ``call``, as torch counts them: those of one
+    thread, so that ``call`` is given no more."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
@@ -219,7 +220,7 @@ def flops(call: Callable[[], Any]) -> int:
         torch.ops.mkldnn._convolution_pointwise: convolution,
         torch.ops.mkldnn._linear_pointwise: product,
     }
-    with FlopCounterMode(display=False, custom_mapping=left_out) as counter:
+    with threads(1), FlopCounterMode(display=False, custom_mapping=left_out) as counter:
         call()
     return int(counter.get_total_flops())
 
