@@ -36,8 +36,9 @@ from benchmarks.figures import (
     threads,
 )
 from clipstudy import backbones
+from clipstudy.backbones import kernels
 from clipstudy.backbones.fused import Fused
-from clipstudy.backbones.kernels import Chain, Product
+from clipstudy.backbones.kernels import Chain, Kernel
 from clipstudy.data import conll2000
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
@@ -119,11 +120,11 @@ def busy(backbone: Any, texts: list[Text], repeats: int) -> Iterator[float]:
 def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768) -> Callable[[], torch.Tensor]:
     """A pass through BERT-base's blocks that is nothing but calls of kernels: no model, no padding, no layer read."""
 
-    def product(given: int, gives: int, *after: nn.Module) -> Product:
+    def product(given: int, gives: int, *after: nn.Module) -> Kernel:
         chain = Chain(nn.Linear(given, gives).requires_grad_(False))
         for module in after:
             chain.goes_on(module)
-        return Product(chain)
+        return kernels.product(chain)
 
     made = [
         [product(width, width) for _ in range(4)] + [product(width, 4 * width, nn.GELU()), product(4 * width, width)]

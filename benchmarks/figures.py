@@ -206,6 +206,8 @@ def flops(call: Callable[[], Any]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
+    from clipstudy.backbones.kernels import packs
+
     def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(q, k, v))
 
@@ -220,6 +222,8 @@ def flops(call: Callable[[], Any]) -> int:
         torch.ops.mkldnn._convolution_pointwise: convolution,
         torch.ops.mkldnn._linear_pointwise: product,
     }
+    if packs():
+        left_out[torch.ops.mkl._mkl_linear] = product
     with threads(1), FlopCounterMode(display=False, custom_mapping=left_out) as counter:
         call()
     return int(counter.get_total_flops())

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from clipstudy.backbones import blocks
-from clipstudy.backbones.kernels import Attention, Chain, Convolution, Product, is_conv1d, possible
+from clipstudy.backbones.kernels import Attention, Chain, Convolution, is_conv1d, possible, product
 
 #: States of a trial may differ so much, as a share of the largest of their layer. Rounding is a hundred times less.
 APART = 1e-4
@@ -56,7 +56,7 @@ class Fused:
     def _found(self) -> Forwards:
         forwards: Forwards = {}
         for chain in _chains(self._model, self._stages, self._trial):
-            forwards[chain.first] = Convolution(chain) if isinstance(chain.first, nn.Conv2d) else Product(chain)
+            forwards[chain.first] = Convolution(chain) if isinstance(chain.first, nn.Conv2d) else product(chain)
             forwards |= dict.fromkeys(chain.followers, _unchanged)
         forwards |= {one: Attention(one) for one in self._model.modules() if Attention.knows(one)}
         left = _torchs_own(self._model)

@@ -38,7 +38,7 @@ EXTRACTION = 6
 MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay
 #: in the caches of its cores, of so many bytes each: larger ones wait for memory.
-CACHE = 3 * 2**20
+CACHE = 6 * 2**20
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks
+from clipstudy.backbones import blocks, kernels
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Attention
 from tests.torch import checkpoints, image_checkpoints
@@ -25,6 +26,19 @@ ROUNDING = 1e-5
 @pytest.fixture(autouse=True)
 def trust(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
+
+
+#: Has torch MKL here? On an ARM processor it has not.
+MKL = torch.backends.mkl.is_available()
+
+
+@pytest.fixture(
+    autouse=True, params=["oneDNN", pytest.param("MKL", marks=pytest.mark.skipif(not MKL, reason="no MKL"))]
+)
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Linear layers by either library, whichever this machine's processor is for."""
+    monkeypatch.setattr(kernels, "packs", lambda: request.param == "MKL")
+    return str(request.param)
 
 
 def same(fast: dict[int, torch.Tensor], plain: dict[int, torch.Tensor], rounding: float = ROUNDING) -> None:
@@ -414,3 +428,38 @@ def test_what_another_has_put_in_place_is_there_afterwards() -> None:
     assert rectifier.forward is own
     del rectifier.forward
     assert is_plain(model)
+
+
+@pytest.mark.skipif(not MKL, reason="no MKL")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_weights_serve_any_number_of_rows(transposed: bool, bias: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    given, gives = 70, 130
+    layer: Any = nn.Linear(given, gives, bias=bias)
+    if transposed:
+        layer = Conv1D(gives, given)
+        layer.bias = nn.Parameter(torch.randn(gives, generator=draw))
+    layer.requires_grad_(False)
+    packed = kernels.Packed(kernels.Chain(layer))
+    for shape in ((1,), (3, 1), (2, 3), (7, 37), (256,), (511,), (3, 700), (0,)):
+        x = torch.randn(*shape, given, generator=draw)
+        torch.testing.assert_close(packed(x), layer(x), atol=1e-5, rtol=1e-5)
+    turned = torch.randn(given, 5, generator=draw).t()
+    torch.testing.assert_close(packed(turned), layer(turned), atol=1e-5, rtol=1e-5)
+    layer.weight.mul_(2)  # as training does
+    torch.testing.assert_close(packed(turned), layer(turned), atol=1e-5, rtol=1e-5)
+
+
+def test_which_library_is_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()  # of the fixture's choice
+    for name, packs in (("GenuineIntel", MKL), ("AuthenticAMD", False)):
+        (tmp_path / name).write_text(f"processor : 0\nvendor_id : {name}\n")
+        monkeypatch.setattr(kernels, "_CPUINFO", tmp_path / name)
+        kernels.packs.cache_clear()
+        assert kernels.packs() is packs
+    monkeypatch.setattr(kernels, "_CPUINFO", tmp_path / "none")
+    kernels.packs.cache_clear()
+    assert not kernels.packs()
+    monkeypatch.undo()
+    kernels.packs.cache_clear()
