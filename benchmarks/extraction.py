@@ -40,7 +40,7 @@ from clipstudy.backbones import kernels
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Chain, Kernel
 from clipstudy.data import conll2000
-from clipstudy.features import pictures
+from clipstudy.features import abreast, pictures
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 from clipstudy.spec import DatasetSpec, ModelSpec
@@ -89,9 +89,8 @@ def of_texts(quick: bool, repeats: int) -> Iterator[Row]:
         some = texts[: 64 if quick else 256]
         whole = partial(extract, large, some, layers=range(13), views=VIEWS, batch_size=BATCH)
         yield against_products("extraction (BERT-base)", whole, repeats)
-        yield against_products(
-            "BERT-base's blocks by hand", bare(BATCH // 2), repeats, None, "as near as batches of this size can come"
-        )
+        by_hand = "nothing but their kernels: as near as batches of this size can come"
+        yield against_products("BERT-base's blocks by hand", bare(BATCH // 2), repeats, None, by_hand)
         yield fused("BERT-base", whole, repeats)
 
         def as_asked() -> None:
@@ -117,8 +116,9 @@ def busy(backbone: Any, texts: list[Text], repeats: int) -> Iterator[float]:
             yield timed.seconds / (now() - began)
 
 
-def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768) -> Callable[[], torch.Tensor]:
-    """A pass through BERT-base's blocks that is nothing but calls of kernels: no model, no padding, no layer read."""
+def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768, passes: int = 8) -> Callable[[], object]:
+    """Passes through BERT-base's blocks that are nothing but calls of kernels, a core each: no model, no padding, no
+    layer read."""
 
     def product(given: int, gives: int, *after: nn.Module) -> Kernel:
         chain = Chain(nn.Linear(given, gives).requires_grad_(False))
@@ -132,7 +132,7 @@ def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768) -> Ca
     ]
     given = torch.randn(batch, length, width)
 
-    def run() -> torch.Tensor:
+    def run(*_: object) -> torch.Tensor:
         x = given
         for query, key, value, out, up, down in made:
             q, k, v = (one(x).unflatten(2, (-1, 64)).transpose(1, 2) for one in (query, key, value))
@@ -141,7 +141,7 @@ def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768) -> Ca
             x = F.layer_norm(down(up(x)) + x, (width,))
         return x
 
-    return run
+    return lambda: list(abreast.in_order(run, range(abreast.number()), range(passes)))
 
 
 def against_products(
@@ -209,7 +209,7 @@ def fused(name: str, work: Callable[[], Any], repeats: int) -> Row:
 
     seconds = in_turns(repeats, apart=apart, within=work)
     return Row(
-        f"{name}: norms and activations apart / within the products",
+        f"{name}: layers as the library has them / by kernels with prepared weights",
         ratios(seconds["apart"], seconds["within"]),
         said="the second is what extraction does on processor cores",
     )
