@@ -26,7 +26,7 @@ demo: install  ## the pocket study, from nothing to report.html in minutes, with
 	@$(BIN)/clipstudy demo
 
 test: install  ## the tests
-	$(BIN)/pytest -m "not gpu and not slow" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" --numprocesses 2 --dist loadfile
 
 slow: install  ## the tests that take minutes by themselves
 	$(BIN)/pytest -m slow

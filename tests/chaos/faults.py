@@ -24,9 +24,10 @@ from tests.chaos.servers import Mood
 
 #: Results that may wait for MLflow before no more work is claimed, where that is the question.
 BOUND = 30
-LONGER_THAN_A_LEASE = 2 * LEASE
-#: Milliseconds of a cell that somebody sleeps over: so long that he wakes while another is at it.
-LONG = 600
+LONGER_THAN_A_LEASE = 7 / 3 * LEASE
+#: Of cells that somebody sleeps over, milliseconds and how many are claimed at a time: another looks soon whether they
+#: are to be taken over, and is still at it when he wakes.
+LONG, FEW = 600, 3
 #: To wait for a cell that is being computed.
 SECONDS = 60
 POSTGRES, SERVER, EMBEDDED = frozenset({"postgres"}), frozenset({"server"}), frozenset({"embedded"})
@@ -252,16 +253,16 @@ FAULTS: tuple[Fault, ...] = (
         for point, what in _AT.items()
     ),
     Fault("terminate", "SIGTERM to some worker every second.", send(signal.SIGTERM), every=1.0, most=20),
-    Fault("sleep", "SIGSTOP to some worker for two leases, then SIGCONT: it writes late.",
+    Fault("sleep", "SIGSTOP to some worker for seven seconds, then SIGCONT: it writes late.",
           send(signal.SIGSTOP), wake, every=1.0, lasts=LONGER_THAN_A_LEASE, most=6, slow=True, interrupts=True,
-          plan={"millis": LONG}),
+          orders={"layers_per_batch": FEW}, plan={"millis": LONG}),
     *(
         Fault(f"sleep at: {point}", f"One worker of three sleeps for {name}, then goes on: {_AT[point]}.",
               lift=wake, lasts=lasts, most=6, slow=True, interrupts=point in ("claim", "mid-fit"),
-              orders={**at(point), "number": signal.SIGSTOP}, plan={"millis": LONG})
+              orders={**at(point), "number": signal.SIGSTOP, "layers_per_batch": FEW}, plan={"millis": LONG})
         for point, lasts, name in (
-            ("claim", LONGER_THAN_A_LEASE, "two leases"),
-            ("mid-fit", LONGER_THAN_A_LEASE, "two leases"),
+            ("claim", LONGER_THAN_A_LEASE, "seven seconds"),
+            ("mid-fit", LONGER_THAN_A_LEASE, "seven seconds"),
             ("create_run", body.RECORDER_LEASE * 1.5, "one and a half of a recorder's leases"),
             ("close", body.RECORDER_LEASE * 1.5, "one and a half of a recorder's leases"),
         )
