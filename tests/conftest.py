@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("PYTHONSAFEPATH", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "")  # what a command sets is taken back after the test
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def clean_log() -> Iterator[None]:
+    """A command has its log written to what is its stderr at the time: no test's to the next one's."""
+    logger = logging.getLogger("clipstudy")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
 import shutil
@@ -168,7 +167,7 @@ Typed = Callable[..., Said]
 
 
 @pytest.fixture
-def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typed]:
+def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Typed:
     """``clipstudy WORDS`` in the place's folder: exit code and what was printed."""
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
@@ -188,10 +187,7 @@ def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         assert "Traceback" not in said.err
         return said
 
-    logger = logging.getLogger("clipstudy")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield type_in
-    logger.handlers[:], logger.level, logger.propagate = before
+    return type_in
 
 
 def totals(typed: Typed, *words: str) -> Any:
