@@ -83,10 +83,11 @@ def test_two_workers_drain_the_queue_and_one_is_preempted(place: Place, on_clust
 
     assert set(members()) == {f"{told['job']}_0", f"{told['job']}_1"}
     engine = dialect.connect(place.environment["CLIPSTUDY_DATABASE"])
-    until(running, said, every=0.1)
-    worker = str(running()[0].worker)
+    until(lambda: len(running()) > 1, said, every=0.1)
+    found = running()
+    worker = str(found[0].worker)
     preempted = worker.split(":slurm-")[1].split(":")[0]  # not asked for, which takes seconds: it may be done by then
-    held = [job for job in running() if job.worker == worker]
+    held = [job for job in found if job.worker == worker]
     slurm_says(place, "scancel", "--signal=USR1", preempted)
     until(lambda: set(totals(typed)) == {"done"}, said)
     until(lambda: {m["state"] for m in members().values()} == {"COMPLETED"}, lambda: (said(), members()))

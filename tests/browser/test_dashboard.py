@@ -459,9 +459,10 @@ def test_what_is_long_of_the_queue_is_folded_and_stays_as_it_is_left(
     last = page.get_by_text(f"broke {queue.MOST_FAILURES}", exact=True).first
     assert not last.is_visible() and not page.get_by_text("model-12 · depth").first.is_visible()
     page.get_by_text("1 more kind").click()
+    last.wait_for()
     jobs.cancel(engine, Selection())
     page.locator(".summary", has_text="cancelled").wait_for()  # it has been drawn anew
-    assert last.is_visible()
+    last.wait_for()
 
 
 def test_what_is_ticked_stays_ticked(visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
