@@ -104,6 +104,7 @@ _PRIVATE = re.compile(r"TOKEN|PASS|SECRET|KEY|CREDENTIAL|^CLIPSTUDY_(DATABASE|TR
 _PASSWORD = re.compile(r"""(\w+://[^:\s"']*):[^\s"']*@""")
 #: A user without a password: of a database it is a name, of a page it may be a token.
 _USER = re.compile(r"""(https?://)[^:/?#\s"'@]+@""", re.IGNORECASE)
+#: Names of keys; those below add some of their own, and close the group.
 _KEY = r"""(?<![\w-])((?:ssl)?password|passwd|pwd|(?:[\w-]*_)?secret(?:_?access)?(?:_?key)?|(?:x-)?api[-_]?key"""
 _KEY += r"""|account[-_]?key|private[-_]?key|(?:access|auth|security)[-_]?token"""
 #: In a query, a connection string or a list of keywords.

@@ -21,8 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 #: Numbers that tell an activation by what it does to them. The large ones are for those that stop growing somewhere.
 _LARGE = torch.tensor([12.0, 25.0, 1e2, 1e3, 1e4, 1e6])
 GRID = torch.cat([-_LARGE, torch.linspace(-9, 9, 181), _LARGE])
-
-
+#: Whose processor this is, where the system says so.
 _CPUINFO = Path("/proc/cpuinfo")
 #: Rows for which MKL is told to pack weights.
 TOKENS = 256
@@ -152,10 +151,10 @@ class Convolution(Kernel):
 class Product(Kernel):
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         layer = self._chain.first
-        return (layer.weight.t().contiguous() if is_conv1d(layer) else layer.weight), layer.bias
+        return (layer.weight.t() if is_conv1d(layer) else layer.weight), layer.bias
 
     def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         return ordered
 
     def _computed(self, x: torch.Tensor) -> torch.Tensor:
@@ -166,12 +165,8 @@ class Product(Kernel):
         return given
 
 
-class Packed(Kernel):
+class Packed(Product):
     """A linear layer by MKL, weights packed; its activation comes after."""
-
-    def _folded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        layer = self._chain.first
-        return (layer.weight.t() if is_conv1d(layer) else layer.weight), layer.bias
 
     def _ordered(self, weight: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         ordered: torch.Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), TOKENS)

@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 _LONGEST_DELAY_S = 60.0
 #: How long what is put off rests.
 _MOMENT_S = 2.0
-#: The same for what this version cannot read: another version may.
+#: How reading what is no result fails.
+_UNREAD = (Unreadable, ValueError, LookupError, TypeError, AttributeError)
+#: How long that rests: another version may read it.
 _UNREADABLE_S = 3600.0
 
 
@@ -202,13 +204,7 @@ def _records(connection: Connection, rows: list[AnyRow]) -> list[Record]:
         job = job_of[row.job_id]
         try:
             records.append(_record(row, job, group_of[job.group_id], tuple(files[row.id])))
-        except (
-            Unreadable,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:  # those beside it are none the worse for it
+        except _UNREAD as error:  # those beside it are none the worse for it
             why = f"the job table holds what this version cannot read ({type(error).__name__}: {said(error)})"
             log.error("%s · %s · %s, attempt %d: %s", job.model, job.task, job.label, row.attempt, why)
             _rest(connection, [table.c.id == row.id], _UNREADABLE_S, why)

@@ -177,20 +177,19 @@ def test_a_lease_is_renewed_for_what_is_left_of_it(engine: Engine) -> None:
     assert outbox.recorded(engine, left, "run") is True
 
 
-def test_what_is_put_off_rests_a_moment_and_was_not_tried(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "_MOMENT_S", 0.3)
+def test_what_is_put_off_rests_a_moment_and_was_not_tried(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     for job in claim(engine).jobs:
         hand_over(engine, job)
     records = outbox.take(engine, "ann", lease=LEASE)
     outbox.put_off(engine, records[:2])
     assert outbox.take(engine, "bob", lease=LEASE) == []
-    time.sleep(0.4)
+    come_due(engine)
     again = outbox.take(engine, "bob", lease=LEASE)
     assert [(record.id, record.tries, record.error) for record in again] == [(one.id, 0, None) for one in records[:2]]
     outbox.put_off(engine, records)  # ann's: bob has them now, and nobody took the others from her
     assert len(outbox.take(engine, "cid", lease=LEASE)) == 0
-    time.sleep(0.4)
+    come_due(engine)
     assert [record.id for record in outbox.take(engine, "cid", lease=LEASE)] == [one.id for one in records[2:]]
 
 

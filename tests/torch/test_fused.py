@@ -30,11 +30,10 @@ def trust(monkeypatch: pytest.MonkeyPatch) -> None:
 
 #: Has torch MKL here? On an ARM processor it has not.
 MKL = torch.backends.mkl.is_available()
+NO_MKL = "torch comes without MKL for this processor"
 
 
-@pytest.fixture(
-    autouse=True, params=["oneDNN", pytest.param("MKL", marks=pytest.mark.skipif(not MKL, reason="no MKL"))]
-)
+@pytest.fixture(autouse=True, params=["oneDNN", pytest.param("MKL", marks=pytest.mark.skipif(not MKL, reason=NO_MKL))])
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Linear layers by either library, whichever this machine's processor is for."""
     monkeypatch.setattr(kernels, "packs", lambda: request.param == "MKL")
@@ -430,7 +429,7 @@ def test_what_another_has_put_in_place_is_there_afterwards() -> None:
     assert is_plain(model)
 
 
-@pytest.mark.skipif(not MKL, reason="no MKL")
+@pytest.mark.skipif(not MKL, reason=NO_MKL)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_packed_weights_serve_any_number_of_rows(transposed: bool, bias: bool) -> None:
