@@ -204,7 +204,7 @@ def _runs(state: State, active: Mapping[str, Recorded]) -> Iterator[Disagreement
     kept = {job.run_id for job in state.jobs}
     alike: dict[str, list[Recorded]] = defaultdict(list)
     for run in active.values():
-        if run.level != "job":
+        if run.level == "parent":
             continue
         if not run.open:
             alike[run.entry].append(run)

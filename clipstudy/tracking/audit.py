@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from clipstudy.tracking import pretraining
 from clipstudy.tracking.entry import PREFIX, milliseconds
 from clipstudy.tracking.runs import Tracking
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PARENT = "mlflow.parentRunId"
+Level = Literal["job", "parent", "pretraining"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Recorded:
     """One active run of ours."""
 
     id: str
-    level: Literal["job", "parent"]
+    level: Level
     status: str  #: MLflow's: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED
     group: str  #: study/model/task/digest, as `entry.group_key` writes it
     title: str
@@ -41,7 +43,7 @@ class Recorded:
 
 
 def runs(tracking: Tracking) -> list[Recorded]:
-    """Every active run of a job or a group.
+    """Every active run of a job or a group, and the pretrainings that are open.
 
     Raises:
         TrackingUnreachable: MLflow does not answer.
@@ -50,6 +52,9 @@ def runs(tracking: Tracking) -> list[Recorded]:
         return []
     with tracking.reaching():
         found = [run for level in ("parent", "job") for run in tracking.search({"level": level})]
+        beside = tracking.connect()[0].get_experiment_by_name(pretraining.EXPERIMENT)
+        if beside is not None:
+            found += tracking.search({}, ["attributes.status = 'RUNNING'"], beside.experiment_id)
     return [_recorded(run) for run in found]
 
 
@@ -114,7 +119,7 @@ def expected(children: Iterable[Recorded]) -> str:
 def _recorded(run: Run) -> Recorded:
     tags, info = run.data.tags, run.info
     made = int(tags.get(PREFIX + "claimed", 0)) / 1e9 or info.start_time / 1e3
-    level: Literal["job", "parent"] = "parent" if tags[PREFIX + "level"] == "parent" else "job"
+    level: Level = tags[PREFIX + "level"]
     common = {
         "id": info.run_id,
         "status": info.status,
@@ -122,7 +127,7 @@ def _recorded(run: Run) -> Recorded:
         "title": info.run_name or info.run_id,
         "made": datetime.fromtimestamp(made, UTC),
     }
-    if level == "parent":
+    if level != "job":
         return Recorded(level=level, **common)
     return Recorded(
         level=level,

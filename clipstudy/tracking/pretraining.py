@@ -84,6 +84,7 @@ def _run(client: MlflowClient, experiment: str, done: Mapping[str, Any], seconds
     tags = {
         PREFIX + "level": "pretraining",
         PREFIX + "record": key,
+        PREFIX + "claimed": str(time.time_ns()),
         PREFIX + "model": name,
         PREFIX + "objective": objective,
         "mlflow.note.content": f"Pocket model **{name}**, trained from nothing on {objective} for {steps:,} steps.",

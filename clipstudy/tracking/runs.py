@@ -205,18 +205,21 @@ class Tracking(Files):
             client, experiment = self.connect()
             return f"{redact(self.uri)} {experiment} {client.get_experiment(experiment).creation_time}"
 
-    def search(self, tags: Mapping[str, str], more: Sequence[str] = ()) -> Iterator[Run]:
+    def search(
+        self, tags: Mapping[str, str], more: Sequence[str] = (), experiment: str | None = None
+    ) -> Iterator[Run]:
         """Active runs with these tags of ours, asked for page by page.
 
         Args:
             tags: names without PREFIX.
             more: further conditions, in the language of MLflow's filters.
+            experiment: another one's number than that of the studies.
         """
-        client, experiment = self.connect()
+        client, studies = self.connect()
         conditions = " and ".join([*(f"tags.`{PREFIX}{k}` = '{v}'" for k, v in tags.items()), *more])
         token = None
         while True:
-            page = client.search_runs([experiment], conditions, max_results=PAGE, page_token=token)
+            page = client.search_runs([experiment or studies], conditions, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:

@@ -15,7 +15,7 @@ from clipstudy.doctor.finding import Level
 from clipstudy.doctor.ledger import Kind
 from clipstudy.job import Job, Status
 from clipstudy.queue import dialect, jobs, outbox
-from clipstudy.tracking import Tracking
+from clipstudy.tracking import Tracking, pretraining
 from tests.doctor.conftest import Books, hand_over_now
 from tests.queue.conftest import emptied
 from tests.queue.samples import LEASE, cells, claim, expire, fail, group, hand_over
@@ -94,6 +94,14 @@ def left_open_by_a_zombie(of: Books, done: list[Job]) -> None:
     copied(of, str(done[0].run_id))
 
 
+def pretraining_left_open(of: Books, done: list[Job]) -> None:
+    """It was killed between making the run and closing it."""
+    there = of.client.get_experiment_by_name(pretraining.EXPERIMENT)
+    beside = there.experiment_id if there else of.client.create_experiment(pretraining.EXPERIMENT)
+    tags = {"clipstudy.level": "pretraining", "clipstudy.claimed": str(time.time_ns() - HOUR)}
+    of.client.create_run(beside, tags=tags, run_name="gpt2 · next word")
+
+
 def recorded_twice(of: Books, done: list[Job]) -> None:
     copied(of, str(done[0].run_id), "FINISHED")
 
@@ -133,6 +141,7 @@ BROKEN: list[tuple[Callable[[Books, list[Job]], None], Kind]] = [
     (untold, Kind.UNTOLD),
     (left_open, Kind.OPEN),
     (left_open_by_a_zombie, Kind.OPEN),
+    (pretraining_left_open, Kind.OPEN),
     (recorded_twice, Kind.TWICE),
     (parent_failed, Kind.PARENT),
     (parent_left_open, Kind.PARENT),
