@@ -228,6 +228,8 @@ def _refused(stderr: str) -> str:
     text = _complaints(stderr)
     if "gres" in text or "--gpus" in text:
         then = "Nodes with GPUs, or so many, may be in another --partition; --gpus-per-worker 0 asks for none."
+    elif "--time" in text:
+        then = "Write 4:00:00 for hours, 1-12 for days and hours, 90 for minutes."
     elif "ontact" in text:
         then = "Is the cluster up? Try: scontrol ping"
     else:

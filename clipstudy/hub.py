@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from clipstudy import checksum
 from clipstudy.errors import ClipstudyError, DataError, ModelError
 
 #: Files that can run code when they are opened.
@@ -72,6 +73,10 @@ class Entry:
     path: str
     size: int  #: bytes
     checksum: str  #: as ``clipstudy.checksum`` writes it
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file ``path`` is this one, whole."""
+        return path.is_file() and checksum.like(self.checksum, path) == self.checksum
 
 
 def remedy(table: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -40,10 +40,10 @@ class WorkerRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """Failed cells of one (model, task) with one message."""
+    """Failed cells with one message."""
 
-    cells: str  #: ``bert · depth``
-    layers: str  #: ``block 3``, or ``7 layers``
+    cells: str  #: ``bert · depth``, or ``bert · 14 tasks``
+    layers: str  #: ``block 3``, ``7 layers``, or of several models or tasks ``90 cells``
     reason: str  #: of REASONS, or empty
     message: str
     job: int  #: the first one's number: its log says more
@@ -150,17 +150,28 @@ def worker_rows(workers: Iterable[jobs.WorkerInfo], running: Iterable[Job]) -> t
 
 
 def failure_rows(failed: Iterable[Job]) -> tuple[FailureRow, ...]:
-    """The jobs that ``failed``, those of one (model, task) and one message together."""
-    alike: dict[tuple[str, str, str | None], list[Job]] = {}
+    """The jobs that ``failed``, those with one message together: one missing file may fail every task of a model."""
+    alike: dict[tuple[str | None, FailureKind | None], list[Job]] = {}
     for job in failed:
-        alike.setdefault((job.model, job.task, job.error), []).append(job)
+        alike.setdefault((job.error, job.failure), []).append(job)
     return tuple(
         FailureRow(
-            cells=f"{model} · {task}",
-            layers=same[0].label if len(same) == 1 else counted(len(same), "layer"),
-            reason="" if same[0].failure is None else REASONS[same[0].failure],
+            cells=f"{_named((job.model for job in same), 'model')} · {_named((job.task for job in same), 'task')}",
+            layers=_layers(same),
+            reason="" if kind is None else REASONS[kind],
             message=error or "",
             job=same[0].id,
         )
-        for (model, task, error), same in alike.items()
+        for (error, kind), same in alike.items()
     )
+
+
+def _named(names: Iterable[str], what: str) -> str:
+    first, *others = dict.fromkeys(names)
+    return counted(1 + len(others), what) if others else first
+
+
+def _layers(cells: Sequence[Job]) -> str:
+    if len(cells) == 1:
+        return cells[0].label
+    return counted(len(cells), "layer" if len({(job.model, job.task) for job in cells}) == 1 else "cell")

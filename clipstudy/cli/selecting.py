@@ -77,9 +77,12 @@ def existing(engine: Engine, selection: Selection) -> Selection:
     names = jobs.names(engine)
     if not names:
         raise QueueError("Nothing is enqueued. Type: clipstudy enqueue --all")
-    studies, models, tasks = (set(column) for column in zip(*names, strict=True))
+    studies = {study for study, _, _ in names}
+    within = [name for name in names if selection.study in (None, name[0])] or names
+    _, models, tasks = (set(column) for column in zip(*within, strict=True))
     if unknown := unknown_name(selection, study=studies, model=models, task=tasks):
-        raise QueueError(f"The job table has {unknown}")
+        where = f"Of study {selection.study}, the job table" if selection.study in studies else "The job table"
+        raise QueueError(f"{where} has {unknown}")
     if not jobs.rows(engine, selection, limit=1, newest_only=False):
         raise QueueError(
             "The job table has each of these names, and no cell that has them all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from clipstudy.tracking import pretraining
 from clipstudy.tracking.entry import PREFIX, milliseconds
@@ -119,7 +119,7 @@ def expected(children: Iterable[Recorded]) -> str:
 def _recorded(run: Run) -> Recorded:
     tags, info = run.data.tags, run.info
     made = int(tags.get(PREFIX + "claimed", 0)) / 1e9 or info.start_time / 1e3
-    level: Level = tags[PREFIX + "level"]
+    level = cast(Level, tags[PREFIX + "level"])
     common = {
         "id": info.run_id,
         "status": info.status,

@@ -205,9 +205,7 @@ class Tracking(Files):
             client, experiment = self.connect()
             return f"{redact(self.uri)} {experiment} {client.get_experiment(experiment).creation_time}"
 
-    def search(
-        self, tags: Mapping[str, str], more: Sequence[str] = (), experiment: str | None = None
-    ) -> Iterator[Run]:
+    def search(self, tags: Mapping[str, str], more: Sequence[str] = (), experiment: str | None = None) -> Iterator[Run]:
         """Active runs with these tags of ours, asked for page by page.
 
         Args:

@@ -118,6 +118,8 @@ def test_two_studies_in_one_table(place: Place, typed: Typed) -> None:
     assert totals(typed, "--study", "large") == totals(typed, "--study", "other.toml") == {"queued": 6}
     assert len(json.loads(typed("status", "--json").out)["groups"]) == 8
     assert typed("prioritise", "3", "--study", "large").out == "6 cells changed\n"
+    said = typed("cancel", "--study", "large", "--model", "gpt2", code=2).err
+    assert 'Of study large, the job table has no model "gpt2". What exists: bert' in said
     assert typed("cancel", "--study", "large", "--task", "order").out == "3 cells cancelled\n"
     assert typed("cancel", "--study", "other.toml").out == "3 cells cancelled\n"
     why = "none is cancelled. What is there: 18 queued"

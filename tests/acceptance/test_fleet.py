@@ -140,7 +140,7 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     refused = typed("fleet", "submit", code=2).err
     assert "gres" in refused and "--gpus-per-worker 0" in refused
     refused = typed("fleet", "submit", "--gpus-per-worker", "0", "--time", "soon", code=2).err
-    assert "sbatch refused: Invalid --time specification" in refused
+    assert "sbatch refused: Invalid --time specification" in refused and "4:00:00 for hours" in refused
     unknown = typed("fleet", "submit", "--partition", "urgnt", code=2).err
     assert 'Did you mean "urgent"? What exists: common, urgent.' in unknown
     assert "expected KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account", code=2).err

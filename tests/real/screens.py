@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -45,8 +46,8 @@ DASHBOARD = {
 def main(folder: str = str(IMAGES)) -> None:
     from playwright.sync_api import sync_playwright
 
-    images = Path(folder)
-    with sync_playwright() as running:
+    with tempfile.TemporaryDirectory() as fresh, sync_playwright() as running:
+        images = Path(fresh)  # the old pictures stay until all the new ones are drawn
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), lambda route: route.abort())
@@ -58,8 +59,8 @@ def main(folder: str = str(IMAGES)) -> None:
         with serving("ui") as url:
             mlflow(page, url, images)
         browser.close()
-    for picture in sorted(images.glob("dashboard-*.png")) + sorted(images.glob("mlflow-*.png")):
-        print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
+        for picture in sorted(images.iterdir()):
+            print(f"{shutil.copy(picture, folder)}: {picture.stat().st_size / 1000:.0f} kB")
 
 
 def dashboard(page: Any, address: str, picture: Path) -> None:

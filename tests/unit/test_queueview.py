@@ -49,15 +49,19 @@ def test_failures_of_one_kind_are_one_row() -> None:
         replace(JOB, id=8, error="broke", failure=FailureKind.CODE, label="block 4"),
         replace(JOB, id=9, error="gone", failure=FailureKind.LOST),
         replace(JOB, id=10, task="tense", error=None),
+        replace(JOB, id=11, model="clip", error="no such file"),
+        replace(JOB, id=12, model="clip", task="tense", error="no such file"),
     ]
     rows = queueview.failure_rows(failed)
     assert [(row.cells, row.layers, row.message, row.job) for row in rows] == [
         ("bert · depth", "2 layers", "broke", 7),
         ("bert · depth", "block 3", "gone", 9),
         ("bert · tense", "block 3", "", 10),
+        ("clip · 2 tasks", "2 cells", "no such file", 11),
     ]
     assert [row.reason for row in rows] == [
         "code: its data, model or code is at fault",
         "lost: its worker vanished",
+        "",
         "",
     ]

@@ -1,0 +1,64 @@
+"""Asking publishers what there is, beside what is here. Nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clipstudy import hub
+from clipstudy.data import Released
+from clipstudy.errors import ClipstudyError, NotFetched
+from clipstudy.fetch import released
+from clipstudy.fetch.items import Item, Survey
+from clipstudy.hub import Entry
+
+
+def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[str]]:
+    """What :func:`survey` found of the items, and what it refused.
+
+    Raises:
+        NotFetched: HF_HUB_OFFLINE forbids to ask.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise NotFetched(
+            "HF_HUB_OFFLINE is set, so nothing can be fetched. On a machine with network take it away "
+            "(HF_HUB_OFFLINE=0 clipstudy fetch); here see what there is (clipstudy fetch --verify)."
+        )
+    found, refused, away = [], [], []
+    for item in items:
+        try:
+            found.append(survey(item))
+        except ClipstudyError as error:
+            if error.transient:
+                away.append((item.name, error.message))
+            else:
+                refused.append(error.message)
+    if away:
+        (_, message), *others = away
+        also = f" The same of {', '.join(name for name, _ in others)}." if others else ""
+        refused.append(message + also)
+    return found, refused
+
+
+def survey(item: Item) -> Survey:
+    """Ask the publisher what there is, and look what is here. Nothing is downloaded.
+
+    Raises:
+        ModelError, DataError: the publisher does not answer, or has not what is wanted.
+    """
+    source = item.source
+    if isinstance(source, Released):
+        whole = Entry(source.path.name, 0, source.checksum).is_at(source.path)
+        size = source.path.stat().st_size if whole else released.size(source)
+        entry = Entry(source.path.name, size, source.checksum)
+        return Survey(item, None, (entry,), frozenset({entry.path} if whole else ()))
+    from huggingface_hub import try_to_load_from_cache
+
+    commit, entries = hub.listing(source)
+    here = (
+        entry.path
+        for entry in entries
+        if isinstance(try_to_load_from_cache(source.id, entry.path, revision=commit, repo_type=source.kind), str)
+    )
+    return Survey(item, commit, entries, frozenset(here))
