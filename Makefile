@@ -25,13 +25,9 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## the pocket study, from nothing to report.html in minutes, with no network
 	@$(BIN)/clipstudy demo
 
-# Tests that start processes of their own go one at a time, the others in two processes of one thread.
-SPAWNING := tests/acceptance tests/browser tests/chaos
-OTHERS := $(filter-out $(SPAWNING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-
+# Two processes of one thread: what the tests compute is small, and more threads would wait for each other.
 test: install  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" --numprocesses 2 --dist loadfile $(OTHERS)
-	$(BIN)/pytest -m "not gpu and not slow" $(SPAWNING)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" --numprocesses 2 --dist loadfile
 
 slow: install  ## the tests that take minutes by themselves
 	$(BIN)/pytest -m slow

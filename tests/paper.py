@@ -95,7 +95,7 @@ def thinned(root: Path, url: str, size: Size) -> str:
         study["tasks"][WIDTH]["options"] = {"width": size.width // 4}
     for task in study["tasks"].values():
         task["options"] = {**task.get("options", {}), **thin[task["kind"]]}
-        if task["kind"] == "phrase_clusters":
+        if task["kind"] in ("phrase_clusters", "finetune"):
             task["seeds"] = task["seeds"][:2]
         if task["kind"] == "finetune" and "long" in task["options"]:  # twins go through the same arm once, truncated
             task["models"] = list(MODELS)

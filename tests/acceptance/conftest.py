@@ -190,5 +190,9 @@ def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return type_in
 
 
+def told(typed: Typed, *words: str) -> Any:
+    return json.loads(typed(*words, "--json").out)
+
+
 def totals(typed: Typed, *words: str) -> Any:
-    return json.loads(typed("status", "--json", *words).out)["totals"]
+    return told(typed, "status", *words)["totals"]

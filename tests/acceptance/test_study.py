@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ import pytest
 
 from clipstudy.settings import Settings
 from clipstudy.tracking import open as open_tracking
-from tests.acceptance.conftest import Place
+from tests.acceptance.conftest import Place, Typed, told, totals
 
 CELLS = 3 * 2 * 3  # models × tasks × layers
 
@@ -68,116 +67,114 @@ def one_numbers(result) -> dict[str, float]:  # type: ignore[no-untyped-def]
     return flat(result.metrics)
 
 
-def test_a_changed_table_gives_new_cells(place: Place) -> None:
-    place("enqueue", "--all")
+def test_a_changed_table_gives_new_cells(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--all")
     file = place.folder / "tasks.toml"
     file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 4"))
-    told = place("enqueue", "--all", "--dry-run").stdout
-    assert "max_epoch was 3, is 4" in told
-    told_json = place.json("enqueue", "--all")
-    assert (told_json["new"], told_json["superseded"]) == (CELLS // 2, CELLS // 2)
+    assert "max_epoch was 3, is 4" in typed("enqueue", "--all", "--dry-run").out
+    enqueued = told(typed, "enqueue", "--all")
+    assert (enqueued["new"], enqueued["superseded"]) == (CELLS // 2, CELLS // 2)
 
 
-def test_verbs(place: Place) -> None:
+def test_verbs(typed: Typed) -> None:
     """cancel, enqueue again (revives), show, and what they say of cells that are not there."""
-    place("enqueue", "--all")
-    assert place("cancel", "--model", "bert-*", "--layer", "0-1").stdout == "8 cells cancelled\n"
-    assert place.json("status")["totals"] == {"queued": CELLS - 8, "cancelled": 8}
-    assert place.json("enqueue", "--all")["revived"] == 8
-    shown = json.loads(place("show", "1", "--json").stdout)
+    typed("enqueue", "--all")
+    assert typed("cancel", "--model", "bert-*", "--layer", "0-1").out == "8 cells cancelled\n"
+    assert totals(typed) == {"queued": CELLS - 8, "cancelled": 8}
+    assert told(typed, "enqueue", "--all")["revived"] == 8
+    shown = told(typed, "show", "1")
     assert (shown["model"], shown["layer"], shown["status"]) == ("bert", 0, "queued")
-    assert place("prioritise", "5", "--task", "phrases").stdout.startswith("9 cells")
-    assert "no job 999" in place("show", "999", ok=False).stderr
-    assert "cancel what?" in place("cancel", ok=False).stderr
+    assert typed("prioritise", "5", "--task", "phrases").out.startswith("9 cells")
+    assert "no job 999" in typed("show", "999", code=2).err
+    assert "cancel what?" in typed("cancel", code=2).err
 
 
-def test_sigterm_gives_back(place: Place) -> None:
+def test_sigterm_gives_back(place: Place, typed: Typed) -> None:
     """A worker that is told to stop leaves at once; what it held is queued again and no try is spent. Here it is its
     supervisor that is told, and passes it on."""
     file = place.folder / "tasks.toml"
     file.write_text(file.read_text().replace("max_epoch = 3", "max_epoch = 100000, tenacity = 100000"))
-    place("enqueue", "--task", "order", "--model", "bert")
+    typed("enqueue", "--task", "order", "--model", "bert")
     worker = place.start("worker", "--workers", "1", "--device", "cpu")
     until = time.monotonic() + 120
-    while not place.json("status")["totals"].get("running"):
+    while not totals(typed).get("running"):
         assert worker.poll() is None and time.monotonic() < until, worker.stdout and worker.stdout.read()
+        time.sleep(0.1)
     worker.send_signal(signal.SIGTERM)
     said = worker.communicate(timeout=60)[0]
     assert worker.returncode == 0, said
-    rows = place.json("status", "--rows")["rows"]
+    rows = told(typed, "status", "--rows")["rows"]
     assert {(r["status"], r["tries"], r["attempt"]) for r in rows} == {("queued", 0, 1)}, said
 
 
-def test_mlflow_down_loses_nothing(place: Place) -> None:
+def test_mlflow_down_loses_nothing(place: Place, typed: Typed) -> None:
     """Results wait in the outbox; once MLflow is back they are recorded, and nothing is computed again."""
-    place("enqueue", "--task", "phrases", "--model", "bert")
+    typed("enqueue", "--task", "phrases", "--model", "bert")
     worker = place.start("worker", "--device", "cpu", CLIPSTUDY_TRACKING="http://127.0.0.1:9")
     until = time.monotonic() + 120
-    while place.json("status")["totals"] != {"computed": 3}:
+    while totals(typed) != {"computed": 3}:
         assert worker.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
     worker.terminate()
     said = worker.communicate(timeout=60)[0]
     assert "MLflow does not answer" in said
     place.work()
-    rows = place.json("status", "--rows")["rows"]
+    rows = told(typed, "status", "--rows")["rows"]
     assert {(r["status"], r["attempt"]) for r in rows} == {("done", 1)}
     assert len(results(place)) == 3
 
 
-def test_a_file_that_changes_midway_is_not_mixed_in(place: Place) -> None:
+def test_a_file_that_changes_midway_is_not_mixed_in(place: Place, typed: Typed) -> None:
     rows = (place.folder / "order.txt").read_text()
     (place.folder / "order.txt").unlink()
     (place.folder / "order.txt").write_text(rows)
-    place("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
+    typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
     place.work()
     (place.folder / "order.txt").write_text(rows + "te\tup\tw1 w2\n")
-    place("enqueue", "--task", "order", "--model", "bert")
+    typed("enqueue", "--task", "order", "--model", "bert")
     place.work()
-    by_layer = {r["layer"]: r for r in place.json("status", "--rows")["rows"]}
+    by_layer = {r["layer"]: r for r in told(typed, "status", "--rows")["rows"]}
     assert by_layer[0]["status"] == "done"
     assert by_layer[1]["status"] == by_layer[2]["status"] == "failed"
     assert "data changed since this group began" in by_layer[1]["error"]
     # The way on is the command that the message names.
-    assert place(*by_layer[1]["error"].split("clipstudy ")[1].split()).stdout == "3 cells queued again\n"
+    assert typed(*by_layer[1]["error"].split("clipstudy ")[1].split()).out == "3 cells queued again\n"
     place.work()
-    assert {r["status"] for r in place.json("status", "--rows")["rows"]} == {"done"}
+    assert totals(typed) == {"done": 3}
     assert {r.metrics["items/test"].value for r in results(place)} == {101}
 
 
 class TestBadInput:
     """Each mistake: exit 2, one message that says what to do, no traceback; and nothing is lost."""
 
-    def refused(self, place: Place, *words: str, **environment: str) -> str:
-        done = place(*words, ok=False, **environment)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr
+    def refused(self, typed: Typed, *words: str) -> str:
+        return typed(*words, code=2).err
 
-    def failed(self, place: Place, says: str) -> None:
+    def failed(self, place: Place, typed: Typed, says: str) -> None:
         """The worker goes on to the end; the cells fail with the message, without a retry; `logs` has the traceback."""
-        place("enqueue", "--all")
+        typed("enqueue", "--all")
         place.work()
-        rows = [r for r in place.json("status", "--rows")["rows"] if r["status"] == "failed"]
-        assert rows, place.json("status")
+        rows = [r for r in told(typed, "status", "--rows")["rows"] if r["status"] == "failed"]
+        assert rows, typed("status").out
         assert all(says in r["error"] for r in rows), rows[0]["error"]
         assert {r["attempt"] for r in rows} == {1}
-        shown = place("status").stdout
+        shown = typed("status").out
         assert "failed" in shown and "Traceback" not in shown
-        assert says in place("logs", str(rows[0]["id"])).stdout
+        assert says in typed("logs", str(rows[0]["id"])).out
 
-    def test_names(self, place: Place) -> None:
-        assert 'Did you mean "bert"' in self.refused(place, "enqueue", "--model", "brt")
-        assert "no cell at layer 9" in self.refused(place, "enqueue", "--layer", "9")
-        assert "no cell at layer 3, 4;" in self.refused(place, "enqueue", "--layer", "1-4")
-        assert "enqueue what?" in self.refused(place, "enqueue")
-        assert "no study file" in self.refused(place, "enqueue", "--all", "--study", "other.toml")
+    def test_names(self, typed: Typed) -> None:
+        assert 'Did you mean "bert"' in self.refused(typed, "enqueue", "--model", "brt")
+        assert "no cell at layer 9" in self.refused(typed, "enqueue", "--layer", "9")
+        assert "no cell at layer 3, 4;" in self.refused(typed, "enqueue", "--layer", "1-4")
+        assert "enqueue what?" in self.refused(typed, "enqueue")
+        assert "no study file" in self.refused(typed, "enqueue", "--all", "--study", "other.toml")
 
-    def test_layer_beyond_the_checkpoint(self, place: Place) -> None:
+    def test_layer_beyond_the_checkpoint(self, place: Place, typed: Typed) -> None:
         file = place.folder / "tasks.toml"
         file.write_text(file.read_text().replace("layers = 2", "layers = 5"))
-        self.failed(place, "layers = 5, but the checkpoint has 2 blocks")
+        self.failed(place, typed, "layers = 5, but the checkpoint has 2 blocks")
 
-    def test_corrupt_checkpoint(self, place: Place, material: Path) -> None:
+    def test_corrupt_checkpoint(self, place: Place, typed: Typed, material: Path) -> None:
         (place.folder / "bert").unlink()
         (place.folder / "bert").mkdir()
         for file in (material / "bert").iterdir():
@@ -187,31 +184,32 @@ class TestBadInput:
             )
         text = (place.folder / "tasks.toml").read_text()
         (place.folder / "tasks.toml").write_text(text.replace("init_seeds = [0, 1]", "").replace('init = "random"', ""))
-        self.failed(place, "model.safetensors")
+        self.failed(place, typed, "model.safetensors")
 
-    def test_malformed_row(self, place: Place) -> None:
+    def test_malformed_row(self, place: Place, typed: Typed) -> None:
         rows = (place.folder / "order.txt").read_text()
         (place.folder / "order.txt").unlink()
         (place.folder / "order.txt").write_text(rows + "te up\n")
-        self.failed(place, "order.txt:361: found 1 column,")
+        self.failed(place, typed, "order.txt:361: found 1 column,")
 
-    def test_device_that_is_not_there(self, place: Place) -> None:
-        place("enqueue", "--all")
-        assert 'device "cuda:7" does not exist here' in self.refused(place, "worker", "--gpu", "7")
+    def test_device_that_is_not_there(self, typed: Typed) -> None:
+        typed("enqueue", "--all")
+        assert 'device "cuda:7" does not exist here' in self.refused(typed, "worker", "--gpu", "7")
 
-    def test_database_not_migrated(self, place: Place) -> None:
-        assert "clipstudy init" in self.refused(place, "status")
+    def test_database_not_migrated(self, typed: Typed) -> None:
+        assert "clipstudy init" in self.refused(typed, "status")
 
     @pytest.mark.postgres
-    def test_database_away(self, place: Place) -> None:
-        url = "postgresql://me:s3cret@127.0.0.1:9/clipstudy"
-        said = self.refused(place, "status", CLIPSTUDY_DATABASE=url)
+    def test_database_away(self, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CLIPSTUDY_DATABASE", "postgresql://me:s3cret@127.0.0.1:9/clipstudy")
+        said = self.refused(typed, "status")
         assert "127.0.0.1" in said and "CLIPSTUDY_DATABASE" in said and "s3cret" not in said
 
-    def test_tracking_in_a_folder(self, place: Place) -> None:
-        place("enqueue", "--all")
-        assert "sqlite:///" in self.refused(place, "report", CLIPSTUDY_TRACKING="./mlruns")
+    def test_tracking_in_a_folder(self, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+        typed("enqueue", "--all")
+        monkeypatch.setenv("CLIPSTUDY_TRACKING", "./mlruns")
+        assert "sqlite:///" in self.refused(typed, "report")
 
-    def test_nothing_to_report(self, place: Place) -> None:
-        place("init")
-        assert "clipstudy enqueue --all" in self.refused(place, "report")
+    def test_nothing_to_report(self, typed: Typed) -> None:
+        typed("init")
+        assert "clipstudy enqueue --all" in self.refused(typed, "report")
