@@ -145,6 +145,7 @@ def cache(
         shown = [
             {
                 "key": key,
+                "label": entries[0].label,
                 "view": view,
                 "layers": sorted(entry.layer for entry in entries),
                 "bytes": sum(entry.bytes for entry in entries),
@@ -158,14 +159,15 @@ def cache(
     if sets:
         rows = [
             [
-                f"{key[:8]} {view}",
+                entries[0].label or key[:8],
+                view,
                 str(len(entries)),
                 screen.size(sum(entry.bytes for entry in entries)),
                 f"{duration(max(0.0, time.time() - entries[0].used))} ago",
             ]
             for (key, view), entries in sets.items()
         ]
-        screen.table(["model and data, view", "layers", "size", "last used"], rows)
+        screen.table(["model and data", "view", "layers", "size", "last used"], rows)
     if prune is not None:
         typer.echo(f"removed {counted(len(removed), 'file')}, {screen.size(freed)}" if removed else "nothing to remove")
     kept = screen.size(held) if sets else "nothing kept"

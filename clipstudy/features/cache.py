@@ -11,7 +11,7 @@ disk could not begin before all are there. Which row is whose, the extraction sa
 A file is written under a temporary name, brought to the disk and renamed, so whoever finds it finds it whole. What is
 found is verified all the same, since disks and copies lose pages: its size, and a check sum at its end over blocks
 spread evenly through it, which costs the same however large the file is. What is not whole is dropped. No file is ever
-unpickled.
+unpickled. A text file beside those of a key says what they are, to a person who lists them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from clipstudy.errors import printable
+
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 #: A writer that died leaves its temporary file; after a day nobody is still writing it.
 ABANDONED_SECONDS = 86_400.0
@@ -46,6 +48,8 @@ SUM = 4
 COARSE, CONSTANT, SMALLEST = 2.0**-8, 2.0**-20, 2.0**-22
 #: How many rows of each batch this is looked for in, and how many there must be to say how much a dimension varies.
 LOOKED_AT, ENOUGH = 64, 8
+#: Characters of what a key stands for.
+LONGEST_LABEL = 200
 #: numpy parses a file's header as Python; Python 3.11 fails now and then where two threads parse at a time.
 _PARSING = Lock()
 _NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re.ASCII)
@@ -77,6 +81,7 @@ class Entry:
     layer: int
     bytes: int
     used: float  #: seconds since the epoch, last read or written
+    label: str = ""  #: what the key stands for: ``bert, 12,000 texts``; empty: nobody said
 
 
 class Store:
@@ -116,16 +121,23 @@ class Store:
         self.path.mkdir(parents=True, exist_ok=True)
         return FileSheet(self._file(key, view, layer), shape, dtype_of(view))
 
+    def label(self, key: str, text: str) -> None:
+        """Say what ``key`` stands for, for a person who lists what is kept."""
+        with contextlib.suppress(OSError):  # its features are kept, whatever they are called
+            self._label(key).write_text(text, encoding="utf-8")
+
     def entries(self) -> list[Entry]:
         """Every file of the store, least recently used first. What else lies in the folder is left alone."""
-        found = []
+        found, labels = [], {path.stem: path for path in self.path.glob("*.txt")}
         for path in self.path.glob("*.npy"):
             try:
                 about = path.stat()
             except OSError:  # another worker pruned it
                 continue
             if (name := _NAME.fullmatch(path.name)) and stat.S_ISREG(about.st_mode):
-                found.append(Entry(path, name["key"], name["view"], int(name["layer"]), about.st_size, about.st_mtime))
+                key = name["key"]
+                label = _text(labels[key]) if key in labels else ""
+                found.append(Entry(path, key, name["view"], int(name["layer"]), about.st_size, about.st_mtime, label))
         return sorted(found, key=lambda entry: (entry.used, entry.path))
 
     def prune(self, budget_bytes: int | None = None) -> list[Entry]:
@@ -148,13 +160,26 @@ class Store:
                 entry.path.unlink(missing_ok=True)
                 total -= entry.bytes
                 removed.append(entry)
+            for key in {entry.key for entry in removed} - {entry.key for entry in entries[len(removed) :]}:
+                self._label(key).unlink(missing_ok=True)
         return removed
+
+    def _label(self, key: str) -> Path:
+        return self.path / f"{key}.txt"
 
     def _file(self, key: str, view: str, layer: int) -> Path:
         name = f"{key}.{view}.{layer}.npy"
         if not _NAME.fullmatch(name):  # a view may come from a row that no study file was checked for
             raise ValueError(f"no features can be kept as {name!r}")
         return self.path / name
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return printable(file.readline(LONGEST_LABEL).strip())
+    except OSError:  # another worker pruned it
+        return ""
 
 
 def _mapped(path: Path) -> NDArray[Any]:

@@ -71,14 +71,15 @@ class Collection:
 
     Args:
         model: the model's name, for messages.
+        of: what is given to it, in words: ``12,000 texts``.
         keys: view → the store's key.
         shapes: cell → shape of its array.
     """
 
     def __init__(
-        self, model: str, store: Store | None, keys: Mapping[str, str], shapes: Mapping[Cell, tuple[int, ...]]
+        self, model: str, of: str, store: Store | None, keys: Mapping[str, str], shapes: Mapping[Cell, tuple[int, ...]]
     ) -> None:
-        self._model, self._store = model, store
+        self._model, self._of, self._store, self._keys = model, of, store, keys
         self.arrays: dict[Cell, NDArray[Any]] = {}
         self.spoiled: dict[Cell, str] = {}
         self._sheets: dict[Cell, Sheet] = {}
@@ -164,4 +165,6 @@ class Collection:
             self.arrays[cell] = array
             del self._sheets[cell]
         if self._store:
+            for key in {self._keys[view] for view, _ in whole}:
+                self._store.label(key, f"{self._model}, {self._of}")
             self._store.prune()  # what was just mapped stays readable even where the budget is too small for it

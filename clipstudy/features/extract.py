@@ -29,6 +29,7 @@ from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
 from clipstudy.features.reading import Reading
+from clipstudy.progress import counted
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def extract(
         for view in views
     }
     wanted = {(view, layer): shapes[view] for view in views for layer in layers}
-    with Collection(backbone.name, store, keys, wanted) as collection:
+    with Collection(backbone.name, counted(len(reading.texts), "text"), store, keys, wanted) as collection:
         run = _Run(backbone, reading, collection, batch_size)
         run.all(on_progress)
     return Features(

@@ -19,6 +19,7 @@ from clipstudy.errors import ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Collection, Vectors
+from clipstudy.progress import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,13 +63,13 @@ def extract(
                 f'[models.{backbone.name}] has no class token, so there is no view "{view}" of it. Write "native" in '
                 "the task's views: it reads the class token where a model has one."
             )
-    key = _key(backbone, pictures)
     shapes = {
         (view, layer): (len(pictures), view_of.image_width(view, backbone.widths[layer]))
         for view in named
         for layer in layers
     }
-    with Collection(backbone.name, store, dict.fromkeys(named, key), shapes) as collection:
+    keys = dict.fromkeys(named, _key(backbone, pictures))
+    with Collection(backbone.name, counted(len(pictures), "image"), store, keys, shapes) as collection:
         if collection.layers:
             calibrate(backbone, pictures, batch_size)
             _Run(backbone, collection, batch_size).all(pictures, on_progress)

@@ -181,10 +181,10 @@ def test_the_cache_is_listed_and_pruned(place: Place, typed: Typed) -> None:
     place.work()
     held = json.loads(typed("cache", "--json").out)
     (one,) = [one for one in held["sets"] if one["view"] == "cls"]
-    assert one["layers"] == [0, 1, 2]
+    assert one["layers"] == [0, 1, 2] and one["label"].startswith("bert, ") and one["label"].endswith(" texts")
     files = list(Path(held["folder"]).glob("*.npy"))
     assert held["bytes"] == sum(file.stat().st_size for file in files) > 0
-    assert " cls " in typed("cache").out
+    assert one["label"] in typed("cache").out
     last = max(files, key=lambda file: file.stat().st_size)
     os.utime(last, (time.time() + 60,) * 2)
     left = json.loads(typed("cache", "--prune", str(last.stat().st_size / 10**9), "--json").out)

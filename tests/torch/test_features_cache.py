@@ -265,7 +265,7 @@ def test_lost_pages_of_a_large_file_are_noticed(store, lost):
     sheet = store.sheet("k", "mean", 0, shape)
     sheet.append(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     sheet.close()
-    (path,) = store.path.iterdir()
+    (path,) = store.path.glob("*.npy")
     content = bytearray(path.read_bytes())
     assert len(content) > 3 * cache.BLOCK * cache.BLOCKS
     assert store.read("k", "mean", 0, shape) is not None
@@ -292,7 +292,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
     sheet = store.sheet("k", "mean", 0, (2, 3))
     sheet.append(np.ones((2, 3), np.float32))
     sheet.close()
-    (path,) = store.path.iterdir()
+    (path,) = store.path.glob("*.npy")
     assert seen == [(path.stat().st_size, [])]
 
 
@@ -301,7 +301,7 @@ def test_the_disk_is_at_work_before_the_end(store, monkeypatch):
     sizes, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), fsync(file)))
     run(Scaled(width=5000), store, layers=[0], views=["mean"])
-    (path,) = store.path.iterdir()
+    (path,) = store.path.glob("*.npy")
     assert sizes[-1] == path.stat().st_size > sizes[0], "only the last is of the whole file"
 
 
@@ -357,6 +357,19 @@ def test_least_recently_used_files_go_first(tmp_path):
     removed = store.prune(budget_bytes=2 * entries[0].bytes)
     assert [entry.layer for entry in removed] == [1, 2]
     assert [entry.layer for entry in store.entries()] == [3, 0]
+
+
+def test_a_key_is_called_by_what_it_stands_for_while_anything_of_it_is_kept(store):
+    run(Scaled(), store, layers=[0, 1], views=("mean",))
+    assert {entry.label for entry in store.entries()} == {"scaled, 3 texts"}
+    (called,) = store.path.glob("*.txt")
+    called.write_bytes(b"\xff\x1b[31m" + b"x" * 10_000)
+    (label,) = {entry.label for entry in store.entries()}
+    assert "\x1b" not in label and len(label) <= 220
+    store.prune(budget_bytes=store.entries()[0].bytes)
+    assert called.exists()
+    store.prune(budget_bytes=0)
+    assert not list(store.path.iterdir())
 
 
 def test_a_budget_holds_while_what_was_extracted_stays_readable(tmp_path):
