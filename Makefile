@@ -53,14 +53,14 @@ screenshots: install  ## pictures of the dashboard and of MLflow for docs/images
 
 check: lint types floors  ## everything but the tests
 
-lint: install
+lint: install  ## ruff: lints and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
+types: install  ## mypy, strict
 	$(BIN)/mypy
 
-floors: install
+floors: install  ## do rooms import downward only?
 	$(BIN)/lint-imports
 
 format: install  ## format and mend what can be mended by itself

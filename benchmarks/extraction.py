@@ -188,10 +188,10 @@ def of_images(quick: bool, repeats: int) -> Iterator[Row]:
         draw = np.random.default_rng(0)
         seen = [Drawn(draw) for _ in range(32 if quick else 64)]
         if backbone.uncalibrated:  # as every study does with an untrained twin
-            backbone.calibrate(pixels for _, pixels in pictures.batches(backbone, seen[:16], 16))
+            backbone.calibrate(pixels for _, pixels in pictures.batches(backbone.preprocess, seen[:16], 16))
 
         def passes(backbone: Any = backbone, seen: Any = seen, layers: int = layers) -> None:
-            for _, pixels in pictures.batches(backbone, seen, 16):
+            for _, pixels in pictures.batches(backbone.preprocess, seen, 16):
                 states = backbone.states(pixels, range(layers + 1))
                 for one in states.values():
                     one.map.mean((2, 3))

@@ -2,7 +2,8 @@
 
 It does what a user would type: prepare the data, create the stores, enqueue every cell, let workers run, write the
 report. Unless it is asked for the whole study, the study is thinned, and each task kind has a budget of time: cells
-that are still queued when their kind's is spent are cancelled, and ``--full`` runs them.
+that are still queued when their kind's is spent are cancelled, and ``clipstudy retry --study pocket --cancelled``
+queues them again.
 """
 
 from __future__ import annotations
@@ -191,8 +192,7 @@ def _there(study: Study) -> None:
 def _workers(settings: Settings, engine: Engine, device: str) -> Iterator[Crew]:
     """Workers of this study alone, that end when nothing of it is queued; told to stop where the block is left early.
 
-    Without an accelerator one a core is as fast as it gets, with one thread each: so small products gain nothing from
-    two threads.
+    Without an accelerator WORKERS of them, with one thread each: so small products gain nothing from two threads.
     """
     number = min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
     posts = alike(number, device, threads=1)

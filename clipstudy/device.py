@@ -100,7 +100,7 @@ def find(asked: str) -> str:
     why = "" if torch.cuda.is_available() or not wanted.startswith("cuda") else " (torch sees no CUDA device)"
     raise DeviceError(
         f'device "{asked}" does not exist here{why}. What exists: {", ".join(here)}. '
-        "Type: clipstudy worker --device auto"
+        "Say --device auto, which takes what there is."
     )
 
 

@@ -53,7 +53,7 @@ class ClipstudyError(Exception):
 
 
 class StudyError(ClipstudyError):
-    """The study file cannot be run as it is. Fix the table and key named, then run `clipstudy enqueue --dry-run`."""
+    """The study file cannot be run as it is. Fix the table and key named, then: clipstudy enqueue --all --dry-run"""
 
 
 class DataError(ClipstudyError):
@@ -65,7 +65,7 @@ class ModelError(ClipstudyError):
 
 
 class DeviceError(ClipstudyError):
-    """The device does not exist here. `clipstudy worker --device auto` takes what there is."""
+    """The device does not exist here. Say --device auto, which takes what there is."""
 
 
 class QueueError(ClipstudyError):

@@ -147,11 +147,6 @@ class Job:
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
-    @property
-    def key(self) -> JobKey:
-        """What tells it from the other cells of its study."""
-        return JobKey(self.model, self.task, self.layer)
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -138,6 +138,22 @@ def bootstrap_accuracy(
     ]
 
 
+def bootstrap_gain(
+    error: NDArray[Any], floor: NDArray[Any], *, draws: int = 1000, rng: np.random.Generator | int = 0
+) -> Interval:
+    """The share of a floor's squared error that is gone, 1 − mean error / mean floor, with its interval over seeds and
+    items; items are resampled for both together, since what is hard for one is hard for the other.
+
+    Args:
+        error: ``[S, N]``, of each seed on each item.
+        floor: ``[N]``. One that makes no error has nothing to gain from, and counts as rounding to 8 bits.
+    """
+    of, at = resampled([error[None], floor[None, None]], draws, rng)
+    drawn = 1 - of[0] / np.maximum(at[0], ROUNDING)
+    seeds = 1 - error.mean(axis=1, dtype=np.float64) / max(float(floor.mean(dtype=np.float64)), ROUNDING)
+    return _interval(seeds.mean(), drawn, freedom(float(drawn.std()), [seeds]))
+
+
 def share_interval(right: int, n: int) -> Interval:
     """The share of ``right`` in ``n`` items with Wilson's 95% interval (Wilson 1927, JASA 22), which has a width at 0
     and at 1 too."""

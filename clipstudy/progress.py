@@ -29,9 +29,9 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-def for_stream(stream: Any = None) -> Progress:
-    """Bars where ``stream`` (standard error) is a terminal, else lines in the log."""
-    return Bars() if (stream or sys.stderr).isatty() else Lines()
+def for_stderr() -> Progress:
+    """Bars where standard error is a terminal, else lines in the log."""
+    return Bars() if sys.stderr.isatty() else Lines()
 
 
 @dataclass

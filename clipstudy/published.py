@@ -136,12 +136,6 @@ def curves(numbers: Iterable[Published]) -> tuple[tuple[Published, ...], ...]:
     return tuple(map(tuple, found.values()))
 
 
-def best(numbers: Iterable[Published]) -> tuple[Published, ...]:
-    """The best layer of each curve (the lowest of equals), in the order of the curves."""
-    layered = [n for n in numbers if n.layer != WHOLE_MODEL]
-    return tuple(max(curve, key=lambda n: (n.value, -n.layer)) for curve in curves(layered))
-
-
 def _rows(tables: Any, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row with its table's keys, and what to call it in a message."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

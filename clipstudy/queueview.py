@@ -175,3 +175,22 @@ def _layers(cells: Sequence[Job]) -> str:
     if len(cells) == 1:
         return cells[0].label
     return counted(len(cells), "layer" if len({(job.model, job.task) for job in cells}) == 1 else "cell")
+
+
+def advice(failures: Sequence[FailureRow]) -> tuple[str, ...]:
+    """What to type where there are ``failures``."""
+    if not failures:
+        return ()
+    return (
+        f"see: clipstudy logs {failures[0].job}; fix it, then: clipstudy retry --failed",
+        "(if the study file was mended: clipstudy enqueue --all; a queued cell keeps the settings it came with)",
+    )
+
+
+def no_log(job: Job) -> str:
+    """Why ``job`` has no log, and what to type, behind "it is …, and"."""
+    if job.status is Status.CANCELLED:
+        return "has no log; a log is kept when an attempt ends. To run it: clipstudy retry --cancelled"
+    if job.status is Status.SUPERSEDED:
+        return "has no log: its settings were changed before it ran. See: clipstudy status"
+    return f"has no log yet. See: clipstudy show {job.id}"

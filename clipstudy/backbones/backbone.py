@@ -157,9 +157,14 @@ class ImageBackbone(Protocol):
     module: nn.Module  #: its weights, frozen and in evaluation mode
     resolved: Mapping[str, str]  #: what decides the states, preprocessing included; as :class:`TextBackbone` has it
 
-    def preprocess(self, image: Image) -> torch.Tensor:
+    def preprocess(self, image: Image, whole: bool = False) -> torch.Tensor:
         """An RGB image as the model's own configuration wants it (size, resampling, crop, mean, deviation):
-        ``[3, H, W]``, float32, on the CPU, the same size for every image."""
+        ``[3, H, W]``, float32, on the CPU, the same size for every image.
+
+        Args:
+            whole: its central square, all of it, in place of the configuration's own crop: then every model sees the
+                same.
+        """
         ...
 
     @property

@@ -192,7 +192,7 @@ def place(model: nn.Module, device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
             f'the model cannot be put on device "{device}" ({said(error)}). '
-            "`clipstudy worker --device auto` takes what there is."
+            "Say --device auto, which takes what there is."
         ) from error
 
 

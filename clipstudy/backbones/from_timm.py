@@ -52,6 +52,7 @@ def load(spec: ModelSpec, device: str) -> Vision:
         spec,
         model,
         transform=create_transform(**seen, is_training=False),
+        whole=create_transform(**{**seen, "crop_pct": 1.0, "crop_mode": "center"}, is_training=False),
         size=tuple(seen["input_size"][1:]),
         mean=seen["mean"],
         deviation=seen["std"],

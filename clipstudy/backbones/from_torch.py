@@ -64,10 +64,12 @@ def load(spec: ModelSpec, device: str) -> Vision:
     tokens = _tokens(spec, model, stages)
     prefix = int(tokens is not None and spec.view == "cls")
     side = _side(spec, tokens - prefix) if tokens else 0
+    transform = _transform(size, mean, std)
     anatomy = Anatomy(
         stages,
         model,
-        _transform(size, mean, std),
+        transform,
+        transform,  # it shows all of a square
         size=(size, size),
         mean=mean,
         deviation=std,

@@ -40,6 +40,7 @@ def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
     prepared: dict[str, Any] = {
         "transform": image_transform_v2(seen, is_train=False),
+        "whole": image_transform_v2(seen, is_train=False),  # which crops nothing of a square image
         "size": seen.input_size[1:],
         "mean": seen.mean,
         "deviation": seen.std,

@@ -13,6 +13,7 @@ from torch import nn
 from clipstudy.backbones import attention, blocks, checkpoint, described
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.backbones.fused import Fused
+from clipstudy.backbones.pixels import centre
 from clipstudy.errors import ModelError, said
 from clipstudy.spec import ModelSpec
 
@@ -31,6 +32,7 @@ class Anatomy:
     stages: Sequence[nn.Module]  #: layers 1..depth, called one after another
     forward: Callable[[torch.Tensor], torch.Tensor]  #: stem and stages; its last states after the final norm
     transform: Callable[[Image], Any]  #: the library's own, for evaluation
+    whole: Callable[[Image], Any]  #: the same, but that it shows all of a square image
     size: tuple[int, int]  #: height and width of what the transform gives
     mean: Sequence[float]  #: each channel's, that the transform takes off pixels in [0, 1]
     deviation: Sequence[float]  #: each channel's, that it divides by then
@@ -147,9 +149,10 @@ class Vision:
         for norm in self._uncalibrated:
             norm.eval()
 
-    def preprocess(self, image: Image) -> torch.Tensor:
+    def preprocess(self, image: Image, whole: bool = False) -> torch.Tensor:
         # Libraries resize what they are given and turn it to RGB later or never; palettes do not survive resizing.
-        pixels: torch.Tensor = self._anatomy.transform(image.convert("RGB"))
+        image = image.convert("RGB")
+        pixels: torch.Tensor = self._anatomy.whole(centre(image)) if whole else self._anatomy.transform(image)
         return pixels
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int], gradients: bool = False) -> dict[int, ImageStates]:

@@ -50,6 +50,7 @@ class Measured:
     missing: tuple[int, ...] = ()  #: layers that belong to the task and have no result
     final_norm: bool = False  #: the last layer is read after the model's final norm
     twin_of: str = ""  #: of an untrained twin: the model
+    inits: int = 1  #: of an untrained twin: how many initialisations; a single one's seeds are drawn in their place
 
     @property
     def pattern(self) -> str:
@@ -162,7 +163,7 @@ def _samples(
     return {reading: _stack(group[reading], rows[:, None], rows, few=True) for reading, rows in means.items()}
 
 
-def _few_seeds(members: Iterable[Measured]) -> list[str]:
+def _few_seeds(members: Collection[Measured]) -> list[str]:
     """What to know of an interval that so few seeds are behind."""
     few: dict[int, set[str]] = {}
     for curve in members:
@@ -175,6 +176,8 @@ def _few_seeds(members: Iterable[Measured]) -> list[str]:
             notes.append(f"one seed of {whose}: how far another would land is not in the interval")
         else:
             notes.append(f"{n} seeds of {whose}: how far another would land is hardly known, so the interval is wide")
+    if alone := sorted({curve.model for curve in members if curve.twin_of and curve.inits == 1 and _seeds(curve) > 1}):
+        notes.append(f"one initialisation of {', '.join(alone)}: how far another would land is not in the interval")
     return notes
 
 
@@ -235,7 +238,8 @@ def _stack(curve: Measured, scores: Array, drawn: Array, few: bool = False) -> S
     if curve.layers == (WHOLE_MODEL,):
         return Stack((float(BLOCKS),), ("",), values, units, few=few)
     at = tuple(BLOCKS * layer / curve.blocks for layer in curve.layers)
-    return Stack(at, tuple(f"block {layer}" for layer in curve.layers), values, units, few=few)
+    labels = tuple(f"block {layer}" for layer in curve.layers)
+    return Stack(at, labels, values, units, few=few, blocks=curve.blocks)
 
 
 def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> dict[Reading, str]:

@@ -47,6 +47,7 @@ class Stack(NamedTuple):
     few: bool = False  #: the draws are a few measurements of the whole, not a bootstrap's
     step: float = 0.0  #: the least by which two values can differ
     ends: tuple[float, float] = EVERYWHERE  #: between which all values lie
+    blocks: int = BLOCKS  #: that the model has
 
     def apart(self, values: Array) -> tuple[Array, list[Array]]:
         """Of one place's ``values``: its draws; and for each model's seeds what each gives by itself ``[S]``, the
@@ -91,14 +92,16 @@ class Quantity:
         return self._at("every block but the last", lambda at: at != BLOCKS)
 
     def stages(self, *numbers: int) -> Quantity:
-        """The given quarters of the depth, 1 to 4."""
+        """The given quarters of the depth, 1 to 4: each the first block that completes it, as ``layers = "stages"``
+        measures them."""
 
         def chosen(stack: Stack) -> Stack:
-            wanted = [BLOCKS * number / 4 for number in numbers]
+            wanted = [BLOCKS * -(-stack.blocks * number // 4) / stack.blocks for number in numbers]
             if gone := [number for number, at in zip(numbers, wanted, strict=True) if at not in stack.at]:
                 raise Unfit(f"no layer measured stands at stage {gone[0]} of 4")
             found = stack.only([stack.at.index(at) for at in wanted])
-            return found._replace(labels=tuple(f"stage {number}" for number in numbers))
+            places = tuple(BLOCKS * number / 4 for number in numbers)  # the same for models of any depth
+            return found._replace(at=places, labels=tuple(f"stage {number}" for number in numbers))
 
         name = "stage" if len(numbers) == 1 else "stages"
         return self._then(f"{self.text} at {name} {', '.join(map(str, numbers))}", chosen)

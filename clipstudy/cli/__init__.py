@@ -1,8 +1,8 @@
 """The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
 
-``work``, ``fetching``, ``fleet``, ``jobs``, ``health``, ``results``, ``judging`` and ``pocket`` hold the commands. What
-they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant), ``stores`` (what settings
-point to), ``screen`` (tables, the log), ``status`` (the job table on a terminal).
+``work``, ``fetching``, ``fleet``, ``jobs``, ``health``, ``results``, ``judging``, ``dashboard`` and ``pocket`` hold
+the commands. What they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant),
+``stores`` (what settings point to), ``screen`` (tables, the log), ``status`` (the job table on a terminal).
 """
 
 from __future__ import annotations

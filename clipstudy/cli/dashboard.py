@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from clipstudy.cli import selecting, stores
-from clipstudy.cli.options import Study
+from clipstudy.cli.options import DashboardName, Study
 from clipstudy.errors import ClipstudyError, NoResults, NotMigrated
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
@@ -36,7 +36,7 @@ def dashboard(
         bool, typer.Option("--allow-actions", help="Let visitors retry and cancel cells of the queue.")
     ] = False,
     study: Study = None,
-    dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
+    dashboard: DashboardName = "layers",
 ) -> None:
     """Serve charts, tables, pictures, runs and the queue to a browser, from what MLflow and the job table hold.
 

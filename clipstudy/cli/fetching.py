@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipstudy.cli import screen, selecting, stores
-from clipstudy.cli.options import Json, Models, StudyOption, Tasks
+from clipstudy.cli.options import Json, Models, StudyFile, Tasks
 from clipstudy.errors import NotFetched, StudyError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    study: StudyOption = None,
+    study: StudyFile = None,
     model: Models = None,
     task: Tasks = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what and how large, and fetch nothing.")] = False,
@@ -59,7 +59,7 @@ def fetch(
     if surveys and not as_json:
         _print(surveys)
     if not dry_run:
-        progress = progresses.for_stream()
+        progress = progresses.for_stderr()
         screen.log(False, progress)
         try:
             failures += fetching.fetch_all(surveys, manifest, progress)
@@ -111,6 +111,8 @@ def _readers(item: Item) -> str:
 
 
 def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], again: str, as_json: bool) -> None:
+    from clipstudy.progress import counted
+
     results = dict(verified)
     if as_json:
         shown = [{"item": item.key, "tables": item.tables, "problems": problems} for item, problems in results.items()]
@@ -119,7 +121,7 @@ def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, obje
     if wrong:
         raise NotFetched("\n".join([*wrong, f"Type, on a machine with network: {again}"]))
     if not as_json:
-        typer.echo(f"{len(results)} repositories and files are here and whole, as {whole['manifest']} says")
+        typer.echo(f"all is here and whole ({counted(len(results), 'item')}), as {whole['manifest']} says")
 
 
 def cache(

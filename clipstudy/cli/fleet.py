@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipstudy.cli import screen, selecting, stores
-from clipstudy.cli.options import Json, Study
+from clipstudy.cli.options import Json, LayersPerBatch, Study
 from clipstudy.errors import FleetError
 from clipstudy.settings import Settings
 
@@ -32,13 +32,14 @@ def submit(
         list[str] | None, typer.Option("--sbatch", help="Any option of sbatch: account=vision; may be repeated.")
     ] = None,
     study: Study = None,
-    layers_per_batch: Annotated[int | None, typer.Option(min=1, help="At most this many layers in one claim.")] = None,
+    layers_per_batch: LayersPerBatch = None,
     as_json: Json = False,
 ) -> None:
     """Start workers through SLURM. Each works until nothing is queued; one that is preempted gives back what it holds,
     spends no try, and is queued again."""
     from clipstudy import fleet
     from clipstudy.job import Selection
+    from clipstudy.progress import counted
     from clipstudy.queue import jobs
 
     settings = Settings.read()
@@ -58,7 +59,8 @@ def submit(
         typer.echo(json.dumps(asdict(submitted), default=str))
         return
     typer.echo(
-        f"job {submitted.job}: {submitted.workers} workers\nscript  {submitted.script}\nlogs    {submitted.logs}"
+        f"job {submitted.job}: {counted(submitted.workers, 'worker')}\n"
+        f"script  {submitted.script}\nlogs    {submitted.logs}"
     )
     typer.echo("next: clipstudy fleet status")
 
@@ -100,12 +102,13 @@ def cancel(
 ) -> None:
     """End workers. What they hold is queued again, and no try is spent; what is queued stays."""
     from clipstudy import fleet
+    from clipstudy.progress import counted
 
     if not (everything or job):
         raise FleetError("cancel what? Name jobs, or say: clipstudy fleet cancel --all")
     settings = Settings.read()
     ended = fleet.cancel(settings, stores.engine(settings), [] if everything else job or [])
-    typer.echo(json.dumps({"cancelled": ended}) if as_json else f"{len(ended)} workers cancelled")
+    typer.echo(json.dumps({"cancelled": ended}) if as_json else f"{counted(len(ended), 'worker')} cancelled")
 
 
 def _options(given: list[str] | None) -> dict[str, str]:

@@ -16,8 +16,6 @@ from clipstudy.settings import Settings, redact
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from clipstudy.job import Job
-
 
 def status(
     study: Study = None,
@@ -66,7 +64,7 @@ def show(job: JobNumber, as_json: Json = False) -> None:
 
 def logs(job: JobNumber) -> None:
     """The log of a job's last attempt."""
-    from clipstudy import recorder
+    from clipstudy import queueview, recorder
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
@@ -75,7 +73,7 @@ def logs(job: JobNumber) -> None:
     row = jobs.get(engine, job)
     text = recorder.log_of(engine, open_tracking(settings), row)
     if text is None:
-        raise ClipstudyError(f"job {job} is {row.status} and {_no_log(row)}")
+        raise ClipstudyError(f"job {job} is {row.status} and {queueview.no_log(row)}")
     typer.echo(printable(text), nl=False)
 
 
@@ -161,11 +159,3 @@ def _changed(engine: Engine, selection: Selection, number: int, done: str, of: s
         there = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "none"
         why = f": none is {of}. What is there: {there}"
     typer.echo(f"{counted(number, 'cell')} {done}{why}{more}")
-
-
-def _no_log(job: Job) -> str:
-    if job.status is Status.CANCELLED:
-        return "has no log; a log is kept when an attempt ends. To run it: clipstudy retry --cancelled"
-    if job.status is Status.SUPERSEDED:
-        return "has no log: its settings were changed before it ran. See: clipstudy status"
-    return f"has no log yet. See: clipstudy show {job.id}"

@@ -41,7 +41,7 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(rows))
         return
     for name, judgements in judged.items():
-        typer.echo(f"\n{name}: {verdicts.counted(judgements)}")
+        typer.echo(f"\n{name}: {verdicts.totals(judgements)}")
         if about[name]:
             typer.echo(about[name])
         if unplayed := verdicts.unplayed(judgements):
@@ -168,16 +168,19 @@ def _beside(comparison: Comparison) -> list[str]:
 
     number = comparison.number
     _, factor, decimals = units.unit(number.metric)
-    within = "inside" if comparison.inside else "outside"
-    compares = "yes" if number.comparable else f"no: data {number.data}, method {number.method}"
+    apart, within, compares = "–", "–", "no: from memory"
+    if comparison.difference is not None:
+        apart = f"{comparison.difference * factor:+.{decimals}f}"
+        within = f"{'inside' if comparison.inside else 'outside'} ± {number.tolerance * factor:.{decimals}f}"
+        compares = "yes" if number.comparable else f"no: data {number.data}, method {number.method}"
     return [
         number.task,
         "" if number.layer < 0 else str(number.layer),
         comparison.model,
         units.shown_value(comparison.measured, number.metric),
         f"{number.share * factor:.{decimals}f}" + ("" if number.verified else " (from memory)"),
-        f"{comparison.difference * factor:+.{decimals}f}",
-        f"{within} ± {number.tolerance * factor:.{decimals}f}",
+        apart,
+        within,
         compares,
         number.place,
     ]

@@ -17,10 +17,15 @@ def job_number(text: str) -> int:
 
 
 Study = Annotated[str | None, typer.Option("--study", help="Only this study, by name or file.")]
-StudyOption = Annotated[str | None, typer.Option("--study", help="A study file. [default: tasks.toml]")]
+StudyFile = Annotated[str | None, typer.Option("--study", help="A study file. [default: tasks.toml]")]
 Models = Annotated[list[str] | None, typer.Option("--model", "-m", help="Models, by shell pattern; may be repeated.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", "-t", help="Tasks, by shell pattern; may be repeated.")]
 Layers = Annotated[list[str] | None, typer.Option("--layer", "-l", help="Layers: 7 or 0-3; may be repeated.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda:N or mps. [default: CLIPSTUDY_DEVICE, auto]")
+]
+LayersPerBatch = Annotated[int | None, typer.Option(min=1, help="At most this many layers in one claim.")]
+DashboardName = Annotated[str, typer.Option("--dashboard", help="What to show: a name in dashboards/, or a TOML file.")]
 JobNumber = Annotated[
     int, typer.Argument(metavar="JOB", parser=job_number, help="A job's number, from `status --rows`.")
 ]

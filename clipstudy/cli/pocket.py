@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipstudy.cli import results, screen, stores
+from clipstudy.cli.options import Device
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
@@ -28,7 +29,7 @@ group = typer.Typer(
 
 def demo(
     full: Annotated[bool, typer.Option("--full", help="The whole pocket study, without a budget of time.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:N or mps.")] = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """The whole study in minutes, with no network, on miniature models: see what you will get."""
@@ -37,7 +38,7 @@ def demo(
     from clipstudy.progress import counted
 
     settings = Settings.read()
-    progress = progresses.for_stream()
+    progress = progresses.for_stderr()
     screen.log(False, progress)
     with _terminable():
         ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
@@ -171,7 +172,7 @@ def pretrain(
         raise ClipstudyError(f'no pocket model "{unknown[0]}". {did_you_mean(unknown[0], MODELS)}')
     settings = Settings.read()
     open_tracking(settings).prepare()  # what is wrong with it is told before the hours of training
-    progress = progresses.for_stream()
+    progress = progresses.for_stderr()
     screen.log(False, progress)
     progress.batch("pretraining")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipstudy.cli import screen, selecting, stores
-from clipstudy.cli.options import Models, Study, Tasks
+from clipstudy.cli.options import DashboardName, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings, redact
@@ -34,7 +34,7 @@ def report(
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
-    dashboard: Annotated[str, typer.Option(help="What to show: a name in dashboards/, or a TOML file.")] = "layers",
+    dashboard: DashboardName = "layers",
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
@@ -98,7 +98,7 @@ def _say_unfinished(planned: Planned) -> None:
 
 def _by_layer(shown: Board, metric: str | None, format: str) -> None:
     """A table a task of what is ``shown``, models by layer."""
-    from clipstudy.dashboard import beside, sheets, tables, units, writers
+    from clipstudy.dashboard import beside, tables, units, writers
 
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
@@ -127,7 +127,7 @@ def _by_layer(shown: Board, metric: str | None, format: str) -> None:
         typer.echo("* the best layer, chosen on dev where there is one,")
         typer.echo("  and those that the intervals cannot tell from it")
         if one_class:
-            typer.echo(sheets.ONE_CLASS)
+            typer.echo(f"†: {units.ONE_CLASS}")
         for line in shown.notes:
             typer.echo(line)
 

@@ -154,8 +154,5 @@ def failure_lines(failed: int, failures: Sequence[FailureRow]) -> list[Text]:
         lines.append(Text(printable(line)))
     if len(failures) > MOST_FAILURES:
         lines.append(Text(f"  … and {len(failures) - MOST_FAILURES} more kinds"))
-    lines.append(Text(f"  see: clipstudy logs {failures[0].job}; fix it, then: clipstudy retry --failed"))
-    lines.append(
-        Text("  (where the study file was mended: clipstudy enqueue; a queued cell keeps the settings it came with)")
-    )
+    lines += [Text(f"  {said}") for said in queueview.advice(failures)]
     return lines

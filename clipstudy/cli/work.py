@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipstudy.cli import screen, selecting, stores
-from clipstudy.cli.options import All, Json, Layers, Models, Study, StudyOption, Tasks
+from clipstudy.cli.options import All, Device, Json, Layers, LayersPerBatch, Models, Study, StudyFile, Tasks
 from clipstudy.errors import ClipstudyError, StudyError
 from clipstudy.job import LARGEST, Selection, Status
 from clipstudy.settings import Settings, redact
@@ -46,7 +46,7 @@ def init() -> None:
 
 
 def enqueue(
-    study: StudyOption = None,
+    study: StudyFile = None,
     everything: All = False,
     model: Models = None,
     task: Tasks = None,
@@ -131,11 +131,9 @@ def worker(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="So many workers on the device, a process each.")] = None,
     min_memory: Annotated[float, typer.Option(min=0, help="GB that must be free on each of several GPUs.")] = 2,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda:N or mps. [default: CLIPSTUDY_DEVICE, auto]")
-    ] = None,
+    device: Device = None,
     drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is queued.")] = False,
-    layers_per_batch: Annotated[int | None, typer.Option(min=1, help="At most this many layers in one claim.")] = None,
+    layers_per_batch: LayersPerBatch = None,
     lease: Annotated[
         float, typer.Option(min=1, help="Seconds after which a silent worker's cells are taken over.")
     ] = 120,
@@ -209,7 +207,7 @@ def _work(settings: Settings, engine: Engine, place: str, habits: Habits, verbos
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking
 
-    progress = progresses.for_stream()
+    progress = progresses.for_stderr()
     screen.log(verbose, progress)
     one = one_worker.Worker(engine, open_tracking(settings), stores.features(settings), place, habits, progress)
     one_worker.obey_signals(one)
@@ -270,9 +268,9 @@ def _supervise(engine: Engine, posts: list[Post], words: list[str]) -> int:
 def run(
     model: Annotated[str, typer.Argument(help="A model of the study.")],
     task: Annotated[str, typer.Argument(help="A task of the study.")],
-    study: StudyOption = None,
+    study: StudyFile = None,
     layer: Layers = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:N or mps.")] = None,
+    device: Device = None,
     save: Annotated[Path | None, typer.Option(help="A folder for the artifacts: predictions, confusion.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -293,7 +291,7 @@ def run(
     if len(groups) > 1:
         raise StudyError(f'"{model}" and "{task}" name several; name one.')
     group, layers = groups[0]
-    progress = progresses.for_stream()
+    progress = progresses.for_stderr()
     screen.log(False, progress)
     devices.prepare()
     bench = Bench(devices.find(device or settings.device), progress)

@@ -30,14 +30,14 @@ class Comparison:
     measured: Estimate
 
     @property
-    def difference(self) -> float:
-        """Measured minus published, as shares."""
-        return self.measured.value - self.number.share
+    def difference(self) -> float | None:
+        """Measured minus published, as shares; None: the number is from memory, and no result is held to it."""
+        return self.measured.value - self.number.share if self.number.verified else None
 
     @property
-    def inside(self) -> bool:
-        """Within the tolerance. Of a number that is not ``comparable``, this says little."""
-        return abs(self.difference) <= self.number.tolerance + 1e-9
+    def inside(self) -> bool | None:
+        """Within the tolerance; None as ``difference``. Of a number that is not ``comparable``, this says little."""
+        return None if self.difference is None else abs(self.difference) <= self.number.tolerance + 1e-9
 
 
 def marked(view: View, known: Sequence[Published] | None = None) -> View:

@@ -1,6 +1,6 @@
 """Views as charts: what is to be drawn (:mod:`clipstudy.dashboard.series`) as a figure, in Plotly's own JSON. Pure.
 
-A hollow bar is a cell where a probe predicts one class only.
+A hollow bar is a cell where, with at least one seed, a single class is predicted.
 
 Figures are plain dictionaries: checking each of their values against Plotly's schema took most of a page's time, and
 the tests do it.
@@ -15,6 +15,7 @@ from typing import Any
 
 from clipstudy.dashboard.inks import DASHES, PATTERNS, SYMBOLS, Ink, lighter
 from clipstudy.dashboard.series import BarsInfo, LineInfo, MarksInfo, SeriesInfo, bars_info
+from clipstudy.dashboard.units import ONE_CLASS
 from clipstudy.dashboard.views import View
 
 #: ``data`` and ``layout`` as Plotly's JSON has them.
@@ -24,20 +25,20 @@ _INK, _PAPER = "#1B1F24", "#FFFFFF"
 #: Of a baseline's line; the page gives it the colour of its text.
 GREY = "#888"
 FONT = {"family": "system-ui, sans-serif", "size": 12}
+HEIGHT = 320  #: pixels
 #: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole, on a
 #: laptop beside the dashboard's controls. Where a chart is narrower, page.css leaves the line out.
 NOTE_WIDTH, WIDE_NOTE = 68, 135
 
 
-def bars(
-    shown: View, colors: Mapping[str, Ink], x: str = "layer", *, legend: bool = True, wide: bool = False
-) -> Figure:
+def bars(shown: View, colors: Mapping[str, Ink], x: str = "layer", *, wide: bool = False) -> Figure:
     """Per-layer bars of one view, models side by side."""
-    return bars_figure(bars_info(shown, colors, x), legend=legend, wide=wide)
+    return bars_figure(bars_info(shown, colors, x), wide=wide)
 
 
-def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide: bool = False) -> Figure:
-    """The figure; colours of text and grid are left to the page, so that it may be light or dark.
+def bars_figure(info: BarsInfo, *, wide: bool = False) -> Figure:
+    """The figure; colours of text and grid are left to the page, so that it may be light or dark, and so is the legend:
+    one is for all charts of a section.
 
     Args:
         wide: it has the page's whole width.
@@ -53,10 +54,9 @@ def bars_figure(info: BarsInfo, *, legend: bool = True, height: int = 320, wide:
     layout = {
         "title": title,
         **_groups(info.joined),
-        "height": height,
+        "height": HEIGHT,
         "margin": {"l": 56, "r": 14 + 6 * widest, "t": top, "b": 44},
-        "showlegend": legend,
-        "legend": {"orientation": "h", "y": -0.22},
+        "showlegend": False,
         "hovermode": "closest",
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -78,7 +78,7 @@ def signs(drawn: Sequence[View]) -> list[str]:
     curves = [curve for view in drawn for curve in view.curves]
     levels = " or ".join(sorted({level.name for view in drawn for level in view.levels}))
     said = {
-        "□ hollow: a probe predicts one class only": any(cell.one_class for c in curves for cell in c.cells),
+        f"□ hollow: {ONE_CLASS}": any(cell.one_class for c in curves for cell in c.cells),
         "◆ published elsewhere (◇ from memory)": any(view.marks for view in drawn),
         "○ one seed": any(cell.points for c in curves for cell in c.cells),
         f"⋯ dotted: {levels}, in the model's colour": bool(levels),
@@ -123,7 +123,6 @@ def _bars(series: SeriesInfo, group: str) -> list[dict[str, Any]]:
                 "error_y": _errors(series, kept),
                 "marker": marker,
                 "offsetgroup": group,
-                "showlegend": not part or len(traces) == 0,
                 "hovertext": [html.escape(series.texts[i], quote=False) for i in kept],
                 "hoverinfo": "text",
             }
@@ -175,7 +174,6 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
         # White with a dark rim: seen on a bar of any hue and off it, on a light page and a dark one.
         "marker": {"size": 6, "color": _PAPER, "line": {"width": 1.3, "color": _INK}},
         "offsetgroup": group,
-        "showlegend": False,
         "hovertemplate": "%{y:.4~g}<extra>a seed</extra>",
     }
 

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -122,6 +123,7 @@ def _measured(model: str, members: Sequence[Result], metric: str) -> tuple[Measu
         seeded=KEPT[metric].seeded,
         missing=tuple(sorted(asked - run)),
         final_norm=first.params.get("model.final_norm") == "true",
+        inits=len(inits),
     )
     return one, [[own[k] for k in layers] for own in inits.values()]
 
@@ -188,7 +190,8 @@ def read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
     try:
         return kept.read(content, metric, result)
     except (pa.ArrowException, csv.Error, OSError, KeyError, ValueError) as error:
-        told = DataError(f"run {result.run_id}: {kept.file} cannot be read ({error}). Type: clipstudy rerun")
+        anew = shlex.join(["clipstudy", "rerun", "--model", result.model, "--task", result.task])
+        told = DataError(f"run {result.run_id}: {kept.file} cannot be read ({error}). Type: {anew}")
         log.warning("%s", told)
         raise told from error
 
@@ -238,7 +241,7 @@ def _images(content: bytes, metric: str, result: Result) -> Rows:
     pattern = r"mse/seed_\d+" if metric == "mse" else r"mse/mean_image"
     columns = [name for name in table.column_names if re.fullmatch(pattern, name)]
     values = np.array([table[name].to_numpy() for name in columns])
-    return _named(range(table.num_rows), values, result, "split")
+    return _named(range(table.num_rows), values, result, "split", "crop")
 
 
 def _pictures(content: bytes, metric: str, result: Result) -> Rows:
@@ -248,7 +251,7 @@ def _pictures(content: bytes, metric: str, result: Result) -> Rows:
         return NOTHING
     values = table[metric].to_numpy().astype(np.float64)
     has = ~np.isnan(values)
-    return _named(table["row"].to_numpy()[has], values[None, has], result, "split")
+    return _named(table["row"].to_numpy()[has], values[None, has], result, "split", "crop")
 
 
 def _channels(content: bytes, metric: str, result: Result) -> Rows:

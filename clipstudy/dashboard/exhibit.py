@@ -149,7 +149,7 @@ def _best(curve: Curve | None, metric: str) -> str:
 
 
 def _figure(view: View, panel: Panel, colors: Mapping[str, Ink], anchor: str, full: bool) -> str:
-    drawn = charts.bars(view, colors, panel.x, legend=False, wide=full)
+    drawn = charts.bars(view, colors, panel.x, wide=full)
     return _chart(drawn, writers.spoken(view), markup.paragraph(writers.caption(view)) + _table(view), anchor, full)
 
 

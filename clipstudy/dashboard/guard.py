@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+import shlex
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
@@ -74,8 +75,9 @@ def protect(server: Flask, hosts: Collection[str], token: str | None, scripts: S
 
     @server.before_request
     def admit() -> Response | None:
-        if _name(request.host) not in known:
-            return _refuse(403, f"This dashboard does not go by the name {request.host!r}. Start it with --allow-host.")
+        if (name := _name(request.host)) not in known:
+            start = f"clipstudy dashboard --allow-host {shlex.quote(name)}"
+            return _refuse(403, f"This dashboard does not go by the name {name!r}. Start it with: {start}")
         if request.method not in ("GET", "HEAD") and not _own(request.host):
             return _refuse(403, "Only the dashboard's own pages may ask for that.")
         if token is None or _same(request.cookies.get(COOKIE, ""), cookie):

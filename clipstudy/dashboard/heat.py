@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from clipstudy.dashboard import pooling, units
-from clipstudy.dashboard.charts import FONT, Figure, heading
+from clipstudy.dashboard.charts import FONT, HEIGHT, Figure, heading
 from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.views import Cell, View
 from clipstudy.outcome import Estimate
@@ -119,7 +119,7 @@ def info(found: Likeness) -> HeatInfo:
     )
 
 
-def figure(drawn: HeatInfo, height: int = 320) -> Figure:
+def figure(drawn: HeatInfo) -> Figure:
     """The figure, every map on one scale from 0 to 1; colours of text are left to the page."""
     title, top = heading(drawn.title, drawn.note)
     cells = {
@@ -140,7 +140,7 @@ def figure(drawn: HeatInfo, height: int = 320) -> Figure:
     }
     layout = {
         "title": title,
-        "height": height,
+        "height": HEIGHT,
         "margin": {"l": 56, "r": 14, "t": top, "b": 44},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

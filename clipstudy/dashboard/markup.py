@@ -25,10 +25,6 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text.strip())}</p>" if text.strip() else ""
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def several(values: Iterable[str]) -> str:
     """The one value, or the commonest and how many others there are."""
     counted = Counter(value for value in values if value)

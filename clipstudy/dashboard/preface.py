@@ -9,6 +9,7 @@ from clipstudy.claims import Judgement
 from clipstudy.dashboard import markup, tables, verdicts
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.tables import Board
+from clipstudy.progress import counted
 
 
 def about(
@@ -27,12 +28,12 @@ def about(
         when = f" Measured {' to '.join(days)} (UTC)."
     inits = len({r.model for r in shown.results})
     facts = (
-        f"{markup.count(len(shown.results), 'result')}: {markup.count(len(shown.families), 'model')}"
+        f"{counted(len(shown.results), 'result')}: {counted(len(shown.families), 'model')}"
         f"{f' ({inits} with each initialisation counted)' if inits > len(shown.families) else ''}, "
-        f"{markup.count(len(shown.tasks), 'task')}.{when}"
+        f"{counted(len(shown.tasks), 'task')}.{when}"
     )
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    count = f"{markup.count(len(notes), 'note')} on missing cells and older settings"
+    count = f"{counted(len(notes), 'note')} on missing cells and older settings"
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
     said = tables.note_of(shown.results)
@@ -55,7 +56,7 @@ def _models(shown: Board, colors: Mapping[str, Ink]) -> str:
         checkpoint = markup.several(r.params.get("model.checkpoint", "") for r in members)
         untrained = first.tags.get("init") == "random"
         inits = len({r.model for r in members})
-        kind = f"untrained, {markup.count(inits, 'initialisation')}" if untrained else "pretrained"
+        kind = f"untrained, {counted(inits, 'initialisation')}" if untrained else "pretrained"
         identity = markup.several(
             r.params.get("resolved.checkpoint") or r.params.get("model.revision", "") for r in members
         )
@@ -123,12 +124,12 @@ def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: st
     )
     head = "".join(f"<th>{name}</th>" for name in verdicts.UNTESTED)
     rest = (
-        f"<details><summary>{markup.count(len(silent), 'verdict')}: not run or not testable here</summary>"
+        f"<details><summary>{counted(len(silent), 'verdict')}: not run or not testable here</summary>"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(silent)}</tbody></table></div></details>"
     ) * bool(silent)
     return (
         f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.callout(tables.note_of(shown.results))}'
-        f"<p>{escape(verdicts.counted(judgements))}. {escape(verdicts.KEY)}</p>{table}{rest}"
+        f"<p>{escape(verdicts.totals(judgements))}. {escape(verdicts.KEY)}</p>{table}{rest}"
         f"{markup.paragraph(verdicts.METHOD)}</section>"
     )

@@ -31,11 +31,11 @@ bootstrap of equals has a width.</li>
 <li><b>Untrained twins</b> are pooled over their initialisations: the mean, with se² = variance between initialisations
 / k + mean se² within a run (the test items are the same for all, so this part is not divided by k).</li>
 <li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>
-<li><b>Best layer</b>: the best on the development set where a task scores one, otherwise on the test set itself, which
+<li><b>Best layer</b>: the best on the dev split where a task scores one, otherwise on the test set itself, which
 flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
 <li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
-<li><b>Dashed lines</b> are baselines that need no model. <b>Hollow bars</b> († in tables): at least one probe predicts
-one class only, so the number says little about the layer.</li>
+<li><b>Dashed lines</b> are baselines that need no model. <b>Hollow bars</b> († in tables): with at least
+one seed, a single class is predicted, so the number says little about the layer.</li>
 <li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off
 this page.</li>
 """
@@ -105,8 +105,7 @@ def page(
             at, title = f"{anchor}claims", f"{name}Claims"
             sections.append(Section(at, title, preface.judged(judgements, shown, at, title)))
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
-    body = "".join(section.html for section in sections) or _nothing()
-    script = f"<script>{get_plotlyjs()}</script>" if sections else ""
+    body = "".join(section.html for section in sections)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -116,7 +115,7 @@ def page(
         f"{markup.paragraph(dashboard.description)}{markup.callout(study_note)}{_contents(sections)}</header>"
         f'<main id="main">{body}'
         f'<section id="methods"><h2>What the numbers are</h2><ul>{METHODS}</ul></section></main>'
-        f"{script}<script>{(PAGE / 'page.js').read_text()}</script></body></html>\n"
+        f"<script>{get_plotlyjs()}</script><script>{(PAGE / 'page.js').read_text()}</script></body></html>\n"
     )
 
 
@@ -156,11 +155,3 @@ def _study(
 def _contents(sections: Sequence[Section]) -> str:
     links = "".join(f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in sections)
     return f"<nav aria-label=Contents><ul>{links}<li><a href='#methods'>What the numbers are</a></li></ul></nav>"
-
-
-def _nothing() -> str:
-    return (
-        '<section id="about"><h2>Nothing is recorded yet</h2><p>This page shows what MLflow holds, and it holds no '
-        "finished result of this study. Type:</p><pre>clipstudy enqueue --all\nclipstudy worker --drain\n"
-        "clipstudy report</pre></section>"
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.units import axis_title, shown_value, unit
+from clipstudy.dashboard.units import ONE_CLASS, axis_title, shown_value, unit
 from clipstudy.dashboard.views import Cell, Curve, Mark, View
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
@@ -26,7 +26,7 @@ class SeriesInfo(NamedTuple):
     y: list[float]
     above: list[float]  #: from the bar's end to the upper end of the interval; 0 where there is none
     below: list[float]
-    hollow: list[bool]  #: a probe predicts one class only
+    hollow: list[bool]  #: see units.ONE_CLASS
     texts: list[str]  #: what hovering says
     points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
 
@@ -176,7 +176,7 @@ def _hover(title: str, cell: Cell, metric: str) -> str:
     if cell.inits > 1:
         parts.append(f"{cell.inits} initialisations")
     if cell.one_class:
-        parts.append("a probe predicts one class only")
+        parts.append(ONE_CLASS)
     return ", ".join(parts)
 
 

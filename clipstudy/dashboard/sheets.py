@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from clipstudy.claims import ALPHA
 from clipstudy.dashboard import tables, writers
+from clipstudy.dashboard.beside import Comparison
 from clipstudy.dashboard.heat import Likeness
 from clipstudy.dashboard.kept import DRAWS, Tested
 from clipstudy.dashboard.pooling import note_said
 from clipstudy.dashboard.tables import Board, note_of
 from clipstudy.dashboard.units import (
     INTERVAL,
+    ONE_CLASS,
     Z,
     axis_title,
     better,
@@ -47,8 +49,6 @@ class Entry(NamedTuple):
 
 
 NONE = Entry("—")
-#: What the dagger behind a value says.
-ONE_CLASS = "†: with at least one seed, a single class is predicted"
 #: Two cells and their metric → first minus second, paired; None: they cannot be.
 Test = Callable[[Cell, Cell, str], Tested | None]
 
@@ -93,7 +93,7 @@ def best(views: Sequence[View]) -> Sheet:
         said += "tell from it"
         said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
     if any("†" in entry.text for _, entries in lines for entry in entries):
-        said += f"; {ONE_CLASS}"
+        said += f"; †: {ONE_CLASS}"
     head = ("task", *titles.values(), *(["best baseline"] if based else []))
     return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
 
@@ -194,7 +194,8 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
                 others[curve.title] = None
                 continue
             at = "" if number.layer == WHOLE_MODEL else f", layer {number.layer}"
-            lines.append((f"{found.title}, {curve.title}{at}", _beside(number, cell)))
+            compared = Comparison(number, curve.family, curve.study, cell.estimate)
+            lines.append((f"{found.title}, {curve.title}{at}", _beside(compared)))
             sources.append(number.place)
     said = (
         f"measured {INTERVAL}; bold: a difference beyond the tolerance (two standard deviations of the "
@@ -311,16 +312,17 @@ def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> t
     return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
 
 
-def _beside(number: Published, cell: Cell) -> tuple[Entry, ...]:
+def _beside(compared: Comparison) -> tuple[Entry, ...]:
+    number, measured = compared.number, compared.measured
     _, factor, decimals = unit(number.metric)
-    value = number.share * factor
-    apart = (cell.estimate.value - number.share) * factor
+    value, apart = number.share * factor, NONE
+    if compared.difference is not None:
+        by = compared.difference * factor
+        apart = Entry(f"{by:+.{decimals}f}".replace("-", "−"), by, not compared.inside)
     return (
-        Entry(shown_value(cell.estimate, number.metric), cell.estimate.value * factor),
+        Entry(shown_value(measured, number.metric), measured.value * factor),
         Entry(f"{value:.{decimals}f}{'' if number.verified else ' (from memory)'}", value),
-        Entry(f"{apart:+.{decimals}f}".replace("-", "−"), apart, abs(apart) > number.tolerance * factor + 1e-9)
-        if number.verified
-        else NONE,
+        apart,
         Entry(number.data),
         Entry(number.method),
     )

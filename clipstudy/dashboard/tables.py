@@ -14,6 +14,7 @@ from clipstudy.dashboard.pooling import mean, pooled
 from clipstudy.dashboard.units import ranges, within
 from clipstudy.dashboard.views import Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate, Result
+from clipstudy.progress import counted
 
 BASELINE = "baseline/"
 #: Where the pocket models' checkpoints lie.
@@ -76,7 +77,7 @@ def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
         rows, older = newest(members)
         kept += rows
         said = [
-            f"{model} · {task}: {number} result{'s' * (number > 1)} of older settings ({digest}) not shown"
+            f"{model} · {task}: {counted(number, 'result')} of older settings ({digest}) not shown"
             for model, task, digest, number in older
         ]
         notes += [f"{study}: {note}" if len(studies) > 1 else note for note in (*said, *_gaps(rows))]
@@ -278,7 +279,8 @@ def _gaps(kept: Sequence[Result]) -> list[str]:
     for (model, task), layers in sorted(expected.items()):
         gone = sorted(layers - present[model, task])
         if gone:
-            notes.append(f"{model} · {task}: no result yet for layer{'s' * (len(gone) > 1)} {ranges(gone)}")
+            of = "layer" if len(gone) == 1 else "layers"
+            notes.append(f"{model} · {task}: no result yet for {of} {ranges(gone)}")
     return notes
 
 

@@ -10,6 +10,8 @@ from clipstudy.spec import WHOLE_MODEL
 Z = 1.959964
 #: What stands behind a value, as captions of tables say it.
 INTERVAL = "± half of the 95% interval (or [both ends])"
+#: What a hollow bar says, and the dagger behind a value.
+ONE_CLASS = "with at least one seed, a single class is predicted"
 LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
 #: What describes and does not judge: how an image looks, and where heads look and how widely.
 DESCRIPTIVE = frozenset({

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from clipstudy.claims import ALPHA, Judgement, Part, Verdict
 from clipstudy.dashboard import units
+from clipstudy.progress import counted
 
 #: How a page says what the verdicts are.
 METHOD = (
@@ -52,14 +53,14 @@ def rows(judgements: Iterable[Judgement]) -> list[Row]:
     return [_row(judgement) for judgement in judgements]
 
 
-def counted(judgements: Sequence[Judgement]) -> str:
+def totals(judgements: Sequence[Judgement]) -> str:
     """``3 supported, 1 refuted, … (53 verdicts on 35 claims: some are asked of several models)``."""
     numbers = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
     told = ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
     claims = len({j.claim.number for j in judgements})
     if len(judgements) == claims:
-        return f"{told} ({claims} claim{'s' * (claims != 1)})"
-    return f"{told} ({len(judgements)} verdicts on {claims} claims: some are asked of several models)"
+        return f"{told} ({counted(claims, 'claim')})"
+    return f"{told} ({len(judgements)} verdicts on {counted(claims, 'claim')}: some are asked of several models)"
 
 
 def unplayed(judgements: Sequence[Judgement]) -> str:

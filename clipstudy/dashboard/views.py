@@ -20,7 +20,7 @@ class Cell:
     depth: float | None = None  #: fraction of the model's blocks; None for a task of the whole model
     n: int | None = None  #: test items
     inits: int = 1  #: initialisations pooled
-    one_class: bool = False  #: a probe here predicts one class only: the number says nothing about the layer
+    one_class: bool = False  #: with at least one seed, a single class is predicted: that says little about the layer
     points: tuple[float, ...] = ()  #: one value a seed (and initialisation), where they were asked for
     runs: tuple[Result, ...] = field(default=(), compare=False, repr=False)  #: whose numbers these are
 

@@ -104,7 +104,7 @@ def to_json(shown: View) -> str:
 def to_markdown(shown: View) -> str:
     """Layers down, models across; in bold each model's best layer, and what cannot be told from it."""
     header, body = grid(shown)
-    said = f"{axis_title(shown.metric)}{bold(shown)}"
+    said = f"{axis_title(shown.metric)}, mean {INTERVAL}{bold(shown)}"
     return markdown(shown.title, said, ["layer", *header], body, shown.note)
 
 

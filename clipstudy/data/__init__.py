@@ -154,9 +154,7 @@ def _place(spec: DatasetSpec) -> Path:
     where = f"[datasets.{spec.name}] path"
     path = locate(spec.path or "", spec.base)
     if path is None:
-        raise DataError(
-            f'{where} = "{spec.path}" is not a path: begin it with "./", "/" or "${{CLIPSTUDY_REAL_DATA}}/".'
-        )
+        raise DataError(f'{where} = "{spec.path}" is not a path: begin it with "./", "/" or "${{CLIPSTUDY_CACHE}}/".')
     if "${" in str(path):
         variable = str(path).partition("${")[2].partition("}")[0]
         raise DataError(f'{where} = "{spec.path}": {variable} is not set here. Set it, then: clipstudy retry --failed')

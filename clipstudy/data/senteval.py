@@ -5,6 +5,7 @@ from __future__ import annotations
 from clipstudy.data import files, fingerprint, text_lines
 from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError
+from clipstudy.progress import counted
 from clipstudy.spec import DatasetSpec
 
 
@@ -22,7 +23,7 @@ def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
         fields = line.split("\t")
         if len(fields) != 3:
             raise DataError(
-                f"{path}:{number}: found {len(fields)} column{'s' * (len(fields) > 1)}, expected 3 with tabs between "
+                f"{path}:{number}: found {counted(len(fields), 'column')}, expected 3 with tabs between "
                 "them: tr|va|te, label, sentence. Fix the line."
             )
         split, label, sentence = fields

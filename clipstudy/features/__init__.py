@@ -1,1 +1,1 @@
-"""From texts to vectors: every asked layer and view in one pass, kept on disk."""
+"""From texts and images to vectors: every asked layer and view in one pass, kept on disk."""

@@ -85,7 +85,7 @@ class _Run:
         self._fits = batch_size  #: images that go through the model at once
 
     def all(self, pictures: Sequence[Picture], on_progress: Callable[[int, int], None] | None) -> None:
-        for rows, pixels in batches(self._backbone, pictures, self._batch_size):
+        for rows, pixels in batches(self._backbone.preprocess, pictures, self._batch_size):
             start = 0
             while start < len(rows):
                 part = slice(start, start + self._fits)
@@ -121,7 +121,7 @@ class _Run:
 def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture], batch_size: int) -> None:
     """Give an untrained model's batch norms the statistics of a few training images; leave any other as it is."""
     if backbone.uncalibrated:
-        backbone.calibrate(pixels for _, pixels in batches(backbone, _training(pictures), batch_size))
+        backbone.calibrate(pixels for _, pixels in batches(backbone.preprocess, _training(pictures), batch_size))
 
 
 class Opens(Protocol):
@@ -130,14 +130,16 @@ class Opens(Protocol):
     def open(self) -> Image: ...
 
 
-def batches(backbone: ImageBackbone, pictures: Sequence[Opens], size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Row numbers and preprocessed pixels ``[B, 3, H, W]``, ``size`` at a time, in order.
+def batches(
+    prepare: Callable[[Image], torch.Tensor], pictures: Sequence[Opens], size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Row numbers and pixels ``[B, 3, H, W]``, as ``prepare`` gives them of each image, ``size`` at a time, in order.
 
     While a batch is in use the next one is decoded, and no more.
     """
 
     def pixels(picture: Opens) -> torch.Tensor:
-        return backbone.preprocess(picture.open())
+        return prepare(picture.open())
 
     with ThreadPoolExecutor(DECODERS) as pool:
         starts = range(0, len(pictures), size)

@@ -102,15 +102,3 @@ def _accuracy(
     probe = LogisticRegression(C=0.3, max_iter=300, tol=1e-3)
     probe.fit(table.fit_transform(train), list(train_labels))
     return float(probe.score(table.transform(test), list(test_labels)))
-
-
-def markdown(floors: Sequence[Floor]) -> str:
-    """The floors as a table, in per cent."""
-    lines = [
-        "| data set | classes | majority | length | bag of words | bags of halves, overlap |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for f in floors:
-        scores = " | ".join(f"{100 * score:.1f}" for score in f[2:])
-        lines.append(f"| {f.name} | {f.classes} | {scores} |")
-    return "\n".join(lines)

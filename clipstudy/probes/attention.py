@@ -22,7 +22,8 @@ Bools = NDArray[np.bool_]
 def by_patch(values: Floats, grid: tuple[int, int]) -> Floats:
     """The mean over each patch: ``[B, h, w]`` → ``[B, P]``, rows of patches one after another.
 
-    Pixels beyond the last whole patch are left out, as the model leaves them out.
+    Pixels beyond the last whole patch are left out, as the model leaves them out: fewer than there are rows (columns),
+    or patches would be taken for larger ones.
     """
     rows, columns = grid
     height, width = values.shape[1] // rows, values.shape[2] // columns

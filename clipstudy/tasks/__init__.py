@@ -1,4 +1,4 @@
-"""Task kinds: one room each, found by its file name. `docs/design/house.md` says what a kind must have."""
+"""Task kinds: one room each, found by its file name. `docs/design/extending.md` says what a kind must have."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
+from clipstudy.progress import counted
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.looking import Looked, Seen, look
@@ -53,6 +54,7 @@ class Options:
     pictures: int = 500  #: of the split, drawn stratified by label
     sample_seed: int = 0  #: which these are
     masks: bool = True  #: compare with the data set's masks; false: it has none
+    crop: Literal["square", "own"] = "square"  #: a picture's central square, the same for all models; or a model's own
     foreground: tuple[int, ...] = ()  #: the masks' numbers that are foreground; none: all but 0
     mass: float = 0.6  #: share of a map that its mask holds
     rollout: bool = True
@@ -107,9 +109,8 @@ def read(dataset: DatasetSpec, options: Options) -> Images:
     chosen = tuple(rows.items[i] for i in kept)
     if len(chosen) < FEWEST:
         raise DataError(
-            f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has {len(chosen)} picture, '
-            "expected "
-            f"{FEWEST} or more. Name another split in the task's options."
+            f'[datasets.{dataset.name}] split "{options.split}" of {labelled.source} has '
+            f"{counted(len(chosen), 'picture')}, expected {FEWEST} or more. Name another split in the task's options."
         )
     if options.masks and any(picture.mask is None for picture in chosen):
         raise DataError(

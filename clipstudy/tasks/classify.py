@@ -74,8 +74,8 @@ class Options:
     )  #: the first is the headline
     probes: tuple[Literal["mlp", "linear"], ...] = ("mlp", "linear")  #: the first is the headline
     standardise: bool = True  #: per dimension, on the training split
-    #: Most dimensions that a probe is shown: wider features are reduced to their principal components on the training
-    #: split and standardised again, so that neither layer nor model has more of them. None: all.
+    #: Most dimensions that a probe is shown: features are turned to their principal components on the training split,
+    #: so many at most, and standardised again, so that neither layer nor model has more of them. None: as they are.
     width: int | None = field(default=None, metadata=LATER)
     control: bool = True  #: measure selectivity with a control task (Hewitt & Liang 2019)
     hidden: int = 50  #: hidden units of the MLP

@@ -68,7 +68,7 @@ class Options:
     labelled: int = 3000  #: chunks sampled
     outside: int = 500  #: runs of O sampled
     fit: int = 3000  #: spans that k-means is fitted on; it is scored on the others
-    samples: int = 5  #: span samples; the first is the released one
+    samples: int = 5  #: span samples; the first is the released one where nothing is excluded before
     sample_seed: Seed = 123  #: of the first sample; the others count on from it
     standardise: bool = True  #: per dimension, on the spans that k-means is fitted on
     decimals: int | None = None  #: round the span vectors, as the released code does when it writes them
@@ -130,7 +130,7 @@ def metrics(options: Options) -> tuple[str, ...]:
 
 
 def read(dataset: DatasetSpec, options: Options) -> Spans:
-    """Sample the spans, exactly as released for the first sample.
+    """Sample the spans as the released code does; the first sample is the released one, where nothing is excluded.
 
     Raises:
         DataError: fewer chunks than asked for, and all that the reader refuses.
@@ -212,21 +212,22 @@ def measure(
         metrics: dict[str, Estimate] = {}
         rows: list[dict[str, Any]] = []
         for arm in arms:
-            replicates = []
-            for sample in data.samples:
+            replicates: dict[int, _Replicate] = {}  # by the sample's number, which is the same for every model
+            for number, sample in enumerate(data.samples):
                 bench.progress("clusters", done, total)
                 if replicate := _replicate(ends, known, sample, seeds, options, arm):
-                    replicates.append(replicate)
+                    replicates[number] = replicate
                 done += 1
             if not replicates:
                 if arm:
                     continue  # too few multi-word spans to say anything
                 raise DataError(f"{data.source}: too few spans that this model can see. Raise max_tokens or labelled.")
-            metrics |= _summary(f"{arm}/" if arm else "", replicates)
+            found = list(replicates.values())
+            metrics |= _summary(f"{arm}/" if arm else "", found)
             if not arm:
-                rows = [row for i, r in enumerate(replicates) for row in _rows(i, r, data, seeds)]
-                metrics["clusters"] = Estimate(float(np.mean([r.k for r in replicates])))
-                metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in replicates])))
+                rows = [row for number, r in replicates.items() for row in _rows(number, r, data, seeds)]
+                metrics["clusters"] = Estimate(float(np.mean([r.k for r in found])))
+                metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in found])))
         metrics |= _coverage(features, data, known)
         yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", files.parquet(rows)),))
     bench.progress("clusters", total, total)

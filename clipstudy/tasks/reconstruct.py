@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipstudy.data.images import Picture
-    from clipstudy.metrics import Interval
 
 METHOD = 3
 NEEDS = Needs.FROZEN
@@ -63,6 +62,7 @@ class Options:
 
     profile: Literal["default", "small"] = "default"
     split: Literal["dev", "test"] = "test"  #: what is reconstructed; dev is free to choose options on
+    crop: Literal["square", "own"] = "square"  #: a picture's central square, the same for all models; or a model's own
     size: int = 112  #: side of the images that are drawn, in pixels: ``grid`` times 2, 4, 8, …
     grid: int = 7  #: side of the bottleneck that every map passes
     width: int = 256  #: channels of the bottleneck
@@ -148,7 +148,7 @@ def measure(
             figures["stages.png"] = [*whole, PIXELS]
         yield Outcome(
             layer=layer,
-            metrics=_metrics(layer, gallery, trained, beside["baseline/mean_image"].value, options) | beside,
+            metrics=_metrics(layer, gallery, trained, options) | beside,
             params=_described(layer, trained, seeds, options),
             artifacts=(
                 Artifact("images.parquet", _per_image(gallery.of[layer], gallery, seeds)),
@@ -162,12 +162,14 @@ def measure(
         )
 
 
-def _metrics(layer: int, gallery: Gallery, trained: Trained, floor: float, options: Options) -> dict[str, Estimate]:
-    """How far a layer's reconstructions are off; ``floor`` is the mean image's squared error."""
-    intervals = gallery.of[layer].metrics(options.draws)
+def _metrics(layer: int, gallery: Gallery, trained: Trained, options: Options) -> dict[str, Estimate]:
+    """How far a layer's reconstructions are off, and the share of the mean image's error that is gone."""
+    from clipstudy.metrics import bootstrap_gain
+
+    scores = gallery.of[layer]
     return {
-        **{name: Estimate(*interval) for name, interval in intervals.items()},
-        "explained": _explained(intervals["mse"], floor),
+        **{name: Estimate(*interval) for name, interval in scores.metrics(options.draws).items()},
+        "explained": Estimate(*bootstrap_gain(scores.mse, gallery.floor.mse[0], draws=options.draws)),
         "train_mse": Estimate(trained.error[layer]),
     }
 
@@ -232,14 +234,6 @@ def _order(train: Sequence[Picture], options: Options) -> list[Picture]:
     draw, wanted = np.random.default_rng(ORDER), options.steps * options.batch_size
     rows = np.concatenate([draw.permutation(len(train)) for _ in range(-(-wanted // len(train)))])
     return [train[row] for row in rows[:wanted]]
-
-
-def _explained(error: Interval, floor: float) -> Estimate:
-    """The share of the mean image's squared error that is gone: 0 at the floor, 1 where nothing is missing."""
-    from clipstudy.metrics import ROUNDING
-
-    value, low, high = (1 - e / max(floor, ROUNDING) for e in (error.value, error.high, error.low))
-    return Estimate(value, low, high)
 
 
 def _per_image(scores: Scores, gallery: Gallery, seeds: Sequence[int]) -> bytes:

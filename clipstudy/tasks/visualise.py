@@ -209,7 +209,7 @@ def _natural(
     units = {layer: torch.tensor([target.units for target in own]) for layer, own in targets.items()}
     reached: dict[int, list[Any]] = {layer: [] for layer in targets}
     looks: list[dict[str, Any]] = []
-    for rows, pixels in batches(given.backbone, chosen, given.spec.batch_size):
+    for rows, pixels in batches(given.backbone.preprocess, chosen, given.spec.batch_size):
         states = given.backbone.states(pixels, list(targets))
         for layer, own in units.items():
             values = activation.responses(states[layer].map, options.objective)

@@ -105,7 +105,7 @@ def measure(
     classes, test = data.labelled.classes, data.labelled.test
     ranked = []
     names = _names(given.backbone, classes, options.templates)
-    for rows, pixels in batches(given.backbone, test.items, given.spec.batch_size):
+    for rows, pixels in batches(given.backbone.preprocess, test.items, given.spec.batch_size):
         cosines = given.backbone.embed(pixels) @ names.T
         ranked.append(cosines.argsort(dim=1, descending=True)[:, :NEAREST].cpu().numpy())
         bench.progress("zero-shot", int(rows[-1]) + 1, len(test))

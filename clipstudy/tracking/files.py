@@ -73,7 +73,7 @@ class Files(Opened):
                             return Path(client.download_artifacts(run_id, name, place)).read_bytes()
             raise ClipstudyError(
                 f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
-                "Type: clipstudy rerun" + (f" ({gone})" if (gone := self.gone()) else "")
+                "Type: clipstudy rerun --model NAME --task NAME" + (f" ({gone})" if (gone := self.gone()) else "")
             )
 
     def files(self, run_id: str) -> list[str]:

@@ -56,7 +56,7 @@ def _quick(task: TaskSpec) -> TaskSpec:
 
 def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> None:
     first = typed("demo", "--device", "cpu")
-    assert f"{CELLS} cells computed" in first.out and "says nothing" not in first.err
+    assert f"{CELLS} cells computed" in first.out
     assert totals(typed, "--study", "pocket") == {"done": CELLS}
     assert "CLIP text (ResNet)" in first.out and "say nothing about the real CLIP" in first.out
     assert "clipstudy ui" in first.out and "clipstudy enqueue --all" in first.out

@@ -50,7 +50,7 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
         assert "nothing to fetch" in typed("fetch", "--task", "phrases", *options).out
 
     hub.stop()
-    assert "1 repositories and files are here and whole" in typed("fetch", "--verify").out
+    assert "all is here and whole (1 item)" in typed("fetch", "--verify").out
     assert json.loads(typed("fetch", "--verify", "--json").out)["items"][0]["problems"] == []
     (place.folder / "order.txt").unlink()
     assert "order.txt is missing" in typed("fetch", "--verify", code=2).err

@@ -81,7 +81,7 @@ def workers(settings, engine, device):
         yield crew
 
 demo._workers, demo.SIZES = workers, Sizes(20, 10, 20)
-demo.run(Settings.read(), full=False, device="cpu", progress=progress.for_stream())
+demo.run(Settings.read(), full=False, device="cpu", progress=progress.for_stderr())
 """
 
 

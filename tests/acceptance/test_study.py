@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clipstudy.outcome import flat
 from clipstudy.settings import Settings
 from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import Place, Typed, told, totals
@@ -58,13 +59,7 @@ def test_from_tasks_toml_to_a_chart(placed: Place) -> None:
 
     # The queue-less run finds the same numbers.
     shown = placed.json("run", "bert", "order", "--layer", "2")["layers"][0]
-    assert shown["metrics"] == {k: v for k, v in one_numbers(one).items()}
-
-
-def one_numbers(result) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    from clipstudy.outcome import flat
-
-    return flat(result.metrics)
+    assert shown["metrics"] == flat(one.metrics)
 
 
 def test_a_changed_table_gives_new_cells(place: Place, typed: Typed) -> None:

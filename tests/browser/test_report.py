@@ -112,7 +112,7 @@ def test_the_page_says_what_it_is(reader: Open) -> None:
         "0123abcd",
         "untrained, 3 initialisations",
         "10,002",
-        "a probe predicts one class only",
+        "with at least one seed, a single class is predicted",
     ):
         assert said in text, said
 
@@ -220,13 +220,6 @@ def test_the_table_beside_the_chart(reader: Open) -> None:
     _, body = writers.grid(shown)
     assert [text.split("\t") for text in cells] == [[name, *(text for text, _ in row)] for name, row in body]
     assert page.locator("figure td.best").all_inner_texts() == [t for _, row in body for t, best in row if best]
-
-
-def test_before_anything_is_recorded(reader: Open) -> None:
-    page = reader([])
-    assert "Nothing is recorded yet" in page.inner_text("body")
-    assert "clipstudy worker --drain" in page.inner_text("pre")
-    assert page.locator(".chart").count() == 0
 
 
 def test_a_task_of_the_whole_model_beside_an_unfinished_one(reader: Open) -> None:

@@ -154,7 +154,8 @@ def work(house: str, faults: list[Fault], jobs: int, idle: bool) -> bool:
 def like(fault: Fault, number: int) -> Fault:
     """Nothing, on ``number`` cells that take as long as those of ``fault``."""
     plan = {key: value for key, value in fault.plan.items() if key == "millis"}
-    return replace(QUIET, name=f"quiet, {number} cells {plan}", plan=plan)
+    lasting = "".join(f" of {millis} ms" for millis in plan.values())
+    return replace(QUIET, name=f"quiet, {number} cells{lasting}", plan=plan)
 
 
 def matches(name: str, patterns: list[str]) -> bool:

@@ -168,3 +168,9 @@ def test_goodput_is_against_a_quiet_run_of_as_many_cells_that_take_as_long(
 def test_the_page_shows_the_rows_that_are_kept() -> None:
     shown = table.PAGE.read_text().split(table.MARKS[0])[1].split(table.MARKS[1])[0]
     assert shown.strip() == table.drawn(table.rows())
+
+
+def test_the_study_of_a_quiet_run_has_a_name_that_mlflow_can_look_for() -> None:
+    for fault in FAULTS:
+        plain = chaos.like(fault, 100)
+        assert "'" not in plain.name and plain.plan.get("millis") == fault.plan.get("millis")

@@ -36,7 +36,7 @@ def test_of_many_enqueuers_each_row_comes_from_one(engine: Engine, url: str) -> 
     told = processes.run_together(3, processes.enqueue, url)
     assert sorted(told) == [(0, 400), (0, 400), (400, 0)]
     rows = jobs.rows(engine, newest_only=False)
-    assert len(rows) == 400 and len({job.key for job in rows}) == 400
+    assert len(rows) == 400 and len({(job.model, job.task, job.layer) for job in rows}) == 400
 
 
 def test_many_migrations_at_once(empty_url: str) -> None:

@@ -3,7 +3,7 @@
 The second run reads the features that the first extracted. Prints what each took and how much of that was the queue
 and MLflow, checks that both give the same numbers, writes the reports to mlruns/real/, and puts the tables of results
 into docs/real-rows.md between their marks. Fails where a bound of the project is broken. `make pairs` runs the study of
-pairs.toml, on SQLite alone since fine-tuning takes an hour or two; where it was stopped it goes on. Its best layers go
+pairs.toml, on SQLite alone since fine-tuning takes about an hour; where it was stopped it goes on. Its best layers go
 into the README, too.
 """
 

@@ -79,7 +79,7 @@ class Planted:
     mean, deviation = (0.0,) * 3, (1.0,) * 3
     tokens = Tokens((4, 4), prefix=1, cls=True)
 
-    def preprocess(self, image):
+    def preprocess(self, image, whole=False):
         return torch.from_numpy(np.asarray(image.convert("RGB").resize((16, 16), 0)) / 255).float().permute(2, 0, 1)
 
     def attention(self, pixels, layers, take):
@@ -254,7 +254,7 @@ def test_a_mask_goes_the_way_of_its_picture(tmp_path):
     """A model that crops: what it does not see of the object is not asked for."""
     backbone = SimpleNamespace(mean=(0.4,) * 3, deviation=(0.3,) * 3)
 
-    def preprocess(image):
+    def preprocess(image, whole=False):
         cut = np.asarray(image.convert("RGB").crop((8, 0, 16, 16)), dtype=np.float32) / 255
         return (torch.from_numpy(cut).permute(2, 0, 1) - 0.4) / 0.3
 

@@ -268,7 +268,7 @@ def test_another_gelu_than_the_weights_is_warned_of(tower, monkeypatch, caplog, 
 
 
 def test_a_device_that_does_not_exist(bert):
-    with pytest.raises(DeviceError, match="clipstudy worker --device auto"):
+    with pytest.raises(DeviceError, match="Say --device auto"):
         backbones.load(bert, "cuda:99")
 
 

@@ -17,6 +17,7 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.transforms.functional import normalize, to_tensor
 
 from clipstudy import backbones, tasksfile
+from clipstudy.backbones.pixels import restored
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import image_checkpoints, own_models
@@ -191,6 +192,17 @@ def test_the_batch_changes_nothing(loaded, name):
         single = backbone.states(pixels[row : row + 1], range(backbone.depth + 1))
         for layer in single:
             close(single[layer].map[0], whole[layer].map[row])
+
+
+def test_every_model_can_be_shown_the_same(loaded, name):
+    """All of a picture's central square, whatever the model's own crop is."""
+    wide = Image.new("RGB", (96, 64), "red")
+    wide.paste("white", (16, 0, 80, 64))
+    wide.paste("black", (22, 6, 74, 58))
+    shown = restored(loaded[name], loaded[name].preprocess(wide, whole=True)[None])[0]
+    frame = shown[:, 0], shown[:, -1], shown[:, :, 0], shown[:, :, -1]
+    assert min(side.mean() for side in frame) > 0.6 and shown[:, shown.shape[1] // 2, shown.shape[2] // 2].max() < 0.1
+    assert (shown[0] - shown[1]).abs().max() < 0.1, "nothing of what is beside the square"
 
 
 def test_preprocessing_is_the_librarys(samples, loaded, name):

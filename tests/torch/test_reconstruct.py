@@ -21,6 +21,7 @@ from clipstudy.job import Group
 from clipstudy.outcome import Outcome
 from clipstudy.pocket import pictures as scenes
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tasks.parts.decoding import Studio
 from clipstudy.tasks.task import BadOption, Bench, Frozen, options, plain
 from tests.torch import image_checkpoints
 
@@ -110,6 +111,19 @@ def test_one_pass_serves_every_layer_and_seed(models, dataset, monkeypatch):
         assert max(through) <= 6, "no more at once than the model's table says"
 
 
+def test_every_model_draws_the_same_pictures(models, dataset):
+    """Unless each is shown its own crop: then what is less to draw is drawn better."""
+    pictures = KIND.read(dataset, opts()).labelled.test.items[:4]
+
+    def wanted(name, **given):
+        studio = Studio(frozen(models[name], dataset)[0], (1,), (0,), opts(**given), Bench())
+        return torch.cat([images for _, images in studio.seen(pictures, "look")])
+
+    assert torch.equal(wanted("convnext"), wanted("vit-registers"))
+    own = wanted("convnext", crop="own")
+    assert own.shape == wanted("convnext").shape and not torch.allclose(own, wanted("convnext"), atol=0.02)
+
+
 def test_dev_may_be_what_is_drawn(models, dataset):
     found = outcomes(models["convnext"], dataset, (2,), split="dev", seeds=(0,))[2]
     assert found.metrics["items/dev"].value == 40 and "items/test" not in found.metrics
@@ -134,7 +148,7 @@ class Plain:
     def __init__(self, error: Exception | None = None) -> None:
         self.module, self.error = nn.Linear(1, 1), error
 
-    def preprocess(self, image):
+    def preprocess(self, image, whole=False):
         pixels = torch.from_numpy(np.asarray(image.convert("RGB").resize(self.size)) / np.float32(255)).permute(2, 0, 1)
         mean, deviation = (torch.tensor(x)[:, None, None] for x in (self.mean, self.deviation))
         return (pixels - mean) / deviation

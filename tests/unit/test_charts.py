@@ -64,7 +64,7 @@ INFO = BarsInfo(
             below=[25.0, 12.5],
             hollow=[True, False],
             texts=[
-                "BERT, embedding: 50.0 ± 18.8, 1,000 test items, a probe predicts one class only",
+                "BERT, embedding: 50.0 ± 18.8, 1,000 test items, with at least one seed, a single class is predicted",
                 "BERT, block 1: 75.0 ± 12.5, 1,000 test items",
             ],
         ),
@@ -122,7 +122,7 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
     told = bars_info(_view(levels=levels), COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
     assert [line.label for line in told] == ["zero-shot, BERT, untrained,<br>zero-shot, BERT", ""]
     assert signs([_view(levels=levels)]) == [
-        "□ hollow: a probe predicts one class only",
+        "□ hollow: with at least one seed, a single class is predicted",
         "⋯ dotted: zero-shot, in the model's colour",
     ]
 
@@ -261,7 +261,6 @@ def test_the_figure_draws_the_info() -> None:
     assert [shape.y0 for shape in figure.layout.shapes] == [50.0]
     assert [note.text for note in figure.layout.annotations] == ["majority class"]
     assert figure.layout.yaxis.range == (0.0, 92.75), "bars begin at zero"
-    assert sum(trace.showlegend for trace in figure.data) == 2
 
 
 def test_negative_values_are_in_the_picture() -> None:

@@ -18,6 +18,8 @@ from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit
 from clipstudy.claims.quantities import Stack, read
 from clipstudy.claims.stated import above, below, every, some, within
 from clipstudy.dashboard import verdicts
+from clipstudy.job import layers_of
+from clipstudy.spec import ModelSpec, TaskSpec
 
 SUPPORTED, REFUTED, UNDECIDED = Verdict.SUPPORTED, Verdict.REFUTED, Verdict.UNDECIDED
 NOT_RUN, NOT_TESTABLE = Verdict.NOT_RUN, Verdict.NOT_TESTABLE
@@ -387,6 +389,21 @@ def test_stages_are_quarters_of_the_depth() -> None:
     assert judgement.parts[-1].where == "stage 3 to stage 4"
 
 
+@pytest.mark.parametrize("depth", [4, 6, 10, 12, 14, 24])
+def test_the_stages_measured_are_those_asked_for(depth: int) -> None:
+    """Also where the depth is no multiple of four, and beside a model of another depth."""
+    model = ModelSpec("m", "timm", "m", depth, "image")
+    task = TaskSpec("t", "classify", "d", "accuracy", "image", layers="stages")
+    kept = [k - 1 for k in layers_of(model, task)]
+    rising = probes("vit_small", "cifar100", np.linspace(0.2, 0.7, depth))
+    assert rising.scores is not None
+    layers = tuple(rising.layers[k] for k in kept)
+    measured = replace(rising, layers=layers, scores=rising.scores[kept])
+    judgement = judged("C22", *stages(clip_rn50=[0.8, 0.8, 0.9, 0.9], rn50=[0.2, 0.3, 0.5, 0.7]), measured)
+    assert judgement.verdict == SUPPORTED, judgement.why
+    assert [p.where for p in judgement.parts] == ["stage 1", "stage 2"] * 2
+
+
 def test_models_are_compared_on_the_items_that_all_have() -> None:
     _, gpt2, clip = pairs("wic", 0.7, 0.5, 0.53)
     assert gpt2.scores is not None
@@ -416,6 +433,16 @@ def test_one_seed_is_told_where_another_could_differ() -> None:
     two = judged("C17", *(probes(role, "wic", [value], seeds=2) for role, value in (("clip_text", 0.6), ("gpt2", 0.5))))
     assert two.why.startswith("2 seeds of clip_text, gpt2: ")
     assert judged("C17", *pairs("wic", 0.7, 0.5, 0.6)).why == judged("C29", *CASES["C29"][0]).why == ""
+
+
+def test_a_single_initialisation_of_a_twin_is_told() -> None:
+    for inits, told in ((1, True), (3, False)):
+        found = [
+            replace(one, scores=np.concatenate([one.scores] * 3, axis=1), inits=inits) if one.twin_of else one
+            for one in reconstructed(0.4, clip_rn50=[0.3] * 4, twin=[0.3] * 4)
+            if one.scores is not None
+        ]
+        assert ("one initialisation of twin: " in judged("C25", *found).why) is told
 
 
 def test_what_hangs_on_few_seeds_is_not_shown_by_many_items() -> None:

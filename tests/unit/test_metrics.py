@@ -13,6 +13,7 @@ from clipstudy.metrics import (
     accuracy,
     ami,
     bootstrap_accuracy,
+    bootstrap_gain,
     difference,
     freedom,
     holm,
@@ -94,6 +95,18 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     unlike = rng.random((4, 500)) < np.array([0.5, 0.6, 0.8, 0.9])[:, None]
     narrow, wide = bootstrap_accuracy(np.stack([alike, unlike]))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_a_gain_is_drawn_with_its_floor() -> None:
+    """What takes off the same share of every item's error does so in every draw, however unlike the items are."""
+    floor = np.random.default_rng(3).gamma(0.5, size=60)
+    steady = bootstrap_gain(np.stack([0.4 * floor, 0.4 * floor]), floor)
+    assert steady == pytest.approx((0.6, 0.6, 0.6), abs=1e-6)
+    apart = bootstrap_gain(np.stack([0.4 * floor[::-1]] * 2), floor)
+    assert apart.value == pytest.approx(0.6) and apart.low < 0.55 and apart.high > 0.65
+    seeds = bootstrap_gain(np.stack([0.3 * floor, 0.5 * floor]), floor)
+    assert seeds.value == pytest.approx(0.6) and seeds.low < 0.5 and seeds.high > 0.7
+    assert bootstrap_gain(floor[None], np.zeros(60)).value < 0 and np.isfinite(bootstrap_gain(floor[None], floor)).all()
 
 
 def test_layers_share_the_draws() -> None:

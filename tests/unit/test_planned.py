@@ -43,7 +43,7 @@ def test_cancelled_cells_are_counted_by_kind() -> None:
     assert left_out({}, STUDY, SHOWN) == left_out(waiting, STUDY, SHOWN) == ""
 
 
-def test_what_the_demo_left_out_is_run_by_the_demo() -> None:
+def test_what_the_demo_left_out_is_run_by_retry() -> None:
     pocket = replace(result(BERT, SHIFT), study="pocket", params={"model.checkpoint": "package:clipstudy/pocket/x"})
     planned = {("pocket", "bert", "bigram_shift"): {Status.CANCELLED: 1}}
     said = left_out(planned, "pocket", board([pocket]))

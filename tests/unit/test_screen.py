@@ -1,4 +1,4 @@
-"""Tables and paragraphs on a narrow screen, and what tables of results are called there."""
+"""What is printed: tables and paragraphs on a narrow screen, titles of tables of results, a worker's last line."""
 
 from __future__ import annotations
 

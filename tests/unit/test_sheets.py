@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clipstudy.cli.results import results as recorded_results
-from clipstudy.dashboard import sheets
+from clipstudy.dashboard import sheets, units
 from clipstudy.dashboard.tables import board, view
 from clipstudy.dashboard.views import View, is_near
 from clipstudy.errors import ClipstudyError, NoResults
@@ -70,7 +70,7 @@ def test_beside_the_best_layers_stands_the_best_of_what_needs_no_model() -> None
         shown = view(board(found, ("bert", "gpt2")), task.name)
         assert shown
         sheet = sheets.best([shown])
-        assert (sheets.ONE_CLASS in sheet.said) == ("one_class" in more)
+        assert (units.ONE_CLASS in sheet.said) == ("one_class" in more)
         return sheet.head, sheet.lines[0][1]
 
     head, (first, second, baseline) = line(SHIFT, Estimate(0.53, 0.49, 0.57), Estimate(0.56, 0.51, 0.61))

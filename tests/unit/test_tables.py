@@ -16,7 +16,7 @@ from clipstudy import metrics
 from clipstudy.dashboard import sheets, tables, units, views, writers
 from clipstudy.dashboard.pooling import average, pooled
 from clipstudy.dashboard.tables import board, newest, view
-from clipstudy.dashboard.units import Z, around, half_width, standard_error
+from clipstudy.dashboard.units import INTERVAL, Z, around, half_width, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
@@ -378,7 +378,7 @@ def test_latex_is_escaped() -> None:
 
 def test_markdown_is_escaped() -> None:
     lines = writers.to_markdown(_shown()).splitlines()
-    assert lines[0].startswith("**Bigram shift**, accuracy (%); bold: the model's best layer and what")
+    assert lines[0].startswith(f"**Bigram shift**, accuracy (%), mean {INTERVAL}; bold: the model's best layer")
     assert r"\<b\>\_x\_\</b\> \| \\" in lines[2]
     assert lines[5] == "| 1 | **80.0 ± 5.0** | 70.0 |"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,11 @@ class TestLocate:
 def test_every_error_says_what_to_do() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.ClipstudyError)]
     assert len(classes) > 8
+    what_to_do = re.compile(r"\b(clipstudy [a-z]+|CLIPSTUDY_[A-Z]+|Fix|Check|Say|Try|Update)\b")
     for cls in classes:
-        ends = (".", "clipstudy init", "clipstudy fetch", "name", "--all", "--drain", "NAME", "FILE")
-        assert cls().message.endswith(ends), cls
+        if cls is not errors.ClipstudyError:
+            _, _, then = cls().message.partition(". ")
+            assert what_to_do.search(then), cls
 
 
 def test_did_you_mean() -> None:

@@ -132,7 +132,7 @@ def test_errors_of_images_are_read_with_their_floor_and_the_twins_of_all_initial
     assert loss.scores is not None and np.array_equal(loss.scores, [errors["c 1"], errors["c 2"]])
     assert mean.scores is not None and np.array_equal(mean.scores, [[floor]] * 2) and not mean.seeded
     twin = found["untrained clip_rn50", "mse"]
-    assert (twin.model, twin.twin_of, twin.items, twin.seeded) == ("t", "c", loss.items, True)
+    assert (twin.model, twin.twin_of, twin.items, twin.seeded, twin.inits) == ("t", "c", loss.items, True, 2)
     assert twin.scores is not None and twin.scores.shape == (2, 2, 5)
     assert np.allclose(twin.scores[1], [errors["t-0 2"].mean(axis=0), errors["t-1 2"].mean(axis=0)])
 
@@ -237,8 +237,8 @@ def test_json_has_every_part_and_only_finite_numbers() -> None:
 def test_claims_and_verdicts_are_counted_apart() -> None:
     found = judgements()
     assert len(found) == len(claims.CLAIMS)
-    assert verdicts.counted(found).endswith(f"({len(claims.CLAIMS)} claims)")
-    again = verdicts.counted([*found, found[0]])
+    assert verdicts.totals(found).endswith(f"({len(claims.CLAIMS)} claims)")
+    again = verdicts.totals([*found, found[0]])
     assert again.endswith(
         f"({len(found) + 1} verdicts on {len(claims.CLAIMS)} claims: some are asked of several models)"
     )
@@ -320,6 +320,8 @@ def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
     (near,), (far,) = (beside.compared([measured(value)], [NUMBER]) for value in (0.785, 0.7))
     assert near.difference == pytest.approx(-0.015) and near.inside
     assert far.difference == pytest.approx(-0.1) and not far.inside
+    (told,) = beside.compared([measured(0.7)], [replace(NUMBER, read="memory")])
+    assert told.difference is told.inside is None
     spread = replace(NUMBER, spread=6.0)
     assert spread.tolerance == pytest.approx(0.12) and beside.compared([measured(0.7)], [spread])[0].inside
     assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)

@@ -67,7 +67,7 @@ def body(place: Claims, desk: Desk) -> Shown:
             *parts.callout(tables.note_of(board.results)),
             *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
-            html.P(f"{verdicts.counted(judged.judgements)}. {verdicts.KEY}"),
+            html.P(f"{verdicts.totals(judged.judgements)}. {verdicts.KEY}"),
             *parts.callout(judged.trouble and f"{FAILED} {judged.trouble}"),
             *([html.P(OLDER)] if judged.older and not judged.trouble else []),
             *parts.callout(unplayed),

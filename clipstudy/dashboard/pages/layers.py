@@ -21,6 +21,7 @@ from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.views import Curve, View
+from clipstudy.progress import counted
 
 KIND = Layers
 TITLE = "Layers"
@@ -187,7 +188,7 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
     titles = {curve.family: curve.title for view in drawn for curve in view.curves}
     legend = [html.Li([parts.swatch(inks[family]), title]) for family, title in titles.items()]
     legend += [html.Li(text) for text in charts.signs(drawn)]
-    return f"{len(drawn)} chart{'s' * (len(drawn) != 1)}", [
+    return counted(len(drawn), "chart"), [
         *([html.Ul(legend, className="legend")] if legend else []),
         *([html.Ul([html.Li(text) for text in remarks], className="notes")] if remarks else []),
         html.Div([_figure(v, place, desk, found, wide and v is drawn[0]) for v in drawn], className="figures"),
@@ -200,7 +201,7 @@ def _heatmaps(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
         return "no map", [html.P("No run of these tasks compared layers one by one.")]
     drawn = [_heatmap(one, replace(place, task=(one.task,), model=(one.family,))) for one in maps]
     signs, figures = html.P(heat.SIGNS), html.Div(drawn, className="figures maps")
-    return f"{len(maps)} map{'s' * (len(maps) != 1)}", [signs, figures]
+    return counted(len(maps), "map"), [signs, figures]
 
 
 def _heatmap(one: Likeness, at: Layers) -> Component:
@@ -214,8 +215,8 @@ def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Componen
     sheet = _sheet(place, desk, found)
     if sheet is None or not sheet.lines:
         return "no line", [html.P(units.sentence((sheet or Sheet).empty))]
-    said = f"{len(sheet.lines)} line{'s' * (len(sheet.lines) != 1)}"
-    return said, [html.P(units.sentence(sheet.said)), _taken(sheet, place), parts.sheet(sheet, "sheet")]
+    shown = [html.P(units.sentence(sheet.said)), _taken(sheet, place), parts.sheet(sheet, "sheet")]
+    return counted(len(sheet.lines), "line"), shown
 
 
 def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
@@ -228,8 +229,8 @@ def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
     ]
     if not figures:
         return "no picture", [html.P("No run of these tasks keeps such a picture.")]
-    said = f"{len(figures)} picture{'s' * (len(figures) != 1)}"
-    return said, [html.P("A picture opens in its full size."), html.Div(figures, className="album")]
+    album = html.Div(figures, className="album")
+    return counted(len(figures), "picture"), [html.P("A picture opens in its full size."), album]
 
 
 def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, list[Component]]]:
@@ -258,7 +259,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
 
 
 def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) -> Component:
-    figure = charts.bars(view, desk.records.inks(), _x(place, found), legend=False, wide=full)
+    figure = charts.bars(view, desk.records.inks(), _x(place, found), wide=full)
     said = writers.caption(view)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")

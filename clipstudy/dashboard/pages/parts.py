@@ -24,6 +24,7 @@ from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board, family_of
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Result
+from clipstudy.progress import counted
 
 Option = Mapping[str, Any]  #: value, label, perhaps search
 
@@ -175,7 +176,7 @@ def notes(place: Place, desk: Desk) -> list[Component]:
     said = [*filter(None, [left]), *board.notes, *planned.gaps(known, study, board)]
     if not said:
         return []
-    head = f"{len(said)} note{'s' * (len(said) > 1)} on missing cells and older settings"
+    head = f"{counted(len(said), 'note')} on missing cells and older settings"
     return [html.Details([html.Summary(head), html.Ul([html.Li(text) for text in said])], open=len(said) <= 3)]
 
 

@@ -34,7 +34,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType({
     Status.SUPERSEDED: "superseded (its settings changed)",
 })  # fmt: skip
 #: How columns of the cells are called, where not as a job's own field.
-HEADERS: Mapping[str, str] = MappingProxyType({"id": "job", "attempt": "attempts", "error": "message"})
+HEADERS: Mapping[str, str] = MappingProxyType({"id": "job"})
 
 
 def controls(place: Queue, desk: Desk) -> list[Control]:
@@ -140,7 +140,8 @@ def _failures(place: Queue, view: QueueView) -> list[Component]:
         return []
     first, more = view.failures[:MOST_FAILURES], view.failures[MOST_FAILURES:]
     folded = [_folded("fold-failures", counted(len(more), "more kind"), _failure_table(place, more))] if more else []
-    return [html.H3(f"{view.failed:,} failed"), _failure_table(place, first), *folded]
+    advice = [html.P(said) for said in queueview.advice(view.failures)]
+    return [html.H3(f"{view.failed:,} failed"), _failure_table(place, first), *folded, *advice]
 
 
 def _failure_table(place: Queue, failures: Sequence[FailureRow]) -> Component:
@@ -189,7 +190,7 @@ def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
     except ClipstudyError as error:
         return [html.P(redact(error.message), className="callout", role="alert")]
     close = dcc.Link("close", href=address.href(Queue(place.study, place.status)))
-    shown = redact(text) if text else f"It is {job.status} and has no log yet."
+    shown = redact(text) if text else f"It is {job.status} and {queueview.no_log(job)}"
     title = f"Log of job {job.id}: {job.model} · {job.task} · {job.label}"
     return [html.H3(title), html.P(close), html.Pre(shown, className="log", tabIndex="0")]
 

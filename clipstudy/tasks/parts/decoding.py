@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.tasks.task import Bench, Frozen
@@ -91,18 +93,26 @@ class Studio:
     bench: Bench
 
     def seen(self, pictures: Sequence[Picture], doing: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of preprocessed pixels ``[B, 3, H, W]``, and what is to be drawn of them, ``[B, 3, size, size]``: the
-        crop that the model sees in [0, 1], without its normalisation, so that errors mean the same for every model."""
+        """Batches of preprocessed pixels ``[B, 3, H, W]``, and what is to be drawn of them, ``[B, 3, size, size]`` in
+        [0, 1]: the central square of the picture, which every model is shown whole, so that errors mean the same for
+        all; or what the model sees by its own crop, without its normalisation."""
         from torch.nn.functional import interpolate
 
-        from clipstudy.backbones.pixels import restored
+        from clipstudy.backbones.pixels import restored, square
         from clipstudy.features.pictures import batches
 
-        backbone, size = self.given.backbone, (self.options.size, self.options.size)
-        for rows, decoded in batches(backbone, pictures, self.options.batch_size):
+        backbone, side, number = self.given.backbone, self.options.size, self.options.batch_size
+        whole = self.options.crop == "square"
+        shown = batches(partial(backbone.preprocess, whole=whole), pictures, number)
+        squares: Iterable[tuple[Any, Tensor | None]] = repeat((None, None))
+        if whole:
+            squares = batches(partial(square, size=side), pictures, number)
+        for (rows, decoded), (_, images) in zip(shown, squares, strict=False):
             self.bench.progress(doing, int(rows[0]), len(pictures))
             pixels = decoded.to(self.bench.device)
-            yield pixels, interpolate(restored(backbone, pixels), size=size, mode="bilinear", antialias=True)
+            if images is None:
+                images = interpolate(restored(backbone, pixels), size=(side, side), mode="bilinear", antialias=True)
+            yield pixels, images.to(self.bench.device)
         self.bench.progress(doing, len(pictures), len(pictures))
 
     def maps(self, pixels: Tensor) -> dict[int, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -85,16 +86,16 @@ def _batches(
     from clipstudy.data.images import Foreground
     from clipstudy.features.pictures import batches
 
-    size = given.spec.batch_size
+    size, prepare = given.spec.batch_size, partial(given.backbone.preprocess, whole=options.crop == "square")
     objects: Iterable[NDArray[Any] | None] = repeat(None)  # without end: the pictures say where to stop
     if options.masks:
         masks = [Foreground(picture, options.foreground) for picture in data.chosen]
-        # A mask goes the way of its picture: resized and cropped alike, whatever the model's own way is.
+        # A mask goes the way of its picture: resized and cropped alike.
         objects = (
             (restored(given.backbone, pixels).mean(dim=1) >= 0.5).float().numpy()
-            for _, pixels in batches(given.backbone, masks, size)
+            for _, pixels in batches(prepare, masks, size)
         )
-    for (rows, pixels), inside in zip(batches(given.backbone, data.chosen, size), objects, strict=False):
+    for (rows, pixels), inside in zip(batches(prepare, data.chosen, size), objects, strict=False):
         yield rows, pixels, inside
 
 
