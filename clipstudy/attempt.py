@@ -140,7 +140,9 @@ class Attempt:
         return status or "no longer ours"
 
     def _pin(self, resolved: Mapping[str, str]) -> None:
-        stored = self._ask(lambda: jobs.pin(self.engine, self.batch.group_id, resolved))
+        stored = self._ask(lambda: jobs.pin(self.engine, self.batch.group_id, resolved, tuple(self.left.values())))
+        if stored is None:
+            raise run.Stopped
         changed = sorted(k for k in resolved if stored.get(k) != resolved[k])
         if changed:
             group = self.batch.group

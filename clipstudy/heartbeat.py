@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ class Heartbeat(threading.Thread):
         super().__init__(name="heartbeat", daemon=True)
         self.engine, self.worker, self.lease = engine, worker, lease
         self.done = threading.Event()
+        self.away = -math.inf  #: when the database was last met away, on the monotonic clock
         self._held: tuple[Job, ...] = ()
         self._ours: set[int] = set()
         self._title: str | None = None
@@ -66,6 +69,7 @@ class Heartbeat(threading.Thread):
                     jobs.register(self.engine, replace(self.worker, batch=title or None))  # was taken for dead
                 wait = calm
             except DatabaseUnreachable as error:
+                self.away = time.monotonic()
                 log.warning("heartbeat: %s", error)
                 wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon
                 continue

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
-from clipstudy.job import Job
+from clipstudy.job import Job, Status
 from clipstudy.outcome import LOG
 from clipstudy.queue import outbox
 from clipstudy.settings import redact
@@ -30,24 +30,29 @@ def drain(
 ) -> int:
     """Record what waits in the outbox, oldest first, and return how many attempts were recorded.
 
-    ``enough`` is asked after each attempt: once it says so, what was taken and not recorded is let go.
+    ``enough`` is asked after each attempt, recorded or refused: once it says so, what is left is let go. What was
+    refused here is not tried again in the same call, however short its rest.
 
     Raises:
         TrackingUnreachable: MLflow does not answer; what was taken is given back and waits.
         DatabaseUnreachable: what was taken waits until its lease is over.
     """
-    recorded = 0
-    while not (recorded and enough()):
+    recorded, tried = 0, set[int]()
+    while not (tried and enough()):
         records = outbox.take(engine, name, lease=LEASE, limit=limit)
         if not records:
+            break
+        if tried.issuperset(record.id for record in records):
+            outbox.let_go(engine, records[0].token)
             break
         of_group: dict[int, list[outbox.Record]] = {}
         for record in records:
             of_group.setdefault(record.job.group_id, []).append(record)
         parts = list(of_group.values())
         renew = renewing(engine, records[0].token)
-        while parts and not (recorded and enough()):
+        while parts and not (tried and enough()):
             part = parts.pop(0)
+            tried |= {record.id for record in part}
             try:
                 recorded += record_group(engine, tracking, part, renew, enough)
             except TrackingUnreachable as error:
@@ -109,10 +114,8 @@ def record_group(
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
     """The group's parent run, made by one recorder at a time."""
-    if record.parent_run_id is not None:
-        known = tracking.parent(record.group, record.resolved, record.parent_run_id)
-        if known == record.parent_run_id:
-            return known
+    if record.parent_run_id is not None and tracking.active(record.parent_run_id):
+        return record.parent_run_id
     with outbox.parent(engine, record.job.group_id) as held:
         held.run_id = tracking.parent(record.group, record.resolved, held.run_id, record.started)
         return held.run_id
@@ -148,5 +151,5 @@ def log_of(engine: Engine, tracking: Tracking, job: Job) -> str | None:
     text = outbox.log_of(engine, job)
     if text is not None or not job.attempt:
         return text
-    run = tracking.run_of(job.study, job.id, job.attempt) or job.run_id
+    run = job.run_id if job.status is Status.DONE else tracking.run_of(job) or job.run_id
     return tracking.artifact(run, LOG).decode(errors="replace") if run else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import queue
 import random
@@ -76,6 +77,7 @@ class Worker:
         self.bench = Bench(device, self._on_progress)
         self.tally = Tally()
         self._doubtful = False
+        self._met_away = -math.inf  # when a round last met the database away
         self._mlflow_after, self._mlflow_wait, self._expired_after = 0.0, 1.0, 0.0
         self._work_first = 0.0  # until when recording lets computing go before
         self._waiting, self._progressed = 0, time.monotonic()
@@ -118,7 +120,7 @@ class Worker:
         except DatabaseUnreachable as error:
             self.tally.keeping = keeping
             log.warning("%s", error)
-            self._doubtful = True
+            self._doubtful, self._met_away = True, time.monotonic()
             return False
 
     def step(self) -> bool:
@@ -178,8 +180,13 @@ class Worker:
         return waiting
 
     def _mend(self) -> None:
-        """Take back what vanished workers held, and what a broken connection may have claimed for this one."""
-        if time.monotonic() > self._expired_after:
+        """Take back what vanished workers held, and what a broken connection may have claimed for this one.
+
+        Leases that ran out while the database was away are nobody's fault: after an outage that this worker met, the
+        others have a while to renew theirs.
+        """
+        away = max(self._met_away, self.patience.away, self.heartbeat.away)
+        if time.monotonic() > max(self._expired_after, away + self.habits.lease / 2):
             for job in jobs.requeue_expired(self.engine, grace=timedelta(seconds=self.habits.lease / 2)):
                 log.warning("job %d (%s) was lost: %s", job.id, name(job), job.error)
             jobs.forget_silent(self.engine, SILENT)
@@ -194,9 +201,13 @@ class Worker:
         """Where MLflow did not answer not long ago (to this worker, or to one before it), requests may reach it still
         that nobody waits for."""
         if self.tally.recorded and self._away is None and time.monotonic() < self._sweep_until:
-            with contextlib.suppress(TrackingUnreachable):
+            try:
                 if swept := self.tracking.sweep():
                     log.info("%d runs deleted that requests left in MLflow after their time", swept)
+            except TrackingUnreachable:
+                pass
+            except Exception:  # it tidies up; whatever MLflow has there must not end a worker
+                log.exception("runs that requests may have left in MLflow could not be looked for")
 
     def _on_progress(self, what: str, done: float, of: int) -> None:
         self.progress(what, done, of)
@@ -228,7 +239,7 @@ def _name() -> str:
     """``host:pid:random``; within a SLURM job with its number before the random part, which is how a fleet is known."""
     job = os.environ.get("SLURM_JOB_ID")
     slurm = [f"slurm-{job}"] if job else []
-    return ":".join([socket.gethostname(), str(os.getpid()), *slurm, os.urandom(2).hex()])
+    return ":".join([socket.gethostname(), str(os.getpid()), *slurm, os.urandom(4).hex()])
 
 
 def obey_signals(worker: Worker) -> None:

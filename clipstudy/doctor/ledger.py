@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 STUCK = timedelta(minutes=5)
 #: A run may be open for as long as a recorder holds what it records; of another job table's we see no more than that.
 BEING_RECORDED = recorder.LEASE
+#: So many runs of the table that are nowhere, and none that is there, tell that this is another store.
+STRANGE = 50
 #: The job table's clock and the recorder's differ by a little, and MLflow keeps milliseconds.
 SLACK = timedelta(seconds=2)
 
@@ -110,7 +112,11 @@ def look(engine: Engine, tracking: Tracking | None) -> State:
         runs = tuple(records.runs(tracking))
         active = {run.id for run in runs}
         named = {job.run_id for job in state.jobs if job.run_id and job.status is Status.DONE}
-        there = {run_id: records.state(tracking, run_id) for run_id in named - active}
+        there: dict[str, tuple[str, bool] | None] = {}
+        for run_id in named - active:
+            there[run_id] = records.state(tracking, run_id)
+            if len(there) >= STRANGE and not named & active and not any(there.values()):
+                break  # another store: to ask for each of a large study's runs would take hours
     except TrackingUnreachable:
         return state
     return replace(

@@ -19,6 +19,8 @@ from clipstudy.queue.schema import groups, jobs
 from clipstudy.queue.schema import outbox as waiting_table
 from clipstudy.queue.verbs import again
 
+#: Rows that one statement names: databases limit the number of parameters.
+_AT_ONCE = 1000
 #: What still waits to be recorded of a row's last attempt.
 _WAITS: ColumnElement[bool] = exists().where(
     waiting_table.c.job_id == jobs.c.id, waiting_table.c.attempt == jobs.c.attempt
@@ -118,9 +120,12 @@ def recompute(engine: Engine, of: Sequence[Job]) -> int:
 
     Only of the newest settings, and only where they are as they were read.
     """
-    these = tuple_(jobs.c.id, jobs.c.attempt).in_([(job.id, job.attempt) for job in of])
     unrecorded = and_(is_(jobs.c.status, Status.DONE, Status.COMPUTED), ~_WAITS)
-    return again(engine, Selection(), and_(these, unrecorded))
+    queued = 0
+    for start in range(0, len(of), _AT_ONCE):
+        pairs = [(job.id, job.attempt) for job in of[start : start + _AT_ONCE]]
+        queued += again(engine, Selection(), and_(tuple_(jobs.c.id, jobs.c.attempt).in_(pairs), unrecorded))
+    return queued
 
 
 def _set(engine: Engine, job: Job, values: Mapping[str, Any]) -> bool:

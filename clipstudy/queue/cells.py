@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from sqlalchemy import Row, Select, bindparam, exists, select, tuple_, update
@@ -19,6 +20,8 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 #: A row of `jobs` with what its group says about it: what :func:`job_from` reads.
 JOBS: Select[Any] = select(jobs, groups.c.study, groups.c.task, groups.c.digest).join_from(jobs, groups)
 
+_KINDS = {str(kind): kind for kind in FailureKind}
+
 #: A group of which this is true has rows that reckon with what it resolved at run time.
 STANDS: ColumnElement[bool] = exists().where(
     jobs.c.group_id == groups.c.id, is_(jobs.c.status, Status.RUNNING, Status.COMPUTED, Status.DONE)
@@ -26,7 +29,8 @@ STANDS: ColumnElement[bool] = exists().where(
 
 
 def job_from(row: AnyRow, group: AnyRow | None = None) -> Job:
-    """A Job from a row of ``JOBS``, or from a bare row of `jobs` and its group's."""
+    """A Job from a row of ``JOBS``, or from a bare row of `jobs` and its group's. What is no instant or no kind of
+    failure, of another version or a hand, is left out: such a row must not stop those beside it."""
     named = group or row
     return Job(
         id=row.id,
@@ -42,16 +46,23 @@ def job_from(row: AnyRow, group: AnyRow | None = None) -> Job:
         tries=row.tries,
         max_tries=row.max_tries,
         priority=row.priority,
-        run_after=instant(row.run_after),
+        run_after=_when(row.run_after),
         worker=row.worker,
-        lease_until=instant(row.lease_until),
-        failure=FailureKind(row.failure) if row.failure else None,
+        lease_until=_when(row.lease_until),
+        failure=_KINDS.get(row.failure),
         error=row.error,
         run_id=row.run_id,
-        created_at=instant(row.created_at),
-        started_at=instant(row.started_at),
-        ended_at=instant(row.ended_at),
+        created_at=_when(row.created_at),
+        started_at=_when(row.started_at),
+        ended_at=_when(row.ended_at),
     )
+
+
+def _when(seconds: float | None) -> datetime | None:
+    try:
+        return instant(seconds)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def among(column: ColumnElement[int], ids: Iterable[int]) -> ColumnElement[bool]:

@@ -359,4 +359,5 @@ def parent(engine: Engine, group_id: int) -> Iterator[Parent]:
         yield held
         if held.run_id != found:
             with writing(engine) as connection:
-                connection.execute(update(groups).where(groups.c.id == group_id).values(parent_run_id=held.run_id))
+                as_read = [groups.c.id == group_id, groups.c.parent_run_id.is_not_distinct_from(found)]  # or too late
+                connection.execute(update(groups).where(*as_read).values(parent_run_id=held.run_id))

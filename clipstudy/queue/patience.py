@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -21,6 +22,7 @@ class Patience:
 
     def __init__(self, seconds: float, enough: threading.Event) -> None:
         self.seconds, self.enough = seconds, enough
+        self.away = -math.inf  #: when the database was last met away, on the monotonic clock
         self._until: float | None = None  # of the outage at hand
 
     def __call__(self, act: Callable[[], T], *, forever: bool = False) -> T:
@@ -33,7 +35,7 @@ class Patience:
             try:
                 answer = act()
             except DatabaseUnreachable as error:
-                now = time.monotonic()
+                now = self.away = time.monotonic()
                 self._until = self._until or now + self.seconds
                 if self.enough.is_set() or (now > self._until and not forever):
                     raise

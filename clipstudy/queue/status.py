@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, select, update
 
 from clipstudy.errors import NoSuchJob, Unreadable
 from clipstudy.job import LARGEST, Group, Job, Selection, Status
-from clipstudy.queue.cells import JOBS, chosen, hold, job_from
+from clipstudy.queue.cells import JOBS, chosen, held, hold, job_from
 from clipstudy.queue.dialect import clock, is_, reading, writing
 from clipstudy.queue.schema import groups, jobs
 
@@ -144,11 +144,14 @@ def throughput(
     return Throughput(done, min(seconds, now - first) if done else seconds, left)
 
 
-def pin(engine: Engine, group_id: int, resolved: Mapping[str, str]) -> dict[str, str]:
+def pin(engine: Engine, group_id: int, resolved: Mapping[str, str], by: Sequence[Job] = ()) -> dict[str, str] | None:
     """Write what the group's first batch resolved at run time; returns what is stored, which for a later batch is what
-    the first one wrote."""
+    the first one wrote. None: of the attempts ``by`` which it was resolved none is held any more; nothing was written.
+    """
     with writing(engine) as connection:
         hold(connection, [group_id])  # whoever is about to unpin it comes before or after, never between
+        if by and connection.scalar(select(jobs.c.id).where(*held(by[0].worker, by)).limit(1)) is None:
+            return None
         stored = connection.execute(select(groups.c.resolved).where(groups.c.id == group_id)).scalar_one()
         if stored is None:
             stored = json.dumps(dict(resolved), sort_keys=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, and_, false, or_, select, true
 from sqlalchemy.sql.expression import ColumnElement
 
 from clipstudy.job import FailureKind, Selection, Status
-from clipstudy.queue.cells import chosen, hold, move, unpin
+from clipstudy.queue.cells import among, chosen, hold, move, unpin
 from clipstudy.queue.dialect import clock, is_, serialise, writing
 from clipstudy.queue.enqueue import ASKED_AFRESH
 from clipstudy.queue.schema import groups, jobs
@@ -75,7 +75,7 @@ def set_priority(engine: Engine, selection: Selection, priority: int) -> int:
 
 
 def _among(ids: Collection[int] | None) -> ColumnElement[bool]:
-    return true() if ids is None else jobs.c.id.in_(ids)
+    return true() if ids is None else among(jobs.c.id, ids)
 
 
 def _apply(engine: Engine, selection: Selection, where: ColumnElement[bool], values: Mapping[str, Any]) -> int:

@@ -54,8 +54,9 @@ def runs(tracking: Tracking) -> list[Recorded]:
         found = [run for level in ("parent", "job") for run in tracking.search({"level": level})]
         beside = tracking.connect()[0].get_experiment_by_name(pretraining.EXPERIMENT)
         if beside is not None:
-            found += tracking.search({}, ["attributes.status = 'RUNNING'"], beside.experiment_id)
-    return [_recorded(run) for run in found]
+            running = ["attributes.status = 'RUNNING'"]
+            found += tracking.search({"level": "pretraining"}, running, beside.experiment_id)
+    return [one for run in found if (one := _recorded(run))]
 
 
 def state(tracking: Tracking, run_id: str) -> tuple[str, bool] | None:
@@ -116,7 +117,15 @@ def expected(children: Iterable[Recorded]) -> str:
     return "FINISHED" if any(child.status == "FINISHED" for child in children) else "FAILED"
 
 
-def _recorded(run: Run) -> Recorded:
+def _recorded(run: Run) -> Recorded | None:
+    """None: somebody tagged a run of another kind like ours."""
+    try:
+        return _read(run)
+    except ValueError:
+        return None
+
+
+def _read(run: Run) -> Recorded:
     tags, info = run.data.tags, run.info
     made = int(tags.get(PREFIX + "claimed", 0)) / 1e9 or info.start_time / 1e3
     level = cast(Level, tags[PREFIX + "level"])

@@ -57,8 +57,8 @@ class Entry:
     @property
     def title(self) -> str:
         """The run's name: ``bert · depth · block 3``, and that the attempt failed where it did."""
-        name = clip(f"{group_title(self.group)} · {self.label}", LONGEST_KEY)
-        return name if self.kind == "finished" else f"{name} (attempt {self.attempt} failed)"
+        failed = "" if self.kind == "finished" else f" (attempt {self.attempt} failed)"
+        return clip(f"{group_title(self.group)} · {self.label}", LONGEST_KEY - len(failed)) + failed
 
     def result(self, run_id: str) -> Result:
         """The Result that reading the recorded run would give."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from clipstudy.errors import TrackingUnreachable
-from clipstudy.job import Group
+from clipstudy.job import Group, Job
 from clipstudy.outcome import Estimate, Result, estimates, flat
 from clipstudy.settings import redact
 from clipstudy.tracking import entry as entries
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Runs of one answer: a server at work beside others takes seconds for them, and a request is given fifteen.
 PAGE = 250
+#: Milliseconds by which the clocks of a job table and of what it records may seem to differ.
+SLACK_MS = 2000
 #: MLflow's limits of one log_batch.
 MOST_METRICS, MOST_PARAMS = 1000, 100
 
@@ -48,29 +50,29 @@ class Tracking(Files):
     def record(self, entry: Entry, parent_run_id: str) -> str:
         """Writes ``entry`` as one closed run and gives the run's id; recording it again changes nothing.
 
-        The run is made first and looked for second: of two recorders that meet, the later one sees both runs, and
-        both keep the oldest.
+        Of two recorders that meet, each sees the other's run before it closes its own, and both keep the one that is
+        closed already, else the oldest. Neither deletes a run that is closed: a recorder that slept may be the one who
+        finds two, and the other one may be what the table names.
         """
-        from mlflow.exceptions import MlflowException
-
         with self.reaching():
             client, _ = self.connect()
-            run = self._own_run(entry, parent_run_id)
-            run_id: str = run.info.run_id
-            if run.info.status != "RUNNING":
-                return run_id  # closing is the last step, so nothing is missing
-            when = milliseconds(entry.ended)
-            numbers = flat(entries.safe_metrics(entry.metrics)) | entries.place(entry)
-            points = [(name, value, when, max(entry.layer, 0)) for name, value in numbers.items()]
-            try:
-                self._log(run_id, points, _new(entries.entry_params(entry), run))
-            except MlflowException:
-                # Another recorder of this entry wrote the same parameters at the same moment: they are there now.
-                self._log(run_id, points, _new(entries.entry_params(entry), client.get_run(run_id)))
-            self._check_place(run)
-            self._keep(run_id, entry)
-            client.set_terminated(run_id, "FINISHED" if entry.kind == "finished" else "FAILED", when)
-            return run_id
+            run, mine = self._first(self.search({"entry": entry.key})), False
+            if run is None:
+                run, mine = self._made(entry, parent_run_id), True
+            while run.info.status == "RUNNING":
+                self._write(run, entry)
+                same = sorted(self.search({"entry": entry.key}), key=_age)
+                if not same or same[0].info.run_id == run.info.run_id:
+                    closed = "FINISHED" if entry.kind == "finished" else "FAILED"
+                    client.set_terminated(run.info.run_id, closed, milliseconds(entry.ended))
+                    for left in same[1:]:  # by recorders that died, or that will find this one closed
+                        if left.info.status == "RUNNING":
+                            client.delete_run(left.info.run_id)
+                    break
+                if mine:
+                    client.delete_run(run.info.run_id)
+                run, mine = same[0], False
+            return str(run.info.run_id)  # closing is the last step, so nothing is missing in one that is closed
 
     def parent(
         self,
@@ -86,9 +88,9 @@ class Tracking(Files):
         """
         with self.reaching():
             client, experiment = self.connect()
-            if run_id is not None and self._is_active(run_id):
+            if run_id is not None and self.active(run_id):
                 return run_id
-            run = self._oldest(self.search({"group": entries.group_key(group), "level": "parent"}))
+            run = self._first(self.search({"group": entries.group_key(group), "level": "parent"}))
             if run is None:
                 tags = (
                     entries.group_tags(group)
@@ -179,19 +181,40 @@ class Tracking(Files):
             more.append(f"attributes.run_id NOT IN ({', '.join(map(repr, known))})")
         with self.reaching():
             found = [_result(run) for run in self.search(wanted, more)]
-        return newest_runs(result for result in found if study in (None, result.study))
+        return newest_runs(result for result in found if result is not None and study in (None, result.study))
 
-    def run_of(self, study: str, job: int, attempt: int) -> str | None:
-        """The id of the run that records this attempt, finished or failed; None: it is not recorded.
+    def run_of(self, job: Job) -> str | None:
+        """The id of the run that records the job's last attempt, finished or failed; None: it is not recorded.
 
-        The latest of several: job ids start anew with a new job table.
+        Job numbers start anew with a new job table, and two tables may record into one store: what is of another cell,
+        or began before this row was made, is not its own. The latest of several.
         """
         if self.empty():
             return None
+        own = {"study": job.study, "model": job.model, "task": job.task, "layer": str(job.layer)}
+        since = 0 if job.created_at is None else milliseconds(job.created_at) - max(job.layer, 0) - SLACK_MS
+        wanted = {"job": str(job.id), "attempt": str(job.attempt), "level": "job"}
         with self.reaching():
-            found = list(self.search({"job": str(job), "attempt": str(attempt), "level": "job"} | _plain(study)))
-        mine = [run for run in found if run.data.tags[PREFIX + "study"] == study]
+            found = list(self.search(wanted | _plain(job.study)))
+        mine = [
+            run
+            for run in found
+            if all(run.data.tags.get(PREFIX + name) == value for name, value in own.items())
+            and run.info.start_time >= since
+        ]
         return max(mine, key=lambda run: run.info.start_time).info.run_id if mine else None
+
+    def active(self, run_id: str) -> bool:
+        """Whether there is such a run, and not in MLflow's trash."""
+        from mlflow.exceptions import MlflowException
+
+        with self.reaching():
+            try:
+                return bool(self.connect()[0].get_run(run_id).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
 
     def experiment(self) -> str:
         """The number of the experiment that holds the runs, for links into MLflow's own pages."""
@@ -225,7 +248,7 @@ class Tracking(Files):
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _own_run(self, entry: Entry, parent_run_id: str) -> Run:
+    def _made(self, entry: Entry, parent_run_id: str) -> Run:
         client, experiment = self.connect()
         tags = (
             entries.entry_tags(entry)
@@ -238,27 +261,27 @@ class Tracking(Files):
         )
         # Layers of one batch began together. MLflow lists later runs first: a millisecond a layer puts them in order.
         began = milliseconds(entry.started) - max(entry.layer, 0)
-        mine = client.create_run(experiment, began, tags, entry.title)
-        return self._oldest(self.search({"entry": entry.key})) or mine
+        return client.create_run(experiment, began, tags, entry.title)
 
-    def _oldest(self, runs: Iterable[Run]) -> Run | None:
-        """The run to keep: one that is closed already, else the oldest. The others are duplicates and deleted."""
-        client, _ = self.connect()
-        ordered = sorted(runs, key=_age)
-        for duplicate in ordered[1:]:
-            client.delete_run(duplicate.info.run_id)
-        return ordered[0] if ordered else None
-
-    def _is_active(self, run_id: str) -> bool:
+    def _write(self, run: Run, entry: Entry) -> None:
+        """Numbers, parameters and files of ``entry``; what is there already stays."""
         from mlflow.exceptions import MlflowException
 
-        client, _ = self.connect()
+        run_id, when = run.info.run_id, milliseconds(entry.ended)
+        numbers = flat(entries.safe_metrics(entry.metrics)) | entries.place(entry)
+        points = [(name, value, when, max(entry.layer, 0)) for name, value in numbers.items()]
         try:
-            return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+            self._log(run_id, points, _new(entries.entry_params(entry), run))
+        except MlflowException:
+            # Another recorder of this entry wrote the same parameters at the same moment: they are there now.
+            self._log(run_id, points, _new(entries.entry_params(entry), self.connect()[0].get_run(run_id)))
+        self._check_place(run)
+        self._keep(run_id, entry)
+
+    @staticmethod
+    def _first(runs: Iterable[Run]) -> Run | None:
+        """The run to keep: one that is closed already, else the oldest; None: there is none."""
+        return min(runs, key=_age, default=None)
 
     def _log(self, run_id: str, points: Sequence[tuple[str, float, int, int]], params: Mapping[str, str]) -> None:
         """One request where it fits MLflow's limits (it nearly always does)."""
@@ -299,11 +322,11 @@ def _alike(run: Run) -> dict[str, str]:
     tags = {
         name: run.data.tags[PREFIX + name] for name in ("level", "entry", "group") if PREFIX + name in run.data.tags
     }
-    match tags.get("level"):
-        case "job":
-            return {"entry": tags["entry"]}
-        case "parent":
-            return {"group": tags["group"], "level": "parent"}
+    match tags:
+        case {"level": "job", "entry": entry}:
+            return {"entry": entry}
+        case {"level": "parent", "group": group}:
+            return {"group": group, "level": "parent"}
     return {}
 
 
@@ -311,10 +334,13 @@ def _age(run: Run) -> tuple[bool, int, str]:
     return run.info.status == "RUNNING", int(run.data.tags.get(PREFIX + "claimed", 0)), run.info.run_id
 
 
-def _result(run: Run) -> Result:
+def _result(run: Run) -> Result | None:
+    """None: somebody tagged a run of another kind like ours."""
     tags = {k.removeprefix(PREFIX): v for k, v in run.data.tags.items() if k.startswith(PREFIX)}
     numbers = {name: value for name, value in run.data.metrics.items() if name not in entries.PLACE}
     metrics: dict[str, Estimate] = estimates(numbers)
+    if not {"study", "model", "task"} <= tags.keys() or not tags.get("layer", "").lstrip("-").isdecimal():
+        return None
     return Result(
         run_id=run.info.run_id,
         study=tags["study"],

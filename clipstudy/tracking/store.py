@@ -216,7 +216,7 @@ def experiment(client: MlflowClient, location: str | None, name: str = EXPERIMEN
     if found.lifecycle_stage != "active":
         raise ClipstudyError(
             f"The experiment {name!r} was deleted in MLflow. "
-            f"Type: mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"Type: mlflow experiments restore --experiment-id {found.experiment_id}; then: clipstudy doctor --fix"
         )
     return found.experiment_id
 

@@ -13,6 +13,7 @@ from clipstudy.job import FailureKind, Selection, Status
 from clipstudy.queue import audit, jobs, outbox
 from clipstudy.queue.dialect import writing
 from clipstudy.queue.schema import groups
+from clipstudy.queue.schema import jobs as table
 from tests.queue.samples import LEASE, cells, claim, group, hand_over
 
 #: How what is written may be broken, or a newer version's.
@@ -102,3 +103,19 @@ def test_they_are_named(engine: Engine) -> None:
     assert [row.group.model.name for row in read] == ["b"]
     assert [(one.id, one.title.startswith("a · ")) for one in unread] == [(group_id, True)]
     assert len(jobs.kinds(engine)) <= 1
+
+
+@pytest.mark.parametrize(
+    "written", [{"failure": "evicted"}, {"created_at": 1e20}, {"started_at": -1e20}, {"ended_at": float("inf")}]
+)
+def test_a_row_of_which_a_field_means_nothing_goes_its_way(engine: Engine, written: dict[str, object]) -> None:
+    """A kind of failure of a newer version, an instant that is none: whoever claims, takes or lists is not stopped."""
+    jobs.enqueue(engine, cells(group("a", blocks=0), group("b", blocks=0)))
+    with writing(engine) as connection:
+        connection.execute(update(table).where(table.c.model == "a").values(**written))
+    assert {job.model for job in jobs.rows(engine)} == {"a", "b"}
+    for model in ("a", "b"):
+        batch = claim(engine)
+        assert batch.group.model.name == model
+        hand_over(engine, batch.jobs[0])
+    assert [record.job.model for record in outbox.take(engine, "ann", lease=LEASE)] == ["a", "b"]

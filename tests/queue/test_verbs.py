@@ -186,6 +186,18 @@ def test_the_first_batch_pins_what_it_resolved(engine: Engine) -> None:
     assert claim(engine).resolved == '{"checkpoint": "a", "data": "1"}'
 
 
+def test_an_attempt_that_is_no_longer_held_pins_nothing(engine: Engine) -> None:
+    """It slept while its group was given up, the data changed, and the group was queued again."""
+    jobs.enqueue(engine, cells(group()))
+    sleeper = claim(engine, "ann")
+    jobs.cancel(engine, Selection())
+    jobs.retry(engine, Selection(), cancelled=True)
+    assert jobs.pin(engine, sleeper.group_id, {"data": "old"}, sleeper.jobs) is None
+    batch = claim(engine, "bob")
+    assert jobs.pin(engine, batch.group_id, {"data": "new"}, batch.jobs) == {"data": "new"}
+    assert jobs.pin(engine, sleeper.group_id, {"data": "old"}, sleeper.jobs) is None
+
+
 PIN = {"data": "1"}
 
 

@@ -6,7 +6,9 @@ import io
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,10 @@ class Book:
     def parent(self, of: Any, resolved: Any, run_id: str | None, started: Any = None) -> str:
         self.prepare()
         return run_id or f"parent of {of.model.name} · {of.task.name}"
+
+    def active(self, run_id: str) -> bool:
+        self.prepare()
+        return True
 
     def record(self, entry: Any, parent: str) -> str:
         if entry.job in self.refuses:
@@ -111,6 +117,43 @@ def test_every_cell_is_recorded_once(
     entry = next(iter(book.runs.values()))
     assert {a.name for a in entry.artifacts} == {"log.txt"} and entry.params["version.python"]
     assert jobs.workers(engine) == []
+
+
+def test_what_mlflow_refuses_is_tried_once_at_a_time(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short its rest: who records goes back to work, and hears what it is told."""
+    measuring(monkeypatch, outcome)
+    monkeypatch.setattr(outbox, "delay", lambda *_: 0.0)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    book.refuses = set(range(1, 9))
+    assert worker.step() and worker.step()
+    assert (worker.record(), len(book.runs)) == (8, 0)
+    book.refuses = {1, 2}
+    assert worker.record() == 2
+    asked: list[bool] = []
+    recorder.drain(engine, book, "ann", enough=lambda: not asked.append(True))  # type: ignore[arg-type, func-returns-value]
+    assert asked, "asked after what was refused, too"
+
+
+def test_a_sweep_that_fails_ends_no_worker(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    measuring(monkeypatch, outcome)
+    monkeypatch.setattr(book, "sweep", lambda: {}["entry"])
+    jobs.enqueue(engine, cells(group("bert")))
+    assert worker.work().recorded == 4 and "could not be looked for" in caplog.text
+
+
+def test_after_an_outage_others_have_a_while_to_renew_their_leases(engine: Engine, worker: Worker) -> None:
+    jobs.enqueue(engine, cells(group("bert")))
+    jobs.claim(engine, "another", lease=timedelta(seconds=-1))
+    worker.heartbeat.away = time.monotonic()
+    worker._mend()
+    assert {job.status for job in jobs.rows(engine)} == {Status.RUNNING}
+    worker.heartbeat.away -= worker.habits.lease
+    worker._mend()
+    assert {job.status for job in jobs.rows(engine)} == {Status.QUEUED}
 
 
 def test_one_bad_layer_does_not_sink_its_siblings(

@@ -126,7 +126,9 @@ def test_a_deleted_experiment_is_said(settings: Settings) -> None:
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     try:
-        with pytest.raises(ClipstudyError, match=rf"experiments restore --experiment-id {experiment.experiment_id}$"):
+        with pytest.raises(
+            ClipstudyError, match=rf"experiments restore --experiment-id {experiment.experiment_id}; then"
+        ):
             pretraining.record(settings, DONE)
     finally:
         client.restore_experiment(experiment.experiment_id)

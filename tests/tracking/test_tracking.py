@@ -19,10 +19,10 @@ import pytest
 
 from clipstudy.dashboard import records
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
-from clipstudy.job import Group
+from clipstudy.job import Group, Job, Status
 from clipstudy.outcome import Artifact, Estimate, flat
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tracking import Entry, Tracking, environment, store
+from clipstudy.tracking import Entry, Tracking, audit, environment, store
 from clipstudy.tracking.entry import LONGEST_KEY, clip, entry_params, entry_tags, place, safe_key
 
 Make = Callable[..., Entry]
@@ -33,6 +33,13 @@ def runs(tracking: Tracking, study: str, level: str = "job") -> list[Any]:
     client, experiment = tracking.connect()
     asked = f"tags.`clipstudy.study` = '{study}' and tags.`clipstudy.level` = '{level}'"
     return list(client.search_runs([experiment], asked))
+
+
+def row(made: Entry) -> Job:
+    """The job table's row of an entry."""
+    spec = made.group
+    names = spec.study, spec.model.name, spec.task.name, spec.digest
+    return Job(made.job, 1, *names, made.layer, made.label, Status.FAILED, made.attempt, 1, 3)
 
 
 class Dying:
@@ -180,6 +187,45 @@ def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str,
     [run] = runs(tracking, study)
     assert ids == [run.info.run_id] * 2
     assert run.info.status == "FINISHED" and run.data.metrics == flat(entry().metrics) | place(entry())
+
+
+def test_a_recorder_that_slept_keeps_what_another_has_closed(
+    tracking: Tracking, study: str, group: Group, entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fell asleep when it was about to make its run; the other one's is closed, and done in the table, by now."""
+    parent = tracking.parent(group, None, None)
+    other, made = Tracking(tracking.uri, tracking.artifacts_uri), tracking._made
+    closed: list[str] = []
+
+    def asleep(of: Entry, under: str) -> Any:
+        closed.append(other.record(of, under))
+        monkeypatch.setattr(time, "time_ns", lambda: 1)  # and its clock is behind: its own run looks older
+        return made(of, under)
+
+    monkeypatch.setattr(tracking, "_made", asleep)
+    assert tracking.record(entry(), parent) == closed[0]
+    [run] = runs(tracking, study)
+    assert (run.info.run_id, run.info.status) == (closed[0], "FINISHED")
+
+
+def test_runs_that_somebody_tagged_like_ours_are_passed_by(
+    tracking: Tracking, study: str, group: Group, entry: Make
+) -> None:
+    parent = tracking.parent(group, None, None)
+    tracking.record(entry(), parent)
+    client, experiment = tracking.connect()
+    for tags in (
+        {"level": "job"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "x", "job": "?"},
+    ):
+        for status in ("FINISHED", "RUNNING"):
+            foreign = client.create_run(experiment, tags={f"clipstudy.{name}": value for name, value in tags.items()})
+            if status != "RUNNING":
+                client.set_terminated(foreign.info.run_id, status)
+    assert len(tracking.results(study)) == 1 and tracking.sweep() == 0
+    assert [one.job for one in audit.runs(tracking) if one.group == entry_tags(entry())["clipstudy.group"]][-1:] == [
+        107
+    ]
 
 
 def test_failed_attempts_are_runs_but_not_results(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
@@ -394,12 +440,22 @@ def test_an_attempts_run_is_looked_up(tracking: Tracking, study: str, group: Gro
     parent = tracking.parent(group, None, None)
     failed = tracking.record(entry(kind="failed", metrics={}, error="ValueError", log="Traceback …"), parent)
     again = tracking.record(entry(attempt=2), parent)
-    assert (tracking.run_of(study, 107, 1), tracking.run_of(study, 107, 2)) == (failed, again)
+    job = row(entry())
+    assert (tracking.run_of(job), tracking.run_of(replace(job, attempt=2))) == (failed, again)
     assert tracking.artifact(failed, "log.txt").decode() == "Traceback …"
-    assert tracking.run_of(study, 107, 3) is None and tracking.run_of(study, 108, 1) is None
-    assert tracking.run_of("another study", 107, 1) is None
+    others: list[dict[str, Any]] = [
+        {"attempt": 3},
+        {"id": 108},
+        {"study": "another"},
+        {"layer": 1},
+        {"task": "another"},
+    ]
+    for other in others:
+        assert tracking.run_of(replace(job, **other)) is None, other
     anew = tracking.record(entry(started=entry().started + timedelta(days=1)), parent)
-    assert tracking.run_of(study, 107, 1) == anew, "of a job table that was begun anew"
+    assert tracking.run_of(job) == anew
+    made = entry().started + timedelta(days=2)
+    assert tracking.run_of(replace(job, created_at=made)) is None, "of a job table that was begun anew since"
 
 
 def test_a_task_of_the_whole_model(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
@@ -510,7 +566,9 @@ def test_a_process_killed_while_it_makes_the_store(tmp_path: Path, monkeypatch: 
 
 def test_readers_make_no_store(tmp_path: Path) -> None:
     tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path))
-    assert tracking.results() == [] and tracking.run_of("paper", 1, 1) is None
+    assert (
+        tracking.results() == [] and tracking.run_of(Job(1, 1, "s", "m", "t", "d", 0, "", Status.DONE, 1, 1, 3)) is None
+    )
     assert list(tmp_path.iterdir()) == []
 
 
