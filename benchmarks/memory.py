@@ -98,7 +98,7 @@ def reconstruct(name: str) -> None:
         data = kind.read(drawn(Path(folder), 3 * BATCH, BATCH), asked)
         spec = model(name)
         backbone = backbones.load(spec, "cpu")
-        pictures.calibrate(backbone, data.pictures, BATCH)
+        pictures.calibrate(backbone, data.pictures)
         list(kind.measure(Frozen(spec, backbone), data, (1, 2, 3, 4), (0,), asked, Bench()))
 
 

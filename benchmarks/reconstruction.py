@@ -28,7 +28,7 @@ def rows(quick: bool) -> Iterator[Row]:
         data = kind.read(drawn(Path(folder), STEPS * BATCH * 2, HELD_OUT), asked)
         spec = model("resnet18")
         backbone = backbones.load(spec, "cpu")
-        pictures.calibrate(backbone, data.pictures, BATCH)
+        pictures.calibrate(backbone, data.pictures)
 
         def took(stages: Any) -> tuple[float, float]:
             """Seconds: all, and the model's own."""

@@ -82,7 +82,7 @@ class _Passes:
     def frozen(self, spec: ModelSpec) -> Frozen:
         """The image model itself, calibrated on the task's pictures."""
         backbone = self.shelf.take(spec)
-        pictures.calibrate(backbone, self.data.pictures, spec.batch_size)
+        pictures.calibrate(backbone, self.data.pictures)
         return Frozen(spec, backbone)
 
 

@@ -126,8 +126,10 @@ def run(
     forward: Callable[[], torch.Tensor],
     final_norm: bool,
     gradients: bool = False,
+    copied: bool = False,
 ) -> dict[int, torch.Tensor]:
-    """States of ``layers`` from one call of ``forward``, which ends at the highest of them.
+    """States of ``layers`` from one call of ``forward``, which ends at the highest of them; from a second call, with
+    each state copied at once, where the model goes on to work in a state's own place (an in-place activation).
 
     Args:
         layers: 0 is what enters block 0; k is the raw output of block k.
@@ -139,9 +141,11 @@ def run(
     top = max(asked)
     normed = final_norm and top == len(blocks)
     states: dict[int, torch.Tensor] = {}
+    versions: dict[int, int] = {}
 
     def keep(layer: int, values: Iterable[Any]) -> None:
-        states[layer] = _tensor(values)
+        states[layer] = _tensor(values).clone() if copied else _tensor(values)
+        versions[layer] = states[layer]._version
         if layer == top and not normed:
             raise _Enough
 
@@ -172,6 +176,8 @@ def run(
                 states[top] = last
     finally:
         remove(hooks)
+    if any(states[layer]._version != version for layer, version in versions.items()):
+        return run(blocks, asked, forward, final_norm, gradients, copied=True)
     return states
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -260,7 +261,7 @@ def _create(spec: ModelSpec) -> Any:
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # it warns, on the root logger, that no weights were loaded; they are loaded after
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _nobody_asked():
             torch.manual_seed(spec.init_seed)
             model: nn.Module = open_clip.create_model(
                 spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
@@ -274,6 +275,19 @@ def _create(spec: ModelSpec) -> Any:
     finally:
         quiet.setLevel(level)
     return model
+
+
+@contextmanager
+def _nobody_asked() -> Iterator[None]:
+    """open_clip reads the configuration of a text tower from the Hub without saying that its code is never run; at a
+    terminal transformers would then ask whether to run it. Within, it refuses."""
+    from transformers import dynamic_module_utils
+
+    patience, dynamic_module_utils.TIME_OUT_REMOTE_CODE = dynamic_module_utils.TIME_OUT_REMOTE_CODE, 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
 
 
 def _folder(spec: ModelSpec) -> Path | None:

@@ -64,9 +64,12 @@ class TransformersText:
         self.native = spec.view or own
         if not front and spec.bos and tokenizer.bos_token_id is not None:
             front = (tokenizer.bos_token_id,)
-        # Only where both have types: GPT-2 takes them as well, and adds words' embeddings for them.
-        types = getattr(_text_config(model.config), "type_vocab_size", 0)
-        self._typed = types > 1 and "token_type_ids" in tokenizer.model_input_names
+        # Only where both have types: GPT-2 takes them as well, and adds words' embeddings for them. ALBERT learned with
+        # them, which its tokenizer in transformers 5 no longer says.
+        config: Any = model.config
+        types = getattr(_text_config(config), "type_vocab_size", 0)
+        told = "token_type_ids" in tokenizer.model_input_names or config.model_type == "albert"
+        self._typed = types > 1 and told
         between = tokenizing.separator(tokenizer, encode, front, back) if own == "cls" else ()
         # Byte-level tokenizers know every word; their unknown token is one that ends a text.
         unknown = tokenizer.unk_token_id
@@ -246,9 +249,23 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
         ) from error
     # A configuration may name code of the Hub's for attention, which the library would fetch and run; what computes it
     # is not the checkpoint's to say. Nothing is generated here, so keys and values need not be kept.
+    # It may name another file of weights than those that were looked at, too.
     for one in (config, _text_config(config)):
         one._attn_implementation = None
         one.use_cache = False
+        one.transformers_weights = None
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"{here} is quantised: what its states are depends on the machine and on packages that are not here. "
+            "Choose the checkpoint that it was made from."
+        )
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{here} has an adapter beside its weights (adapter_config.json), which is not read. Merge the two into "
+            "one checkpoint, or take that file away."
+        )
+    if config.model_type == "rwkv":
+        config.rescale_every = 0  # halves the states of every sixth block, which half precision alone needs
     if config.is_encoder_decoder:
         raise ModelError(
             f"{here} is an encoder-decoder ({config.model_type}): its layers are not one stack. Choose an encoder "
@@ -344,6 +361,10 @@ def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
             if isinstance(m, nn.Embedding) and m.num_embeddings == positions and m.padding_idx is not None
         ]  # RoBERTa keeps the first positions for padding
         known.append(positions - max(reserved, default=0))
+    config: Any = model.config
+    if getattr(config, "attention_type", "") == "block_sparse":
+        # BigBird reads texts of so many blocks with full attention, and goes on so with longer ones once it has.
+        known.append((5 + 2 * config.num_random_blocks) * config.block_size)
     if not known:
         known.append(min(tokenizer.model_max_length, UNBOUNDED))
     specials = tokenizer.num_special_tokens_to_add()

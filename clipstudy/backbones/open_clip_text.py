@@ -158,8 +158,15 @@ def tokenizer(spec: ModelSpec) -> Any:
 def _encoder(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[Sequence[int]]]:
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
         return lambda texts: [tokenizer.encode(text) for text in texts]
+
+    def cleaned(text: str) -> str:
+        # Cleaning takes the blank in front, by which a tokenizer of SentencePiece's or GPT-2's kind tells a word inside
+        # a text from the first one.
+        clean = tokenizer.clean_fn(text)
+        return f" {clean}" if clean and text[:1].isspace() else clean
+
     return lambda texts: tokenizer.tokenizer(
-        [tokenizer.clean_fn(text) for text in texts], add_special_tokens=False, padding=False, truncation=False
+        [cleaned(text) for text in texts], add_special_tokens=False, padding=False, truncation=False
     )["input_ids"]
 
 

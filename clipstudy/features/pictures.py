@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 3
+EXTRACTION = 4
 #: Training images that an untrained model's batch norms take their statistics from.
 CALIBRATION = 256
+#: Of these at once.
+CALIBRATED_AT = 32
 #: Threads that decode images: the library that does it lets go of the interpreter.
 DECODERS = min(8, os.cpu_count() or 1)
 
@@ -71,7 +73,7 @@ def extract(
     keys = dict.fromkeys(named, _key(backbone, pictures))
     with Collection(backbone.name, counted(len(pictures), "image"), store, keys, shapes) as collection:
         if collection.layers:
-            calibrate(backbone, pictures, batch_size)
+            calibrate(backbone, pictures)
             _Run(backbone, collection, batch_size).all(pictures, on_progress)
         collection.finish()
     return Vectors(collection.arrays, collection.spoiled, backbone.native)
@@ -118,10 +120,11 @@ class _Run:
         return [Arrival([cell], values.nbytes, landing(values.unsqueeze(0))) for cell, values in pooled]
 
 
-def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture], batch_size: int) -> None:
-    """Give an untrained model's batch norms the statistics of a few training images; leave any other as it is."""
+def calibrate(backbone: ImageBackbone, pictures: Sequence[Picture]) -> None:
+    """Give an untrained model's batch norms the statistics of a few training images; leave any other as it is. In
+    batches of a size of their own: another one would give other statistics, and so another model."""
     if backbone.uncalibrated:
-        backbone.calibrate(pixels for _, pixels in batches(backbone.preprocess, _training(pictures), batch_size))
+        backbone.calibrate(pixels for _, pixels in batches(backbone.preprocess, _training(pictures), CALIBRATED_AT))
 
 
 class Opens(Protocol):
@@ -160,7 +163,7 @@ def _training(pictures: Sequence[Picture]) -> list[Picture]:
 
 def _key(backbone: ImageBackbone, pictures: Sequence[Picture]) -> str:
     """Everything that decides the numbers, the images themselves included."""
-    settings = [EXTRACTION, dict(backbone.resolved), CALIBRATION if backbone.uncalibrated else 0]
+    settings = [EXTRACTION, dict(backbone.resolved), [CALIBRATION, CALIBRATED_AT] if backbone.uncalibrated else 0]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for picture in pictures:
         digest.update(f"{picture.split} {hashlib.sha256(picture.read()).hexdigest()}\n".encode())

@@ -35,6 +35,18 @@ class Convolutions(nn.Module):
         return self.head(x.view(len(x), 12, -1).mean(dim=2))
 
 
+class InPlace(nn.Module):
+    """What follows a convolution works in its map's own place, as in torchvision's VGG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.second(self.act(self.first(x)))).mean(dim=(2, 3))
+
+
 class Patches(nn.Module):
     """A small vision transformer, with a class token or without; its parts are called as timm's are."""
 

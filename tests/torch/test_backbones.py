@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -24,6 +25,8 @@ from transformers import (
 from benchmarks.extraction import MINILM
 from benchmarks.study import go, groups
 from clipstudy import backbones, run
+from clipstudy.backbones import open_clip_text
+from clipstudy.backbones.wordpieces import lead_of
 from clipstudy.data import conll2000
 from clipstudy.errors import ModelError
 from clipstudy.spec import DatasetSpec, ModelSpec
@@ -464,3 +467,18 @@ def test_an_unknown_source_says_what_exists():
         ModelError, match=r'Did you mean "open_clip"\? What exists: open_clip, timm, torch, transformers'
     ):
         backbones.load(ModelSpec("m", "openclip", "x", 1), "cpu")
+
+
+def test_a_word_inside_a_text_keeps_its_mark_where_the_tokenizer_cleans_texts():
+    """As SigLIP 2's does: SentencePiece's mark of a word's beginning, after a cleaning that strips blanks."""
+
+    def encode(texts, **_):
+        marked = [text.replace(" ", " ▁").split(" ") for text in texts]
+        return {"input_ids": [[hash(piece) for piece in pieces if piece] for pieces in marked]}
+
+    cleaning = SimpleNamespace(clean_fn=lambda text: " ".join(text.lower().split()), tokenizer=encode)
+    own = open_clip_text._encoder(cleaning)
+    assert lead_of(own) == " "
+    (whole,) = own(["The dog runs"])
+    assert [*own(["The"])[0], *own([" dog"])[0], *own([" runs"])[0]] == whole
+    assert own(["  "]) == [[]]

@@ -224,6 +224,18 @@ def test_models_that_are_not_one_stack_of_text(bert):
     refused(bert, "has no config.json")
 
 
+def test_weights_that_are_not_the_files_beside_the_configuration(bert):
+    """A quantised checkpoint, an adapter, another file that the configuration names."""
+    folder = Path(bert.checkpoint)
+    plain = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(plain | {"quantization_config": {"quant_method": "fp8"}}))
+    refused(bert, "is quantised")
+    (folder / "config.json").write_text(json.dumps(plain | {"transformers_weights": "elsewhere/other.safetensors"}))
+    backbones.load(bert, "cpu")
+    (folder / "adapter_config.json").write_text("{}")
+    refused(bert, "adapter beside its weights")
+
+
 def test_the_encoder_of_an_encoder_decoder(bert, tmp_path):
     config = transformers.T5Config(vocab_size=67, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2)
     transformers.T5EncoderModel(config).save_pretrained(tmp_path)

@@ -62,7 +62,9 @@ class TestWhatIsImported:
         refused(own("Convolutions", "stages"), "may not import")
 
     def test_nothing_that_a_trusted_package_itself_imported(self) -> None:
-        refused(own("abort", "stages"), "defines no function or class abort", "Convolutions, Named, Patches, Twice")
+        refused(
+            own("abort", "stages"), "defines no function or class abort", "Convolutions, InPlace, Named, Patches, Twice"
+        )
         refused(own("nn", "stages"), "defines no function or class nn")
 
     @pytest.mark.parametrize(
@@ -196,3 +198,12 @@ def test_a_librarys_own_model_by_its_import_path(monkeypatch: pytest.MonkeyPatch
     backbone = backbones.load(spec, "cpu")
     assert backbone.widths == (64, 64, 128, 256, 512) and backbone.uncalibrated
     assert all(isinstance(stage, nn.Sequential) for stage in backbone._anatomy.stages)
+
+
+def test_a_state_is_not_what_a_later_step_makes_of_it_in_its_own_place() -> None:
+    backbone = backbones.load(own("InPlace", "first", "second"), "cpu")
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    together = backbone.states(pixels, [1, 2])
+    assert together[1].map.min() < 0, "not rectified"
+    for layer in (1, 2):
+        assert torch.equal(together[layer].map, backbone.states(pixels, [layer])[layer].map)

@@ -197,6 +197,16 @@ class TestCalibration:
         extract(backbone, [picture(v, "train" if v < 100 else "test") for v in range(0, 200, 10)])
         assert backbone.calibrated == [[0.0, 30.0, 60.0, 90.0]]
 
+    def test_the_size_of_batches_makes_no_other_model(self, monkeypatch):
+        monkeypatch.setattr(pictures, "CALIBRATED_AT", 3)
+        sizes = []
+        for batch_size in (1, 5):
+            backbone = Counting()
+            backbone.uncalibrated = True
+            backbone.calibrate = lambda batches: sizes.append([len(pixels) for pixels in batches])
+            extract(backbone, [picture(v, "train") for v in range(7)], batch_size=batch_size)
+        assert sizes == [[3, 3, 1]] * 2
+
     def test_trained_models_are_left_alone(self):
         backbone = Counting()
         extract(backbone)

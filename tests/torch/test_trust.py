@@ -82,6 +82,26 @@ def test_open_clips_description_asks_for_a_tokenizers_code(
     assert marker.exists(), "the code would have run"
 
 
+def test_nobody_is_asked_whether_to_run_a_text_towers_code(
+    tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an image model too, whose text tower is built and not read."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *_: marker.touch() or "y")
+    spec = checkpoints.open_clip_text(tmp_path / "tower").spec
+    folder = Path(spec.checkpoint.removeprefix("local-dir:"))
+    described = tmp_path / "text"
+    described.mkdir()
+    bring_code(described, marker)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] = {"hf_model_name": str(described), "hf_tokenizer_name": str(described)}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    for modality, tower in (("image", "image"), ("text", "text")):
+        with pytest.raises(ModelError):
+            backbones.load(replace(spec, modality=modality, tower=tower), "cpu")
+    assert not marker.exists()
+
+
 def test_a_configuration_does_not_choose_code_for_attention(tmp_path: Path) -> None:
     spec = checkpoints.bert(tmp_path / "bert").spec
     file = Path(spec.checkpoint) / "config.json"

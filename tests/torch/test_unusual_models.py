@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import (
     AlbertConfig,
     AutoModel,
+    BigBirdConfig,
     ConvBertConfig,
     CpmAntConfig,
     DebertaConfig,
@@ -137,6 +138,18 @@ def refused(spec: ModelSpec, *words: str) -> None:
 )
 def test_texts_whose_layers_are_not_clear(config: Any, words: str, tmp_path: Path) -> None:
     refused(saved(tmp_path, config), words)
+
+
+def test_states_that_a_model_would_halve_on_its_way(tmp_path: Path) -> None:
+    """RWKV, every sixth block, for half precision."""
+    config = RwkvConfig(vocab_size=72, hidden_size=16, num_hidden_layers=7, attention_hidden_size=16)
+    assert backbones.load(replace(saved(tmp_path, config), layers=7), "cpu").depth == 7
+
+
+def test_a_model_reads_no_text_for_which_it_would_change_its_attention(tmp_path: Path) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BigBirdConfig(vocab_size=72, block_size=2, num_random_blocks=1, max_position_embeddings=64, **shape)
+    assert backbones.load(saved(tmp_path, config), "cpu").limit == 14
 
 
 def test_a_model_that_knows_no_padding_token(tmp_path: Path) -> None:
