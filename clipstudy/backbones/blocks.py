@@ -173,7 +173,7 @@ def run(
         with torch.set_grad_enabled(gradients), suppress(_Enough):
             last = forward()
             if normed:
-                states[top] = last
+                states[top], versions[top] = last, last._version
     finally:
         remove(hooks)
     if any(states[layer]._version != version for layer, version in versions.items()):

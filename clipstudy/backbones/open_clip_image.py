@@ -38,9 +38,10 @@ def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
 
 
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
+    transform = image_transform_v2(seen, is_train=False)
     prepared: dict[str, Any] = {
-        "transform": image_transform_v2(seen, is_train=False),
-        "whole": image_transform_v2(seen, is_train=False),  # which crops nothing of a square image
+        "transform": transform,
+        "whole": transform,  # it crops nothing of a square image
         "size": seen.input_size[1:],
         "mean": seen.mean,
         "deviation": seen.std,

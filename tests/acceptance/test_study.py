@@ -94,7 +94,7 @@ def test_sigterm_gives_back(place: Place, typed: Typed) -> None:
     until = time.monotonic() + 120
     while not totals(typed).get("running"):
         assert worker.poll() is None and time.monotonic() < until, worker.stdout and worker.stdout.read()
-        time.sleep(0.1)
+        time.sleep(0.1)  # another process's progress: nothing but the table tells of it
     worker.send_signal(signal.SIGTERM)
     said = worker.communicate(timeout=60)[0]
     assert worker.returncode == 0, said
@@ -109,7 +109,7 @@ def test_mlflow_down_loses_nothing(place: Place, typed: Typed) -> None:
     until = time.monotonic() + 120
     while totals(typed) != {"computed": 3}:
         assert worker.poll() is None and time.monotonic() < until
-        time.sleep(0.1)
+        time.sleep(0.1)  # another process's progress: nothing but the table tells of it
     worker.terminate()
     said = worker.communicate(timeout=60)[0]
     assert "MLflow does not answer" in said

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clipstudy.doctor import books, mending
+from clipstudy.doctor import books, ledger, mending
 from clipstudy.doctor.finding import Level
 from clipstudy.doctor.ledger import Kind
 from clipstudy.job import Job, Status
@@ -251,6 +251,19 @@ def test_another_store_is_not_taken_for_a_loss(shelf: Books, tmp_path: Path, emp
     (told,) = [finding for finding in other.examine(fix=True) if finding.level is not Level.OK]
     assert told.level is Level.WRONG and "3 cells done, and none of their runs" in told.says
     assert "CLIPSTUDY_TRACKING" in told.do and other.everything() == before
+
+
+def test_another_store_is_known_before_each_run_was_asked_for(
+    shelf: Books, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.work()
+    shutil.copy(empty_mlflow, tmp_path / "other.db")
+    asked: list[str] = []
+    monkeypatch.setattr(ledger, "STRANGE", 2)
+    monkeypatch.setattr(ledger.records, "state", lambda _, run_id: asked.append(run_id))
+    other = Books(shelf.engine, Tracking(f"sqlite:///{tmp_path / 'other.db'}", str(tmp_path / "other")))
+    assert shelf.kinds() == [] and asked == []
+    assert set(other.kinds()) == {Kind.ELSEWHERE} and len(asked) == 2
 
 
 def test_a_newer_run_than_the_tables_own_is_said(shelf: Books) -> None:

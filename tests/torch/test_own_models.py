@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
+from clipstudy.backbones import blocks
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import own_models
@@ -207,3 +208,15 @@ def test_a_state_is_not_what_a_later_step_makes_of_it_in_its_own_place() -> None
     assert together[1].map.min() < 0, "not rectified"
     for layer in (1, 2):
         assert torch.equal(together[layer].map, backbone.states(pixels, [layer])[layer].map)
+
+
+def test_a_final_norm_that_works_in_its_own_place_is_no_change_of_a_state() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    passes = []
+
+    def forward() -> torch.Tensor:
+        passes.append(1)
+        return nn.functional.layer_norm(second(first(torch.ones(2, 4))), (4,)).mul_(2.0)
+
+    states = blocks.run([first, second], [1, 2], forward, final_norm=True)
+    assert len(passes) == 1 and torch.equal(states[1], first(torch.ones(2, 4)))
