@@ -127,15 +127,19 @@ def bootstrap_accuracy(
 
     Args:
         correct: ``[L, S, N]``: whether seed s is right on item n at layer l. Any score per item will do: the
-            difference of a task's and its control's gives the interval of selectivity.
+            difference of a task's and its control's gives the interval of selectivity. That of truth values, a share,
+            ends at 0 and 1.
         rng: a generator, or the seed of one.
     """
     scores = np.asarray(correct, dtype=np.float32)
     seeds = scores.mean(axis=2, dtype=np.float64)
-    return [
+    found = [
         _interval(means.mean(), drawn, freedom(float(drawn.std()), [means]))
         for means, drawn in zip(seeds, resampled([scores], draws, rng)[0], strict=True)
     ]
+    if np.asarray(correct).dtype != np.bool_:
+        return found
+    return [Interval(value, max(low, 0.0), min(high, 1.0)) for value, low, high in found]
 
 
 def bootstrap_gain(

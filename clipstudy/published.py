@@ -57,6 +57,11 @@ class Published:
         return self.value * _SHARE[self.unit]
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """From where to where it was published, as shares: twice the same, where it is one number."""
+        return self.share, self.share if self.upper is None else self.upper * _SHARE[self.unit]
+
+    @property
     def tolerance(self) -> float:
         """How far, as a share, a rerun may land: two standard deviations of the paper's own runs where they are known,
         else two points of accuracy (the report's numbers fit means of several runs) or 0.05 of NMI."""

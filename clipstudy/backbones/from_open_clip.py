@@ -24,8 +24,6 @@ from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import ModelSpec
 
-log = logging.getLogger(__name__)
-
 LOCAL, HUB = "local-dir:", "hf-hub:"
 TOKENIZER = "hf_tokenizer_name"  #: key of a description, where the tokenizer is a repository of its own
 
@@ -201,12 +199,12 @@ def _published(spec: ModelSpec, config: Mapping[str, Any]) -> Repository | None:
         )
     tagged = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained)
     if bool(tagged.get("quick_gelu")) != bool(config.get("quick_gelu")):
-        log.warning(
-            '%s checkpoint = "%s" computes another GELU than the weights "%s" were trained with; did you mean "%s"?',
-            here,
-            spec.checkpoint,
-            spec.pretrained,
-            f"{spec.checkpoint}-quickgelu" if tagged.get("quick_gelu") else spec.checkpoint.removesuffix("-quickgelu"),
+        other = (
+            f"{spec.checkpoint}-quickgelu" if tagged.get("quick_gelu") else spec.checkpoint.removesuffix("-quickgelu")
+        )
+        raise ModelError(
+            f'{here} checkpoint = "{spec.checkpoint}" computes another GELU than the weights "{spec.pretrained}" were '
+            f'trained with. Write checkpoint = "{other}".'
         )
     # "owner/name/" or "owner/name/file"; open_clip looks for the safetensors of a pickled file's name as well.
     home, _, name = str(tagged.get("hf_hub") or "").rpartition("/")

@@ -20,8 +20,8 @@ from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-#: By how much a text's states may differ beside padding, as a share of the largest: rounding, and far from a mean that
-#: padding takes part in.
+#: By how much a token's states may differ beside padding, as a share of their size: rounding, and far from a mean that
+#: padding takes part in. Both are medians over dimensions: some models have a few that are a thousand times as large.
 PADDED = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 #: Of token ids and their mask, the states of layers.
 Run = Callable[..., dict[int, torch.Tensor]]
@@ -150,7 +150,8 @@ class TransformersText:
         alone, among = (
             self._run(*of, [self.depth])[self.depth][:, : ids.shape[1]].float() for of in ((ids, mask), longer)
         )
-        return bool((among - alone).abs().max() > PADDED[self.module.dtype] * alone.abs().max())
+        apart, size = ((among - alone).abs().median(2).values, alone.abs().median(2).values)
+        return bool((apart > PADDED[self.module.dtype] * size).any())
 
     def _unpadded(
         self, run: Run, ids: torch.Tensor, mask: torch.Tensor, *more: torch.Tensor
@@ -355,16 +356,18 @@ def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
     known = [spec.max_tokens] if spec.max_tokens is not None else []
     positions = getattr(_text_config(model.config), "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        reserved = [
-            m.padding_idx + 1
-            for m in model.modules()
-            if isinstance(m, nn.Embedding) and m.num_embeddings == positions and m.padding_idx is not None
-        ]  # RoBERTa keeps the first positions for padding
-        known.append(positions - max(reserved, default=0))
+        known.append(positions - _kept_for_padding(model, positions))
     config: Any = model.config
     if getattr(config, "attention_type", "") == "block_sparse":
         # BigBird reads texts of so many blocks with full attention, and goes on so with longer ones once it has.
         known.append((5 + 2 * config.num_random_blocks) * config.block_size)
+    rope = getattr(_text_config(config), "rope_parameters", None) or {}
+    known += [
+        # Phi-3's kind turns every text of a batch by other angles where one of them is longer.
+        one["original_max_position_embeddings"]
+        for one in (rope, *rope.values())
+        if isinstance(one, dict) and one.get("rope_type") == "longrope"
+    ]
     if not known:
         known.append(min(tokenizer.model_max_length, UNBOUNDED))
     specials = tokenizer.num_special_tokens_to_add()
@@ -374,6 +377,17 @@ def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
             "Raise it."
         )
     return min(known)
+
+
+def _kept_for_padding(model: nn.Module, positions: int) -> int:
+    """How many of the first positions no text has: RoBERTa counts from behind its padding's, and so does I-BERT, whose
+    embedding is of its own kind."""
+    kept = 0
+    for module in model.modules():
+        weight, padding = (getattr(module, name, None) for name in ("weight", "padding_idx"))
+        if isinstance(weight, torch.Tensor) and isinstance(padding, int) and len(weight) == positions:
+            kept = max(kept, padding + 1)
+    return kept
 
 
 def _text_config(config: Any) -> Any:

@@ -178,7 +178,8 @@ def _beside(comparison: Comparison) -> list[str]:
         "" if number.layer < 0 else str(number.layer),
         comparison.model,
         units.shown_value(comparison.measured, number.metric),
-        f"{number.share * factor:.{decimals}f}" + ("" if number.verified else " (from memory)"),
+        "–".join(dict.fromkeys(f"{end * factor:.{decimals}f}" for end in number.ends))
+        + ("" if number.verified else " (from memory)"),
         apart,
         within,
         compares,
@@ -196,6 +197,7 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
         "metric": number.metric,
         "measured": asdict(comparison.measured),
         "published": number.share,
+        "published_upper": number.ends[1],
         "source": number.place,
         "from_memory": not number.verified,
         "comparable": number.comparable,

@@ -45,11 +45,17 @@ def report(
 
     settings = Settings.read()
     selection = Selection(tuple(model or ()), tuple(task or ()))
-    found = _chosen(recorded(study), selection)
+    whole = recorded(study)
+    found = _chosen(whole, selection)
     panel = panels.find(dashboard, settings.home)
     tracking = open_tracking(settings)
-    planned = stores.planned(settings, replace(selection, study=selecting.study_name(study)))
-    judged = evidence.judged(found, tracking.artifact, planned)
+    name = selecting.study_name(study)
+    planned = stores.planned(settings, replace(selection, study=name))
+    # Claims are about what is there, not about what of it a page shows.
+    everything = stores.planned(settings, Selection(study=name)) if selection != Selection() else planned
+    judged = evidence.judged(whole, tracking.artifact, everything)
+    shown = {result.study for result in found}
+    judged = {of: verdicts for of, verdicts in judged.items() if of in shown}
     # Another dashboard's page beside the first, not over it.
     out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
     reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)

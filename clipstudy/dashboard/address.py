@@ -38,7 +38,7 @@ class Layers(Place):
     task: tuple[str, ...] = ()  #: names; empty: the panel's
     model: tuple[str, ...] = ()  #: families; empty: all
     metric: str = ""  #: empty: what the panel says
-    x: Literal["panel", "layer", "depth"] = "panel"
+    x: Literal["panel", "layer", "stage", "depth"] = "panel"
     draw: Literal["tasks", "average"] = "tasks"  #: small multiples, or the mean of the tasks alone
     seeds: Literal["panel", "hidden", "points"] = "panel"  #: each seed's own value
 

@@ -282,6 +282,11 @@ def _files(app: Dash, desk: Desk) -> None:
             answer.status_code = 404
         return answer
 
+    @app.server.errorhandler(ClipstudyError)
+    def unread(error: ClipstudyError) -> Response:
+        """What a file is made of cannot be read: as pages say it, and to a script by the status."""
+        return Response(redact(error.message), 503 if error.transient else 404, mimetype="text/plain")
+
     @app.server.get("/take/<name>.<ending>")
     def take(name: str, ending: str) -> Response:
         page = FILES.get(name) or abort(404)

@@ -31,8 +31,12 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, as shares; None: the number is from memory, and no result is held to it."""
-        return self.measured.value - self.number.share if self.number.verified else None
+        """Measured minus published, as shares; from the nearer end of a range, and 0 within it. None: the number is
+        from memory, and no result is held to it."""
+        if not self.number.verified:
+            return None
+        low, high = self.number.ends
+        return self.measured.value - min(max(self.measured.value, low), high)
 
     @property
     def inside(self) -> bool | None:

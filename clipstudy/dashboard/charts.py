@@ -46,6 +46,8 @@ def bars_figure(info: BarsInfo, *, wide: bool = False) -> Figure:
     data: list[dict[str, Any]] = []
     for number, series in enumerate(info.series):
         data += [_line(series)] if info.joined else _bars(series, str(number))
+        if series.floors:
+            data.append(_floors(series, str(number)))
         if series.points:
             data.append(_points(series, str(number)))
     data += [_diamonds(mark) for mark in info.marks]
@@ -77,11 +79,13 @@ def signs(drawn: Sequence[View]) -> list[str]:
     """What the signs in these charts mean, besides the models' colours."""
     curves = [curve for view in drawn for curve in view.curves]
     levels = " or ".join(sorted({level.name for view in drawn for level in view.levels}))
+    own = " or ".join(sorted({name for c in curves for cell in c.cells for name, _ in cell.baselines}))
     said = {
         f"□ hollow: {ONE_CLASS}": any(cell.one_class for c in curves for cell in c.cells),
         "◆ published elsewhere (◇ from memory)": any(view.marks for view in drawn),
         "○ one seed": any(cell.points for c in curves for cell in c.cells),
         f"⋯ dotted: {levels}, in the model's colour": bool(levels),
+        f"– {own}, each layer's own": bool(own),
     }
     return [text for text, there in said.items() if there]
 
@@ -178,6 +182,21 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
     }
 
 
+def _floors(series: SeriesInfo, group: str) -> dict[str, Any]:
+    """What needs no model, where each layer has its own: a dash over its bar."""
+    return {
+        "type": "scatter",
+        "name": f"{html.escape(series.name, quote=False)}, without the model",
+        "x": [x for x, _, _ in series.floors],
+        "y": [y for _, y, _ in series.floors],
+        "mode": "markers",
+        "marker": {"symbol": "line-ew", "size": 9, "line": {"width": 2, "color": GREY}},
+        "offsetgroup": group,
+        "hovertext": [html.escape(text, quote=False) for _, _, text in series.floors],
+        "hoverinfo": "text",
+    }
+
+
 def _groups(joined: bool) -> dict[str, Any]:
     """Bars side by side; a mark stands over its own model's bar."""
     bars = {"barmode": "group", "bargap": 0.18, "bargroupgap": 0.04}
@@ -203,11 +222,15 @@ def _label(line: LineInfo) -> dict[str, Any]:
 
 
 def _bottom(info: BarsInfo) -> float:
-    """Bars begin at zero, lines a little below the lowest."""
-    lowest = min([y - low for s in info.series for y, low in zip(s.y, s.below, strict=True)], default=0.0)
-    if not info.joined:
-        return min(lowest * 1.06, 0.0)
-    return min(lowest * 0.94, *(line.y * 0.94 for line in info.lines), info.top)
+    """Bars begin at zero, lines a little below the lowest of what is drawn."""
+    ends = [y - low for s in info.series for y, low in zip(s.y, s.below, strict=True)]
+    ends += [y for s in info.series for _, y in s.points] + [y for m in info.marks for y in m.y]
+    ends += [y for s in info.series for _, y, _ in s.floors] + [line.y for line in info.lines]
+    lowest = min(ends, default=0.0)
+    room = 0.06 * (info.top - lowest)
+    if lowest < 0:
+        return lowest - room
+    return max(lowest - room, 0.0) if info.joined else 0.0
 
 
 def _diamonds(marks: MarksInfo) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple
         return None, ()  # removed, or broken
     if kept.unit is Unit.CHANNELS:  # no layer's are another's
         (own,) = found
+        if not all(rows.names for rows in own):
+            return None, ()
         widest = max(len(rows.names) for rows in own)
         wide = [np.pad(r.scores, ((0, 0), (0, widest - len(r.names))), constant_values=np.nan) for r in own]
         return np.stack(wide), ()
@@ -189,7 +191,7 @@ def read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
     content = fetch(result.run_id, kept.file)
     try:
         return kept.read(content, metric, result)
-    except (pa.ArrowException, csv.Error, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, csv.Error, OSError, LookupError, ValueError) as error:
         anew = shlex.join(["clipstudy", "rerun", "--model", result.model, "--task", result.task])
         told = DataError(f"run {result.run_id}: {kept.file} cannot be read ({error}). Type: {anew}")
         log.warning("%s", told)
@@ -258,10 +260,10 @@ def _channels(content: bytes, metric: str, result: Result) -> Rows:
     """The measure of each channel's images, a seed each."""
     units: dict[str, list[float]] = defaultdict(list)
     rows = csv.reader(io.StringIO(content.decode()))
-    column = next(rows).index(metric)
+    column = next(rows, []).index(metric)
     for row in rows:
         units[row[0]].append(float(row[column]))
-    return Rows(tuple(units), np.array([*units.values()]).T)
+    return Rows(tuple(units), np.array([*units.values()]).T) if units else NOTHING
 
 
 class Kept(NamedTuple):

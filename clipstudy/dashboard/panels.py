@@ -14,7 +14,7 @@ from clipstudy.dashboard.tables import Board, called, matches, view
 from clipstudy.dashboard.views import View
 from clipstudy.errors import StudyError, did_you_mean, nearest
 
-Axis = Literal["layer", "depth"]
+Axis = Literal["layer", "stage", "depth"]
 Kind = Literal["bars", "heatmap", "best", "published", "pictures"]
 AXES: tuple[str, ...] = get_args(Axis)
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -56,7 +56,8 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
         cells = _averaged(parts, metric)
         if cells:
-            curves.append(replace(first, cells=cells, best=best_layer(cells, metric), missing=()))
+            dev = _dev(parts, cells)
+            curves.append(replace(first, cells=cells, best=best_layer(cells, metric, dev), missing=(), dev=dev))
     known = [dict(v.baselines) for v in common]
     shared = [name for name in known[0] if all(name in of for of in known)]
     averaged = View(
@@ -80,6 +81,12 @@ def note_said(views: Iterable[View]) -> str:
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+def _dev(parts: Sequence[Curve], cells: Sequence[Cell]) -> dict[int, float]:
+    """The mean of the tasks' development scores, of the layers of which every task has one."""
+    layers = [cell.layer for cell in cells if all(cell.layer in part.dev for part in parts)]
+    return {layer: mean([part.dev[layer] for part in parts]) for layer in layers}
 
 
 def _averaged(parts: Sequence[Curve], metric: str) -> tuple[Cell, ...]:

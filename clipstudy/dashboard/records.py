@@ -1,6 +1,6 @@
 """What MLflow holds, as pages read it: all of it once, then what came since.
 
-Reading a run costs MLflow one to three milliseconds, so ten thousand are half a minute. Therefore
+Reading a run costs MLflow some milliseconds, so ten thousand take a minute or so. Therefore
 
 - what is known is kept in a file as well, and the next dashboard begins with it;
 - a look asks for the runs that ended lately and are not known, which are few. A run keeps the time at which it was

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from clipstudy.dashboard.inks import Ink
@@ -13,6 +13,10 @@ from clipstudy.dashboard.views import Cell, Curve, Mark, View
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
+#: Parts of a model that tasks on ``stages`` have a layer of: of a residual network its stages, of others quarters.
+STAGES = 4
+#: Where a cell stands on the x axis; None: nowhere.
+Place = Callable[[Cell], float | None]
 #: Baselines whose labels would lie closer than this share of the axis share one label.
 LABEL_GAP = 0.05
 
@@ -29,6 +33,7 @@ class SeriesInfo(NamedTuple):
     hollow: list[bool]  #: see units.ONE_CLASS
     texts: list[str]  #: what hovering says
     points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
+    floors: list[tuple[float, float, str]] = []  #: x and y of what needs no model at that layer, and what hovering says
 
 
 class MarksInfo(NamedTuple):
@@ -68,17 +73,19 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
 
     Args:
         colors: family → ink (:func:`clipstudy.dashboard.inks.inks_of`).
-        x: ``layer``: grouped bars over layer numbers; ``depth``: lines over the fraction of the model's blocks.
+        x: ``layer``: grouped bars over layer numbers; ``stage``: the same over quarters of a model's blocks, where
+            each model has one layer in each, else over layers; ``depth``: lines over the fraction of its blocks.
     """
     _, factor, _ = unit(shown.metric)
-    joined = x == "depth" and any(cell.depth is not None for curve in shown.curves for cell in curve.cells)
-    series = [_series(curve, colors[curve.family], joined, shown.metric) for curve in shown.curves]
-    marks = _marks(shown, joined, factor)
+    place = _places(shown, x)
+    series = [_series(curve, colors[curve.family], place, shown.metric) for curve in shown.curves]
+    marks = _marks(shown, place, factor)
     lines = _levels(shown, colors, factor)
     ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
-    ends += [y for s in series for _, y in s.points] + [y for _, y, _ in lines]
+    ends += [y for s in series for _, y in s.points] + [y for s in series for _, y, _ in s.floors]
+    ends += [y for _, y, _ in lines]
     top = max([*ends, 0.0]) * 1.06 or 1.0
-    x_title, ticks = _x_axis(shown, joined)
+    x_title, ticks = _x_axis(shown, place)
     return BarsInfo(
         title=shown.title,
         x_title=x_title,
@@ -87,7 +94,7 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
         series=series,
         lines=_lines(lines, top),
         top=top,
-        joined=joined,
+        joined=place is _by_depth,
         note=shown.note,
         marks=marks,
     )
@@ -96,19 +103,47 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
 # -- inside ------------------------------------------------------------------------------------------------------
 
 
-def _series(curve: Curve, ink: Ink, joined: bool, metric: str) -> SeriesInfo:
+def _by_layer(cell: Cell) -> float | None:
+    return float(cell.layer)
+
+
+def _by_depth(cell: Cell) -> float | None:
+    return cell.depth
+
+
+def _by_stage(cell: Cell) -> float | None:
+    # A stage's layer lies at its end or, where blocks do not divide by four, a little behind. Tags hold three decimals.
+    return None if cell.depth is None else float(int(STAGES * cell.depth + 0.01))
+
+
+def _places(shown: View, x: str) -> Place:
+    """Where ``x`` puts the cells of ``shown``; by layer where it cannot put them."""
+    if x == "depth" and any(cell.depth is not None for curve in shown.curves for cell in curve.cells):
+        return _by_depth
+    found = [[_by_stage(cell) for cell in curve.cells] for curve in shown.curves]
+    each = all(len(set(stages)) == len(stages) and set(stages) <= set(range(1, STAGES + 1)) for stages in found)
+    return _by_stage if x == "stage" and each else _by_layer
+
+
+def _series(curve: Curve, ink: Ink, place: Place, metric: str) -> SeriesInfo:
     _, factor, _ = unit(metric)
-    cells = [cell for cell in curve.cells if not joined or cell.depth is not None]
+    placed = [(x, cell) for cell in curve.cells if (x := place(cell)) is not None]
+    cells = [cell for _, cell in placed]
     return SeriesInfo(
         name=curve.title,
         ink=ink,
-        x=[_place(cell, joined) for cell in cells],
+        x=[x for x, _ in placed],
         y=[cell.estimate.value * factor for cell in cells],
         above=[_reach(cell, 1) * factor for cell in cells],
         below=[_reach(cell, -1) * factor for cell in cells],
         hollow=[cell.one_class for cell in cells],
         texts=[_hover(curve.title, cell, metric) for cell in cells],
-        points=[(_place(cell, joined), point * factor) for cell in cells for point in cell.points],
+        points=[(x, point * factor) for x, cell in placed for point in cell.points],
+        floors=[
+            (x, value * factor, f"{curve.title}, {cell.label}, {name}: {shown_value(Estimate(value), metric)}")
+            for x, cell in placed
+            for name, value in cell.baselines
+        ],
     )
 
 
@@ -125,27 +160,29 @@ def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[tuple
     return lines
 
 
-def _x_axis(shown: View, joined: bool) -> tuple[str, list[tuple[float, str]]]:
+def _x_axis(shown: View, place: Place) -> tuple[str, list[tuple[float, str]]]:
     """Its title, and its ticks; none: as the axis likes."""
     if shown.layers == (WHOLE_MODEL,):
         return "", [(float(WHOLE_MODEL), "whole model")]
-    if joined:
+    if place is _by_depth:
         return "depth (fraction of the model's blocks)", []
+    if place is _by_stage:
+        return "stage (quarter of the model's blocks)", [(float(k), str(k)) for k in range(1, STAGES + 1)]
     title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
     return title, [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
 
 
-def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
+def _marks(shown: View, place: Place, factor: float) -> tuple[MarksInfo, ...]:
     """Those of each curve; a mark where no layer was measured has no place in a chart of depths."""
     found = []
     for number, curve in enumerate(shown.curves):
-        depths = {cell.layer: _place(cell, joined) for cell in curve.cells}
-        marks = [m for m in shown.marks if m.family == curve.family and m.layer in depths]
+        places = {cell.layer: x for cell in curve.cells if (x := place(cell)) is not None}
+        marks = [m for m in shown.marks if m.family == curve.family and m.layer in places]
         if marks:
             found.append(
                 MarksInfo(
                     of=number,
-                    x=[depths[m.layer] for m in marks],
+                    x=[places[m.layer] for m in marks],
                     y=[m.value * factor for m in marks],
                     hollow=[m.from_memory for m in marks],
                     texts=[_published(m, shown.metric) for m in marks],
@@ -157,10 +194,6 @@ def _marks(shown: View, joined: bool, factor: float) -> tuple[MarksInfo, ...]:
 def _published(mark: Mark, metric: str) -> str:
     memory = " (from memory)" if mark.from_memory else ""
     return f"published{memory}: {shown_value(Estimate(mark.value), metric)}, {mark.source}"
-
-
-def _place(cell: Cell, joined: bool) -> float:
-    return cell.depth if joined and cell.depth is not None else float(cell.layer)
 
 
 def _reach(cell: Cell, side: int) -> float:

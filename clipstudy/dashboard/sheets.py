@@ -30,7 +30,7 @@ from clipstudy.dashboard.units import (
     standard_error,
     unit,
 )
-from clipstudy.dashboard.views import Cell, View, is_near
+from clipstudy.dashboard.views import Cell, View, floor_of, is_near
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
@@ -75,7 +75,7 @@ def best(views: Sequence[View]) -> Sheet:
     layer."""
     judged = [view for view in views if better(view.metric)]
     titles = {(c.study, c.family): c.title for view in judged for c in view.curves}
-    based = any(view.baselines for view in judged)
+    based = any(_floor(view) for view in judged)
     lines = []
     for view in judged:
         at = {(curve.study, curve.family): cell for curve in view.curves if (cell := curve.chosen)}
@@ -113,7 +113,7 @@ def _glance(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
         at = {curve.family: cell for curve in view.curves if (cell := curve.chosen)}
         cells = [_entry(at[family], view.metric, False) if family in at else NONE for family in titles]
         floor = _floor(view)
-        without = shown_value(Estimate(floor[1]), view.metric) if floor else NONE.text
+        without = floor[0] if floor else NONE.text
         rows.append([f"{view.title}, {axis_title(view.metric)}", *(cell.text for cell in cells), without])
     return ["task", *titles.values(), "no model"], rows
 
@@ -316,12 +316,13 @@ def _beside(compared: Comparison) -> tuple[Entry, ...]:
     number, measured = compared.number, compared.measured
     _, factor, decimals = unit(number.metric)
     value, apart = number.share * factor, NONE
+    shown = "–".join(dict.fromkeys(f"{end * factor:.{decimals}f}" for end in number.ends))
     if compared.difference is not None:
         by = compared.difference * factor
         apart = Entry(f"{by:+.{decimals}f}".replace("-", "−"), by, not compared.inside)
     return (
         Entry(shown_value(measured, number.metric), measured.value * factor),
-        Entry(f"{value:.{decimals}f}{'' if number.verified else ' (from memory)'}", value),
+        Entry(f"{shown}{'' if number.verified else ' (from memory)'}", value),
         apart,
         Entry(number.data),
         Entry(number.method),
@@ -337,16 +338,22 @@ def _standing_in(titles: Collection[str]) -> str:
     )
 
 
-def _floor(view: View) -> tuple[str, float] | None:
-    """The best of what needs no model."""
-    return max(view.baselines, key=lambda named: better(view.metric) * named[1], default=None)
+def _floor(view: View) -> tuple[str, str, float] | None:
+    """The best of what needs no model: as it is shown, its name, its value. From lowest to highest where models' best
+    layers have their own."""
+    found = [floor for curve in view.curves if (floor := floor_of(view, curve.chosen))]
+    if not found:
+        return None
+    name, value = max(found, key=lambda named: better(view.metric) * named[1])
+    ends = [shown_value(Estimate(end(number for _, number in found)), view.metric) for end in (min, max)]
+    return "–".join(dict.fromkeys(ends)), name, value
 
 
 def _baseline(view: View) -> Entry:
     if (floor := _floor(view)) is None:
         return NONE
-    name, value = floor
-    return Entry(f"{shown_value(Estimate(value), view.metric)} ({name})", value * unit(view.metric)[1])
+    text, name, value = floor
+    return Entry(f"{text} ({name})", value * unit(view.metric)[1])
 
 
 def _above(cell: Cell, view: View) -> bool:
@@ -355,7 +362,7 @@ def _above(cell: Cell, view: View) -> bool:
         return False
     sign, found = better(view.metric), cell.estimate
     nearest = found.low if sign > 0 else found.high
-    floor = _floor(view)
+    floor = floor_of(view, cell)
     return floor is None or sign * ((found.value if nearest is None else nearest) - floor[1]) > 0
 
 

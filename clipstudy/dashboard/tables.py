@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from clipstudy import metrics
 from clipstudy.dashboard.pooling import mean, pooled
 from clipstudy.dashboard.units import ranges, within
-from clipstudy.dashboard.views import Cell, Curve, View, best_layer
+from clipstudy.dashboard.views import CEILING, Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate, Result
 from clipstudy.progress import counted
 
@@ -27,7 +27,14 @@ BASELINE_NAMES = {
     "pos_last": "last word's part of speech",
     "pos_coarse": "last word's coarse part of speech",
     "permuted": "unpaired texts",
+    "raw_pixels": CEILING,
 }
+#: Baselines that differ by more than this share of the largest value in a chart have no line in common.
+APART = 0.03
+#: What the cells of a group have in common besides its settings, and how it is called.
+PINNED = {"checkpoint": "another checkpoint", "data": "other data", "reference": "another reference model"}
+#: Name → value of what needs no model.
+Baselines = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,7 @@ def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
         rows, older = newest(members)
         kept += rows
         said = [
-            f"{model} · {task}: {counted(number, 'result')} of older settings ({digest}) not shown"
-            for model, task, digest, number in older
+            f"{model} · {task}: {counted(number, 'result')} of {what} not shown" for model, task, what, number in older
         ]
         notes += [f"{study}: {note}" if len(studies) > 1 else note for note in (*said, *_gaps(rows))]
     ranked = sorted(kept, key=lambda r: (r.tags.get("category", ""), r.task))
@@ -87,18 +93,22 @@ def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
 
 
 def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str, str, int]]]:
-    """Results of the newest digest of each (study, model, task); and (model, task, digest, runs) of the others.
+    """Results of the newest settings, checkpoint and data of each (study, model, task); and (model, task, of what,
+    runs) of the others.
 
-    Newest is the digest whose latest run ended last: enqueueing old settings again makes them the newest.
+    Newest is what the run has that ended last: a curve is of one digest, and of one checkpoint and the same data, which
+    a rerun may find changed. Settings that are put back are shown again once a cell of theirs is run (``clipstudy
+    rerun``).
     """
-    cells: dict[tuple[str, str, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    cells: dict[tuple[str, str, str], dict[tuple[str, ...], list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        cells[result.study, result.model, result.task][result.tags.get("digest", "")].append(result)
+        made_of = (result.tags.get("digest", ""), *(result.params.get(f"resolved.{one}", "") for one in PINNED))
+        cells[result.study, result.model, result.task][made_of].append(result)
     kept, older = [], []
     for (_, model, task), groups in cells.items():
-        latest = max(groups, key=lambda digest: (max(r.tags.get("ended", "") for r in groups[digest]), digest))
+        latest = max(groups, key=lambda made_of: (max(r.tags.get("ended", "") for r in groups[made_of]), made_of))
         kept += groups[latest]
-        older += [(model, task, digest, len(rows)) for digest, rows in groups.items() if digest != latest]
+        older += [(model, task, _other(one, latest), len(rows)) for one, rows in groups.items() if one != latest]
     return kept, older
 
 
@@ -121,16 +131,13 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         families[row.study, family_of(row)].append(row)
     several = len({r.study for r in shown.results}) > 1
     ordered = sorted(families.items(), key=lambda item: (_rank(item[1][0], shown.order), item[0][0]))
-    curves = tuple(_curve(members, name, several) for _, members in ordered)
+    same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
+    lines, own = _baselines(rows, name) if same_kind else ({}, {})
+    curves = tuple(_curve(members, name, several, own) for _, members in ordered)
     reference = tuple(curve for curve in curves if _is_reference(curve))
     if len(reference) == len(curves):  # nothing else is there yet
         reference = ()
-    same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
-    arm = name.rpartition("/")[0]
-    baselines: list[tuple[str, float]] = []
-    for study in sorted({r.study for r in rows}) if same_kind else ():
-        lines = _baselines([r for r in rows if r.study == study], arm)
-        baselines += [(f"{study}: {line}" if several else line, value) for line, value in lines]
+    baselines = tuple((f"{of}: {what}" if several else what, value) for (of, what), value in lines.items())
     return View(
         task=task,
         title=rows[0].tags.get("task_title", task),
@@ -138,8 +145,8 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         metric=name,
         modality=rows[0].tags.get("modality", "text"),
         curves=tuple(curve for curve in curves if curve not in reference),
-        baselines=tuple(baselines),
-        caption=_compared(reference),
+        baselines=baselines,
+        caption=" ".join(filter(None, (_compared(reference), _one_sample(rows)))),
         note=note_of(rows),
         reference=reference,
     )
@@ -199,13 +206,17 @@ def called(result: Result) -> list[str]:
 # -- inside ------------------------------------------------------------------------------------------------------
 
 
-def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
-    """One model's curve, its title with its study's name where there are ``several``."""
+def _curve(members: Sequence[Result], metric: str, several: bool, own: Mapping[str, Baselines]) -> Curve:
+    """One model's curve, its title with its study's name where there are ``several``.
+
+    Args:
+        own: run id → the baselines that are that run's own.
+    """
     by_layer: dict[int, list[Result]] = defaultdict(list)
     for member in members:
         by_layer[member.layer].append(member)
     arm = f"{metric.rpartition('/')[0]}/" if "/" in metric else ""
-    cells = tuple(_cell(layer, by_layer[layer], metric, arm) for layer in sorted(by_layer))
+    cells = tuple(_cell(layer, by_layer[layer], metric, arm, own) for layer in sorted(by_layer))
     dev = {}
     if metric.rsplit("/", 1)[-1] == "accuracy":
         scored = f"{arm}dev_accuracy"
@@ -223,6 +234,16 @@ def _curve(members: Sequence[Result], metric: str, several: bool) -> Curve:
         role=tags.get("role", ""),
         study=study,
         stands_in=any(stands_in(r) for r in members),
+        dev=dev,
+    )
+
+
+def _other(one: tuple[str, ...], latest: tuple[str, ...]) -> str:
+    """How ``one`` differs from the ``latest`` of :func:`newest`."""
+    if one[0] != latest[0]:
+        return f"older settings ({one[0]})"
+    return ", ".join(
+        f"{called} ({a})" for called, a, b in zip(PINNED.values(), one[1:], latest[1:], strict=True) if a != b
     )
 
 
@@ -237,7 +258,13 @@ def _compared(reference: Sequence[Curve]) -> str:
     return f"Each is compared with {named}, which is left out: any model's likeness to itself is 1." if named else ""
 
 
-def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
+def _one_sample(rows: Sequence[Result]) -> str:
+    """What intervals leave out where a clustering is of one sample of spans."""
+    alone = all("samples" in r.metrics and r.metrics["samples"].value == 1 for r in rows)
+    return "One sample of spans: the intervals are of k-means seeds alone." if alone else ""
+
+
+def _cell(layer: int, members: Sequence[Result], metric: str, arm: str, own: Mapping[str, Baselines]) -> Cell:
     tags = members[0].tags
     items = members[0].metrics.get("items/test")
     flags = [r.metrics[f"{arm}one_class"].value for r in members if f"{arm}one_class" in r.metrics]
@@ -250,21 +277,44 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str) -> Cell:
         n=round(items.value) if items else None,
         inits=len(members),
         one_class=any(value > 0 for value in flags),
+        baselines=tuple(_means(own.get(r.run_id, {}) for r in members).items()),
         runs=tuple(members),
     )
 
 
-def _baselines(members: Sequence[Result], arm: str) -> tuple[tuple[str, float], ...]:
-    """What needs no model, as its mean over the runs (they differ only where a model could not see an item)."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for prefix in dict.fromkeys((f"{arm}/{BASELINE}" if arm else BASELINE, BASELINE)):
-        for member in members:
-            for name, estimate in member.metrics.items():
-                if name.startswith(prefix):
-                    found[name.removeprefix(prefix)].append(estimate.value)
-        if found:
-            break
-    return tuple((BASELINE_NAMES.get(n, n.replace("_", " ")), mean(v)) for n, v in sorted(found.items()))
+def _baselines(members: Sequence[Result], metric: str) -> tuple[dict[tuple[str, str], float], dict[str, Baselines]]:
+    """What needs no model: (study, name) → its mean over the study's runs, where they agree as they do but for what a
+    model could not see; and run id → those of which each run has its own, as chance has for a map of its own area."""
+    arm = metric.rpartition("/")[0]
+    prefixes = dict.fromkeys((f"{arm}/{BASELINE}" if arm else BASELINE, BASELINE))
+    prefix = next((p for p in prefixes if any(name.startswith(p) for r in members for name in r.metrics)), BASELINE)
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for member in members:
+        for name, value in member.metrics.items():
+            if name.startswith(prefix):
+                short = name.removeprefix(prefix)
+                found[member.study, BASELINE_NAMES.get(short, short.replace("_", " "))][member.run_id] = value.value
+    scale = max(
+        abs(v) for v in (*(r.metrics[metric].value for r in members), *(v for f in found.values() for v in f.values()))
+    )
+    lines: dict[tuple[str, str], float] = {}
+    own: dict[str, Baselines] = defaultdict(dict)
+    for (study, name), values in sorted(found.items()):
+        if max(values.values()) - min(values.values()) <= APART * scale:
+            lines[study, name] = mean([*values.values()])
+            continue
+        for run_id, number in values.items():
+            own[run_id][name] = number
+    return lines, own
+
+
+def _means(found: Iterable[Baselines]) -> Baselines:
+    """Name → its mean over those that have it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for one in found:
+        for name, value in one.items():
+            values[name].append(value)
+    return {name: mean(numbers) for name, numbers in values.items()}
 
 
 def _gaps(kept: Sequence[Result]) -> list[str]:

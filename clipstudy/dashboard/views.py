@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from clipstudy.dashboard.units import Z, better, standard_error
 from clipstudy.outcome import Estimate, Result
 
+#: A baseline by which no model is judged: what the measuring itself reaches at most.
+CEILING = "decoder on the pixels themselves"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -21,6 +24,8 @@ class Cell:
     n: int | None = None  #: test items
     inits: int = 1  #: initialisations pooled
     one_class: bool = False  #: with at least one seed, a single class is predicted: that says little about the layer
+    #: What needs no model, name and value, where it differs from layer to layer; see ``View.baselines``.
+    baselines: tuple[tuple[str, float], ...] = ()
     points: tuple[float, ...] = ()  #: one value a seed (and initialisation), where they were asked for
     runs: tuple[Result, ...] = field(default=(), compare=False, repr=False)  #: whose numbers these are
 
@@ -38,6 +43,8 @@ class Curve:
     role: str = ""
     study: str = ""
     stands_in: bool = False  #: not the model that its role is named after: nothing published is a number of it
+    #: Layer → its score on the development set, where there is one.
+    dev: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def chosen(self) -> Cell | None:
@@ -78,7 +85,7 @@ class View:
     metric: str
     modality: str
     curves: tuple[Curve, ...]
-    baselines: tuple[tuple[str, float], ...] = ()
+    baselines: tuple[tuple[str, float], ...] = ()  #: what needs no model, one value for all cells
     marks: tuple[Mark, ...] = ()
     levels: tuple[Level, ...] = ()
     caption: str = ""
@@ -92,6 +99,13 @@ class View:
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted({cell.layer for curve in self.curves for cell in curve.cells}))
+
+
+def floor_of(view: View, cell: Cell | None = None) -> tuple[str, float] | None:
+    """The best of what needs no model, at ``cell`` where layers have their own."""
+    known = [*view.baselines, *(cell.baselines if cell else ())]
+    judged = [named for named in known if not named[0].endswith(CEILING)]  # a study's name may stand before it
+    return max(judged, key=lambda named: better(view.metric) * named[1], default=None)
 
 
 def is_near(best: Cell | None, cell: Cell, metric: str) -> bool:

@@ -166,6 +166,9 @@ def grid(shown: View) -> tuple[list[str], Body]:
             (lv.study, lv.family): shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name
         }
         body.append((name, [(levels.get((curve.study, curve.family), "—"), False) for curve in shown.curves]))
+    for name in dict.fromkeys(name for curve in shown.curves for cell in curve.cells for name, _ in cell.baselines):
+        own = [[v for cell in curve.cells for of, v in cell.baselines if of == name] for curve in shown.curves]
+        body.append((name, [(_from_to(values, shown.metric), False) for values in own]))
     for name, value in shown.baselines:
         body.append((name, [(shown_value(Estimate(value), shown.metric), False) for _ in shown.curves]))
     counts = [sorted({cell.n for cell in curve.cells if cell.n is not None}) for curve in shown.curves]
@@ -173,6 +176,11 @@ def grid(shown: View) -> tuple[list[str], Body]:
         texts = [f"{c[0]:,}" + (f"–{c[-1]:,}" if len(c) > 1 else "") if c else "—" for c in counts]
         body.append(("test items", [(text, False) for text in texts]))
     return [curve.title for curve in shown.curves], body
+
+
+def _from_to(values: Sequence[float], metric: str) -> str:
+    ends = [shown_value(Estimate(end(values)), metric) for end in (min, max)] if values else ["—"]
+    return "–".join(dict.fromkeys(ends))
 
 
 def caption(shown: View) -> str:

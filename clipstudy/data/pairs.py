@@ -7,6 +7,7 @@ chosen while fitting is chosen on rows cut from train, never on those.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from clipstudy.data import files, fingerprint, table, text_lines, within
 from clipstudy.data.labelled import stratified
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import DatasetSpec
+
+log = logging.getLogger(__name__)
 
 #: How files spell the two labels (1 and 0 are True and False to Python), and what they are called here.
 _SPELLINGS = {True: "True", False: "False", "True": "True", "False": "False", "T": "True", "F": "False"}
@@ -108,7 +111,8 @@ def together(spec: DatasetSpec, train: Split, reported: Split, group: Callable[[
     """Both released splits, thinned to ``spec.limit``, and the development part cut from train.
 
     Raises:
-        DataError: the two are the same file; train has one label only; the share leaves either part empty.
+        DataError: the two are the same file; train has one label only; the share leaves either part without one of
+            its labels, so that nothing can be fitted or chosen.
     """
     where = f"[datasets.{spec.name}]"
     if train.fingerprint == reported.fingerprint:
@@ -124,14 +128,27 @@ def together(spec: DatasetSpec, train: Split, reported: Split, group: Callable[[
     if len({pair.label for pair in fitted}) < 2:
         raise DataError(f'{where} {train.source} has one label only ("{fitted[0].label}"). Fix the file.')
     rest, development = cut(fitted, spec.development, spec.development_seed, group)
-    if not rest or not development:
+    if any(len({pair.label for pair in part}) < 2 for part in (rest, development)):
         raise DataError(
             f"{where} development = {spec.development}: of the {len(fitted)} rows of train that leaves {len(rest)} to "
-            f"fit on and {len(development)} for early stopping (rows of one passage, or one word, stay together). Set "
-            f"it nearer to the middle{', raise `limit`' if spec.limit else ''} or add rows to train."
+            f"fit on and {len(development)} for early stopping (rows of one passage, or one word, stay together), and "
+            f"both need both labels. Set it nearer to the middle{', raise `limit`' if spec.limit else ''} or add rows "
+            "to train."
         )
+    _tell_repeated(where, [*rest, *development], dev)
     print_ = fingerprint(split.fingerprint.encode() for split in (train, reported))
     return Pairs(rest, development, dev, print_, f"{train.source}, {reported.source}")
+
+
+def _tell_repeated(where: str, fitted: Sequence[Pair], reported: Sequence[Pair]) -> None:
+    """Warn of pairs that are in train too: what a model scores on them may be memory."""
+    known = {(pair.first, pair.second, pair.marked) for pair in fitted}
+    if again := [pair for pair in reported if (pair.first, pair.second, pair.marked) in known]:
+        log.warning(
+            '%s %d of the %d pairs of dev are in train, too ("%s"), so a model may know them by heart. To measure what '
+            "it has learnt, remove them from either split.",
+            where, len(again), len(reported), again[0].id,
+        )  # fmt: skip
 
 
 def cut(

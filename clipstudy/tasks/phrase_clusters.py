@@ -227,6 +227,7 @@ def measure(
             if not arm:
                 rows = [row for number, r in replicates.items() for row in _rows(number, r, data, seeds)]
                 metrics["clusters"] = Estimate(float(np.mean([r.k for r in found])))
+                metrics["samples"] = Estimate(float(len(found)))
                 metrics["items/test"] = Estimate(float(np.mean([len(r.scored) for r in found])))
         metrics |= _coverage(features, data, known)
         yield Outcome(layer=layer, metrics=metrics, artifacts=(Artifact("predictions.parquet", files.parquet(rows)),))

@@ -76,6 +76,11 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     recorded("report", "--out", "page.html")
     page = (place.folder / "page.html").read_text()
     assert 'id="claims"' in page
+    # A page of one model says of the claims what the whole study says.
+    recorded("report", "--model", "twin", "--out", "part.html")
+    part = (place.folder / "part.html").read_text()
+    missing = "no result of a model with the role"
+    assert part.count(missing) == page.count(missing) > 0
     assert "report-paper.html" in recorded("report", "--dashboard", "paper").out
     assert "BERT-base, uncased: Jawahar" in (place.folder / "report-paper.html").read_text()
     assert not (place.folder / "report.html").exists(), "another dashboard's page is no report.html"

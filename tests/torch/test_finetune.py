@@ -144,13 +144,19 @@ class TestDependsOn:
         assert one.metrics["accuracy"].value == pytest.approx(1 - other.metrics["accuracy"].value)
 
     def test_the_best_epoch_on_development_is_taken(self, bert: ModelSpec, tmp_path: Path) -> None:
-        outcome = tuned(group(bert, boolq(tmp_path / "d", rows("nowhere")), epochs=9, patience=2))
+        data = boolq(tmp_path / "d", rows("nowhere"))
+        outcome = tuned(group(bert, data, epochs=9, patience=2))
         epochs = table(outcome, "epochs.csv")
         scores = [float(row["dev_accuracy"]) for row in epochs]
         chosen = [row["chosen"] for row in epochs].index("True")
         assert chosen == scores.index(max(scores)) and len(epochs) in (9, chosen + 3)
         assert outcome.metrics["dev_accuracy"].value == max(scores)
         assert outcome.params["epochs_chosen"] == str(chosen + 1)
+        until_then, longer = (
+            tuned(group(bert, data, epochs=epochs_, patience=9)) for epochs_ in (chosen + 1, len(epochs))
+        )
+        said = [table(one, "predictions.parquet")["both/seed_0"].tolist() for one in (outcome, until_then, longer)]
+        assert len(epochs) > chosen + 1 and said[0] == said[1] == said[2], "they are that epoch's predictions"
 
 
 class TestLeavesBehind:

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks import lbfgs, plain
 from benchmarks.extraction import MINILM, sentences
-from benchmarks.study import SEEDS, go, groups, plain_layer
+from benchmarks.study import SEEDS, against_plain, go, groups, plain_layer
 from clipstudy import backbones, run
 from clipstudy.features.extract import extract
 
@@ -53,11 +53,19 @@ class TestTheStudy:
             assert np.array_equal(table[f"cluster_{seed}"].to_numpy(), clusters)
 
 
+def test_who_keeps_all_hidden_states_encodes_once() -> None:
+    seconds = {"ours": [1.0], "encoded": [2.0], "probed": [1.0]}
+    loop, keeping = against_plain("MiniLM", 3, seconds, 5, "")
+    assert (loop.value, keeping.value) == (9, 5) and loop.met and keeping.met is None
+
+
 def test_lbfgs_finds_scikit_learns_optimum() -> None:
     draw = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 200, 20, generator=draw), torch.randint(0, 3, (200,), generator=draw)
     x[:, :, 0] += y
     found = lbfgs.fit(x, y, 3, (1e-3, 1e-2))
+    assert lbfgs.flat(found, x, y, (1e-3, 1e-2)).all()
+    assert not lbfgs.flat(torch.zeros_like(found), x, y, (1e-3, 1e-2)).any()
     for layer in range(2):
         rows = torch.cat([x[layer], torch.ones(200, 1)], 1).numpy()
         for k, l2 in enumerate((1e-3, 1e-2)):

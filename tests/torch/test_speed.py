@@ -4,15 +4,19 @@ docs/performance.md has, so that only what was lost altogether breaks it."""
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import figures, probes
+from benchmarks import figures, growth, memory, probes
+from benchmarks.extraction import Listener, as_they_come, encode
 from benchmarks.figures import Row, exponent, measured, short, table
 from benchmarks.plain import fit_grid
 from benchmarks.recipes import JAWAHAR
@@ -25,6 +29,7 @@ from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
 
 ROUNDS = 3
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +66,19 @@ class TestExtraction:
     def test_padding_is_little(self, minilm: TextBackbone) -> None:
         found = extract(minilm, self.texts(), layers=[0], views=["mean"], batch_size=4).coverage
         assert found.tokens_executed / found.tokens_useful < 1.15
+
+    def test_the_encoder_alone_is_given_what_extraction_gives_it(self, minilm: TextBackbone) -> None:
+        texts = list(dict.fromkeys(self.texts()))
+        heard: Any = Listener(minilm)
+        found = extract(heard, texts, layers=[6], views=["mean"], batch_size=4).coverage
+        most = max(ids.numel() for ids, _ in heard.batches)
+        unsorted = as_they_come(minilm, texts, most)
+        assert sum(ids.numel() for ids, _ in heard.batches) == found.tokens_executed
+        assert sum(ids.numel() for ids, _ in unsorted) > found.tokens_executed
+        for batches in (heard.batches, unsorted):
+            assert sum(int(mask.sum()) for _, mask in batches) == found.tokens_useful
+            assert max(ids.numel() for ids, _ in batches) <= most
+            encode(heard.readers, batches, [6])
 
     def test_features_of_the_store_cost_next_to_nothing(self, minilm: TextBackbone, tmp_path: Path) -> None:
         folders = itertools.count()
@@ -106,12 +124,35 @@ class TestTheTable:
         assert replace(row, least=None, most=3).met is False
         assert table([row]).splitlines()[2] == "| probes | 3.50 × | 2.00–9.00 | 3 | ≥ 3 | met | why |"
 
+    def test_a_row_may_meet_either_of_two_bounds(self) -> None:
+        other = Row("roofline", [0.9], unit="", least=0.8)
+        row = Row("probes", [2.0], least=3, other=other)
+        assert row.met and row.bound == "≥ 3, or roofline ≥ 0.8"
+        assert replace(row, other=replace(other, least=0.95)).met is False
+        assert replace(row, least=1, other=replace(other, least=0.95)).met
+
     def test_numbers_have_three_figures(self) -> None:
         assert [short(v) for v in (0, 0.01234, 1.2345, 12.345, 12345)] == ["0", "0.0123", "1.23", "12.3", "12,345"]
 
     def test_growth_by_hand(self) -> None:
         assert exponent([1, 10, 100], [2.0, 20.0, 200.0]) == pytest.approx(1)
         assert exponent([1, 10, 100], [1.0, 100.0, 10_000.0]) == pytest.approx(2)
+
+    def test_growth_is_judged_by_its_last_step_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        took = iter([1.0, 1.0, 100.0])
+        monkeypatch.setattr(growth, "least", lambda call, repeats: next(took))
+        row = growth.grown("rows", (1, 10, 100), lambda size: lambda: None)
+        assert row.value == pytest.approx(2) and row.met is False
+        assert "1.00, fitted to all, and 2.00 from 10 to 100" in row.said
+
+    @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+    def test_a_peak_is_the_processs_own(self) -> None:
+        held = b"x" * 300_000_000
+        ours = memory.peak()
+        del held
+        asked = [sys.executable, "-c", "from benchmarks.memory import peak; print(peak())"]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert 0 < float(done.stdout) < ours - 0.25
 
     def test_multiplications_by_hand(self) -> None:
         a, b = torch.randn(3, 4), torch.randn(4, 5)

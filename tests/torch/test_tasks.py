@@ -279,21 +279,23 @@ class TestPhraseClusters:
         rows = pq.read_table(io.BytesIO(outcome.artifacts[0].content)).to_pandas()
         assert len(rows) == 190 and not set(range(510, 520)) & set(rows["sentence"])
 
-    def test_a_sample_that_cannot_be_scored_leaves_the_others_their_numbers(self, monkeypatch: Any) -> None:
+    def test_a_sample_that_cannot_be_scored_leaves_the_others_their_numbers(self) -> None:
+        """Of its spans that are scored the model sees those of one label alone."""
         data = spans()
-        first = data.samples[0]
+        (first,) = data.samples
+        alone = tuple(i for i in first.score if data.spans[i].label == "NP")
+        unseen = tuple(i for i in first.fit if data.spans[i].label == "VP")
         data = replace(
-            data, samples=(first, replace(first, score=first.score[1:]), replace(first, score=first.score[2:]))
+            data, samples=(first, replace(first, score=alone + unseen), replace(first, score=first.score[2:]))
         )
-        plain, left_out = phrase_clusters._replicate, data.samples[1]
-
-        def but_one(ends: Any, known: Any, sample: Any, *more: Any) -> Any:
-            return None if sample is left_out else plain(ends, known, sample, *more)
-
-        monkeypatch.setattr(phrase_clusters, "_replicate", but_one)
-        outcome = clustered(data, {0: ends_of(data, 2.0)})[0]
+        seen = np.ones(len(data.spans), bool)
+        seen[[*unseen]] = False
+        outcome = clustered(data, {0: ends_of(data, 2.0)}, seen)[0]
         rows = pq.read_table(io.BytesIO(outcome.artifacts[0].content)).to_pandas()
         assert dict(rows["sample"].value_counts()) == {0: len(first.score), 2: len(first.score) - 2}
+        assert outcome.metrics["samples"].value == 2
+        with pytest.raises(DataError, match=r"too few spans that this model can see\. Raise max_tokens"):
+            clustered(replace(data, samples=data.samples[1:2]), {0: ends_of(data, 2.0)}, seen)
 
     def test_single_word_spans_have_no_difference(self) -> None:
         ends = np.repeat(np.ones((3, 1, 4), np.float32), 2, axis=1)

@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AlbertConfig,
     AutoModel,
@@ -31,6 +31,7 @@ from transformers import (
     ModernBertConfig,
     OpenAIGPTConfig,
     OPTConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
     RwkvConfig,
@@ -150,6 +151,38 @@ def test_a_model_reads_no_text_for_which_it_would_change_its_attention(tmp_path:
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = BigBirdConfig(vocab_size=72, block_size=2, num_random_blocks=1, max_position_embeddings=64, **shape)
     assert backbones.load(saved(tmp_path, config), "cpu").limit == 14
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_model_reads_no_text_at_which_its_rotations_would_change(own: bool, tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 1e4}
+    positions = {"original_max_position_embeddings": 16, "max_position_embeddings": 64}
+    config = Phi3Config(
+        **BERT | SPECIAL | positions, rope_parameters={**rope, "rope_type": "longrope" if own else "default"}
+    )
+    assert backbones.load(saved(tmp_path, config), "cpu").limit == (16 if own else 64)
+
+
+def test_positions_kept_for_padding_are_not_for_text(tmp_path: Path) -> None:
+    config = IBertConfig(**BERT | {"max_position_embeddings": 20})
+    backbone: Any = backbones.load(saved(tmp_path, config), "cpu")
+    text = backbone.pieces([["the"] * 40])
+    assert backbone.limit == 20 - config.pad_token_id - 1 == len(text[0].ids)
+    assert backbone.states(*padded(text), [3])[3].isfinite().all()
+
+
+def test_outlying_dimensions_do_not_hide_that_padding_is_read(tmp_path: Path) -> None:
+    """As some models have them: one dimension a thousand times as large as the others."""
+    spec = saved(tmp_path, FNetConfig(**BERT))
+    (weights,) = Path(spec.checkpoint).glob("*.safetensors")
+    state = load_file(weights)
+    state["encoder.layer.2.output.LayerNorm.bias"][3] = 3e4
+    save_file(state, weights, {"format": "pt"})
+    backbone: Any = backbones.load(spec, "cpu")
+    short, longer = backbone.pieces([["the"], ["the"] * 9])
+    alone = backbone.states(*padded([short]), [3])[3]
+    among = backbone.states(*padded([short, longer]), [3])[3]
+    torch.testing.assert_close(among[0, : len(short.ids)], alone[0], atol=1e-3, rtol=1e-4)
 
 
 def test_a_model_that_knows_no_padding_token(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from clipstudy.dashboard.charts import GREY, NOTE_WIDTH, WIDE_NOTE, bars, bars_f
 from clipstudy.dashboard.inks import PALETTE, PATTERNS, Ink, inks_of, lighter
 from clipstudy.dashboard.series import BarsInfo, LineInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.tables import Board, board, view
-from clipstudy.dashboard.views import Cell, Curve, Level, View
+from clipstudy.dashboard.views import Cell, Curve, Level, Mark, View
+from clipstudy.job import layers_of
 from clipstudy.outcome import Estimate, Result
-from clipstudy.spec import WHOLE_MODEL
+from clipstudy.spec import WHOLE_MODEL, ModelSpec, TaskSpec
 from tests.made_up import MODELS, SHIFT, Model, result, results
 
 BLUE, ORANGE = Ink("#0072B2"), Ink("#E69F00")
@@ -268,6 +269,59 @@ def test_negative_values_are_in_the_picture() -> None:
     below = _view(metric="selectivity", baselines=(), curves=(Curve("bert", "BERT", None, (cell,), None),))
     low, high = drawn(bars(below, COLORS)).layout.yaxis.range
     assert low < -50 and high > low
+
+
+@pytest.mark.parametrize("lowest", [-0.5, 0.1])
+def test_lines_over_depth_leave_nothing_out(lowest: float) -> None:
+    """Ends of intervals, seeds, published numbers, what needs no model: the lowest of each."""
+    cells = (Cell(0, "embedding", Estimate(0.3, 0.28, 0.32), 0.0), Cell(12, "block 12", Estimate(0.4), 1.0))
+    low = replace(cells[0], estimate=Estimate(0.3, lowest, 0.32)), cells[1]
+    seed, floor = replace(cells[0], points=(lowest,)), replace(cells[0], baselines=(("random mask", lowest),))
+    mark = Mark("bert", 0, lowest, "a paper")
+    for curve, marks, lines in (
+        (low, (), ()),
+        ((seed, cells[1]), (), ()),
+        ((floor, cells[1]), (), ()),
+        (cells, (mark,), ()),
+        (cells, (), (("random clusters", lowest),)),
+    ):
+        shown = _view(metric="nmi", baselines=lines, marks=marks, curves=(Curve("bert", "BERT", None, curve, None),))
+        bottom, top = drawn(bars(shown, COLORS, "depth")).layout.yaxis.range
+        assert bottom < lowest < top and (bottom >= 0) is (lowest > 0)
+
+
+def test_stages_of_models_of_different_depth_stand_side_by_side() -> None:
+    def curve(family: str, blocks: int, layers: tuple[int, ...]) -> Curve:
+        cells = tuple(Cell(k, f"block {k}", Estimate(0.5), round(k / blocks, 3)) for k in layers)
+        return Curve(family, family, None, cells, None)
+
+    residual, vit = curve("bert", 4, (1, 2, 3, 4)), curve("b0", 12, (3, 6, 9, 12))
+    info = bars_info(_view(modality="image", curves=(residual, vit)), COLORS, "stage")
+    assert [one.x for one in info.series] == [[1.0, 2.0, 3.0, 4.0]] * 2 and not info.joined
+    assert info.ticks == [(float(k), str(k)) for k in (1, 2, 3, 4)] and "stage" in info.x_title
+    assert info.series[1].texts[0].startswith("b0, block 3")
+    every = curve("b0", 12, tuple(range(13)))
+    assert bars_info(_view(curves=(residual, every)), COLORS, "stage").x_title.startswith("layer")
+
+
+@pytest.mark.parametrize("blocks", range(4, 40))
+def test_layers_of_the_stages_are_in_stages_of_their_own(blocks: int) -> None:
+    model = ModelSpec("m", "timm", "m", blocks, modality="image")
+    layers = layers_of(model, TaskSpec("t", "classify", "d", "accuracy", layers="stages"))
+    cells = tuple(Cell(k, str(k), Estimate(0.5), float(f"{k / blocks:.3f}")) for k in layers)
+    info = bars_info(_view(curves=(Curve("bert", "BERT", None, cells, None),)), COLORS, "stage")
+    assert info.series[0].x == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_what_each_layer_has_of_its_own_is_a_dash_over_its_bar() -> None:
+    cells = tuple(Cell(k, f"block {k}", Estimate(0.3), 1.0, baselines=(("random mask", 0.1 * k),)) for k in (1, 2))
+    view_ = _view(metric="jaccard", baselines=(), curves=(Curve("bert", "BERT", None, cells, None),))
+    info = bars_info(view_, COLORS)
+    assert [(x, y) for x, y, _ in info.series[0].floors] == [(1.0, pytest.approx(0.1)), (2.0, pytest.approx(0.2))]
+    assert info.series[0].floors[1][2] == "BERT, block 2, random mask: 0.200"
+    bar, dash = sorted(drawn(bars_figure(info)).data, key=lambda trace: trace.type)
+    assert (dash.marker.symbol, dash.offsetgroup) == ("line-ew", bar.offsetgroup)
+    assert "– random mask, each layer's own" in signs([view_])
 
 
 def test_an_empty_view_is_a_figure_too() -> None:

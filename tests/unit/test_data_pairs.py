@@ -334,8 +334,25 @@ class TestTogether:
         assert again.fingerprint == found.fingerprint
 
     def test_limit_is_of_the_released_splits(self, tmp_path: Path) -> None:
-        found = boolq.read(self.questions(tmp_path, limit=20))
-        assert [len(part) for part in (found.train, found.development, found.reported)] == [18, 2, 20]
+        found = boolq.read(self.questions(tmp_path, limit=30))
+        assert [len(part) for part in (found.train, found.development, found.reported)] == [27, 3, 30]
+
+    def test_each_part_has_both_labels(self, tmp_path: Path) -> None:
+        """With one label alone to stop by, the first epoch that always says it would be the best."""
+        with pytest.raises(DataError, match=r"leaves 18 to fit on and 2 for early stopping .* both need both labels"):
+            boolq.read(self.questions(tmp_path, limit=20))
+
+    def test_pairs_of_train_among_the_reported_ones_are_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        found = self.questions(tmp_path)
+        lines = (tmp_path / "train.jsonl").read_text().splitlines()
+        with caplog.at_level(logging.WARNING):
+            boolq.read(found)
+            assert not caplog.text
+            jsonl(tmp_path / "dev.jsonl", [*lines[:3], *(tmp_path / "dev.jsonl").read_text().splitlines()])
+            boolq.read(found)
+        assert '3 of the 43 pairs of dev are in train, too ("dev/0"), so a model may know them by heart' in caplog.text
 
     def test_the_same_rows_twice_are_refused(self, tmp_path: Path) -> None:
         found = self.questions(tmp_path, splits={"train": "dev"})

@@ -9,9 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from clipstudy.dashboard import app, guard
-from clipstudy.errors import ClipstudyError
+from clipstudy.dashboard.kept import Kept
+from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from tests.browser.served import desk, picture
-from tests.made_up import BERT, SHIFT, result
+from tests.made_up import BERT, MODELS, SHIFT, result
 
 TOKEN = "0123456789abcdef0123"
 RUN = result(BERT, SHIFT, 1).run_id
@@ -87,6 +88,21 @@ def test_a_picture_is_one_that_a_run_keeps(path: str) -> None:
     # A path that is no picture's may be one of the application's own, which answers with its empty frame.
     assert answer.status_code == 404 or answer.mimetype == "text/html"
     assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/take/tables.csv?table=differences&first=bert&second=gpt2", f"/picture/{RUN}/a.png"])
+def test_files_while_mlflow_is_away(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said as pages say it, not as an error of the server's."""
+
+    def away(*_: object) -> None:
+        raise TrackingUnreachable("MLflow at http://me:s3cret@mlflow:5000 does not answer.")
+
+    for asked in ("tested", "picture"):
+        monkeypatch.setattr(Kept, asked, away)
+    shown = desk([result(model, SHIFT, 1) for model in MODELS[:2]])
+    answer = app.application(shown).server.test_client().get(path)
+    assert (answer.status_code, answer.mimetype) == (503, "text/plain")
+    assert "does not answer" in answer.text and "s3cret" not in answer.text
 
 
 def test_a_picture_that_is_kept() -> None:

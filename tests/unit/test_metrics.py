@@ -97,6 +97,13 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+def test_the_interval_of_a_share_ends_where_shares_do() -> None:
+    """Few seeds that differ widen it; a gain may be of either sign."""
+    right = np.arange(100) < np.array([[90], [98], [100]])
+    assert bootstrap_accuracy(right[None])[0].high == 1 < bootstrap_accuracy(right[None].astype(float))[0].high
+    assert bootstrap_accuracy(~right[None])[0].low == 0
+
+
 def test_a_gain_is_drawn_with_its_floor() -> None:
     """What takes off the same share of every item's error does so in every draw, however unlike the items are."""
     floor = np.random.default_rng(3).gamma(0.5, size=60)

@@ -38,6 +38,7 @@ def test_a_dashboard() -> None:
     x = "depth"
     [[panel]]
     title = "All"
+    x = "stage"
     category = ["surface", "sem*"]
     metric = "headline"
     average = true
@@ -47,7 +48,7 @@ def test_a_dashboard() -> None:
         "Mine",
         (
             Panel("One", ("tree_depth", "bigram_*"), metric="native/accuracy", x="depth"),
-            Panel("All", category=("surface", "sem*"), average=True, caption="Some."),
+            Panel("All", category=("surface", "sem*"), x="stage", average=True, caption="Some."),
         ),
         order=("gpt2",),
     )

@@ -30,7 +30,7 @@ def test_only_the_newest_settings_count() -> None:
     old = [result(layer=k, digest="old", ended="2026-11-01T00:00:00+00:00") for k in range(13)]
     new = [result(layer=k, digest="new", ended="2026-11-02T00:00:00+00:00") for k in range(2)]
     kept, older = newest([*new, *old])
-    assert kept == new and older == [("bert", "bigram_shift", "old", 13)]
+    assert kept == new and older == [("bert", "bigram_shift", "older settings (old)", 13)]
     notes = board([*old, *new]).notes
     assert "bert · bigram_shift: 13 results of older settings (old) not shown" in notes
     assert "bert · bigram_shift: no result yet for layers 2–12" in notes
@@ -42,6 +42,18 @@ def test_newest_is_what_ended_last_not_what_began_last() -> None:
         [result(layer=0, digest="old", ended="2026-11-01"), result(digest="new", ended="2026-11-02"), again]
     )
     assert [r.layer for r in kept] == [0, 3]
+
+
+def test_one_curve_is_of_one_checkpoint() -> None:
+    """After a rerun that found other weights and stopped half way, and of the same data throughout."""
+    old = [result(layer=k, ended="2026-11-01") for k in range(13)]
+    again = result(layer=7, ended="2026-11-02")
+    new = replace(again, params=again.params | {"resolved.checkpoint": "beef"})
+    kept, older = newest([*old, new])
+    assert kept == [new] and older == [("bert", "bigram_shift", f"another checkpoint ({'0123abcd' * 5})", 13)]
+    other = replace(again, params=again.params | {"resolved.data": "e"})
+    assert newest([*old, other])[1] == [("bert", "bigram_shift", f"other data ({'f' * 64})", 13)]
+    assert newest([*old, again])[0] == [*old, again], "the same once more"
 
 
 def test_the_best_and_what_cannot_be_told_from_it() -> None:
@@ -110,6 +122,40 @@ def test_an_arm_has_its_own_baselines_and_flags() -> None:
     assert not headline.curves[0].cells[0].one_class and arm.curves[0].cells[0].one_class
 
 
+def test_what_differs_from_layer_to_layer_has_no_line_for_all() -> None:
+    """As chance has for a map: it depends on how large an area the map takes."""
+    task = Task("attention", "Attention", "attention", "jaccard")
+    found = [
+        result(task=task, layer=k, layers="1,2", metrics={
+            "jaccard": Estimate(value), "baseline/random_mask": Estimate(chance), "baseline/centre": Estimate(middle),
+        })
+        for k, value, chance, middle in ((1, 0.28, 0.30, 0.200), (2, 0.25, 0.10, 0.202))
+    ]  # fmt: skip
+    one = view(board(found), task.name)
+    assert one and one.baselines == (("centre", pytest.approx(0.201)),)
+    assert [cell.baselines for cell in one.curves[0].cells] == [(("random mask", 0.3),), (("random mask", 0.1),)]
+    first, second = one.curves[0].cells
+    assert views.floor_of(one, first) == ("random mask", 0.3)
+    assert views.floor_of(one, second) == one.baselines[0]
+    assert dict(writers.grid(one)[1])["random mask"] == [("0.100–0.300", False)]
+
+
+def test_no_model_is_judged_by_what_the_measuring_itself_reaches() -> None:
+    task = Task("pixels", "Pixels", "reconstruction", "mse")
+    floors = {"baseline/mean_image": Estimate(0.08), "baseline/raw_pixels": Estimate(0.01)}
+    found = view(board([result(task=task, layer=1, metrics={"mse": Estimate(0.05), **floors})]), task.name)
+    assert found and dict(found.baselines) == {"mean image": 0.08, views.CEILING: 0.01}
+    assert views.floor_of(found) == ("mean image", 0.08)
+
+
+def test_intervals_over_seeds_alone_are_told() -> None:
+    task = Task("phrases", "Phrases", "phrase", "nmi")
+    for samples, said in ((1, "One sample of spans: the intervals are of k-means seeds alone."), (5, "")):
+        rows = [result(task=task, metrics={"nmi": Estimate(0.4, 0.39, 0.41), "samples": Estimate(samples)})]
+        found = view(board(rows), task.name)
+        assert found and found.caption == said
+
+
 def test_the_best_layer_is_chosen_on_the_development_set() -> None:
     scores = {0: (0.80, 0.90), 1: (0.85, 0.70), 2: (0.85, 0.60)}
     rows = [
@@ -121,6 +167,21 @@ def test_the_best_layer_is_chosen_on_the_development_set() -> None:
     without = [result(layer=k, metrics={"accuracy": Estimate(test)}) for k, (test, _) in scores.items()]
     found = view(board(without), "bigram_shift")
     assert found and found.curves[0].best == 1, "the first of equals"
+
+
+def test_the_best_layer_of_an_average_is_chosen_there_too() -> None:
+    scores = {0: (0.80, 0.90), 1: (0.85, 0.70), 2: (0.85, 0.60)}
+    rows = [
+        result(task=task, layer=k, metrics={"accuracy": Estimate(test), "dev_accuracy": Estimate(dev)})
+        for task in (SHIFT, DEPTH)
+        for k, (test, dev) in scores.items()
+    ]
+    parts = [found for task in (SHIFT, DEPTH) if (found := view(board(rows), task.name))]
+    mean, _ = average(parts, "Both")
+    assert mean and mean.curves[0].best == 0
+    bare = replace(parts[1], curves=tuple(replace(curve, dev={}) for curve in parts[1].curves))
+    mean, _ = average([parts[0], bare], "Both")
+    assert mean and mean.curves[0].best == 1, "one task has none"
 
 
 def test_lower_is_better_for_errors() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import claims, tasksfile
-from clipstudy.dashboard import beside, charts, evidence, report, tables, verdicts, views
+from clipstudy.dashboard import beside, charts, evidence, report, sheets, tables, verdicts, views
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.planned import Planned
@@ -148,6 +148,13 @@ def test_pictures_are_those_that_have_a_score() -> None:
     assert (never.layers, never.missing, never.scores) == ((), (), None)  # it ran, and has none
     del columns["row"]
     assert all(one.scores is None for one in evidence.measured(cells, lambda run, name: files.parquet(columns)))
+
+
+@pytest.mark.parametrize("content", [b"", b"channel,seed,edge_density\n", b"channel,seed,edge_density\n3,0,0.1\n5,0"])
+def test_a_table_of_channels_that_was_cut_short(content: bytes) -> None:
+    cells = [kept(Model("r", "R"), "visualise", layer, {"edge_density": 0.3}, role="rn50") for layer in (1, 2)]
+    (one,) = [one for one in evidence.measured(cells, lambda run, name: content) if one.metric == "edge_density"]
+    assert one.scores is None and one.layers == (1, 2)
 
 
 def test_channels_are_a_layers_own_and_seeds_theirs() -> None:
@@ -325,6 +332,14 @@ def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
     spread = replace(NUMBER, spread=6.0)
     assert spread.tolerance == pytest.approx(0.12) and beside.compared([measured(0.7)], [spread])[0].inside
     assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)
+
+
+@pytest.mark.parametrize(("value", "apart", "inside"), [(0.78, -0.02, True), (0.83, 0, True), (0.88, 0.03, False)])
+def test_a_range_is_compared_at_its_nearer_end(value: float, apart: float, inside: bool) -> None:
+    (found,) = beside.compared([measured(value)], [replace(NUMBER, upper=85.0)])
+    assert found.difference == pytest.approx(apart) and found.inside is inside
+    (line,) = sheets.published(tables.board([measured(value)]), [found.number]).lines
+    assert line[1][1].text == "80.0–85.0"
 
 
 def test_cancelled_cells_are_tried_again_and_not_enqueued() -> None:

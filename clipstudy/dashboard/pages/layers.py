@@ -26,7 +26,7 @@ from clipstudy.progress import counted
 KIND = Layers
 TITLE = "Layers"
 EVERYTHING = Panel("All tasks")
-AXES = {"layer": "layer (bars)", "depth": "depth (lines)"}
+AXES = {"layer": "layer (bars)", "stage": "stage (bars)", "depth": "depth (lines)"}
 DRAWN = {"tasks": "each task", "average": "their average alone"}
 SEEDS = {"hidden": "hidden", "points": "as points"}
 #: Plotly's tools of a chart: as few as have room beside the axis's title. The report's page.js has the same.
