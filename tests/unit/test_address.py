@@ -89,7 +89,7 @@ def test_what_was_not_understood_is_said() -> None:
     assert place == Layers(model=("bert",))
     assert said == (
         'no setting "tsak". Did you mean "task"? What exists: draw, metric, model, panel, seeds, study, task, x.',
-        'x = "deepth". Did you mean "depth"? What exists: depth, layer, panel.',
+        'x = "deepth". Did you mean "depth"? What exists: depth, layer, panel, stage.',
     )
     assert address.parse(Queue, "?job=-1")[1] == ('job = "-1" is not a number',)
 
