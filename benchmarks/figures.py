@@ -12,7 +12,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +58,7 @@ class Row:
     least: float | None = None  #: bounds of the median
     most: float | None = None
     said: str = ""  #: what a reader must know to understand the figure
+    other: Row | None = None  #: meeting its bound will do, too
 
     @property
     def value(self) -> float:
@@ -69,13 +69,16 @@ class Row:
         """None: there is no bound."""
         if self.least is None and self.most is None:
             return None
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+        own = (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+        return own or (self.other is not None and self.other.met is True)
 
     @property
     def bound(self) -> str:
-        if self.least is not None:
-            return f"≥ {self.least:g}"
-        return "" if self.most is None else f"≤ {self.most:g}"
+        """In words; empty: there is none."""
+        if self.least is None and self.most is None:
+            return ""
+        own = f"≤ {self.most:g}" if self.least is None else f"≥ {self.least:g}"
+        return own if self.other is None else f"{own}, or {self.other.what} {self.other.bound}"
 
     def cells(self) -> list[str]:
         spread = f"{short(min(self.found))}–{short(max(self.found))}" if len(self.found) > 1 else ""
@@ -138,22 +141,10 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 class Stopwatch:
-    """A model that counts the time of its passes: ``states`` of whatever is wrapped, and of its copies."""
+    """A model that counts the time of its passes: ``states`` of whatever is wrapped."""
 
     def __init__(self, backbone: Any) -> None:
-        self._backbone, self._seconds = backbone, 0.0
-        self._copies: list[Stopwatch] = []
-
-    @property
-    def seconds(self) -> float:
-        """So far, the mean of it and its copies."""
-        found = [self._seconds, *(copy.seconds for copy in self._copies)]
-        return sum(found) / len(found)
-
-    def copies(self, most: int) -> list[Stopwatch]:
-        _, *others = self._backbone.copies(most)
-        self._copies = [Stopwatch(other) for other in others]
-        return [self, *self._copies]
+        self._backbone, self.seconds = backbone, 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -161,7 +152,7 @@ class Stopwatch:
     def states(self, *given: Any, **named: Any) -> Any:
         began = now()
         found = self._backbone.states(*given, **named)
-        self._seconds += now() - began
+        self.seconds += now() - began
         return found
 
 
@@ -229,23 +220,6 @@ def flops(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_of(*words: str) -> float:
-    """GB that a Python process given ``words`` held at most.
-
-    Raises:
-        RuntimeError: it failed; with what it said.
-    """
-    with subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        said = process.stderr.read() if process.stderr else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(said[-2000:])
-    return usage.ru_maxrss * 1024 / 1e9
-
-
 def real_rows() -> Path:
     """The folder of real rows."""
     found = Path(os.environ.get("CLIPSTUDY_REAL_DATA", ""))
@@ -270,9 +244,15 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def least(call: Callable[[], Any], repeats: int = 3) -> float:
+def least(call: Callable[[], Any], repeats: int) -> float:
     """The least seconds of a few calls: for growth, where a busy moment would bend the line."""
     return min(measured(repeats, call=call)["call"])
+
+
+def told(file: str, key: str) -> str:
+    """What one of the system's files of ``key: value`` lines says of ``key``; ``unknown``: nothing."""
+    lines = Path(file).read_text().splitlines() if Path(file).is_file() else []
+    return next((text.split(":")[1].strip() for text in lines if text.startswith(key)), "unknown")
 
 
 def machine() -> Mapping[str, str]:
@@ -282,14 +262,10 @@ def machine() -> Mapping[str, str]:
     import torch
     import transformers
 
-    def line(file: str, key: str) -> str:
-        lines = Path(file).read_text().splitlines() if Path(file).is_file() else []
-        return next((text.split(":")[1].strip() for text in lines if text.startswith(key)), "unknown")
-
-    memory = line("/proc/meminfo", "MemTotal").split()[0]
+    memory = told("/proc/meminfo", "MemTotal").split()[0]
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return {
-        "processor": f"{line('/proc/cpuinfo', 'model name')}, {cores}",
+        "processor": f"{told('/proc/cpuinfo', 'model name')}, {cores}",
         "memory": f"{int(memory) * 1024 / 1e9:.0f} GB" if memory.isdigit() else memory,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "libraries": ", ".join(

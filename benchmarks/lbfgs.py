@@ -30,7 +30,7 @@ def fit(x: Tensor, y: Tensor, classes: int, decays: tuple[float, ...]) -> Tensor
     value, gradient = _loss(weights, rows, y, decay)
     steps: list[tuple[Tensor, Tensor, Tensor]] = []
     for iteration in range(ITERATIONS):
-        moving = gradient.abs().amax((2, 3)) > FLAT
+        moving = ~_flat(gradient)
         if not moving.any():
             break
         direction = -_two_loops(gradient, steps)
@@ -54,9 +54,20 @@ def fit(x: Tensor, y: Tensor, classes: int, decays: tuple[float, ...]) -> Tensor
     return weights
 
 
+@torch.no_grad()
+def flat(weights: Tensor, x: Tensor, y: Tensor, decays: tuple[float, ...]) -> Tensor:
+    """Which members are done, ``[L, K]`` (bool): no entry of their gradient is above :data:`FLAT`."""
+    _, gradient = _loss(weights, _with_one(x), y, torch.tensor(decays))
+    return _flat(gradient)
+
+
 def predict(weights: Tensor, x: Tensor) -> Tensor:
     """Classes ``[L, K, n]`` of the rows of ``x [L, n, d]``."""
     return _logits(weights, _with_one(x)).argmax(3).transpose(1, 2)
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    return gradient.abs().amax((2, 3)) <= FLAT
 
 
 def _with_one(x: Tensor) -> Tensor:

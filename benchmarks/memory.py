@@ -1,6 +1,8 @@
 """What a worker holds at most: each figure from a process of its own.
 
-python -m benchmarks.memory classify ROWS LAYERS | reconstruct MODEL | jobs NUMBER
+    python -m benchmarks.memory classify ROWS LAYERS | reconstruct MODEL | jobs NUMBER
+
+The last line is the peak in GB; of ``jobs`` the bytes held after each job, as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Row, exponent, peak_of
+from benchmarks.figures import Row, exponent, told
 from clipstudy import device
 
 WIDTH, CLASSES = 768, 6
@@ -28,22 +30,21 @@ def rows(quick: bool) -> Iterator[Row]:
     sizes = (6_000, 4) if quick else (120_000, 13)
     yield Row(
         f"`classify` on {sizes[0]:,} rows × {sizes[1]} layers × {WIDTH}",
-        [peak_of("-m", "benchmarks.memory", "classify", *map(str, sizes))],
+        [float(last_line("classify", *map(str, sizes)))],
         unit="GB",
         most=6,
-        said="features of the store; train, dev and test as SentEval has them, one pass of every probe",
+        said="features of the store; train, dev and test as SentEval has them, one pass of every probe; the peak of a "
+        "process that does nothing else",
     )
     yield Row(
         f"`reconstruct` from {'ResNet-18' if quick else 'ResNet-50'} at 224 px, batches of 16",
-        [peak_of("-m", "benchmarks.memory", "reconstruct", "resnet18" if quick else "resnet50")],
+        [float(last_line("reconstruct", "resnet18" if quick else "resnet50"))],
         unit="GB",
         most=4,
+        said="decoders of its four stages, 3 steps; the peak of a process that does nothing else",
     )
     number = 40 if quick else 1000
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "jobs", str(number)], check=True, capture_output=True, text=True
-    )
-    held = json.loads(done.stdout.splitlines()[-1])
+    held = json.loads(last_line("jobs", str(number)))
     late = held[int(WARM * len(held)) :]
     yield Row(
         f"memory of a worker after {number:,} jobs / after {int(WARM * number):,}",
@@ -51,6 +52,32 @@ def rows(quick: bool) -> Iterator[Row]:
         most=1.05,
         said=f"{late[-1] / 1e9:.2f} GB in the end; memory ~ jobs^{exponent(range(1, len(late) + 1), late):.3f}",
     )
+
+
+def last_line(*words: str) -> str:
+    """What this module says last, given ``words`` in a process of its own.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    command = [sys.executable, "-m", "benchmarks.memory", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout.splitlines()[-1]
+
+
+def peak() -> float:
+    """GB that this process held at most.
+
+    Of its own memory, which begins anew with the program: what ``getrusage`` counts goes on from the peak of whoever
+    started it. That is asked only where there is no /proc (macOS), so a figure from there may be the starter's.
+    """
+    own = told("/proc/self/status", "VmHWM").split()[0]
+    if own.isdigit():
+        return int(own) * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def classify_full(number: int, layers: int) -> None:
@@ -102,8 +129,8 @@ def reconstruct(name: str) -> None:
         list(kind.measure(Frozen(spec, backbone), data, (1, 2, 3, 4), (0,), asked, Bench()))
 
 
-def jobs(number: int) -> None:
-    """Bytes that a worker holds after each of so many jobs, as JSON."""
+def jobs(number: int) -> list[int]:
+    """Bytes that a worker holds after each of so many jobs."""
     import psutil
 
     from benchmarks.growth import small
@@ -117,23 +144,24 @@ def jobs(number: int) -> None:
         ]
         one = worker(Path(folder), groups)
         one.habits = replace(one.habits, layers_per_batch=1)
-        held = []
+        held: list[int] = []
         while one.step() and len(held) < number:
             held.append(psutil.Process().memory_info().rss)
         one.engine.dispose()
     assert len(held) == number, f"{len(held)} of {number} jobs were done"
-    print(json.dumps(held))
+    return held
 
 
 if __name__ == "__main__":
-    verb, *given = sys.argv[1:]
     device.prepare()  # as a worker does
-    if verb == "classify":
-        classify_full(*map(int, given))
-    elif verb == "reconstruct":
-        reconstruct(*given)
-    elif verb == "jobs":
-        jobs(int(*given))
-    else:
-        sys.exit(__doc__)
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB", file=sys.stderr)
+    match sys.argv[1:]:
+        case ["classify", number, layers]:
+            classify_full(int(number), int(layers))
+            print(peak())
+        case ["reconstruct", name]:
+            reconstruct(name)
+            print(peak())
+        case ["jobs", number]:
+            print(json.dumps(jobs(int(number))))
+        case _:
+            sys.exit(__doc__)

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import figures
 from benchmarks.extraction import BATCH, MINILM, sentences
-from benchmarks.figures import Row
+from benchmarks.figures import Row, in_turns, ratios
 from benchmarks.probes import CLASSES, features, labels
 from benchmarks.recipes import JAWAHAR
 from clipstudy import backbones
@@ -57,7 +57,7 @@ def rows(quick: bool) -> Iterator[Row]:
     )
     yield Row(
         "probes and the next group's encoder: one after another / at a time",
-        [side_by_side(256 if quick else 1024) for _ in range(repeats)],
+        side_by_side(256 if quick else 1024, repeats),
         said="on the same processor cores; a worker does one after another",
     )
 
@@ -142,19 +142,27 @@ def stand_in(calls: ModelSpec, number: int) -> float:
         return encoder.seconds / (encoder.now() - began)
 
 
-def side_by_side(number: int) -> float:
+def side_by_side(number: int, repeats: int) -> list[float]:
     backbone: Any = backbones.load(backbones.located(MINILM), "cpu")
     truth = labels((2000, 200, 200))
     inputs = [features(layer, truth) for layer in range(4)]
     encode = partial(extract, backbone, sentences(number), layers=range(7), views=["mean"], batch_size=BATCH)
     probe = partial(fit, inputs, [truth], CLASSES, JAWAHAR, range(5))
-    began = time.perf_counter()
-    encode()
-    probe()
-    apart = time.perf_counter() - began
-    began = time.perf_counter()
-    beside = Thread(target=probe)
-    beside.start()
-    encode()
-    beside.join()
-    return apart / (time.perf_counter() - began)
+
+    def one_after_another() -> None:
+        encode()
+        probe()
+
+    def at_a_time() -> None:
+        beside = Thread(target=probe)
+        beside.start()
+        encode()
+        beside.join()
+
+    asked = figures.clock()
+    figures.use("wall")  # processor time is the same for both
+    try:
+        seconds = in_turns(repeats, one_after_another=one_after_another, at_a_time=at_a_time)
+    finally:
+        figures.use(asked)
+    return ratios(seconds["one_after_another"], seconds["at_a_time"])

@@ -74,15 +74,9 @@ class Encoded:
 
 
 def layer_of_classify(
-    reader: Reader,
-    data: Sentences,
-    layer: int,
-    seeds: Sequence[int],
-    options: classify.Options,
-    batch_size: int,
+    found: Encoded, data: Sentences, seeds: Sequence[int], options: classify.Options
 ) -> dict[str, float]:
     """Test accuracy of every arm at one layer, mean over seeds, by the names that `classify` gives them."""
-    found = reader.encode([text.words for text in data.texts], layer, batch_size)
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
     number = {label: i for i, label in enumerate(data.labelled.classes)}
     truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
@@ -105,15 +99,9 @@ def layer_of_classify(
 
 
 def layer_of_phrases(
-    reader: Reader,
-    data: phrase_clusters.Spans,
-    layer: int,
-    seeds: Sequence[int],
-    options: phrase_clusters.Options,
-    batch_size: int,
+    found: Encoded, data: phrase_clusters.Spans, seeds: Sequence[int], options: phrase_clusters.Options
 ) -> Iterator[np.ndarray]:
     """Clusters of the scored spans ``[scored]`` for every arm, sample and seed at one layer."""
-    found = reader.encode([text.words for text in data.texts], layer, batch_size)
     asked = [(i, span) for i, text in enumerate(data.texts) for span in text.spans]
     ends = np.stack([found.ends(text, *span) for text, span in asked])
     several = np.array([span.end - span.start > 1 for span in data.spans])
