@@ -47,7 +47,7 @@ def bars_figure(info: BarsInfo, *, wide: bool = False) -> Figure:
     for number, series in enumerate(info.series):
         data += [_line(series)] if info.joined else _bars(series, str(number))
         if series.floors:
-            data.append(_floors(series, str(number)))
+            data += _floors(series, str(number))
         if series.points:
             data.append(_points(series, str(number)))
     data += [_diamonds(mark) for mark in info.marks]
@@ -182,19 +182,24 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
     }
 
 
-def _floors(series: SeriesInfo, group: str) -> dict[str, Any]:
-    """What needs no model, where each layer has its own: a dash over its bar."""
-    return {
+def _floors(series: SeriesInfo, group: str) -> list[dict[str, Any]]:
+    """What needs no model, where each layer has its own: a dash over its bar, dark with a white rim, so that it is seen
+    on a bar of any hue and off it, on a light page and a dark one."""
+    dash = {
         "type": "scatter",
         "name": f"{html.escape(series.name, quote=False)}, without the model",
         "x": [x for x, _, _ in series.floors],
         "y": [y for _, y, _ in series.floors],
         "mode": "markers",
-        "marker": {"symbol": "line-ew", "size": 9, "line": {"width": 2, "color": GREY}},
         "offsetgroup": group,
         "hovertext": [html.escape(text, quote=False) for _, _, text in series.floors],
         "hoverinfo": "text",
     }
+    strokes = (_PAPER, 9, 4.5), (_INK, 8, 2)
+    return [
+        dash | {"marker": {"symbol": "line-ew", "size": size, "line": {"width": width, "color": color}}}
+        for color, size, width in strokes
+    ]
 
 
 def _groups(joined: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ accuracy of 0 or 1 has Wilson's interval instead, as no bootstrap of equals has 
 <li><b>Best layer</b>: the best on the dev split where a task scores one, otherwise on the test set itself, which
 flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
 <li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
-<li><b>Dashed lines</b> are baselines that need no model; a short <b>grey dash</b> over a bar is one that each layer
+<li><b>Dashed lines</b> are baselines that need no model; a short <b>dash</b> over a bar is one that each layer
 has its own of, as chance depends on how large an area a map takes. <b>Hollow bars</b> († in tables): with at least
 one seed, a single class is predicted, so the number says little about the layer.</li>
 <li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off

@@ -319,8 +319,9 @@ def test_what_each_layer_has_of_its_own_is_a_dash_over_its_bar() -> None:
     info = bars_info(view_, COLORS)
     assert [(x, y) for x, y, _ in info.series[0].floors] == [(1.0, pytest.approx(0.1)), (2.0, pytest.approx(0.2))]
     assert info.series[0].floors[1][2] == "BERT, block 2, random mask: 0.200"
-    bar, dash = sorted(drawn(bars_figure(info)).data, key=lambda trace: trace.type)
+    bar, rim, dash = sorted(drawn(bars_figure(info)).data, key=lambda trace: trace.type)
     assert (dash.marker.symbol, dash.offsetgroup) == ("line-ew", bar.offsetgroup)
+    assert list(dash.y) == list(rim.y) and dash.marker.line.width < rim.marker.line.width
     assert "– random mask, each layer's own" in signs([view_])
 
 
