@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from clipstudy import run
+from clipstudy import run, tasks
 from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
@@ -76,6 +76,7 @@ class Attempt:
         began = time.monotonic()
         with captured() as text:
             try:
+                self._by_the_same_method()
                 started = self._ask(lambda: dialect.now(self.engine))
                 measured = run.run(
                     self.batch.group, self.batch.layers, shelf=shelf, store=store, bench=bench, pin=self._pin
@@ -138,6 +139,19 @@ class Attempt:
         self.tally.failed += status is Status.FAILED
         self.tally.again += status is Status.QUEUED
         return status or "no longer ours"
+
+    def _by_the_same_method(self) -> None:
+        """
+        Raises:
+            GroupChanged: what this version measures under the kind's name is not what was enqueued.
+        """
+        task = self.batch.group.task
+        here = tasks.load(task.kind).METHOD
+        if here != task.method:
+            raise GroupChanged(
+                f'[tasks.{task.name}] kind = "{task.kind}" was enqueued for method {task.method} of measuring it, and '
+                f"this version has method {here}. Run all workers of one version, then type: clipstudy enqueue --all"
+            )
 
     def _pin(self, resolved: Mapping[str, str]) -> None:
         stored = self._ask(lambda: jobs.pin(self.engine, self.batch.group_id, resolved, tuple(self.left.values())))

@@ -18,7 +18,7 @@
     ├── NoResults            nothing recorded yet that could be drawn
     ├── FleetError           the cluster cannot be asked, or refuses
     ├── NotFetched           what a study reads of the network is not here, or not whole
-    └── GroupChanged         a checkpoint or data file changed between two batches of one group
+    └── GroupChanged         a checkpoint, data file or method changed between two batches of one group
 
 Anything else that is raised is a bug, and keeps its traceback.
 """
@@ -31,6 +31,10 @@ from collections.abc import Iterable
 
 #: Characters of a line of a message, from its beginning and its end: what is quoted between may be a whole file.
 LONGEST = 8000
+#: Exit code of a command that met a database or a server that is away (EX_UNAVAILABLE of sysexits.h).
+AWAY = 69
+#: Exit code of a command that ended by an error of its own (EX_SOFTWARE).
+BUG = 70
 #: What steers a terminal or turns the order of letters round, and what is no letter at all (as which Python writes file
 #: names that are not UTF-8); a message may quote any file.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -118,7 +122,8 @@ class NotFetched(ClipstudyError):
 
 
 class GroupChanged(ClipstudyError):
-    """A checkpoint or data file changed since this group began. Type: clipstudy rerun --model NAME --task NAME"""
+    """A checkpoint, a data file or the method changed since this group began. Type: clipstudy rerun --model NAME --task
+    NAME"""
 
 
 def printable(text: str) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipstudy.errors import FleetError, did_you_mean
+from clipstudy.errors import AWAY, FleetError, did_you_mean
 from clipstudy.job import Status
 from clipstudy.queue import jobs
 from clipstudy.settings import Settings, redact
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 #: Seconds before a job's time limit at which its worker is told to give back what it holds.
 NOTICE = 120
-#: Exit codes of a worker that was told to leave: its own, and (128 + the signal's number) where the signal met it
-#: before it could listen. Its job is queued again; an scancel ends the script too, and nothing is queued again.
-_AGAIN = (STOPPED, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+#: Exit codes of a worker whose job is queued again: it was told to leave, which it says itself or (128 + the signal's
+#: number) where the signal met it before it could listen; or the databases were away. An scancel ends the script too,
+#: and nothing is queued again.
+_AGAIN = (STOPPED, AWAY, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 _WITHOUT = "Without a cluster, start workers by hand: clipstudy worker --drain"
 _SPLIT = "\t"
 

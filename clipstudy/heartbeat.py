@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import threading
 import time
@@ -11,8 +12,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from clipstudy.errors import DatabaseUnreachable
+from clipstudy.errors import BUG, DatabaseUnreachable
 from clipstudy.job import Job
+from clipstudy.progress import duration
 from clipstudy.queue import jobs
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds: a sign of life at least so often, however long the lease.
 OFTEN = 30.0
+#: Seconds without progress after which what is held is given up: a call into a device or a file system that never
+#: comes back would keep it for ever.
+SILENCE = 3600.0
 
 
 class Heartbeat(threading.Thread):
@@ -35,12 +40,18 @@ class Heartbeat(threading.Thread):
         self._held: tuple[Job, ...] = ()
         self._ours: set[int] = set()
         self._title: str | None = None
+        self._stirred = time.monotonic()
         self._lock = threading.Lock()
 
     def hold(self, held: tuple[Job, ...], title: str) -> None:
         """From now on renew the leases of ``held``, and show ``title`` as what the worker does."""
         with self._lock:
             self._held, self._ours, self._title = held, {j.id for j in held}, title
+            self._stirred = time.monotonic()
+
+    def stir(self) -> None:
+        """The thread that computes goes on."""
+        self._stirred = time.monotonic()
 
     def drop(self) -> None:
         """Nothing is held any more."""
@@ -56,6 +67,7 @@ class Heartbeat(threading.Thread):
         with self._lock:
             self._held = tuple(j for j in self._held if j.id != job.id)
             self._ours.discard(job.id)
+            self._stirred = time.monotonic()
 
     def run(self) -> None:
         """Until ``done`` is set. A lease whose renewal fails is tried again soon, since it runs on meanwhile."""
@@ -69,7 +81,7 @@ class Heartbeat(threading.Thread):
                     jobs.register(self.engine, replace(self.worker, batch=title or None))  # was taken for dead
                 wait = calm
             except DatabaseUnreachable as error:
-                self.away = time.monotonic()
+                self.away = self._stirred = time.monotonic()  # whoever waits for it is not hung
                 log.warning("heartbeat: %s", error)
                 wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon
                 continue
@@ -78,3 +90,8 @@ class Heartbeat(threading.Thread):
                 continue
             with self._lock:
                 self._ours &= ours | {j.id for j in self._held if j not in held}
+            if held and time.monotonic() - self._stirred > SILENCE:
+                # Nothing can be raised in a thread that is stuck in a call. The leases run out (a supervisor takes them
+                # back at once), and the try is spent: what hangs every time must fail in the end.
+                log.critical("%s: no progress for %s: the worker ends itself", title, duration(SILENCE))
+                os._exit(BUG)

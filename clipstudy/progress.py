@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -114,7 +115,8 @@ def duration(seconds: float) -> str:
 
 
 class Bars:
-    """One bar a stage, cleared when the batch ends; lines that stay go above them."""
+    """One bar a stage, cleared when the batch ends; lines that stay go above them. A terminal that was closed is shown
+    nothing, which is no reason to end what is under way."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -139,9 +141,14 @@ class Bars:
         self.title = title
 
     def say(self, line: str) -> None:
-        self.rich.console.print(line, markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            self.rich.console.print(line, markup=False, highlight=False)
 
     def __call__(self, what: str, done: float, of: int) -> None:
+        with contextlib.suppress(OSError):
+            self._show(what, done, of)
+
+    def _show(self, what: str, done: float, of: int) -> None:
         self.rich.start()
         now = time.monotonic()
         known = self.stages.get(what)
@@ -154,4 +161,5 @@ class Bars:
         self.rich.update(bar, completed=done, total=of, paced=stage.paced(what, of, now))
 
     def close(self) -> None:
-        self.rich.stop()
+        with contextlib.suppress(OSError):
+            self.rich.stop()

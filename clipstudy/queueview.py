@@ -48,6 +48,11 @@ class FailureRow:
     message: str
     job: int  #: the first one's number: its log says more
 
+    @property
+    def lost(self) -> bool:
+        """Their workers vanished, and left no log."""
+        return self.reason == REASONS[FailureKind.LOST]
+
 
 @dataclass(frozen=True)
 class QueueView:
@@ -179,12 +184,16 @@ def _layers(cells: Sequence[Job]) -> str:
 
 def advice(failures: Sequence[FailureRow]) -> tuple[str, ...]:
     """What to type where there are ``failures``."""
-    if not failures:
-        return ()
-    return (
-        f"see: clipstudy logs {failures[0].job}; fix it, then: clipstudy retry --failed",
-        "(if the study file was mended: clipstudy enqueue --all; a queued cell keeps the settings it came with)",
-    )
+    errors, lost = ([f for f in failures if f.lost is vanished] for vanished in (False, True))
+    lines = []
+    if errors:
+        lines.append(f"see: clipstudy logs {errors[0].job}; fix it, then: clipstudy retry --failed")
+    if lost:
+        lines.append(f"see: clipstudy show {lost[0].job} (its worker vanished); then: clipstudy retry --lost")
+    if errors:
+        mended = "if the study file was mended: clipstudy enqueue --all; a queued cell keeps the settings it came with"
+        lines.append(f"({mended})")
+    return tuple(lines)
 
 
 def no_log(job: Job) -> str:
@@ -193,4 +202,6 @@ def no_log(job: Job) -> str:
         return "has no log; a log is kept when an attempt ends. To run it: clipstudy retry --cancelled"
     if job.status is Status.SUPERSEDED:
         return "has no log: its settings were changed before it ran. See: clipstudy status"
+    if job.failure is FailureKind.LOST and job.status is Status.FAILED:
+        return f"has no log: its worker vanished. See: clipstudy show {job.id}"
     return f"has no log yet. See: clipstudy show {job.id}"

@@ -20,7 +20,7 @@ from clipstudy.errors import ClipstudyError, printable
 class Settings:
     """Every place that clipstudy reads from or writes to. Environment variables, each with an embedded default."""
 
-    home: Path  #: CLIPSTUDY_HOME: the folder that relative paths start from (here)
+    home: Path  #: CLIPSTUDY_HOME: the folder of tasks.toml, dashboards/ and mlruns/ (the current one)
     database: str  #: CLIPSTUDY_DATABASE: URL of the job table (sqlite:///HOME/mlruns/clipstudy.db)
     tracking: str  #: CLIPSTUDY_TRACKING, else MLFLOW_TRACKING_URI (sqlite:///HOME/mlruns/mlflow.db)
     artifacts: str  #: CLIPSTUDY_ARTIFACTS: where runs keep files, for a SQLite store (HOME/mlruns/artifacts)
@@ -36,24 +36,50 @@ class Settings:
         """From ``environment`` (the process's own).
 
         Raises:
-            ClipstudyError: CLIPSTUDY_CACHE_GB is no number above 0.
+            ClipstudyError: a variable holds what cannot be: no number above 0, a SQLite URL without a file, a folder in
+                the home of nobody.
         """
         env = os.environ if environment is None else environment
-        home = Path(env.get("CLIPSTUDY_HOME") or ".").resolve()
+        home = _folder(env, "CLIPSTUDY_HOME", ".").resolve()
         store = home / "mlruns"
-        cache = env.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        caches = env.get("XDG_CACHE_HOME") or "~/.cache"
         return cls(
             home=home,
-            database=env.get("CLIPSTUDY_DATABASE") or f"sqlite:///{store / 'clipstudy.db'}",
-            tracking=env.get("CLIPSTUDY_TRACKING")
-            or env.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{store / 'mlflow.db'}",
+            database=_url(env, store / "clipstudy.db", "CLIPSTUDY_DATABASE"),
+            tracking=_url(env, store / "mlflow.db", "CLIPSTUDY_TRACKING", "MLFLOW_TRACKING_URI"),
             artifacts=env.get("CLIPSTUDY_ARTIFACTS") or str(store / "artifacts"),
-            cache=Path(env.get("CLIPSTUDY_CACHE") or Path(cache) / "clipstudy").expanduser().absolute(),
+            cache=_folder(env, "CLIPSTUDY_CACHE", f"{caches}/clipstudy").absolute(),
             cache_gb=_number(env, "CLIPSTUDY_CACHE_GB", 20.0),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
             torch_packages=tuple(filter(None, re.split(r"[,\s]+", env.get("CLIPSTUDY_TORCH_PACKAGES", "")))),
         )
+
+
+#: A SQLite URL without the third slash, behind which a file is named.
+_NO_FILE = re.compile(r"sqlite(\+\w+)?:(?!///)", re.IGNORECASE)
+
+
+def _url(env: Mapping[str, str], file: Path, *names: str) -> str:
+    """What the first of the variables ``names`` that is set holds; the SQLite file ``file`` where none is."""
+    name = next((name for name in names if env.get(name)), None)
+    if name is None:
+        return f"sqlite:///{file}"
+    if _NO_FILE.match(env[name]):
+        raise ClipstudyError(
+            f'{name} is "{redact(env[name])}", which names no file. Three slashes stand before one. Type: '
+            f"export {name}=sqlite:///FOLDER/file.db"
+        )
+    return env[name]
+
+
+def _folder(env: Mapping[str, str], name: str, default: str) -> Path:
+    text = env.get(name) or default
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~NAME of nobody, or a user without a home
+        raise ClipstudyError(
+            f'{name} is "{text}", and no home folder is known for that. Type: export {name}=/WHOLE/PATH'
+        ) from None
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
@@ -90,7 +116,8 @@ def locate(reference: str, base: str = "") -> Path | None:
     known = {**os.environ, "CLIPSTUDY_HOME": str(settings.home), "CLIPSTUDY_CACHE": str(settings.cache)}
 
     def value(variable: re.Match[str]) -> str:
-        return variable[0] if _PRIVATE.search(variable[1]) else known.get(variable[1], variable[0])
+        # One that is set to nothing is not set: else what follows it would begin at the root of the disk.
+        return variable[0] if _PRIVATE.search(variable[1]) else known.get(variable[1]) or variable[0]
 
     path = Path(re.sub(r"\$\{(CLIPSTUDY_\w+)\}", value, reference))
     with contextlib.suppress(RuntimeError):  # ~NAME of a user who does not exist: no such file

@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Protocol
 
 from clipstudy.device import Gpu
-from clipstudy.errors import DatabaseUnreachable, DeviceError
+from clipstudy.errors import AWAY, DatabaseUnreachable, DeviceError
 from clipstudy.job import Job
 from clipstudy.progress import counted
 from clipstudy.queue import jobs
@@ -252,6 +252,10 @@ class Crew:
         lost, proved = self._bury(one.worker, lived)
         if code in DELIBERATE or (code == 1 and self.draining) or self.stopping:
             one.code = self._exit_code(code)
+            return
+        if code == AWAY:  # through no fault of the post's, and for as long as it takes
+            one.start_at = time.monotonic() + self.pace.longest
+            self.say(one.post.name, f"the databases are away: started again in {self.pace.longest:.0f} s")
             return
         held = sorted({f"{job.model} · {job.task}" for job in lost})
         amid = ""

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from clipstudy import recorder, run
 from clipstudy.attempt import Attempt, Tally, name
 from clipstudy.device import registered
-from clipstudy.errors import DatabaseUnreachable, TrackingUnreachable
+from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.progress import Progress, duration
-from clipstudy.queue import jobs, outbox
+from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import Tracking
@@ -201,15 +201,23 @@ class Worker:
         """Where MLflow did not answer not long ago (to this worker, or to one before it), requests may reach it still
         that nobody waits for."""
         if self.tally.recorded and self._away is None and time.monotonic() < self._sweep_until:
+            until = time.monotonic() + self.habits.recording
+
+            def enough() -> bool:
+                return self.stop.is_set() or time.monotonic() > until
+
             try:
-                if swept := self.tracking.sweep():
-                    log.info("%d runs deleted that requests left in MLflow after their time", swept)
-            except TrackingUnreachable:
+                # By one worker at a time: each asks about every run that is open, of which every recorder has one.
+                with dialect.advisory_lock(self.engine, "sweep", 0):
+                    if swept := self.tracking.sweep(enough):
+                        log.info("%d runs deleted that requests left in MLflow after their time", swept)
+            except (TrackingUnreachable, DatabaseBusy):
                 pass
             except Exception:  # it tidies up; whatever MLflow has there must not end a worker
                 log.exception("runs that requests may have left in MLflow could not be looked for")
 
     def _on_progress(self, what: str, done: float, of: int) -> None:
+        self.heartbeat.stir()
         self.progress(what, done, of)
         if self.stop.is_set() or self.heartbeat.lost():
             raise run.Stopped

@@ -1,25 +1,17 @@
-"""What Alembic runs. ``clipstudy init`` passes a connection in; the ``alembic`` command reads the settings."""
+"""What Alembic runs, over the connection that ``clipstudy init`` passes in."""
 
 from __future__ import annotations
 
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from clipstudy.queue.dialect import connect, writing
+from clipstudy.errors import QueueError
 from clipstudy.queue.schema import metadata
-from clipstudy.settings import Settings
-
-
-def run(connection: Connection) -> None:
-    # As batch: SQLite alters a table by building it anew.
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
-    with context.begin_transaction():
-        context.run_migrations()
-
 
 given: Connection | None = context.config.attributes.get("connection")
-if given is not None:
-    run(given)
-else:
-    with writing(connect(Settings.read().database)) as opened:
-        run(opened)
+if given is None:
+    raise QueueError("The job table's migrations run over a connection that clipstudy gives. Type: clipstudy init")
+# As batch: SQLite alters a table by building it anew.
+context.configure(connection=given, target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -32,9 +32,28 @@ def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
 def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
     """How the tower's images are prepared: what its description says, and what its weights' tag does."""
     tag = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained) if spec.pretrained else {}
-    seen = PreprocessCfg(**merge_preprocess_dict(tower.preprocess_cfg, tag))
+    seen = PreprocessCfg(**merge_preprocess_dict(tower.preprocess_cfg, tag or _of_all_tags(spec, tower)))
     # Two sides come as a list from a description, which open_clip does not take.
     return replace(seen, size=tuple(seen.size)) if isinstance(seen.size, list) else seen
+
+
+def _of_all_tags(spec: ModelSpec, tower: Any) -> dict[str, Any]:
+    """Weights in a file do not say how images are prepared, and an architecture's description seldom does: what all of
+    open_clip's own weights of that name have in common. Nothing where there are none, or nothing is trained.
+
+    Raises:
+        ModelError: they differ.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(spec.checkpoint)
+    known = [open_clip.get_pretrained_cfg(spec.checkpoint, tag) for tag in tags]
+    ways = {str(merge_preprocess_dict(tower.preprocess_cfg, of)): of for of in known}
+    if len(ways) > 1 and spec.init == "pretrained":
+        raise ModelError(
+            f'[models.{spec.name}] pretrained = "{spec.pretrained}" does not say how images are prepared, and '
+            f"open_clip's own weights of {spec.checkpoint} differ in it ({', '.join(tags)}). Put the file into a "
+            'folder with its open_clip_config.json, and name that: checkpoint = "./FOLDER"'
+        )
+    return dict(next(iter(ways.values()))) if len(ways) == 1 else {}
 
 
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:

@@ -104,6 +104,8 @@ def cancel(
     from clipstudy import fleet
     from clipstudy.progress import counted
 
+    if everything and job:
+        raise typer.BadParameter("name jobs or say --all, not both")
     if not (everything or job):
         raise FleetError("cancel what? Name jobs, or say: clipstudy fleet cancel --all")
     settings = Settings.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from clipstudy.cli import screen
 from clipstudy.cli.options import Json
+from clipstudy.errors import ClipstudyError
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def doctor(
     from clipstudy import doctor as doctors
 
     found = []
-    for finding in doctors.examine(Settings.read(), fix=fix):
+    for finding in _findings(fix):
         found.append(finding)
         if not as_json:
             _print(finding)
@@ -42,6 +44,17 @@ def doctor(
         typer.echo("\n" + ", ".join(counts))
     if not well:
         raise typer.Exit(1)
+
+
+def _findings(fix: bool) -> Iterator[Finding]:
+    from clipstudy import doctor as doctors
+
+    try:
+        settings = Settings.read()
+    except ClipstudyError as error:  # where things are is not known, so nothing else can be looked at
+        yield doctors.Finding(doctors.Level.WRONG, "settings", error.message)
+        return
+    yield from doctors.examine(settings, fix=fix)
 
 
 def _print(finding: Finding) -> None:

@@ -10,7 +10,7 @@ import typer
 from clipstudy.cli import selecting, stores
 from clipstudy.cli.options import All, JobNumber, Json, Layers, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError, printable
-from clipstudy.job import LARGEST, Selection, Status
+from clipstudy.job import LARGEST, FailureKind, Selection, Status
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def status(
     from clipstudy import queueview
     from clipstudy.cli import status as terminal
 
+    if watch and as_json:
+        raise typer.BadParameter("say --watch or --json, not both")
     engine = stores.engine(Settings.read())
     chosen = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
     selection = selecting.existing(engine, chosen)
@@ -101,16 +103,27 @@ def retry(
     layer: Layers = None,
 ) -> None:
     """Queue failed cells again with a fresh count of tries."""
+    from clipstudy.progress import counted
     from clipstudy.queue import jobs
 
     selection = selecting.selection(model, task, layer, True, "retry", study)
     failed = failed or not (lost or cancelled)
     engine = stores.engine(Settings.read())
     number = jobs.retry(engine, selecting.existing(engine, selection), failed=failed, lost=lost, cancelled=cancelled)
-    meant = ["failed"] if failed else ["failed as lost (its worker vanished)"] if lost else []
+    left = _lost(engine, selection) if failed and not lost else 0
+    of_errors = "failed by an error" if left else "failed"
+    meant = [of_errors] if failed else ["failed as lost (its worker vanished)"] if lost else []
     if cancelled:
         meant.append("cancelled")
-    _changed(engine, selection, number, "queued again", " or ".join(meant))
+    more = f"; {counted(left, 'cell')} failed because a worker vanished: clipstudy retry --lost" if left else ""
+    _changed(engine, selection, number, "queued again", " or ".join(meant), more)
+
+
+def _lost(engine: Engine, selection: Selection) -> int:
+    """How many of the cells failed because their workers vanished."""
+    from clipstudy.queue import jobs
+
+    return sum(job.failure is FailureKind.LOST for job in jobs.rows(engine, selection, [Status.FAILED]))
 
 
 def rerun(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +36,7 @@ def demo(
     settings = Settings.read()
     progress = progresses.for_stderr()
     screen.log(False, progress)
-    with _terminable():
-        ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
+    ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
     typer.echo(f"writing {out}: its claims are tested on what the runs kept")
     _report(settings, out)
     _print_ended(ended)
@@ -52,16 +47,6 @@ def demo(
         raise ClipstudyError(
             f"{counted(ended.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"
         )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that workers that it started end with it."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _report(settings: Settings, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import textwrap
@@ -122,7 +123,8 @@ def log(verbose: bool, progress: Any) -> None:
 
     class AboveBars(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            progress.rich.console.print(self.format(record), markup=False, highlight=False)
+            with contextlib.suppress(OSError):  # of a terminal that was closed: no reason to end what is under way
+                progress.rich.console.print(self.format(record), markup=False, highlight=False)
 
     bars = hasattr(progress, "rich")
     handler: logging.Handler = AboveBars() if bars else logging.StreamHandler()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipstudy.errors import ClipstudyError, QueueError
 from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Engine
 
+    from clipstudy.job import Group
     from clipstudy.spec import Study
 
 
@@ -107,7 +108,7 @@ def unknown_name(selection: Selection, **there: Iterable[str]) -> str | None:
     return None
 
 
-def wrong(study: Any, selection: Selection, groups: Any) -> str | None:
+def wrong(study: Study, selection: Selection, groups: Sequence[tuple[Group, tuple[int, ...]]]) -> str | None:
     """What is wrong with a selection of the study's cells that came to ``groups``."""
     if unknown := unknown_name(selection, model=study.models, task=study.tasks):
         return f"{study.path}: {unknown}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +122,7 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
         for key, (old, new) in differences.items():
             typer.echo(f"  {model} · {task}: {key} was {old}, is {new}")
     if enqueued.present.get(Status.FAILED):
-        typer.echo("To queue failed cells again: clipstudy retry --failed")
+        typer.echo("To queue failed cells again: clipstudy retry --failed (--lost: those whose worker vanished)")
     if enqueued.new and not dry_run:
         typer.echo("next: clipstudy worker --drain")
 
@@ -130,7 +132,9 @@ def worker(
         str | None, typer.Option("--gpu", help="A GPU's number: 0 is cuda:0. Of 0,1 or all: one worker each.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="So many workers on the device, a process each.")] = None,
-    min_memory: Annotated[float, typer.Option(min=0, help="GB that must be free on each of several GPUs.")] = 2,
+    min_memory: Annotated[
+        float | None, typer.Option(min=0, help="GB that must be free on a GPU. [default: 2 on each of several]")
+    ] = None,
     device: Device = None,
     drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is queued.")] = False,
     layers_per_batch: LayersPerBatch = None,
@@ -153,25 +157,38 @@ def worker(
 
     if gpu is not None and (device is not None or workers is not None):
         raise typer.BadParameter("name --gpu alone, or --device and --workers")
+    if min_memory is not None and gpu is None:
+        raise typer.BadParameter("--min-memory is about GPUs: name them by --gpu")
+    _leave_when_told(drain)
     settings = Settings.read()
     engine = stores.engine(settings)
     name = selecting.study_name(study)
     _look_for_study(engine, name, drain)
     if workers is None and (gpu is None or gpu.isdecimal()):
+        if gpu is not None and min_memory is not None:
+            _gpu_posts(gpu, min_memory)  # refuses one that has less free
         place = devices.find(f"cuda:{gpu}" if gpu is not None else device or settings.device)
         devices.prepare(threads)
         raise typer.Exit(_work(settings, engine, place, Habits(drain, name, layers_per_batch, lease), verbose))
-    words = _words(drain, study, layers_per_batch, lease, verbose)
+    words = _words(drain, study, layers_per_batch, lease, verbose, threads)
     if workers is not None:
         posts = supervisor.alike(workers, devices.find(device or settings.device), threads)
     else:
-        posts = _gpu_posts(str(gpu), min_memory)
-        if threads:
-            words += ["--threads", str(threads)]
+        posts = _gpu_posts(str(gpu), 2 if min_memory is None else min_memory)
     raise typer.Exit(_supervise(engine, posts, words))
 
 
-def _words(drain: bool, study: str | None, layers_per_batch: int | None, lease: float, verbose: bool) -> list[str]:
+def _leave_when_told(drain: bool) -> None:
+    """SIGTERM ends the command as it ends a worker, until that listens itself: nothing is held yet, and whoever started
+    it goes by the exit code."""
+    from clipstudy.supervisor import STOPPED
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED if drain else 0))
+
+
+def _words(
+    drain: bool, study: str | None, layers_per_batch: int | None, lease: float, verbose: bool, threads: int | None
+) -> list[str]:
     """What each of several workers is told, as it would be typed."""
     words = ["--lease", str(lease)]
     if drain:
@@ -182,6 +199,8 @@ def _words(drain: bool, study: str | None, layers_per_batch: int | None, lease: 
         words += ["--study", study]
     if layers_per_batch:
         words += ["--layers-per-batch", str(layers_per_batch)]
+    if threads:
+        words += ["--threads", str(threads)]
     return words
 
 
@@ -260,9 +279,10 @@ def _supervise(engine: Engine, posts: list[Post], words: list[str]) -> int:
     """A worker on each post, in processes of their own, until all have ended; their exit code."""
     from clipstudy import supervisor
 
-    crew = supervisor.Crew(posts, engine, words, lambda post, line: typer.echo(f"[{post}] {line}", err=True))
-    supervisor.obey_signals(crew)
-    return crew.work()
+    # As a block: whatever ends it, no worker is left without one who tends it.
+    with supervisor.Crew(posts, engine, words, lambda post, line: typer.echo(f"[{post}] {line}", err=True)) as crew:
+        supervisor.obey_signals(crew)
+        return crew.work()
 
 
 def run(

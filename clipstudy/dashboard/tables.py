@@ -96,9 +96,9 @@ def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str
     """Results of the newest settings, checkpoint and data of each (study, model, task); and (model, task, of what,
     runs) of the others.
 
-    Newest is what the run has that ended last: a curve is of one digest, and of one checkpoint and the same data, which
-    a rerun may find changed. Settings that are put back are shown again once a cell of theirs is run (``clipstudy
-    rerun``).
+    Newest is what the run has that began last, since no cell of older settings is begun any more, while one may end
+    later. A curve is of one digest, and of one checkpoint and the same data, which a rerun may find changed. Settings
+    that are put back are shown again once a cell of theirs is run (``clipstudy rerun``).
     """
     cells: dict[tuple[str, str, str], dict[tuple[str, ...], list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
@@ -106,7 +106,7 @@ def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str
         cells[result.study, result.model, result.task][made_of].append(result)
     kept, older = [], []
     for (_, model, task), groups in cells.items():
-        latest = max(groups, key=lambda made_of: (max(r.tags.get("ended", "") for r in groups[made_of]), made_of))
+        latest = max(groups, key=lambda made_of: (max(map(_began, groups[made_of])), made_of))
         kept += groups[latest]
         older += [(model, task, _other(one, latest), len(rows)) for one, rows in groups.items() if one != latest]
     return kept, older
@@ -236,6 +236,10 @@ def _curve(members: Sequence[Result], metric: str, several: bool, own: Mapping[s
         stands_in=any(stands_in(r) for r in members),
         dev=dev,
     )
+
+
+def _began(result: Result) -> str:
+    return result.tags.get("started") or result.tags.get("ended", "")
 
 
 def _other(one: tuple[str, ...], latest: tuple[str, ...]) -> str:

@@ -5,9 +5,10 @@ A reader turns files (or a Hub table) into frozen values and a fingerprint of wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,12 +105,16 @@ def files(spec: DatasetSpec) -> Path:
     """The local file or folder of ``spec``, which must exist and, where the table says a checksum, have that.
 
     Raises:
-        DataError: it does not, with what is there instead.
+        DataError: it does not, with what is there instead; or it may not be looked at.
     """
     path = _place(spec)
-    if not path.exists():
+    if not _exists(spec, path):
         raise DataError(_absent(spec, path))
-    if spec.checksum and (found := checksum.like(spec.checksum, path)) != spec.checksum:
+    if not spec.checksum:
+        return path
+    with _readable(spec, path):
+        found = checksum.like(spec.checksum, path)
+    if found != spec.checksum:
         raise DataError(
             f"[datasets.{spec.name}] checksum: {path} is {found}, expected {spec.checksum}: it is not the file "
             "that the study was declared on. Delete it and fetch it again, or, if you mean this one, write its "
@@ -121,9 +126,9 @@ def files(spec: DatasetSpec) -> Path:
 def to_fetch(spec: DatasetSpec) -> bool:
     """Whether ``spec`` is a released file that is not here yet: only `clipstudy fetch` brings it, no worker does."""
     try:
-        return spec.url is not None and not _place(spec).exists()
+        return spec.url is not None and not _exists(spec, _place(spec))
     except DataError:
-        return False  # it has no place; :func:`doubt` says why
+        return False  # it has no place, or none that may be looked at; :func:`doubt` says why
 
 
 def doubt(spec: DatasetSpec) -> str | None:
@@ -132,7 +137,7 @@ def doubt(spec: DatasetSpec) -> str | None:
     if spec.hub or to_fetch(spec):
         return None
     try:
-        if not (path := _place(spec)).exists():
+        if not _exists(spec, path := _place(spec)):
             return _absent(spec, path)
     except DataError as error:
         return error.message
@@ -141,12 +146,40 @@ def doubt(spec: DatasetSpec) -> str | None:
     return table.doubt(spec) if spec.reader == "table" else None
 
 
+@contextlib.contextmanager
+def _readable(spec: DatasetSpec, path: Path) -> Iterator[None]:
+    """
+    Raises:
+        DataError: inside, this machine does not let ``path`` be looked at.
+    """
+    try:
+        yield
+    except PermissionError as error:  # another may pass by itself, and is no fault of the table
+        raise DataError(
+            f"[datasets.{spec.name}] path: {path} cannot be looked at ({error.strerror}). Fix the path or "
+            f"its rights. Type: ls -ld {path} {path.parent}"
+        ) from error
+
+
+def _exists(spec: DatasetSpec, path: Path) -> bool:
+    with _readable(spec, path):
+        return path.exists()
+
+
 def _absent(spec: DatasetSpec, path: Path) -> str:
-    parent = path.parent
-    there = ", ".join(sorted(p.name for p in parent.iterdir())[:12]) if parent.is_dir() else "no such folder"
     fetch = f"Fetch it on a machine with network ({remedy(f'datasets.{spec.name}')})."
     fix = spec.hint or (fetch if spec.url else "Fix the path.")
-    return f"[datasets.{spec.name}] path: {path} does not exist. In {parent}: {there or 'nothing'}. {fix}"
+    return f"[datasets.{spec.name}] path: {path} does not exist. In {path.parent}: {_listed(path.parent)}. {fix}"
+
+
+def _listed(folder: Path) -> str:
+    """What ``folder`` holds, for a message: some of it, by name."""
+    try:
+        return ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+    except PermissionError:
+        return "what may not be listed"
+    except OSError:
+        return "no such folder"
 
 
 def _place(spec: DatasetSpec) -> Path:
@@ -166,9 +199,12 @@ def _writable(spec: DatasetSpec) -> Path:
     file that is put in the right place is run, or believed, by something else."""
     path, settings = _place(spec), Settings.read()
     own = (spec.path or "").partition("}/")[0] + "}/"  # a folder that the environment names
-    roots = [Path(spec.base), settings.home, settings.cache, locate(own, spec.base) if own.startswith("${") else None]
+    named = locate(own, spec.base) if own.startswith("${") else None
     real = path.resolve()
-    inside = [real.relative_to(root.resolve()) for root in roots if root and real.is_relative_to(root.resolve())]
+    # The root of the disk is nobody's own, whatever variable says so: every file lies below it.
+    roots = {root.resolve() for root in (Path(spec.base), settings.home, settings.cache, named) if root}
+    roots.discard(Path(real.anchor))
+    inside = [real.relative_to(root) for root in roots if real.is_relative_to(root)]
     where = f'[datasets.{spec.name}] path = "{spec.path}": nothing is fetched to {real}'
     if not inside:
         raise DataError(
@@ -211,7 +247,7 @@ def decoded(path: Path) -> str:
     """The text of a UTF-8 file, a byte order mark left out.
 
     Raises:
-        DataError: it is a folder, or not UTF-8.
+        DataError: it is a folder, may not be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
@@ -219,3 +255,5 @@ def decoded(path: Path) -> str:
         raise DataError(f"{path}: byte {error.start} is not UTF-8. Convert the file, then retry.") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder where a file is wanted. Name the file in `path`.") from None
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Fix its rights. Type: ls -l {path}") from None

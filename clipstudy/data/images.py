@@ -213,7 +213,11 @@ def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]
     kept = stratified([label for _, label in train], spec.limit, spec.limit_seed)
     rows = [train[i] for i in kept]
     taken = set(stratified([label for _, label in rows], round(spec.development * len(rows)), spec.development_seed))
-    rest, dev = ([row for i, row in enumerate(rows) if (i in taken) is inside] for inside in (False, True))
+    # A label of few images is left to train whole: what is in dev alone nothing could learn.
+    left = {label for i, (_, label) in enumerate(rows) if i not in taken}
+    taken = {i for i in taken if rows[i][1] in left}
+    rest = [row for i, row in enumerate(rows) if i not in taken]
+    dev = [(replace(picture, split="dev"), label) for i, (picture, label) in enumerate(rows) if i in taken]
     if not dev:
         raise DataError(
             f"[datasets.{spec.name}] development = {spec.development} of {len(rows)} rows of train leaves no dev "

@@ -100,21 +100,22 @@ def places(settings: Settings) -> Iterator[Finding]:
 
 def place(variable: str, folder: Path) -> Finding:
     """Can ``folder``, or the one that it will be made in, be written to?"""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    elsewhere = "sqlite:///ANOTHER_FOLDER/clipstudy.db" if variable == "CLIPSTUDY_DATABASE" else "ANOTHER_FOLDER"
     try:
+        there = folder
+        while not there.exists() and there != there.parent:
+            there = there.parent
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
         return Finding(
-            WRONG, "disk", f"{folder} cannot be written to ({error.strerror})", f"export {variable}=ANOTHER_FOLDER"
+            WRONG, "disk", f"{folder} cannot be written to ({error.strerror})", f"export {variable}={elsewhere}"
         )
     free = shutil.disk_usage(there).free
     says = f"{folder}: {free / 2**30:,.1f} GB free" + ("" if there == folder else ", will be made")
     if free >= SCARCE:
         return Finding(OK, "disk", says)
-    return Finding(WRONG if free < FULL else WARNING, "disk", says, f"make room, or export {variable}=ANOTHER_FOLDER")
+    return Finding(WRONG if free < FULL else WARNING, "disk", says, f"make room, or export {variable}={elsewhere}")
 
 
 def hub() -> Finding:

@@ -17,6 +17,8 @@ unpickled. A text file beside those of a key says what they are, to a person who
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import math
 import os
 import re
@@ -35,6 +37,8 @@ from numpy.typing import NDArray
 
 from clipstudy.errors import printable
 
+log = logging.getLogger(__name__)
+
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 #: A writer that died leaves its temporary file; after a day nobody is still writing it.
 ABANDONED_SECONDS = 86_400.0
@@ -50,6 +54,8 @@ COARSE, CONSTANT, SMALLEST = 2.0**-8, 2.0**-20, 2.0**-22
 LOOKED_AT, ENOUGH = 64, 8
 #: Characters of what a key stands for.
 LONGEST_LABEL = 200
+#: What says that a folder cannot be made or written to, however often one tries: a full disk is another matter.
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 #: numpy parses a file's header as Python; Python 3.11 fails now and then where two threads parse at a time.
 _PARSING = Lock()
 _NAME = re.compile(r"(?P<key>[\w-]+)\.(?P<view>[\w-]+)\.(?P<layer>\d+)\.npy", re.ASCII)
@@ -88,7 +94,7 @@ class Store:
     """The features kept under one folder, up to a number of bytes.
 
     Args:
-        path: the folder; made when first written to.
+        path: the folder; made when first written to. Where it cannot be, features are computed and not kept.
         budget_bytes: what :meth:`prune` leaves at most, least recently used files going first; None: no bound.
         clock: seconds since the epoch.
     """
@@ -97,29 +103,45 @@ class Store:
         self.path = path
         self.budget_bytes = budget_bytes
         self._clock = clock
+        self._told = False  # that the folder cannot be written to
 
     def read(self, key: str, view: str, layer: int, shape: tuple[int, ...]) -> NDArray[Any] | None:
-        """The memory map of one file, or None. A file that is not whole, or not of ``shape``, is removed."""
+        """The memory map of one file, or None. What is not whole, or not of ``shape``, is removed; what cannot be read
+        now is left: it may be whole."""
         path = self._file(key, view, layer)
         try:
             array = _mapped(path)
             whole = array.shape == shape and array.dtype in (HALF, SINGLE) and _whole(path, array)
-        except FileNotFoundError:
+        except OSError:  # not there; no right to it, no memory, too many files open
             return None
-        except (OSError, ValueError, EOFError):  # cut short, or no .npy at all
+        except (ValueError, EOFError):  # cut short, or no .npy at all
             whole = False
         if not whole:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # removed by another worker meanwhile, or a store that may only be read
+                path.unlink()
             return None
         now = self._clock()
         with contextlib.suppress(OSError):  # pruned meanwhile, or a store that may only be read
             os.utime(path, (now, now))
         return array
 
-    def sheet(self, key: str, view: str, layer: int, shape: tuple[int, ...]) -> FileSheet:
-        """A new file to be filled; it exists for others once closed."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        return FileSheet(self._file(key, view, layer), shape, dtype_of(view))
+    def sheet(self, key: str, view: str, layer: int, shape: tuple[int, ...]) -> Sheet:
+        """A new file to be filled; it exists for others once closed. Rows in memory where no file can be made."""
+        file, dtype = self._file(key, view, layer), dtype_of(view)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return FileSheet(file, shape, dtype)
+        except OSError as error:
+            if error.errno not in CLOSED:
+                raise
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "%s cannot be written to (%s): features are held in memory and extracted again the next time. "
+                    "Type: export CLIPSTUDY_CACHE=FOLDER",
+                    self.path, error.strerror,
+                )  # fmt: skip
+            return MemorySheet(shape, dtype)
 
     def label(self, key: str, text: str) -> None:
         """Say what ``key`` stands for, for a person who lists what is kept."""
@@ -128,8 +150,8 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """Every file of the store, least recently used first. What else lies in the folder is left alone."""
-        found, labels = [], {path.stem: path for path in self.path.glob("*.txt")}
-        for path in self.path.glob("*.npy"):
+        found, labels = [], {path.stem: path for path in self._named("*.txt")}
+        for path in self._named("*.npy"):
             try:
                 about = path.stat()
             except OSError:  # another worker pruned it
@@ -143,9 +165,9 @@ class Store:
     def prune(self, budget_bytes: int | None = None) -> list[Entry]:
         """Remove the least recently used files until the rest fit, and abandoned temporary files.
 
-        Whoever has a file mapped keeps reading it. Returns what was removed.
+        Whoever has a file mapped keeps reading it. What may not be removed here is left. Returns what was removed.
         """
-        for path in self.path.glob("*.npy.*.tmp"):
+        for path in self._named("*.npy.*.tmp"):
             with contextlib.suppress(OSError):  # another worker removed it, or it is none of ours
                 if self._clock() - path.stat().st_mtime > ABANDONED_SECONDS:
                     path.unlink()
@@ -157,12 +179,24 @@ class Store:
             for entry in entries:
                 if total <= budget:
                     break
-                entry.path.unlink(missing_ok=True)
+                try:
+                    entry.path.unlink(missing_ok=True)
+                except OSError:
+                    continue
                 total -= entry.bytes
                 removed.append(entry)
-            for key in {entry.key for entry in removed} - {entry.key for entry in entries[len(removed) :]}:
-                self._label(key).unlink(missing_ok=True)
+            left = set(entries) - set(removed)
+            for key in {entry.key for entry in removed} - {entry.key for entry in left}:
+                with contextlib.suppress(OSError):
+                    self._label(key).unlink()
         return removed
+
+    def _named(self, pattern: str) -> list[Path]:
+        """What lies in the folder under such names; nothing where it may not be looked into."""
+        try:
+            return list(self.path.glob(pattern))
+        except OSError:
+            return []
 
     def _label(self, key: str) -> Path:
         return self.path / f"{key}.txt"

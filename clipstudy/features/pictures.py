@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 4
+EXTRACTION = 5
 #: Training images that an untrained model's batch norms take their statistics from.
 CALIBRATION = 256
 #: Of these at once.
@@ -158,7 +158,9 @@ def _training(pictures: Sequence[Picture]) -> list[Picture]:
     """A few training images, spread evenly over their split, which may be sorted by class."""
     train = [picture for picture in pictures if picture.split == "train"] or list(pictures)
     every = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
-    return [train[i] for i in every]
+    # Whole batches, where there is one: a smaller last one would weigh as much, and of one image there is no variance.
+    whole = len(every) // CALIBRATED_AT * CALIBRATED_AT or len(every)
+    return [train[i] for i in every[:whole]]
 
 
 def _key(backbone: ImageBackbone, pictures: Sequence[Picture]) -> str:

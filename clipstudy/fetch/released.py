@@ -24,7 +24,8 @@ BLOCK = 1 << 20  #: bytes read at once
 def size(source: Released) -> int:
     """Bytes of a released file, as its server states them; 0 where it does not."""
     with _answer(source, "HEAD") as answer:
-        return int(answer.headers.get("Content-Length") or 0)
+        stated = answer.headers.get("Content-Length") or ""
+        return int(stated) if stated.isdecimal() else 0
 
 
 def download(source: Released, entry: Entry, progress: Progress) -> None:
@@ -59,8 +60,8 @@ def download(source: Released, entry: Entry, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
-    request = urllib.request.Request(source.url, method=method, headers={"User-Agent": "clipstudy"})
     try:
+        request = urllib.request.Request(source.url, method=method, headers={"User-Agent": "clipstudy"})
         with urllib.request.urlopen(request, timeout=SILENT_SECONDS) as answer:
             yield answer
     except HTTPError as error:
@@ -72,3 +73,5 @@ def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
             f"[{source.table}] url: {source.url} does not answer ({getattr(error, 'reason', error)}). Run it again on "
             "a machine with network."
         ) from error
+    except ValueError as error:  # an address that HTTP cannot carry
+        raise DataError(f"[{source.table}] url: {source.url} is no address ({error}). Fix the url.") from error

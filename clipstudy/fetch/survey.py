@@ -16,11 +16,12 @@ def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[str]]:
     """What :func:`survey` found of the items, and what it refused.
 
     Raises:
-        NotFetched: HF_HUB_OFFLINE forbids to ask.
+        NotFetched: HF_HUB_OFFLINE forbids to ask, where there is something to ask for.
     """
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    items = list(items)
+    if items and constants.HF_HUB_OFFLINE:
         raise NotFetched(
             "HF_HUB_OFFLINE is set, so nothing can be fetched. On a machine with network take it away "
             "(HF_HUB_OFFLINE=0 clipstudy fetch); here see what there is (clipstudy fetch --verify)."

@@ -212,9 +212,19 @@ def painted(spectrum: Tensor, side: int) -> Tensor:
 
 def _scrambled(spectrum: Tensor, noise: Tensor) -> Tensor:
     """The amplitudes of ``spectrum`` with the phases of ``noise``, and its mean colour."""
+    # What an image has of either: of two frequencies that mirror one another it takes the mean, which phases of their
+    # own would halve.
+    spectrum, noise = map(_of_an_image, (spectrum, noise))
     mixed = noise * (spectrum.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
     mixed[..., 0, 0, :] = spectrum[..., 0, 0, :]
     return mixed
+
+
+def _of_an_image(spectrum: Tensor) -> Tensor:
+    """The spectrum of the real image that ``spectrum`` makes."""
+    side = spectrum.shape[-3]
+    plain = torch.fft.irfft2(torch.view_as_complex(spectrum.contiguous()), s=(side, side))
+    return torch.view_as_real(torch.fft.rfft2(plain))
 
 
 def through(images: Tensor, moves: Tensor, size: tuple[int, int]) -> Tensor:

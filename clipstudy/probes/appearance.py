@@ -19,7 +19,7 @@ from clipstudy.probes.brightness import brightness, gradient
 HIGH = 0.25
 #: Levels of each colour that :func:`colour_entropy` tells apart.
 LEVELS = 8
-#: A step of a tenth of the range has an edge, and half of that goes on with one: gradients a pixel, after smoothing.
+#: A step of an eighth of the range has an edge, and half of that goes on with one: gradients a pixel, after smoothing.
 STRONG, WEAK = 0.04, 0.02
 
 _ROUNDING = 1 / (12 * 255**2)  # variance that rounding to 8 bits adds to a pixel

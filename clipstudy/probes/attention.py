@@ -117,9 +117,9 @@ def correlation(maps: Floats, others: Floats) -> Floats:
     return np.where(flat, 0.0, (a * b).sum(axis=-1) / np.where(flat, 1.0, length))
 
 
-def best_head(scores: Floats) -> Floats:
-    """Scores of the best head, without the luck of having been chosen on the images that it is scored on: the head that
-    is best on the images of even number is scored on the others, and the other way round.
+def best_head(scores: Floats) -> NDArray[np.int64]:
+    """The best head for each image, without the luck of having been chosen on the images that it is scored on: the head
+    that is best on the images of even number stands for the others, and the other way round.
 
     Args:
         scores: ``[N, H]``, N of 2 or more.
@@ -127,10 +127,10 @@ def best_head(scores: Floats) -> Floats:
     Returns:
         ``[N]``.
     """
-    of_best = np.empty(len(scores))
+    best = np.empty(len(scores), dtype=np.int64)
     for half in (0, 1):
-        of_best[half::2] = scores[half::2, scores[1 - half :: 2].mean(axis=0).argmax()]
-    return of_best
+        best[half::2] = scores[1 - half :: 2].mean(axis=0).argmax()
+    return best
 
 
 def _shares(maps: Floats) -> Floats:

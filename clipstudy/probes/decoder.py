@@ -73,7 +73,9 @@ class Standardised(nn.Module):
         """``[B, channels, h, w]``, both."""
         if self.training:
             self._see(maps)
-        return functional.batch_norm(maps, self.mean, self.variance, eps=1e-8)
+        # A channel that never differed while training stays 0: whatever it does later, nothing was learned of it.
+        standardised = functional.batch_norm(maps, self.mean, self.variance, eps=1e-8)
+        return standardised * (self.variance > 0).to(maps.dtype)[:, None, None]
 
     @torch.no_grad()
     def _see(self, maps: Tensor) -> None:

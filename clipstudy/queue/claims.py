@@ -74,7 +74,7 @@ def claim(
             while rows := connection.execute(statement).all():
                 group = connection.execute(select(groups).where(groups.c.id == rows[0].group_id)).one()
                 try:
-                    spec = Group.from_json(group.spec)
+                    spec = _same(Group.from_json(group.spec), group.digest)
                 except Unreadable as error:  # whoever claims it next could not, either
                     _give_up(connection, rows, str(error))
                     log.error("%s · %s: %s", group.model, group.task, error)
@@ -82,6 +82,19 @@ def claim(
                 claimed = sorted((job_from(row, group) for row in rows), key=lambda job: job.layer)
                 return Batch(group.id, spec, tuple(claimed), group.resolved)
     return None
+
+
+def _same(group: Group, digest: str) -> Group:
+    """
+    Raises:
+        Unreadable: what this version makes of the settings is not what was enqueued: it knows other keys.
+    """
+    if group.digest != digest:
+        raise Unreadable(
+            "These settings were enqueued by another version, and this one would compute something else. Update "
+            "clipstudy, or type: clipstudy enqueue --all; then: clipstudy retry --all"
+        )
+    return group
 
 
 def _give_up(connection: Connection, rows: Sequence[AnyRow], error: str) -> None:

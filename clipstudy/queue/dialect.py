@@ -170,6 +170,8 @@ def _connect_postgres(url: str) -> Engine:
     engine = create_engine(
         url,
         pool_pre_ping=True,
+        # Whatever the role's or the database's default: a question after a lock must see what the other one wrote.
+        isolation_level="READ COMMITTED",
         connect_args={key: value for key, value in arguments.items() if key not in given},
     )
 

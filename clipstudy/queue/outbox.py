@@ -32,7 +32,7 @@ _LONGEST_DELAY_S = 60.0
 #: How long what is put off rests.
 _MOMENT_S = 2.0
 #: How reading what is no result fails.
-_UNREAD = (Unreadable, ValueError, LookupError, TypeError, AttributeError)
+_UNREAD = (Unreadable, ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 #: How long that rests: another version may read it.
 _UNREADABLE_S = 3600.0
 

@@ -9,6 +9,7 @@ from clipstudy.job import FailureKind, Status
 
 FIRST_DELAY_S = 5.0
 LONGEST_DELAY_S = 600.0
+_MOST_DOUBLINGS = 60  #: far past the longest delay, and far from what no float holds
 #: So many failures that were not the job's own are free (about two hours of a server that is away); then they count.
 FREE_SETBACKS = 20
 
@@ -38,7 +39,7 @@ def delay(failures: int, seed: int) -> float:
 
     The jitter comes from ``seed``, a group's number: groups spread out, siblings come back together.
     """
-    full = min(FIRST_DELAY_S * 2.0 ** max(failures - 1, 0), LONGEST_DELAY_S)
+    full = min(FIRST_DELAY_S * 2.0 ** min(max(failures - 1, 0), _MOST_DOUBLINGS), LONGEST_DELAY_S)
     return full * random.Random(f"{seed}:{failures}").uniform(0.5, 1.0)
 
 

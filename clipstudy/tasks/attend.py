@@ -184,11 +184,14 @@ def _outcome(
 
 def _everywhere(seen: Seen, patch: float) -> dict[str, NDArray[Any]]:
     """What needs no masks, a number a picture; ``patch`` is the side of one in pixels."""
+    import numpy as np
+
     from clipstudy.probes.attention import best_head
 
     series = {name: seen.score(name) for name in ("diversity", "entropy", "edges")}
     series |= {f"heads/{name}": seen.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
-    series["best/edges"] = best_head(seen.score("heads/edges"))
+    edges = seen.score("heads/edges")
+    series["best/edges"] = edges[np.arange(len(edges)), best_head(edges)]
     series["distance"] = seen.score("distance").mean(axis=1) * patch
     series["distance_patches"] = seen.score("distance").mean(axis=1)
     series["patch_mass"] = seen.score("patch_mass").mean(axis=1)
@@ -212,10 +215,11 @@ def _against_masks(
 
     foreground = foreground[marked]
     heads, masks = seen.score("heads/jaccard")[marked], np.concatenate(seen.masks)[marked]
+    every, best = np.arange(len(heads)), best_head(heads)
     series = {
         "jaccard": seen.score("jaccard")[marked],
         "heads/jaccard": heads.mean(axis=1),
-        "best/jaccard": best_head(heads),
+        "best/jaccard": heads[every, best],
         "oracle/jaccard": heads.max(axis=1),  # the head is chosen for each picture by its mask
         "pointing": seen.score("pointing")[marked].astype(float),
         "area": seen.score("area")[marked] / tokens.patches,
@@ -224,21 +228,26 @@ def _against_masks(
         series["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
 
     def by_chance(areas: NDArray[Any]) -> NDArray[Any]:
-        """The best of H random masks a picture, each of its area in ``areas`` ``[N, H]``; the mean over seeds."""
+        """Random masks of the ``areas`` ``[N, H]``: ``[S, H, N]``."""
         draws = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            each = [jaccard(scattered(column, tokens.patches, rng), foreground) for column in areas.T]
-            draws.append(np.max(each, axis=0))
-        return np.mean(draws, axis=0)
+            draws.append([jaccard(scattered(column, tokens.patches, rng), foreground) for column in areas.T])
+        return np.array(draws)
 
+    # Each has masks of its own area beside it: larger ones hit more by chance.
+    of_heads = by_chance(seen.score("heads/area")[marked])
+    if "rollout/area" in seen.scores:
+        series["rollout/baseline/random_mask"] = by_chance(seen.score("rollout/area")[marked][:, None]).mean((0, 1))
     # Every mask against another picture's foreground; the seed draws whose.
     others = [swapped(len(masks), np.random.default_rng(seed)) for seed in seeds]
     return series | {
-        "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]),
+        "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]).mean(axis=(0, 1)),
+        "heads/baseline/random_mask": of_heads.mean(axis=(0, 1)),
+        "best/baseline/random_mask": of_heads.mean(axis=0)[best, every],
         "baseline/swapped_masks": np.mean([jaccard(masks, foreground[order]) for order in others], axis=0),
         "baseline/centre": jaccard(kept(centre(tokens.grid), options.mass), foreground),
-        "oracle/baseline/random_mask": by_chance(seen.score("heads/area")[marked]),
+        "oracle/baseline/random_mask": of_heads.max(axis=1).mean(axis=0),
     }
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from clipstudy.data.images import Picture
 
-METHOD = 3
+METHOD = 4
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default", "small")}
 LAYERS: LayerChoice = "stages"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from clipstudy.errors import ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
@@ -95,7 +96,7 @@ def measure(
         Accuracy with its interval over images, macro-F1, accuracy among the five nearest; each image's class as a file.
 
     Raises:
-        ModelError: the model has no text tower.
+        ModelError: the model has no text tower, or gives numbers that are not finite.
     """
     import numpy as np
 
@@ -107,6 +108,11 @@ def measure(
     names = _names(given.backbone, classes, options.templates)
     for rows, pixels in batches(given.backbone.preprocess, test.items, given.spec.batch_size):
         cosines = given.backbone.embed(pixels) @ names.T
+        if not cosines.isfinite().all():
+            raise ModelError(
+                f"[models.{given.spec.name}] its towers give numbers that are not finite. Check its weights, or write "
+                'dtype = "float32".'
+            )
         ranked.append(cosines.argsort(dim=1, descending=True)[:, :NEAREST].cpu().numpy())
         bench.progress("zero-shot", int(rows[-1]) + 1, len(test))
 

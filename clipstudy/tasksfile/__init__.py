@@ -25,12 +25,12 @@ def find(name: str | None, home: Path) -> Path:
     the package, by name, or (None) ``tasks.toml`` in ``home``.
 
     Raises:
-        StudyError: there is no such file.
+        StudyError: there is no such file, or none that may be looked at.
     """
-    if name is not None and (here := Path(name).expanduser().absolute()).is_file():
+    if name is not None and _is_file(here := _place(Path(), name).absolute()):
         return here
-    path = home / Path(name or "tasks.toml").expanduser()
-    if path.is_file():
+    path = _place(home, name or "tasks.toml")
+    if _is_file(path):
         return path
     known = shipped()
     if name in known:
@@ -40,6 +40,24 @@ def find(name: str | None, home: Path) -> Path:
         f"no study file {path}. {did_you_mean(name or 'tasks.toml', there)} Name one with --study FILE. "
         "To see a study at work first, with nothing declared: clipstudy demo"
     )
+
+
+def _place(folder: Path, name: str) -> Path:
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError:  # ~NAME of nobody, or a user without a home
+        raise StudyError(
+            f'--study "{name}": no home folder is known for that. Type the whole path: --study /FOLDER/tasks.toml'
+        ) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a folder above it may not be entered
+        raise StudyError(
+            f"{path} cannot be looked at ({error.strerror}). Name a study file that can be: --study FILE"
+        ) from error
 
 
 def shipped() -> dict[str, Path]:

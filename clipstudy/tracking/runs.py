@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -135,9 +135,10 @@ class Tracking(Files):
             if finished:
                 client.set_terminated(parent_run_id, "FINISHED", end)
 
-    def sweep(self) -> int:
+    def sweep(self, enough: Callable[[], bool] = lambda: False) -> int:
         """Deletes what a request left behind that reached MLflow when its sender had given up: a run that is open,
-        while another of the same entry (or group) is closed. How many.
+        while another of the same entry (or group) is closed. How many. No further run is asked about once it is
+        ``enough``.
 
         Safe while others record: whoever looks for an entry's run takes the closed one.
         """
@@ -145,6 +146,8 @@ class Tracking(Files):
             client, _ = self.connect()
             swept = 0
             for run in list(self.search({}, ["attributes.status = 'RUNNING'"])):
+                if enough():
+                    break
                 if not (same := _alike(run)):
                     continue
                 now = {one.info.run_id: one.info.status for one in self.search(same)}

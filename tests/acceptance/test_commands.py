@@ -7,6 +7,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from typing import Any
 
 import pytest
 
+from clipstudy import cli
 from clipstudy import run as hallway
+from clipstudy.errors import DatabaseUnreachable, StudyError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Status
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.queue import dialect, jobs
@@ -360,3 +364,78 @@ dataset = "pictures"
     lost = STUDY.replace('checkpoint = "./bert"', 'checkpoint = "./nowhere"')
     (place.folder / "tasks.toml").write_text(lost)
     assert "[models.bert] checkpoint: there is no folder" in typed("enqueue", "--all", "--dry-run").err
+
+
+def test_retry_names_the_cells_that_it_leaves(typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    engine = dialect.connect(Settings.read().database)
+    batch = jobs.claim(engine, "ann", lease=timedelta(minutes=5))
+    assert batch is not None
+    for job in batch.jobs:
+        jobs.fail(engine, job, Failure(FailureKind.LOST, "gone", "", retry=False))
+    engine.dispose()
+    assert "clipstudy retry --lost" in typed("status").out
+    said = typed("retry", "--failed").out
+    assert said.startswith("0 cells queued again: none is failed by an error")
+    assert said.endswith("3 cells failed because a worker vanished: clipstudy retry --lost\n")
+    assert "failed" in typed("enqueue", "--task", "phrases", "--model", "bert").out
+    assert typed("retry", "--failed", "--lost").out == "3 cells queued again\n"
+
+
+def test_what_may_succeed_later_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, code in ((DatabaseUnreachable(), 69), (TrackingUnreachable(), 69), (StudyError(), 2)):
+
+        def broken(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", broken)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == code
+
+
+TOLD = """
+import signal
+from clipstudy import cli
+
+def app():
+    try:
+        {does}
+    finally:
+        print("tidied up")
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.{hung_up})
+cli.app = app
+cli.main()
+"""
+TERMINATED, HUNG_UP = "signal.raise_signal(signal.SIGTERM)", "signal.raise_signal(signal.SIGHUP)"
+GIVES_BACK = "signal.signal(signal.SIGTERM, lambda *_: print('given back'))"
+
+
+@pytest.mark.parametrize(
+    ("does", "hung_up", "code", "said"),
+    [
+        (TERMINATED, "SIG_DFL", 143, "tidied up\n"),
+        (HUNG_UP, "SIG_DFL", 143, "tidied up\n"),
+        (HUNG_UP, "SIG_IGN", 0, "tidied up\n"),
+        (f"{GIVES_BACK}; {HUNG_UP}; {HUNG_UP}", "SIG_DFL", 0, "given back\ntidied up\n"),
+    ],
+)
+def test_a_signal_ends_no_command_in_the_middle(does: str, hung_up: str, code: int, said: str) -> None:
+    program = TOLD.format(does=does, hung_up=hung_up)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, said), done.stderr
+
+
+def test_letters_that_a_terminal_has_not_are_no_error(place: Place) -> None:
+    said = place("--help", PYTHONIOENCODING="ascii").stdout
+    assert "image?text" in said and said.isascii()
+
+
+def test_who_reads_no_further_is_told_nothing(place: Place) -> None:
+    words = [sys.executable, "-m", "clipstudy", "--version"]
+    with subprocess.Popen(words, env=place.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

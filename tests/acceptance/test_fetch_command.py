@@ -57,3 +57,10 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     assert "does not answer" in typed("fetch", code=2).err
     assert "no model" in typed("fetch", "--model", "brt", code=2).err
     assert "not both" in typed("fetch", "--dry-run", "--verify", code=2).err
+
+
+def test_where_there_is_nothing_to_fetch_nobody_need_be_asked(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "nothing to fetch" in typed("fetch").out
+    told = json.loads(typed("fetch", "--json").out)
+    assert (told["items"], told["failures"]) == ([], [])

@@ -197,7 +197,7 @@ class TestBadInput:
     @pytest.mark.postgres
     def test_database_away(self, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CLIPSTUDY_DATABASE", "postgresql://me:s3cret@127.0.0.1:9/clipstudy")
-        said = self.refused(typed, "status")
+        said = typed("status", code=69).err  # another time it may answer
         assert "127.0.0.1" in said and "CLIPSTUDY_DATABASE" in said and "s3cret" not in said
 
     def test_tracking_in_a_folder(self, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:

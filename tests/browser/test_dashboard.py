@@ -372,7 +372,7 @@ def test_the_page_says_what_is_older_or_missing(visit: Open) -> None:
 def test_a_link_that_names_what_is_not_there(visit: Open) -> None:
     page = visit(desk(results(MODELS[:2], TASKS[:3])), "/?panel=Surface&model=brt&x=up&metric=nope&colour=red")
     text = page.inner_text("[role=alert] >> nth=0") + page.inner_text("#body")
-    assert 'x = "up". What exists: depth, layer, panel.' in text
+    assert 'x = "up". What exists: depth, layer, panel, stage.' in text
     assert 'no model here "brt". Did you mean "bert"?' in text
     assert 'no metric "nope"' in text, text
     assert 'This link: no setting "colour". What exists: draw, metric, model' in text, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from datetime import UTC, datetime
@@ -69,9 +70,22 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = machine.place("CLIPSTUDY_CACHE", folder)
         assert wrong.level is Level.WRONG and "cannot be written to" in wrong.says
         assert wrong.do == "export CLIPSTUDY_CACHE=ANOTHER_FOLDER"
+        of_database = machine.place("CLIPSTUDY_DATABASE", folder)
+        assert of_database.do == "export CLIPSTUDY_DATABASE=sqlite:///ANOTHER_FOLDER/clipstudy.db"
     for free, level in ((GB // 2, Level.WRONG), (5 * GB, Level.WARNING), (50 * GB, Level.OK)):
         monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
         assert machine.place("HF_HOME", tmp_path).level is level
+        if level is not Level.OK:
+            assert machine.place("CLIPSTUDY_DATABASE", tmp_path).do.endswith("=sqlite:///ANOTHER_FOLDER/clipstudy.db")
+
+
+def test_a_place_below_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuses)
+    wrong = machine.place("HF_HOME", tmp_path / "x")
+    assert wrong.level is Level.WRONG and "cannot be written to (Permission denied)" in wrong.says
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Any:

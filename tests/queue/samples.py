@@ -15,6 +15,7 @@ from clipstudy.queue.dialect import reading, writing
 from clipstudy.queue.schema import groups as group_table
 from clipstudy.queue.schema import jobs as job_table
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
+from clipstudy.tasks import classify
 
 LEASE = timedelta(minutes=5)
 EXPIRED = timedelta(0)
@@ -31,7 +32,9 @@ def group(
         study,
         ModelSpec(model, "transformers", f"hub/{model}", blocks, **shown),
         DatasetSpec("sentences", "senteval", path="sentences.txt"),
-        TaskSpec(task, "classify", "sentences", "accuracy", options={"epochs": epochs, "hidden": 50}),
+        TaskSpec(
+            task, "classify", "sentences", "accuracy", options={"epochs": epochs, "hidden": 50}, method=classify.METHOD
+        ),
     )
 
 

@@ -72,6 +72,11 @@ def test_the_newest_migration_is_the_one_that_check_asks_for() -> None:
     assert ScriptDirectory.from_config(config()).get_heads() == [HEAD]
 
 
+def test_alembic_by_itself_is_told_who_migrates() -> None:
+    with pytest.raises(QueueError, match="Type: clipstudy init"):
+        command.current(config())
+
+
 def test_down_and_up_again(own: Engine) -> None:
     before = structure(own)
     with writing(own) as connection:

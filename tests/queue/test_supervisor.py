@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ def test_a_draining_workers_own_words_are_no_crash(table: Engine, heard: Heard) 
         command = [sys.executable, "-c", "import sys; print('here'); sys.exit(1)"]
         assert Crew([Post("a", ())], table, words, heard, command=command, pace=QUICK).work() == 1
         assert heard.of("a").count("here") == starts
+
+
+def test_databases_that_are_away_are_no_fault_of_a_post(table: Engine, heard: Heard) -> None:
+    """However long it takes: it is not given up for that."""
+    command = [sys.executable, "-c", "import sys; sys.exit(69)"]
+    tended = Crew([Post("a", ())], table, ["--drain"], heard, command=command, pace=replace(QUICK, longest=0.05))
+    until(lambda: heard.of("a").count("the databases are away: started again") > 2 * QUICK.strikes, tended)
+    assert "given up" not in heard.of("a")
+    tended.stop()
+    assert tended.work() == 75
+
+
+def test_a_bug_is_a_crash_also_where_it_drains(table: Engine, heard: Heard) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit(70)"]
+    assert Crew([Post("a", ())], table, ["--drain"], heard, command=command, pace=QUICK).work() == 1
+    assert heard.of("a").count("ended with exit code 70: started again") == QUICK.strikes - 1
 
 
 def test_what_a_killed_worker_held_is_taken_back_at_once(table: Engine, heard: Heard) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
 from clipstudy.errors import QueueError
 from clipstudy.job import FailureKind, Selection, Status
@@ -94,6 +94,31 @@ def test_a_broken_result_holds_up_no_other(engine: Engine, column: str) -> None:
         connection.execute(update(outbox.table).where(outbox.table.c.id == 1).values({column: "{"}))
     assert len(outbox.take(engine, "rec", lease=LEASE)) == 3
     assert "JSONDecodeError" in str(outbox.last_error(engine))
+
+
+@pytest.mark.parametrize("written", [{"started_at": 1e20}, {"ended_at": float("inf")}, {"params": "[" * 100_000}])
+def test_a_result_of_no_time_or_of_endless_depth_holds_up_no_other(engine: Engine, written: dict[str, object]) -> None:
+    jobs.enqueue(engine, cells(group("a")))
+    for job in claim(engine).jobs:
+        hand_over(engine, job)
+    with writing(engine) as connection:
+        connection.execute(update(outbox.table).where(outbox.table.c.id == 1).values(**written))
+    assert len(outbox.take(engine, "rec", lease=LEASE)) == 3
+    assert "cannot read" in str(outbox.last_error(engine))
+
+
+def test_settings_of_which_this_version_would_make_others_are_not_computed(engine: Engine) -> None:
+    """A key that a newer version writes is unknown here, and left out when it is read: the digest tells."""
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    with writing(engine) as connection:
+        (spec,) = connection.execute(select(groups.c.spec).where(groups.c.model == "a")).one()
+        newer = json.loads(spec)
+        newer["task"]["options"]["temperature"] = 0.5
+        connection.execute(update(groups).where(groups.c.model == "a").values(spec=json.dumps(newer)))
+    assert claim(engine).group.model.name == "b"
+    assert {(job.status, "enqueued by another version" in str(job.error)) for job in jobs.rows(engine)} == {
+        (Status.FAILED, True), (Status.RUNNING, False),
+    }  # fmt: skip
 
 
 def test_they_are_named(engine: Engine) -> None:

@@ -155,6 +155,19 @@ class TestMeasure:
         assert value["oracle/baseline/random_mask"] > value["baseline/random_mask"]
         assert value["baseline/random_mask"] < value["baseline/centre"] < value["jaccard"]
 
+    def test_each_kind_of_map_has_the_chance_of_its_own_area(self):
+        value = {n: one.value for n, one in measured(squares(72), mass=0.9)[2].metrics.items()}
+
+        def by_chance(area: int) -> float:
+            hits = np.arange(max(0, area - 12), min(area, 4) + 1)
+            return float((hypergeom(16, 4, area).pmf(hits) * hits / (area + 4 - hits)).sum())
+
+        # Head 0 marks the object's four patches, and is the best one; head 1 marks 15 of 16.
+        narrow, wide = by_chance(4), by_chance(15)
+        assert value["best/baseline/random_mask"] == pytest.approx(narrow, abs=0.03)
+        assert value["heads/baseline/random_mask"] == pytest.approx((narrow + wide) / 2, abs=0.03)
+        assert value["rollout/baseline/random_mask"] > value["best/baseline/random_mask"]
+
     def test_a_picture_without_foreground_is_counted_and_left_out(self):
         some = squares()
         some[3] = replace(some[3], mask=encoded(np.zeros((16, 16))))
@@ -187,7 +200,9 @@ class TestMeasure:
     def test_seeds_draw_the_random_masks_and_the_swaps_alone(self):
         one, other = (measured(squares(), seeds=seeds)[2].numbers() for seeds in ((0,), (1,)))
         differ = {name.removesuffix(".low").removesuffix(".high") for name in one if one[name] != other[name]}
-        assert differ == {"baseline/random_mask", "baseline/swapped_masks", "oracle/baseline/random_mask"}
+        assert differ == {"baseline/swapped_masks"} | {
+            f"{arm}baseline/random_mask" for arm in ("", "heads/", "best/", "oracle/", "rollout/")
+        }
 
     def test_the_sheet_shows_every_map(self):
         outcome = measured(squares(), shown=3, layers=(2,))[2]

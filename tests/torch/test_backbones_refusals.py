@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks
+from clipstudy.backbones import blocks, open_clip_image
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
@@ -274,6 +274,20 @@ def test_another_gelu_than_the_weights(tower, monkeypatch, tmp_path):
     laion = replace(spec, checkpoint="ViT-B-32-quickgelu", pretrained="laion2b_s34b_b79k")
     refused(laion, 'pretrained = "laion2b_s34b_b79k" is neither a file here nor a tag of ViT-B-32-quickgelu')
     refused(replace(spec, checkpoint="ViT-B-32-quickgelu"), "corrupt or was cut short")
+
+
+def test_how_images_of_weights_in_a_file_are_prepared():
+    """As for all of open_clip's own of that name: SigLIP's description does not say that they are squashed."""
+    tower = SimpleNamespace(preprocess_cfg={"size": 224, "mean": (0.48,) * 3, "resize_mode": "shortest"})
+    spec = ModelSpec("m", "open_clip", "ViT-B-16-SigLIP", 12, modality="image", pretrained="./siglip.safetensors")
+    seen = open_clip_image.preprocessing(spec, tower)
+    assert (seen.mean, seen.std, seen.resize_mode) == ((0.5,) * 3, (0.5,) * 3, "squash")
+    differing = replace(spec, checkpoint="ViT-L-14", layers=24)
+    with pytest.raises(ModelError, match=r"does not say how images are prepared.*Put the file into a folder"):
+        open_clip_image.preprocessing(differing, tower)
+    untrained = replace(differing, pretrained=None, init="random")
+    assert open_clip_image.preprocessing(untrained, tower).resize_mode == "shortest"
+    assert open_clip_image.preprocessing(replace(spec, checkpoint="local-dir:/x"), tower).mean == (0.48,) * 3
 
 
 def test_a_device_that_does_not_exist(bert):

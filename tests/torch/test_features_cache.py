@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tracemalloc
@@ -377,6 +378,72 @@ def test_a_budget_holds_while_what_was_extracted_stays_readable(tmp_path):
     features = run(Scaled(), store, layers=range(5))
     assert sum(entry.bytes for entry in store.entries()) <= 400
     assert features.vectors(0, "mean")[:, 0].tolist() == [1.5, 3, 5]
+
+
+def sheet_of(store, layer=0):
+    sheet = store.sheet("k", "mean", layer, (2, 3))
+    sheet.append(np.ones((2, 3), np.float32))
+    return sheet
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ENOMEM])
+def test_a_file_that_cannot_be_read_now_is_left(store, monkeypatch, number):
+    def refuses(path):
+        raise OSError(number, os.strerror(number))
+
+    sheet_of(store).close()
+    monkeypatch.setattr(cache, "_mapped", refuses)
+    assert store.read("k", "mean", 0, (2, 3)) is None
+    monkeypatch.undo()
+    assert store.read("k", "mean", 0, (2, 3)) is not None
+
+
+def test_what_may_not_be_removed_is_left(store, monkeypatch):
+    for layer in (0, 1):
+        sheet_of(store, layer).close()
+    store.label("k", "two files")
+    unlink, kept = Path.unlink, store.path / "k.mean.0.npy"
+
+    def refuses(path, missing_ok=False):
+        if path == kept:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    assert [entry.layer for entry in store.prune(budget_bytes=0)] == [1]
+    (left,) = store.entries()
+    assert (left.path, left.label) == (kept, "two files")
+    kept.write_bytes(b"")
+    assert store.read("k", "mean", 0, (2, 3)) is None and kept.exists()
+
+
+def computed_and_not_kept(store, caplog):
+    assert same(run(Scaled(), store), run(Scaled(), None))
+    assert same(run(Scaled(), store), run(Scaled(), None))
+    assert store.entries() == [] and store.prune(budget_bytes=0) == []
+    (said,) = [record.getMessage() for record in caplog.records if "cannot be written to" in record.getMessage()]
+    assert str(store.path) in said and said.endswith("Type: export CLIPSTUDY_CACHE=FOLDER")
+
+
+@pytest.mark.parametrize("folder", ["file", "file/features"])
+def test_where_there_can_be_no_folder_features_are_computed_and_not_kept(tmp_path, caplog, folder):
+    (tmp_path / "file").write_text("")
+    computed_and_not_kept(Store(tmp_path / folder), caplog)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_may_not_be_written_to_is_told_from_a_full_disk(store, monkeypatch, caplog, number):
+    """Made up: root, as whom tests may run, may write everywhere."""
+
+    def refuses(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuses)
+    if number != errno.ENOSPC:
+        computed_and_not_kept(store, caplog)
+        return
+    with pytest.raises(OSError, match="No space left"):
+        run(Scaled(), store)
 
 
 def test_abandoned_temporary_files_are_removed(tmp_path):

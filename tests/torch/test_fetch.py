@@ -7,8 +7,10 @@ import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from clipstudy import backbones, checksum, data, fetch, hub, run, tasksfile
 from clipstudy.data import table
 from clipstudy.errors import ClipstudyError, DataError, ModelError, NotFetched
+from clipstudy.fetch import released
 from clipstudy.job import FailureKind, Selection, plan
 from clipstudy.progress import Lines
 from clipstudy.spec import DatasetSpec, ModelSpec
@@ -224,6 +227,16 @@ def test_a_released_file_that_changed_at_its_home(place: Place) -> None:
     assert said.startswith("[datasets.shift] url:") and "the file changed" in said
     assert checksum.like("git:", file) in said
     assert not list((place.folder / "data").iterdir())
+
+
+def test_an_address_that_is_none_and_a_size_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row: study files are checked for such an address."""
+    source = data.Released("datasets.d", "http://127.0.0.1:9/ü", f"sha256:{0:064x}", tmp_path / "x.txt")
+    with pytest.raises(DataError, match=r"\[datasets\.d\] url: .* is no address .* Fix the url"):
+        released.size(source)
+    answer = SimpleNamespace(headers={"Content-Length": "many"})
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: nullcontext(answer))
+    assert released.size(source) == 0
 
 
 def test_a_released_file_that_changed_here(place: Place) -> None:

@@ -197,6 +197,16 @@ class TestCalibration:
         extract(backbone, [picture(v, "train" if v < 100 else "test") for v in range(0, 200, 10)])
         assert backbone.calibrated == [[0.0, 30.0, 60.0, 90.0]]
 
+    def test_in_whole_batches_where_there_is_one(self, monkeypatch):
+        """A last one of one image has no variance, and one of a few would weigh as much as the others."""
+        monkeypatch.setattr(pictures, "CALIBRATED_AT", 4)
+        for number, sizes in ((3, [3]), (4, [4]), (5, [4]), (11, [4, 4])):
+            backbone, seen = Counting(), []
+            backbone.uncalibrated = True
+            backbone.calibrate = lambda batches, seen=seen: seen.extend(len(pixels) for pixels in batches)
+            extract(backbone, [picture(v, "train") for v in range(number)])
+            assert seen == sizes
+
     def test_the_size_of_batches_makes_no_other_model(self, monkeypatch):
         monkeypatch.setattr(pictures, "CALIBRATED_AT", 3)
         sizes = []
@@ -205,7 +215,7 @@ class TestCalibration:
             backbone.uncalibrated = True
             backbone.calibrate = lambda batches: sizes.append([len(pixels) for pixels in batches])
             extract(backbone, [picture(v, "train") for v in range(7)], batch_size=batch_size)
-        assert sizes == [[3, 3, 1]] * 2
+        assert sizes == [[3, 3]] * 2
 
     def test_trained_models_are_left_alone(self):
         backbone = Counting()

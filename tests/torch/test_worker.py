@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import signal
 import threading
@@ -15,14 +16,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from clipstudy import attempt, recorder, run
+from clipstudy import attempt, heartbeat, recorder, run, tasks
 from clipstudy.errors import DatabaseUnreachable, DataError, TrackingUnreachable
+from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.outcome import Estimate, Outcome
 from clipstudy.progress import Lines
 from clipstudy.queue import dialect, jobs, migration, outbox, patience
 from clipstudy.worker import Habits, Worker, obey_signals
 from tests.queue.samples import cells, group
+from tests.queue.samples import claim as queue_claim
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -56,7 +59,7 @@ class Book:
         self.runs[entry.key] = entry
         return f"run {entry.job}.{entry.attempt}"
 
-    def sweep(self) -> int:
+    def sweep(self, enough: Any) -> int:
         self.prepare()
         self.swept += 1
         return 0
@@ -145,9 +148,70 @@ def test_a_sweep_that_fails_ends_no_worker(
     engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     measuring(monkeypatch, outcome)
-    monkeypatch.setattr(book, "sweep", lambda: {}["entry"])
+    monkeypatch.setattr(book, "sweep", lambda enough: {}["entry"])
     jobs.enqueue(engine, cells(group("bert")))
     assert worker.work().recorded == 4 and "could not be looked for" in caplog.text
+
+
+def test_one_worker_at_a_time_sweeps(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert")))
+    assert worker.step()
+    with dialect.advisory_lock(engine, "sweep", 0):
+        worker._sweep()
+        assert book.swept == 0
+    worker._sweep()
+    assert book.swept == 1
+
+
+def test_cells_that_were_enqueued_for_another_method_are_not_measured(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert")))
+    monkeypatch.setattr(tasks.load("classify"), "METHOD", 99)
+    assert worker.work().failed == 4
+    assert {job.status for job in jobs.rows(engine)} == {Status.FAILED}
+    assert "enqueued for method" in str(jobs.rows(engine)[0].error)
+
+
+@pytest.mark.parametrize("stirs", [True, False])
+def test_a_worker_whose_computing_is_stuck_ends_itself(
+    engine: Engine, stirs: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its leases must not be renewed for ever; one that goes on, however slowly, keeps them."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        assert code == 70
+        raise Ended
+
+    jobs.enqueue(engine, cells(group()))
+    batch = queue_claim(engine, "ann")
+    heart = Heartbeat(engine, jobs.WorkerInfo("ann", "host", 1, "cpu"), lease=0.2)
+    monkeypatch.setattr(heartbeat, "SILENCE", 0.5)
+    monkeypatch.setattr(heartbeat.os, "_exit", end)
+    heart.hold(batch.jobs, "bert · depth")
+    real, beats = heartbeat.jobs.beat, itertools.count(1)
+
+    def beat(*words: Any, **named: Any) -> set[int]:
+        if stirs:
+            heart.stir()
+        if next(beats) == 30:
+            heart.done.set()
+        return real(*words, **named)
+
+    monkeypatch.setattr(heartbeat.jobs, "beat", beat)
+    if stirs:
+        heart.run()
+    else:
+        with pytest.raises(Ended):
+            heart.run()
+    assert ("no progress for" in caplog.text) is not stirs
 
 
 def test_after_an_outage_others_have_a_while_to_renew_their_leases(engine: Engine, worker: Worker) -> None:
@@ -611,11 +675,8 @@ def test_the_silent_leave_the_list(engine: Engine, worker: Worker) -> None:
 
 def test_heartbeat_keeps_leases(engine: Engine) -> None:
     """A batch that takes longer than its lease stays with its worker."""
-    from clipstudy.heartbeat import Heartbeat
-    from tests.queue.samples import claim
-
     jobs.enqueue(engine, cells(group()))
-    batch = claim(engine, "ann")
+    batch = queue_claim(engine, "ann")
     before = jobs.get(engine, 1).lease_until
     beats = threading.Event()
     heart = Heartbeat(engine, jobs.WorkerInfo("ann", "host", 1, "cpu"), lease=0.2)
@@ -631,8 +692,6 @@ def test_heartbeat_keeps_leases(engine: Engine) -> None:
         from datetime import timedelta
 
         return timedelta(hours=1)
-
-    from clipstudy import heartbeat
 
     original, heartbeat.jobs.beat = heartbeat.jobs.beat, counted
     try:

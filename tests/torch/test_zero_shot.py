@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from clipstudy import backbones, run, tasks
 from clipstudy.data.images import Picture
 from clipstudy.data.labelled import Labelled, Rows
+from clipstudy.errors import ModelError
 from clipstudy.job import Failure, Group
 from clipstudy.outcome import Outcome
 from clipstudy.pocket import pictures as scenes
@@ -113,6 +114,13 @@ def test_a_class_is_the_direction_of_the_mean_of_its_templates() -> None:
     assert measured([*range(7)], named, Aside())[0].metrics["accuracy"].value == 1
     for template in ("one: {}", "two: {}"):
         assert measured([*range(1, 7)], named[1:], Aside(), templates=[template])[0].metrics["accuracy"].value < 0.5
+
+
+def test_what_is_no_number_is_no_answer() -> None:
+    towers = Towers()
+    towers.space[3, 3] = torch.nan
+    with pytest.raises(ModelError, match=r"\[models\.m\] its towers give numbers that are not finite"):
+        measured([0, 1], ["ash_tree", "bear"], towers)
 
 
 def test_among_the_five_nearest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -498,3 +499,32 @@ class TestTable:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(DataError, match=r"not in the local cache.*clipstudy fetch; with --study FILE"):
             table.read(DatasetSpec("t", "table", hub="nobody/nothing"))
+
+
+def _refuses(*_: object, **__: object) -> Any:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+class TestFoldersThatMayNotBeEntered:
+    """Made up: for root, as whom tests may run, there are none."""
+
+    def test_their_files_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = replace(probing(tmp_path, ROWS), url="https://h/x.txt", checksum=f"sha256:{'0' * 64}")
+        monkeypatch.setattr(Path, "exists", _refuses)
+        with pytest.raises(DataError, match=r"\[datasets\.rows\] path: .* cannot be looked at .*ls -ld") as refused:
+            data.files(spec)
+        assert not data.to_fetch(spec) and data.doubt(spec) == refused.value.message
+
+    def test_a_file_that_may_not_be_read_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = probing(tmp_path, ROWS)
+        monkeypatch.setattr("clipstudy.checksum.like", _refuses)
+        with pytest.raises(DataError, match="cannot be looked at"):
+            data.files(replace(spec, url="https://h/x.txt", checksum=f"sha256:{'0' * 64}"))
+        monkeypatch.setattr(Path, "read_bytes", _refuses)
+        with pytest.raises(DataError, match=r"rows\.txt cannot be read \(Permission denied\)"):
+            senteval.read(spec)
+
+    def test_what_is_in_them_is_not_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Path, "iterdir", _refuses)
+        with pytest.raises(DataError, match=r"does not exist\. In .*: what may not be listed\. Fix the path\."):
+            data.files(conll(tmp_path / "gone"))

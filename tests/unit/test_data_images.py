@@ -81,7 +81,15 @@ class TestTables:
         assert sorted(map(number, everything)) == list(range(100))
         assert images.read(of(folder, development=0.2)).dev.items == found.dev.items
         assert images.read(of(folder, development=0.2, development_seed=1)).dev.items != found.dev.items
-        assert {p.split for p in found.dev.items} == {"train"} and {p.split for p in found.test.items} == {"test"}
+        assert {p.split for p in found.dev.items} == {"dev"} and {p.split for p in found.test.items} == {"test"}
+
+    def test_dev_takes_no_classs_only_image(self, tmp_path: Path) -> None:
+        """Largest remainders may fall on classes of one image each, which nothing could learn then."""
+        rows = [(encoded(i), 0) for i in range(14)] + [(encoded(100 + i), i) for i in range(1, 5)]
+        for seed in range(5):
+            folder = cifar(tmp_path / str(seed), {"train": rows, "test": made(5)})
+            found = images.read(of(folder, development=0.2, development_seed=seed))
+            assert set(found.train.labels) == set(NAMES) and set(found.dev.labels) == {NAMES[0]}
 
     def test_a_dev_split_that_is_there_is_taken(self, tmp_path: Path) -> None:
         folder = cifar(tmp_path, {"train": made(20), "validation": made(10, 50), "test": made(10, 100)})

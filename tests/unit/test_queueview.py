@@ -65,3 +65,15 @@ def test_failures_of_one_kind_are_one_row() -> None:
         "",
         "",
     ]
+
+
+def test_what_to_type_depends_on_why_cells_failed() -> None:
+    """`retry --failed` leaves cells out whose worker vanished, and these have no log."""
+    lost = replace(JOB, id=9, error="gone", failure=FailureKind.LOST)
+    broke = replace(JOB, id=10, error="broke", failure=FailureKind.CODE)
+    of_lost = "see: clipstudy show 9 (its worker vanished); then: clipstudy retry --lost"
+    assert queueview.advice(()) == ()
+    assert queueview.advice(queueview.failure_rows([lost])) == (of_lost,)
+    first, second, *_ = queueview.advice(queueview.failure_rows([lost, broke]))
+    assert (first, second) == ("see: clipstudy logs 10; fix it, then: clipstudy retry --failed", of_lost)
+    assert queueview.no_log(lost) == "has no log: its worker vanished. See: clipstudy show 9"

@@ -36,7 +36,14 @@ def test_only_the_newest_settings_count() -> None:
     assert "bert · bigram_shift: no result yet for layers 2–12" in notes
 
 
-def test_newest_is_what_ended_last_not_what_began_last() -> None:
+def test_newest_is_what_began_last_not_what_ended_last() -> None:
+    """Older settings at work when newer ones were enqueued may end after these."""
+    slow = [result(layer=k, digest="old", started="2026-11-01T08", ended="2026-11-01T20") for k in range(2)]
+    new = [result(layer=k, digest="new", started="2026-11-01T10", ended="2026-11-01T11") for k in range(2)]
+    assert newest([*slow, *new])[0] == new
+
+
+def test_settings_that_were_put_back_and_run_again_are_newest() -> None:
     again = result(layer=3, digest="old", ended="2026-11-03T00:00:00+00:00")
     kept, _ = newest(
         [result(layer=0, digest="old", ended="2026-11-01"), result(digest="new", ended="2026-11-02"), again]

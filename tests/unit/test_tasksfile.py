@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -256,6 +257,11 @@ def test_shipped_studies_are_good(file: str) -> None:
             "[datasets.shift] url: found without a checksum",
         ),
         ('path = "./shift.txt"', 'path = "./s"\nurl = "x.org/s"', 'url: found "x.org/s", expected an address'),
+        (
+            'path = "./shift.txt"',
+            'path = "./s"\nurl = "https://x.org/ü"',
+            'url: found "https://x.org/ü", expected ASCII characters. Percent-encode the others',
+        ),
         ('path = "./shift.txt"', 'path = "./s"\nchecksum = "md5:1"', 'checksum: found "md5:1", expected "sha256:"'),
         ('path = "./shift.txt"', 'path = "./s"\nsplits = {}', "[datasets.shift] splits: reader ="),
         ('path = "./shift.txt"', 'path = "./s"\nbase = "/etc"', "[datasets.shift] base: reader ="),
@@ -379,6 +385,19 @@ def test_no_such_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").touch()
     with pytest.raises(StudyError, match=r"mine\.toml"):
         tasksfile.find("min.toml", tmp_path)
+
+
+def test_a_study_file_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudyError, match=r'--study "~nobody-of-that-name/x\.toml": no home folder.*--study /FOLDER'):
+        tasksfile.find("~nobody-of-that-name/x.toml", tmp_path)
+
+    def refuses(path: Path) -> bool:  # as a folder does that may not be entered; for root there is none
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuses)
+    for name in ("x.toml", None):
+        with pytest.raises(StudyError, match=r"\.toml cannot be looked at \(Permission denied\).*--study FILE"):
+            tasksfile.find(name, tmp_path)
 
 
 def test_a_study_that_comes_with_the_package_has_a_name(tmp_path: Path) -> None:

@@ -250,6 +250,14 @@ class TestWhereFetchWrites:
             self.place(path, tmp_path)
         assert says in caught.value.message
 
+    @pytest.mark.parametrize("value", ["", "/"])
+    def test_nowhere_where_a_variable_names_the_whole_disk(
+        self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CLIPSTUDY_ROWS", value)
+        with pytest.raises(DataError, match=r"\[datasets\.d\] path"):
+            self.place("${CLIPSTUDY_ROWS}/anywhere/x.txt", tmp_path)
+
 
 def test_a_view_of_a_row_names_no_other_file(tmp_path: Path) -> None:
     store, other = Store(tmp_path / "features"), tmp_path / "mine.0.npy"
@@ -456,7 +464,7 @@ def test_a_bug_prints_a_traceback_without_credentials(
         cli.main()
     said = capsys.readouterr().err
     assert (
-        ended.value.code == 1
+        ended.value.code == 70
         and "\x1b" not in said
         and "S3CRET" not in said
         and "RuntimeError: http://me:***@host" in said

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import io
+import logging
 import re
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstudy import errors
+from clipstudy.cli import screen
 from clipstudy.outcome import Estimate, Outcome, estimates, flat, metrics_from_json, metrics_to_json
 from clipstudy.progress import Bars, Lines, duration, paced
 from clipstudy.settings import Settings, locate, redact
@@ -55,6 +59,25 @@ def test_a_size_is_a_number_above_0(text: str) -> None:
     with pytest.raises(errors.ClipstudyError, match=f'CLIPSTUDY_CACHE_GB is "{text}", expected a number above 0'):
         Settings.read({"CLIPSTUDY_CACHE_GB": text})
     assert Settings.read({"CLIPSTUDY_CACHE_GB": "0.5"}).cache_gb == 0.5
+
+
+@pytest.mark.parametrize("name", ["CLIPSTUDY_DATABASE", "CLIPSTUDY_TRACKING", "MLFLOW_TRACKING_URI"])
+@pytest.mark.parametrize("url", ["sqlite://x.db", "sqlite:x.db", "sqlite:/x.db", "SQLite+pysqlite://x.db", "sqlite://"])
+def test_a_sqlite_url_names_a_file(name: str, url: str) -> None:
+    with pytest.raises(errors.ClipstudyError) as told:
+        Settings.read({name: url})
+    assert told.value.message.startswith(f'{name} is "{url}", which names no file')
+    assert told.value.message.endswith(f"export {name}=sqlite:///FOLDER/file.db")
+    for good in ("sqlite:///x.db", "sqlite:////a/x.db", "sqlite+pysqlite:///x.db?timeout=1"):
+        assert good in vars(Settings.read({name: good})).values()
+
+
+def test_a_folder_may_be_in_a_home_that_there_is() -> None:
+    settings = Settings.read({"CLIPSTUDY_HOME": "~/study", "CLIPSTUDY_CACHE": "~/cache"})
+    assert (settings.home, settings.cache) == ((Path.home() / "study").resolve(), Path.home() / "cache")
+    for name in ("CLIPSTUDY_HOME", "CLIPSTUDY_CACHE"):
+        with pytest.raises(errors.ClipstudyError, match=f'{name} is "~nobody-of-that-name/x".*export {name}='):
+            Settings.read({name: "~nobody-of-that-name/x"})
 
 
 def test_passwords_are_redacted() -> None:
@@ -123,6 +146,10 @@ class TestLocate:
         assert locate("${CLIPSTUDY_HOME}/rows.txt") == Path.cwd() / "rows.txt"
         monkeypatch.setenv("CLIPSTUDY_CACHE", "/elsewhere")
         assert locate("${CLIPSTUDY_CACHE}/rows.txt") == Path("/elsewhere/rows.txt")
+
+    def test_a_variable_that_is_set_to_nothing_is_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CLIPSTUDY_REAL_DATA", "")
+        assert locate("${CLIPSTUDY_REAL_DATA}/x", "/study") == Path("/study/${CLIPSTUDY_REAL_DATA}/x")
 
     def test_other_variables_stay_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET", "s3cret")
@@ -195,6 +222,22 @@ def test_bars_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 20
     bars.batch("gpt2 · shift")
     assert bars.rich.tasks == []
+    bars.close()
+
+
+def test_a_terminal_that_was_closed_ends_nothing() -> None:
+    bars = Bars()
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    bars.rich.console.file = Closed()
+    bars.batch("bert · shift")
+    bars("probes", 1, 6)
+    bars.say("a line")
+    screen.log(False, bars)
+    logging.getLogger("clipstudy").warning("a warning")
     bars.close()
 
 
