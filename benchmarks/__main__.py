@@ -12,6 +12,7 @@ import importlib
 import sys
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def main() -> None:
     device.prepare()  # as a worker does
     began, failed = time.perf_counter(), []
     found: dict[str, list[Row]] = {}
+    stamp = ""
     for topic in asked.only or TOPICS:
         print(f"\n{TOPICS[topic]}", flush=True)
         found[topic] = []
@@ -58,21 +60,27 @@ def main() -> None:
         except Exception:  # what is measured already is not to be lost
             traceback.print_exc()
             failed.append(topic)
+        stamp = written(found, quick=asked.quick, clock=asked.clock)  # nor is it where a run is ended early
     minutes = (time.perf_counter() - began) / 60
     everything = [row for rows in found.values() for row in rows]
     broken = [row for row in everything if row.met is False]
     bound = [row for row in everything if row.met is not None]
-    rate = f"a matrix product of side {figures.SIDE} at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
-    how = f"{QUICK if asked.quick else FULL}, {asked.clock} time, {date.today()}, {rate}"
-    print(f"\n{how}, {minutes:.0f} min: {len(bound) - len(broken)} of {len(bound)} bounds are met.")
+    print(f"\n{stamp}, {minutes:.0f} min: {len(bound) - len(broken)} of {len(bound)} bounds are met.")
     if failed:
         print(f"Not measured, since it failed: {', '.join(failed)}.")
-    sections = {TOPICS[topic]: rows for topic, rows in found.items()}
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, sections, how, machine(), list(TOPICS.values())), encoding="utf-8")
     print("the table is in docs/performance.md" + " where it had no full run's" * asked.quick)
     if broken or failed:
         sys.exit(1)
+
+
+def written(found: Mapping[str, Sequence[Row]], *, quick: bool, clock: str) -> str:
+    """Put the rows of each topic into the page; how they were measured, in words."""
+    rate = f"a matrix product of side {figures.SIDE} at {figures.gemm_rate() / 1e9:.0f} GFLOP/s"
+    stamp = f"{QUICK if quick else FULL}, {clock} time, {date.today()}, {rate}"
+    sections = {TOPICS[topic]: rows for topic, rows in found.items()}
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(text, sections, stamp, machine(), list(TOPICS.values())), encoding="utf-8")
+    return stamp
 
 
 def line(row: Row) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from clipstudy import run, tasks
-from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged
+from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged, Outdated
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
 from clipstudy.outcome import LOG, Artifact, Outcome
@@ -70,6 +70,7 @@ class Attempt:
         """Run the batch and settle each layer as it comes. Never raises for what goes wrong in the batch itself.
 
         Raises DatabaseUnreachable: nobody could be told. What is not done still runs under this worker's name.
+        Raises Outdated: this worker is of an older version than the batch.
         """
         self.progress.batch(self.title)
         self.heartbeat.hold(self.batch.jobs, self.title)
@@ -96,6 +97,8 @@ class Attempt:
                 self.progress.say(f"{self.title}: done in {duration(time.monotonic() - began)}")
             except run.Stopped:
                 pass
+            except Outdated:  # no fault of the cells', and this worker would spoil one after another
+                raise
             except DatabaseUnreachable:
                 self.left.clear()  # to be disowned when it is back
                 raise
@@ -143,15 +146,17 @@ class Attempt:
     def _by_the_same_method(self) -> None:
         """
         Raises:
-            GroupChanged: what this version measures under the kind's name is not what was enqueued.
+            GroupChanged: this version measures the kind by a later method than was enqueued.
+            Outdated: by an earlier one. The cells are given back: another worker may be newer.
         """
         task = self.batch.group.task
         here = tasks.load(task.kind).METHOD
-        if here != task.method:
-            raise GroupChanged(
-                f'[tasks.{task.name}] kind = "{task.kind}" was enqueued for method {task.method} of measuring it, and '
-                f"this version has method {here}. Run all workers of one version, then type: clipstudy enqueue --all"
-            )
+        told = f'[tasks.{task.name}] kind = "{task.kind}" was enqueued for method {task.method} of measuring it, and '
+        told += f"this version has method {here}."
+        if here < task.method:
+            raise Outdated(f"{told} Update clipstudy, then start the worker again.")
+        if here > task.method:
+            raise GroupChanged(f"{told} Type: clipstudy enqueue --all")
 
     def _pin(self, resolved: Mapping[str, str]) -> None:
         stored = self._ask(lambda: jobs.pin(self.engine, self.batch.group_id, resolved, tuple(self.left.values())))

@@ -18,6 +18,7 @@
     ├── NoResults            nothing recorded yet that could be drawn
     ├── FleetError           the cluster cannot be asked, or refuses
     ├── NotFetched           what a study reads of the network is not here, or not whole
+    ├── Outdated             cells of a later method than this version measures by
     └── GroupChanged         a checkpoint, data file or method changed between two batches of one group
 
 Anything else that is raised is a bug, and keeps its traceback.
@@ -119,6 +120,10 @@ class FleetError(ClipstudyError):
 
 class NotFetched(ClipstudyError):
     """What the study reads is not here whole. Type, on a machine with network: clipstudy fetch"""
+
+
+class Outdated(ClipstudyError):
+    """This clipstudy is older than the one that enqueued. Update it, then start the worker again."""
 
 
 class GroupChanged(ClipstudyError):

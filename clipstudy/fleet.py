@@ -37,7 +37,9 @@ NOTICE = 120
 #: Exit codes of a worker whose job is queued again: it was told to leave, which it says itself or (128 + the signal's
 #: number) where the signal met it before it could listen; or the databases were away. An scancel ends the script too,
 #: and nothing is queued again.
-_AGAIN = (STOPPED, AWAY, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+_AGAIN = (STOPPED, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+#: So often at most for a database that is away: one that is not known by that name, or lets nobody in, seems to be.
+_MOST_AWAY = 20
 _WITHOUT = "Without a cluster, start workers by hand: clipstudy worker --drain"
 _SPLIT = "\t"
 
@@ -166,6 +168,7 @@ def _parameters(settings: Settings, wanted: Wanted) -> dict[str, object]:
     }
     codes = " | ".join(map(str, _AGAIN))
     # Not $SLURM_JOB_ID: of an array's last member it is the whole array's.
+    few = f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {_MOST_AWAY} ]'
     again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
     return {
         "job_name": name(settings),
@@ -178,7 +181,7 @@ def _parameters(settings: Settings, wanted: Wanted) -> dict[str, object]:
         "stderr_to_stdout": True,
         "use_srun": False,  # it is in the command, whose log then is the script's: one a member
         "additional_parameters": further,
-        "teardown": ["code=$?", f"case $code in {codes}) {again} ;; esac", "exit $code"],
+        "teardown": ["code=$?", f"case $code in {codes}) {again} ;; {AWAY}) {few} && {again} ;; esac", "exit $code"],
     }
 
 

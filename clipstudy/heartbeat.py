@@ -8,12 +8,13 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from clipstudy.errors import BUG, DatabaseUnreachable
-from clipstudy.job import Job
+from clipstudy.job import Failure, FailureKind, Job
 from clipstudy.progress import duration
 from clipstudy.queue import jobs
 
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 #: Seconds: a sign of life at least so often, however long the lease.
 OFTEN = 30.0
 #: Seconds without progress after which what is held is given up: a call into a device or a file system that never
-#: comes back would keep it for ever.
-SILENCE = 3600.0
+#: comes back would keep it for ever. Longer than a large checkpoint takes to download, or a large folder to be read,
+#: of which no progress is known here.
+SILENCE = 6 * 3600.0
 
 
 class Heartbeat(threading.Thread):
@@ -72,6 +74,7 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         """Until ``done`` is set. A lease whose renewal fails is tried again soon, since it runs on meanwhile."""
         wait = calm = min(self.lease / 4, OFTEN)
+        looked = time.monotonic()
         while not self.done.wait(wait * random.uniform(0.8, 1.0)):
             with self._lock:
                 held, title = self._held, self._title
@@ -81,17 +84,30 @@ class Heartbeat(threading.Thread):
                     jobs.register(self.engine, replace(self.worker, batch=title or None))  # was taken for dead
                 wait = calm
             except DatabaseUnreachable as error:
-                self.away = self._stirred = time.monotonic()  # whoever waits for it is not hung
+                self.away = self._stirred = looked = time.monotonic()  # whoever waits for it is not hung
                 log.warning("heartbeat: %s", error)
                 wait = max(0.5, self.lease / 20)  # the lease runs on meanwhile: try again soon
                 continue
             except Exception:  # whatever it is, a thread that ends here would lose every lease
                 log.exception("heartbeat")
+                looked = time.monotonic()
                 continue
             with self._lock:
                 self._ours &= ours | {j.id for j in self._held if j not in held}
-            if held and time.monotonic() - self._stirred > SILENCE:
-                # Nothing can be raised in a thread that is stuck in a call. The leases run out (a supervisor takes them
-                # back at once), and the try is spent: what hangs every time must fail in the end.
-                log.critical("%s: no progress for %s: the worker ends itself", title, duration(SILENCE))
-                os._exit(BUG)
+            before, looked = looked, time.monotonic()
+            if looked - before > 2 * calm + OFTEN:  # the whole process slept, and no thread could go on
+                self._stirred = looked
+            if held and looked - self._stirred > SILENCE:
+                self._give_up(held, f"{title}: no progress for {duration(SILENCE)}: the worker ended itself")
+
+    def _give_up(self, held: Sequence[Job], why: str) -> NoReturn:
+        """Nothing can be raised in a thread that is stuck in a call. The tries are spent: what hangs every time must
+        fail in the end, and say why."""
+        log.critical("%s", why)
+        try:
+            for job in held:
+                jobs.fail(self.engine, job, Failure(FailureKind.CODE, why, retry=True))
+        except Exception:  # then the leases run out
+            log.exception("heartbeat")
+        finally:
+            os._exit(BUG)

@@ -275,11 +275,9 @@ class Crew:
 
     def _exit_code(self, code: int) -> int:
         """A worker's end as a shell has it: 128 + the signal's number where one killed it."""
-        if code >= 0:
-            return code
-        if self.stopping and code == -signal.SIGTERM:  # it met the worker before it could listen
-            return self._stopped
-        return 128 + abs(code)
+        if self.stopping and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            return self._stopped  # it met the worker before it could listen
+        return code if code >= 0 else 128 + abs(code)
 
     def _bury(self, worker: str | None, lived: float) -> tuple[list[Job], bool]:
         """What it held, taken back; and whether it had handed anything over in the seconds that it lived."""

@@ -213,6 +213,8 @@ class Worker:
                         log.info("%d runs deleted that requests left in MLflow after their time", swept)
             except (TrackingUnreachable, DatabaseBusy):
                 pass
+            except DatabaseUnreachable:
+                raise
             except Exception:  # it tidies up; whatever MLflow has there must not end a worker
                 log.exception("runs that requests may have left in MLflow could not be looked for")
 

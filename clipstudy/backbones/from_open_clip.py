@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,9 @@ def load(spec: ModelSpec, device: str) -> open_clip_text.OpenClipText | Vision:
         "dtype": spec.dtype,
         "final_norm": str(spec.final_norm).lower(),
     }
+    if spec.modality == "text":
+        readers = ("transformers", "tokenizers") if config.get("text_cfg", {}).get(TOKENIZER) else ("ftfy",)
+        resolved |= {name: checkpoint.release(version(name)) for name in readers}
     if weights and (commit := checkpoint.commit_of(weights.parent)):
         resolved["revision"] = commit  # the weights' repository; what identifies them is their content
     if spec.modality == "image":
@@ -199,13 +203,14 @@ def _published(spec: ModelSpec, config: Mapping[str, Any]) -> Repository | None:
         )
     tagged = open_clip.get_pretrained_cfg(spec.checkpoint, spec.pretrained)
     if bool(tagged.get("quick_gelu")) != bool(config.get("quick_gelu")):
-        other = (
-            f"{spec.checkpoint}-quickgelu" if tagged.get("quick_gelu") else spec.checkpoint.removesuffix("-quickgelu")
-        )
-        raise ModelError(
-            f'{here} checkpoint = "{spec.checkpoint}" computes another GELU than the weights "{spec.pretrained}" were '
-            f'trained with. Write checkpoint = "{other}".'
-        )
+        plain = spec.checkpoint.removesuffix("-quickgelu")
+        other = f"{plain}-quickgelu" if tagged.get("quick_gelu") else plain
+        # One model's description and its only weights' tag contradict each other, and neither is known to be wrong.
+        if other != spec.checkpoint and other in open_clip.list_models():
+            raise ModelError(
+                f'{here} checkpoint = "{spec.checkpoint}" computes another GELU than the weights "{spec.pretrained}" '
+                f'were trained with. Write checkpoint = "{other}".'
+            )
     # "owner/name/" or "owner/name/file"; open_clip looks for the safetensors of a pickled file's name as well.
     home, _, name = str(tagged.get("hf_hub") or "").rpartition("/")
     if not home:

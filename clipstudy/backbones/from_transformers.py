@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 from torch import nn
@@ -60,7 +61,7 @@ class TransformersText:
         self.limit = _limit(model, tokenizer, spec)
         encode = tokenizing.plain_encoder(tokenizer)
         front, back = tokenizing.special_tokens(tokenizer, encode)
-        own = self._native(front)
+        own = self._native(front, back)
         self.native = spec.view or own
         if not front and spec.bos and tokenizer.bos_token_id is not None:
             front = (tokenizer.bos_token_id,)
@@ -85,6 +86,8 @@ class TransformersText:
             name=spec.name,
         )
         self.resolved = {**resolved, "front": " ".join(map(str, front)), "limit": str(self.limit)}
+        if self._length_matters:  # what was kept of it when that was not seen is another model's
+            self.resolved["padding"] = "none"
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
         return self._words.pieces(texts)
@@ -168,10 +171,12 @@ class TransformersText:
                 held[rows.to(of.device), :length] = of
         return whole
 
-    def _native(self, front: tuple[int, ...]) -> str:
+    def _native(self, front: tuple[int, ...], back: tuple[int, ...]) -> str:
         if isinstance(self.module, CLIPTextModel):
             return "eot"
-        return "cls" if front and not self._causal() else "last"
+        if not self._causal():
+            return "cls" if front else "last"
+        return "eot" if back else "last"  # a token that closes the text was put there to stand for it
 
     def _causal(self) -> bool:
         """Does the first token's last state ignore what follows? Asked of the model, as configurations do not say."""
@@ -209,6 +214,7 @@ def load(spec: ModelSpec, device: str) -> TransformersText:
     resolved = {
         "checkpoint": identity,
         "transformers": checkpoint.release(transformers.__version__),
+        "tokenizers": checkpoint.release(tokenizers.__version__),
         "torch": checkpoint.release(torch.__version__),
         "dtype": spec.dtype,
         "final_norm": str(spec.final_norm).lower(),

@@ -110,6 +110,11 @@ def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
             f"{here} has a transformers model ({text['hf_model_name']}) as its text tower. Choose a model whose text "
             "tower is open_clip's own, such as CLIP or SigLIP."
         )
+    if text.get("use_pad_mask"):
+        raise ModelError(
+            f"{here} masks the padding of its texts (use_pad_mask), which is not done here. Choose a model that does "
+            "not."
+        )
     if "multimodal_cfg" in config or text.get("embed_cls") or text.get("tokenizer_mode"):
         raise ModelError(
             f"{here} puts a class token behind the text (CoCa, CLIPS), where padding would be taken for text. Choose "
@@ -172,13 +177,16 @@ def _encoder(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[Sequence[int]
 
 def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Special tokens in front, behind, and the padding, as the tokenizer's own call lays them out."""
-    (own,) = _encoder(tokenizer)(["a"])
+    encode = _encoder(tokenizer)
+    (own,) = encode(["a"])
     row = tokenizer(["a"])[0].tolist()
     at = next(i for i in range(len(row)) if row[i : i + len(own)] == list(own))
-    front, back, pad = row[:at], row[at + len(own) :], row[-1]
-    while back and back[-1] == pad:
-        back.pop()
-    return tuple(front), tuple(back), pad
+    # What closes a text may be the padding, too (SigLIP, CLIPA): in a text that is cut it stands by itself.
+    much = " ".join(["a"] * len(row))
+    (many,) = encode([much])
+    cut = tokenizer([much])[0].tolist()
+    end = next((i for i in range(at, len(row)) if cut[i] != many[i - at]), len(row))
+    return tuple(row[:at]), tuple(cut[end:]), row[-1]
 
 
 def _pool(tower: Any) -> str:

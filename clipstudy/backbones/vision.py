@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Scales of branches start at most here (1e-6 to 1e-4); a scale of 0.1 lets a branch through.
 SMALL = 1e-2
+#: Raised when untrained models are calibrated in another way, since they are other models then.
+CALIBRATION = "calibration 2"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -85,6 +87,8 @@ class Vision:
             )
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._uncalibrated = norms if spec.init == "random" else []
+        if self._uncalibrated:
+            self.resolved = {**resolved, "checkpoint": f"{resolved['checkpoint']}, {CALIBRATION}"}
         blocks.place(model, device)
         # Convolutions are faster so; what a transformer makes of its one convolution is the same.
         last = anatomy.channels_last and not self.tokens and not anatomy.nhwc

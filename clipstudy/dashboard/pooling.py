@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from clipstudy.dashboard.units import around, axis_title, standard_error
@@ -58,8 +58,6 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         if cells:
             dev = _dev(parts, cells)
             curves.append(replace(first, cells=cells, best=best_layer(cells, metric, dev), missing=(), dev=dev))
-    known = [dict(v.baselines) for v in common]
-    shared = [name for name in known[0] if all(name in of for of in known)]
     averaged = View(
         task="",
         title=title,
@@ -67,7 +65,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         metric=metric,
         modality=common[0].modality,
         curves=tuple(curves),
-        baselines=tuple((name, mean([of[name] for of in known])) for name in shared),
+        baselines=_shared([dict(v.baselines) for v in common]),
         caption="Mean of " + ", ".join(v.title for v in common) + ".",
         note=note_said(common),
     )
@@ -81,6 +79,11 @@ def note_said(views: Iterable[View]) -> str:
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+def _shared(known: Sequence[Mapping[str, float]]) -> tuple[tuple[str, float], ...]:
+    """The means of what all of ``known`` have."""
+    return tuple((name, mean([of[name] for of in known])) for name in known[0] if all(name in of for of in known))
 
 
 def _dev(parts: Sequence[Curve], cells: Sequence[Cell]) -> dict[int, float]:
@@ -107,6 +110,7 @@ def _averaged(parts: Sequence[Curve], metric: str) -> tuple[Cell, ...]:
                 depth=found[0].depth,
                 inits=min(cell.inits for cell in found),
                 one_class=any(cell.one_class for cell in found),
+                baselines=_shared([dict(cell.baselines) for cell in found]),
             )
         )
     return tuple(cells)

@@ -113,7 +113,13 @@ def _some(labels: Iterable[str], most: int = 8) -> str:
 
 
 def _tell_repeated(spec: DatasetSpec, source: str, splits: Mapping[str, Rows[T]]) -> None:
-    """Warn of texts that are in train too: what a probe scores on them may be memory."""
+    """Warn of texts that are in train too, as what a probe scores on them may be memory; and of a dev that is test."""
+    if splits["dev"].items == splits["test"].items:
+        log.warning(
+            "[datasets.%s] %s: dev and test are the same rows, so what is chosen on the one is reported on the other. "
+            "To measure what a probe has learnt, name two in `splits`.",
+            spec.name, source,
+        )  # fmt: skip
     fitted = {item for item in splits["train"].items if isinstance(item, tuple)}
     for name in ("dev", "test"):
         items = splits[name].items

@@ -93,7 +93,9 @@ class Collection:
                 held = store.read(keys[view], view, layer, shape) if store else None
                 if held is not None:
                     self.arrays[view, layer] = held
-                elif store and shape[0]:
+                elif not shape[0]:  # nothing is to come: no reason to pass anything through the model
+                    self.arrays[view, layer] = np.empty(shape, dtype_of(view))
+                elif store:
                     self._sheets[view, layer] = store.sheet(keys[view], view, layer, shape)
                 else:
                     self._sheets[view, layer] = MemorySheet(shape, dtype_of(view))

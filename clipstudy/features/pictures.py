@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 5
+EXTRACTION = 4
 #: Training images that an untrained model's batch norms take their statistics from.
 CALIBRATION = 256
 #: Of these at once.

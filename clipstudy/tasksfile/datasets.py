@@ -51,6 +51,8 @@ def _problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
         yield f'checksum: found "{spec.checksum}", expected "sha256:" and 64 or "git:" and 40 hexadecimal digits'
     if spec.url is not None and not spec.url.startswith(("https://", "http://")):
         yield f'url: found "{spec.url}", expected an address that begins with https:// or http://'
+    for split in sorted(spec.exclude.keys() - {"train", "dev", "test"} - spec.splits.keys()):
+        yield f'exclude: "{split}" is no split. {did_you_mean(split, ["train", "dev", "test", *spec.splits])}'
     if spec.url is not None and not spec.url.isascii():
         yield f'url: found "{spec.url}", expected ASCII characters. Percent-encode the others: ü is %C3%BC'
     if spec.url is not None and "@" in spec.url.partition("://")[2].partition("/")[0]:

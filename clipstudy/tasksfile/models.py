@@ -16,6 +16,17 @@ from clipstudy.tasksfile.tables import WORKED_OUT, built, good_name, good_seeds,
 
 #: Layers of a model, and cells are rows: more is a slip of the pen.
 DEEPEST = 10_000
+#: Key that not every source uses → those that do. Elsewhere it would change nothing but the digest.
+USED_BY = {
+    "tower": ("transformers", "open_clip"),
+    "revision": ("transformers", "timm"),
+    "pretrained": ("open_clip", "torch"),
+    "bos": ("transformers",),
+    "max_tokens": ("transformers", "open_clip"),
+}
+
+
+_DEFAULTS = {f.name: f.default for f in fields(ModelSpec)}
 
 
 def read(tables: Mapping[str, Any], base: str, problems: list[str]) -> dict[str, ModelSpec]:
@@ -41,6 +52,8 @@ def _expanded(tables: Mapping[str, Any], base: str, problems: list[str]) -> Iter
         if spec is None:
             continue
         problems.extend(f"{where} {p}" for p in _model_problems(spec))
+        if spec.twin_of and spec.init != "random":
+            problems.append(f'{where} twin_of: found "{spec.twin_of}" without init = "random": a twin is untrained')
         if seeds is None:
             yield spec
         elif spec.init != "random":
@@ -97,6 +110,13 @@ def _model_problems(spec: ModelSpec) -> Iterator[str]:
         yield f'dtype: found "{spec.dtype}". {did_you_mean(spec.dtype, dtypes)}'
     if spec.max_tokens is not None and spec.max_tokens < 3:
         yield f"max_tokens: found {spec.max_tokens}, expected 3 or more"
+    for key, sources in USED_BY.items():
+        if getattr(spec, key) != _DEFAULTS[key] and spec.source in backbones.SOURCES and spec.source not in sources:
+            yield f'{key}: source = "{spec.source}" does not use it. Remove the key'
+    if spec.max_tokens is not None and spec.modality == "image":
+        yield "max_tokens: an image has no tokens to be counted. Remove the key"
+    if spec.init_seed and spec.init != "random":
+        yield f'init_seed: found {spec.init_seed} without init = "random"'
     if spec.source in backbones.SOURCES:
         yield from _own_code(spec) if spec.source == "torch" else _no_own_code(spec)
 

@@ -125,9 +125,10 @@ def _layer_problems(values: Mapping[str, Any], kind: Kind) -> Iterator[str]:
 
 
 def _task_problems(spec: TaskSpec, kind: Kind, opts: Any, known: Known) -> Iterator[str]:
+    alike = [name for name, model in known.models.items() if model.modality == spec.modality]
     for pattern in spec.models:
-        if not fnmatch.filter(known.models, pattern):
-            yield f'models: "{pattern}" is no model of this study. {did_you_mean(pattern, known.models)}'
+        if not fnmatch.filter(alike, pattern):
+            yield f'models: "{pattern}" is no {spec.modality} model of this study. {did_you_mean(pattern, alike)}'
     metrics = kind.metrics(opts)
     if spec.metric not in metrics:
         yield f'metric: found "{spec.metric}". {did_you_mean(spec.metric, metrics)}'

@@ -102,6 +102,19 @@ def test_databases_that_are_away_are_no_fault_of_a_post(table: Engine, heard: He
     assert tended.work() == 75
 
 
+def test_who_was_told_to_stop_before_it_could_listen_stopped(table: Engine, heard: Heard) -> None:
+    """By what every command makes of the signal."""
+    script = (
+        "import signal, sys; signal.signal(15, lambda *_: sys.exit(143)); print('ready', flush=True); signal.pause()"
+    )
+    for words, code in ((["--drain"], 75), ([], 0)):
+        heard.clear()
+        tended = Crew([Post("a", ())], table, words, heard, command=[sys.executable, "-c", script], pace=QUICK)
+        until(lambda: "ready" in heard.of("a"), tended)
+        tended.stop()
+        assert tended.work() == code
+
+
 def test_a_bug_is_a_crash_also_where_it_drains(table: Engine, heard: Heard) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit(70)"]
     assert Crew([Post("a", ())], table, ["--drain"], heard, command=command, pace=QUICK).work() == 1

@@ -113,8 +113,9 @@ def test_settings_of_which_this_version_would_make_others_are_not_computed(engin
     with writing(engine) as connection:
         (spec,) = connection.execute(select(groups.c.spec).where(groups.c.model == "a")).one()
         newer = json.loads(spec)
-        newer["task"]["options"]["temperature"] = 0.5
-        connection.execute(update(groups).where(groups.c.model == "a").values(spec=json.dumps(newer)))
+        newer["task"]["temperature"] = 0.5
+        written = {"spec": json.dumps(newer), "digest": "0123456789ab"}
+        connection.execute(update(groups).where(groups.c.model == "a").values(**written))
     assert claim(engine).group.model.name == "b"
     assert {(job.status, "enqueued by another version" in str(job.error)) for job in jobs.rows(engine)} == {
         (Status.FAILED, True), (Status.RUNNING, False),

@@ -342,6 +342,24 @@ def test_a_tower_that_reads_its_padding_gets_it(tmp_path):
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("closing", [(), (1,), (2,), (2, 1)])
+def test_what_closes_a_text_may_be_the_padding(closing):
+    """As in SigLIP and CLIPA: a short text cannot tell them apart, and one that is cut ends in it all the same."""
+
+    class Tokenizer:
+        clean_fn = staticmethod(str.strip)
+
+        @staticmethod
+        def tokenizer(texts, **_):
+            return {"input_ids": [[5] * len(text.split()) for text in texts]}
+
+        def __call__(self, texts):
+            rows = [[7, *[5] * len(text.split())][: 8 - len(closing)] for text in texts]
+            return torch.tensor([[*row, *closing, *[1] * 8][:8] for row in rows])
+
+    assert open_clip_text._frame(Tokenizer()) == ((7,), closing, 1)
+
+
 @pytest.mark.parametrize("pool", ["last", "argmax"])  # SigLIP, MobileCLIP
 def test_a_lower_limit_takes_no_padding_from_a_tower_that_reads_it(tmp_path, pool):
     sample = checkpoints.open_clip_text(tmp_path / "tower", custom=True, no_causal_mask=True, pool_type=pool)

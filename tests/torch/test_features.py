@@ -376,3 +376,13 @@ def test_random_twins_differ_and_repeat(tmp_path):
         run(backbones.load(replace(spec, init_seed=seed), "cpu"), texts).vectors(3, "mean") for seed in (0, 0, 1)
     )
     assert np.array_equal(a, b) and not np.allclose(a, c, atol=1e-2)
+
+
+def test_spans_that_no_text_has_keep_nothing_from_the_store(tmp_path):
+    """A data set without spans, asked for them beside other views, is encoded once."""
+    store, texts = Store(tmp_path), texts_of("10 20", "30")
+    run(Counting(), texts, views=["mean", "span"], store=store)
+    again = Counting()
+    features = run(again, texts, views=["mean", "span"], store=store)
+    assert features.coverage.tokens_executed == 0
+    assert features.span_ends(1).shape[:2] == (0, 2)

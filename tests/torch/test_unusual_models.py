@@ -189,7 +189,14 @@ def test_a_model_that_knows_no_padding_token(tmp_path: Path) -> None:
     config = RwkvConfig(vocab_size=72, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16)
     backbone: Any = backbones.load(saved(tmp_path, config), "cpu")
     ids, mask = padded(backbone.pieces(TEXTS))
-    assert backbone.native == "last" and backbone.states(ids, mask, [2])[2].isfinite().all()
+    assert backbone.native == "eot" and backbone.states(ids, mask, [2])[2].isfinite().all()
+
+
+def test_what_closes_a_text_of_a_causal_model_stands_for_it(tmp_path: Path) -> None:
+    """As in Qwen3-Embedding, whose tokenizer puts it there; without one, the last piece does."""
+    spec = saved(tmp_path, Qwen3Config(**GROUPED))
+    backbone: Any = backbones.load(spec, "cpu")  # BERT's tokenizer: [CLS] … [SEP]
+    assert backbone.native == "eot"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Engine
 
 from clipstudy import attempt, heartbeat, recorder, run, tasks
-from clipstudy.errors import DatabaseUnreachable, DataError, TrackingUnreachable
+from clipstudy.errors import DatabaseUnreachable, DataError, Outdated, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Failure, FailureKind, Selection, Status
 from clipstudy.outcome import Estimate, Outcome
@@ -177,6 +177,24 @@ def test_cells_that_were_enqueued_for_another_method_are_not_measured(
     assert "enqueued for method" in str(jobs.rows(engine)[0].error)
 
 
+def test_a_worker_older_than_what_it_is_to_measure_leaves(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And spoils no cell: the others may be newer."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert")))
+    monkeypatch.setattr(tasks.load("classify"), "METHOD", 0)
+    with pytest.raises(Outdated, match=r"this version has method 0\. Update clipstudy"):
+        worker.work()
+    assert {(job.status, job.tries) for job in jobs.rows(engine)} == {(Status.QUEUED, 0)}
+
+
+def test_progress_is_a_sign_that_computing_goes_on(worker: Worker) -> None:
+    worker.heartbeat._stirred = 0.0
+    worker.bench.progress("encode", 1, 2)
+    assert time.monotonic() - worker.heartbeat._stirred < 60
+
+
 @pytest.mark.parametrize("stirs", [True, False])
 def test_a_worker_whose_computing_is_stuck_ends_itself(
     engine: Engine, stirs: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -212,6 +230,28 @@ def test_a_worker_whose_computing_is_stuck_ends_itself(
         with pytest.raises(Ended):
             heart.run()
     assert ("no progress for" in caplog.text) is not stirs
+    ended = {(job.status, "no progress for" in str(job.error)) for job in jobs.rows(engine)}
+    assert ended == {(Status.RUNNING, False) if stirs else (Status.QUEUED, True)}
+
+
+def test_a_worker_that_slept_is_not_taken_for_stuck(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended job, a stopped process: the clock ran on, and nobody could make progress."""
+    jobs.enqueue(engine, cells(group()))
+    heart = Heartbeat(engine, jobs.WorkerInfo("ann", "host", 1, "cpu"), lease=0.2)
+    heart.hold(queue_claim(engine, "ann").jobs, "bert · depth")
+    clock, real, beats = [time.monotonic()], heartbeat.jobs.beat, itertools.count(1)
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(heartbeat.os, "_exit", lambda code: pytest.fail("it ended itself"))
+
+    def beat(*words: Any, **named: Any) -> set[int]:
+        if next(beats) == 3:
+            heart.done.set()
+        clock[0] += heartbeat.SILENCE + 1  # until the next one
+        return real(*words, **named)
+
+    monkeypatch.setattr(heartbeat.jobs, "beat", beat)
+    heart._stirred = clock[0]
+    heart.run()
 
 
 def test_after_an_outage_others_have_a_while_to_renew_their_leases(engine: Engine, worker: Worker) -> None:

@@ -183,6 +183,13 @@ class TestSentEval:
         senteval.read(probing(tmp_path, ROWS + "te\tA\tone  two\n"))
         assert '1 of 2 texts of test are in train, too ("one two")' in caplog.text
 
+    def test_one_split_for_choosing_and_for_reporting_is_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rows = "".join(line for line in ROWS.splitlines(True) if line.startswith("tr"))
+        senteval.read(probing(tmp_path, rows + "va\tA\tx y\nva\tB\tz\nte\tA\tx y\nte\tB\tz\n"))
+        assert "dev and test are the same rows" in caplog.text
+
     def test_one_class(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="one class only"):
             senteval.read(probing(tmp_path, ROWS.replace("\tB\t", "\tA\t")))

@@ -191,6 +191,13 @@ def test_the_best_layer_of_an_average_is_chosen_there_too() -> None:
     assert mean and mean.curves[0].best == 1, "one task has none"
 
 
+def test_an_average_has_the_mean_of_what_each_layer_has_of_its_own() -> None:
+    chance = [Cell(1, "1", Estimate(0.3), baselines=(("random mask", value),)) for value in (0.1, 0.2)]
+    parts = [_view(name, Curve("bert", "BERT", None, (cell,), None)) for name, cell in zip("ab", chance, strict=True)]
+    mean, _ = average(parts, "Both")
+    assert mean and mean.curves[0].cells[0].baselines == (("random mask", pytest.approx(0.15)),)
+
+
 def test_lower_is_better_for_errors() -> None:
     task = Task("reconstruction", "Reconstruction", "pixels", "mse")
     found = view(board([result(task=task, layer=k, metrics={"mse": Estimate(k + 1.0)}) for k in range(3)]), task.name)

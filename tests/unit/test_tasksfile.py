@@ -185,9 +185,11 @@ def test_a_task_may_name_its_models() -> None:
     assert digest_of(study) == digest_of(whole), "whom it is put to changes no result"
     assert task_from(spec.plain(study.tasks["scenes"])) == study.tasks["scenes"]
     with pytest.raises(
-        StudyError, match=r'\[tasks.scenes\] models: "vitt" is no model of this study. Did you mean "vit"'
+        StudyError, match=r'\[tasks.scenes\] models: "vitt" is no image model of this study. Did you mean "vit"'
     ):
         parse(IMAGES + 'models = ["vitt"]\n')
+    with pytest.raises(StudyError, match=r'models: "bert" is no image model of this study'):
+        parse(IMAGES + 'models = ["bert"]\n')
 
 
 def test_a_text_task_has_no_views_of_images() -> None:
@@ -228,6 +230,11 @@ def test_shipped_studies_are_good(file: str) -> None:
         ("layers = 3", 'layers = 3\ndtype = "float16"', "[models.bert] dtype"),
         ("layers = 3", 'layers = 3\nview = "mean"', "[models.bert] view"),
         ("layers = 3", 'layers = 3\nname = "x"', "[models.bert] name: unknown key"),
+        ("layers = 3", 'layers = 3\npretrained = "x"', 'pretrained: source = "transformers" does not use it'),
+        ('"transformers"', '"open_clip"\nbos = false', 'bos: source = "open_clip" does not use it'),
+        ('"transformers"', '"timm"\nmodality = "image"\nmax_tokens = 9', 'max_tokens: source = "timm" does not use it'),
+        ('"transformers"', '"open_clip"\ntower = "image"\nmax_tokens = 9', "max_tokens: an image has no tokens"),
+        ("layers = 3", "layers = 3\ninit_seed = 3", 'init_seed: found 3 without init = "random"'),
         ('twin_of = "bert"', 'twin_of = "bart"', 'twin_of: found "bart", no such model. Did you mean "bert"?'),
         ('init = "random"', 'init = "rand"', 'init: found "rand". Did you mean "random"?'),
         ("init_seeds = [0, 1]", "init_seeds = 3", "init_seeds: found 3, expected a list"),
@@ -236,6 +243,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ("init_seeds = [0, 1]", "init_seed = 4294967296", "found 4294967296, expected a whole number from 0"),
         ("[models.bert]", "[models.bert-untrained-1]\ntwin_of = 'bert'\n[models.bert]", "[models.bert-untrained-1]: a"),
         ('init = "random"', "", "init_seeds"),
+        ('init = "random"\ninit_seeds = [0, 1]', "", 'twin_of: found "bert" without init = "random"'),
         ('reader = "senteval"', 'reader = "sent"', "[datasets.shift] reader"),
         ('path = "./shift.txt"', "", 'path or hub: found neither. reader = "senteval" wants one: path'),
         ('path = "./shift.txt"', 'hub = "org/shift"', 'path or hub: found hub. reader = "senteval" wants one: path'),
@@ -272,6 +280,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"conll2000"\nexclude = {train = [-1]}', "exclude.train: found -1, expected a whole number"),
         ('"senteval"', '"conll2000"\nexclude = {train = 81}', "exclude.train: found 81, expected a list"),
         ('"senteval"', '"conll2000"\nexclude = {train = ["81"]}', "exclude.train: found '81', expected a whole number"),
+        ('"senteval"', '"conll2000"\nexclude = {trian = [81]}', 'exclude: "trian" is no split. Did you mean "train"?'),
         ('"senteval"', '"conll2000"\nexclude = [81]', "[datasets.shift] exclude: found [81], expected a table"),
         ('"senteval"', '"table"\ncolumns = {txt = "t"}', 'columns: found txt = "t". Did you mean "text"?'),
         (
