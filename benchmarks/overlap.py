@@ -39,7 +39,7 @@ ON_GPU = 128
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    repeats, number = 3 if quick else 5, 8000
+    repeats, number = (2, 4000) if quick else (5, 8000)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # calling a GPU is one thread's work
     with tempfile.TemporaryDirectory() as folder:

@@ -33,11 +33,11 @@ SPANS = {"labelled": 1000, "outside": 150, "fit": 1000, "samples": 2}
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    yield from whole(MINILM, "MiniLM", groups(MINILM, 200 if quick else 600), 1 if quick else 5, least=5)
+    yield from whole(MINILM, "MiniLM", groups(MINILM, 100 if quick else 600), 1 if quick else 5, least=5)
     with tempfile.TemporaryDirectory() as folder:
         # 2,000 rows a task, in three splits. Three tasks, one a repeat: a round of all takes half an hour.
         large = bert(Path(folder))
-        some = groups(large, 60 if quick else 667)
+        some = groups(large, 40 if quick else 667)
         yield from by_task(large, "BERT-base, random weights", some[1:2] if quick else some[:3], least=12)
     yield again(groups(MINILM, 200 if quick else 600)[2], 2 if quick else 5)
 
