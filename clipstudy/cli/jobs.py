@@ -94,7 +94,7 @@ def cancel(
 
 def retry(
     failed: Annotated[bool, typer.Option("--failed", help="Cells that failed (the default).")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="Only cells whose worker vanished.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Cells whose worker vanished.")] = False,
     cancelled: Annotated[bool, typer.Option("--cancelled", help="Cells that were cancelled.")] = False,
     everything: All = False,
     study: Study = None,

@@ -41,6 +41,7 @@ def demo(
     _report(settings, out)
     _print_ended(ended)
     typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
+    typer.echo("       clipstudy dashboard                the same with controls, and the runs' pictures")
     typer.echo("       clipstudy ui                       every run in MLflow")
     typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
     if ended.failed:
