@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 #: Seconds before a job's time limit at which its worker is told to give back what it holds.
 NOTICE = 120
 #: Exit codes of a worker whose job is queued again: it was told to leave, which it says itself or (128 + the signal's
-#: number) where the signal met it before it could listen; or the databases were away. An scancel ends the script too,
-#: and nothing is queued again.
+#: number) where the signal met it before it could listen. An scancel ends the script too, and nothing is queued again.
 _AGAIN = (STOPPED, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 #: So often at most for a database that is away: one that is not known by that name, or lets nobody in, seems to be.
 _MOST_AWAY = 20

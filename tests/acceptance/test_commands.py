@@ -255,14 +255,19 @@ def test_a_dry_run_needs_no_table_and_leaves_none(place: Place, typed: Typed) ->
     assert not (place.folder / "mlruns" / "clipstudy.db").exists()
 
 
-def test_lost_means_lost_with_all_too(place: Place, typed: Typed) -> None:
+def failed(typed: Typed, kind: FailureKind) -> None:
+    """Three cells that failed so."""
     typed("enqueue", "--task", "phrases", "--model", "bert")
     engine = dialect.connect(Settings.read().database)
     batch = jobs.claim(engine, "ann", lease=timedelta(minutes=5))
     assert batch is not None
     for job in batch.jobs:
-        jobs.fail(engine, job, Failure(FailureKind.CODE, "broke", "", retry=False))
+        jobs.fail(engine, job, Failure(kind, "broke", "", retry=False))
     engine.dispose()
+
+
+def test_lost_means_lost_with_all_too(place: Place, typed: Typed) -> None:
+    failed(typed, FailureKind.CODE)
     assert typed("retry", "--lost", "--all").out.startswith("0 cells queued again: none is failed")
     assert typed("retry", "--all").out == "3 cells queued again\n"
 
@@ -367,13 +372,7 @@ dataset = "pictures"
 
 
 def test_retry_names_the_cells_that_it_leaves(typed: Typed) -> None:
-    typed("enqueue", "--task", "phrases", "--model", "bert")
-    engine = dialect.connect(Settings.read().database)
-    batch = jobs.claim(engine, "ann", lease=timedelta(minutes=5))
-    assert batch is not None
-    for job in batch.jobs:
-        jobs.fail(engine, job, Failure(FailureKind.LOST, "gone", "", retry=False))
-    engine.dispose()
+    failed(typed, FailureKind.LOST)
     assert "clipstudy retry --lost" in typed("status").out
     said = typed("retry", "--failed").out
     assert said.startswith("0 cells queued again: none is failed by an error")
