@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from clipstudy import run, tasks
+from clipstudy.device import broken
 from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged, Outdated
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, Job, Status
@@ -71,6 +72,8 @@ class Attempt:
 
         Raises DatabaseUnreachable: nobody could be told. What is not done still runs under this worker's name.
         Raises Outdated: this worker is of an older version than the batch.
+        Raises what broke the device for this process, which must end: its cells are taken back as those of one that
+        was killed, so that one which breaks it each time fails alone.
         """
         self.progress.batch(self.title)
         self.heartbeat.hold(self.batch.jobs, self.title)
@@ -103,6 +106,10 @@ class Attempt:
                 self.left.clear()  # to be disowned when it is back
                 raise
             except Exception as error:  # a bug in one batch must not end the worker: it is recorded, traceback and all
+                if broken(error):
+                    log.critical("%s: the device is of no use to this process any more, which ends", self.title)
+                    self.left.clear()
+                    raise
                 self._fail_all(error, text)
             finally:
                 self.heartbeat.drop()

@@ -29,6 +29,8 @@ LARGEST_KEPT = 128 * 2**20
 LARGEST_KEPT_BEFORE = 32 * 2**20
 #: Bytes of freed blocks that are kept at most.
 MOST_KEPT = 512 * 2**20
+#: Bytes of a GPU beyond what this process reserved that are not its own context's.
+_NOTICED = 2**30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -158,6 +160,15 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def broken(error: BaseException) -> bool:
+    """Can this process not use its GPU any more? After an illegal access, a failed assertion in a kernel or a hardware
+    error CUDA answers every call with that error until the process ends."""
+    import torch
+
+    known = isinstance(error, getattr(torch, "AcceleratorError", ())) or "cuda error" in str(error).lower()
+    return known and not out_of_memory(error)
+
+
 def fitting(work: Callable[[], T], hopeless: str | None) -> T | None:
     """What ``work`` gives, or None where it does not fit in the device's memory, which holds none of it by then.
 
@@ -165,7 +176,7 @@ def fitting(work: Callable[[], T], hopeless: str | None) -> T | None:
         hopeless: what to tell whoever asked for it, where no smaller portion can be tried; None: one can.
 
     Raises:
-        DeviceError: it does not fit, and that is hopeless.
+        DeviceError: it does not fit, and that is hopeless; or may pass, where other processes hold some of a GPU.
     """
     import torch
 
@@ -175,11 +186,30 @@ def fitting(work: Callable[[], T], hopeless: str | None) -> T | None:
         if not out_of_memory(error):
             raise
         if hopeless is not None:
-            raise DeviceError(hopeless) from error
+            raise _hopeless(hopeless) from error
     # Outside the handler, whose traceback would keep the work's tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
+
+
+def _hopeless(told: str) -> DeviceError:
+    others = held_by_others()
+    if others < _NOTICED:
+        return DeviceError(told)
+    passing = DeviceError(f"{told} Other processes hold {others / 2**30:.1f} GB of it now: it is tried again.")
+    passing.transient = True
+    return passing
+
+
+def held_by_others() -> int:
+    """Bytes that other processes hold of the GPU that this one uses; 0: it uses none."""
+    import torch
+
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    ours = {number: torch.cuda.memory_reserved(number) for number in used}
+    taken = {number: total - free for number in ours for free, total in [torch.cuda.mem_get_info(number)]}
+    return max((taken[number] - held for number, held in ours.items() if held), default=0)
 
 
 def sent(values: Tensor, device: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -27,8 +27,8 @@ LEASE = timedelta(minutes=3)
 
 def drain(
     engine: Engine, tracking: Tracking, name: str, *, limit: int = 16, enough: Callable[[], bool] = lambda: False
-) -> int:
-    """Record what waits in the outbox, oldest first, and return how many attempts were recorded.
+) -> Iterator[int]:
+    """Record what waits in the outbox, oldest first; how many attempts were recorded, group by group.
 
     ``enough`` is asked after each attempt, recorded or refused: once it says so, what is left is let go. What was
     refused here is not tried again in the same call, however short its rest.
@@ -37,7 +37,7 @@ def drain(
         TrackingUnreachable: MLflow does not answer; what was taken is given back and waits.
         DatabaseUnreachable: what was taken waits until its lease is over.
     """
-    recorded, tried = 0, set[int]()
+    tried = set[int]()
     while not (tried and enough()):
         records = outbox.take(engine, name, lease=LEASE, limit=limit)
         if not records:
@@ -54,7 +54,7 @@ def drain(
             part = parts.pop(0)
             tried |= {record.id for record in part}
             try:
-                recorded += record_group(engine, tracking, part, renew, enough)
+                yield record_group(engine, tracking, part, renew, enough)
             except TrackingUnreachable as error:
                 for record in chain(part, *parts):
                     outbox.give_back(engine, record, redact(str(error)))
@@ -72,7 +72,6 @@ def drain(
                 log.exception("job %d attempt %d could not be recorded", part[0].job.id, part[0].attempt)
         if enough():
             outbox.let_go(engine, records[0].token)
-    return recorded
 
 
 def renewing(engine: Engine, token: str) -> Callable[[], None]:

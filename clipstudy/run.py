@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clipstudy import backbones, tasks
-from clipstudy.device import out_of_memory
+from clipstudy.device import broken, out_of_memory
 from clipstudy.errors import ClipstudyError
 from clipstudy.features import pictures
 from clipstudy.features.cache import Store
@@ -154,6 +154,8 @@ def _each_once(
     except Stopped:
         raise
     except Exception as error:  # whatever a kind raises, its siblings get their own try
+        if broken(error):
+            raise
         if len(left) == 1:
             layer = left.pop()
             yield layer, failure_at(layer, error)
@@ -165,6 +167,8 @@ def _each_once(
             except Stopped:
                 raise
             except Exception as own_error:
+                if broken(own_error):
+                    raise
                 if layer in left:
                     left.remove(layer)
                     yield layer, failure_at(layer, own_error)

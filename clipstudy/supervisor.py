@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from clipstudy.device import Gpu
 from clipstudy.errors import AWAY, DatabaseUnreachable, DeviceError
-from clipstudy.job import Job
+from clipstudy.job import Job, Status
 from clipstudy.progress import counted
 from clipstudy.queue import jobs
 
@@ -135,6 +135,7 @@ class _Staffed:
     worker: str | None = None  #: its name in the job table, which it says first
     strikes: set[object] = field(default_factory=set)
     code: int | None = None  #: with which the post is done
+    failed: bool = False  #: whether a worker that crashed here left failed cells
 
 
 class Crew:
@@ -165,8 +166,8 @@ class Crew:
 
     @property
     def code(self) -> int:
-        """The highest exit code of the posts that are done."""
-        return max((one.code or 0 for one in self._staff), default=0)
+        """The highest exit code of the posts that are done; of a draining crew no less than 1 where cells failed."""
+        return max((one.code or int(self.draining and one.failed) for one in self._staff), default=0)
 
     @property
     def _stopped(self) -> int:
@@ -249,7 +250,8 @@ class Crew:
         if one.reader is not None:
             one.reader.join(5)  # whoever it started may still hold the other end
         lived, one.process = time.monotonic() - one.began, None
-        lost, proved = self._bury(one.worker, lived)
+        lost, ends = self._bury(one.worker, lived)
+        one.failed |= Status.FAILED in ends
         if code in DELIBERATE or (code == 1 and self.draining) or self.stopping:
             one.code = self._exit_code(code)
             return
@@ -261,7 +263,7 @@ class Crew:
         amid = ""
         if lost:
             amid = f" amid {counted(len(lost), 'cell')} of {', '.join(held)}, which are tried again or failed"
-        if proved or lived >= self.pace.steady:
+        if ends & {Status.COMPUTED, Status.DONE} or lived >= self.pace.steady:
             one.strikes.clear()
         one.strikes |= {job.group_id for job in lost} or {object()}
         if len(one.strikes) >= self.pace.strikes:
@@ -279,17 +281,17 @@ class Crew:
             return self._stopped  # it met the worker before it could listen
         return code if code >= 0 else 128 + abs(code)
 
-    def _bury(self, worker: str | None, lived: float) -> tuple[list[Job], bool]:
-        """What it held, taken back; and whether it had handed anything over in the seconds that it lived."""
+    def _bury(self, worker: str | None, lived: float) -> tuple[list[Job], set[Status]]:
+        """What it held, taken back; and the statuses of what ended with it in the seconds that it lived."""
         if worker is None:
-            return [], False
+            return [], set()
         try:
-            proved = jobs.handed_over(self.engine, worker, timedelta(seconds=lived + _LATE))
             lost = jobs.bury(self.engine, worker)
+            ends = jobs.ended_by(self.engine, worker, timedelta(seconds=lived + _LATE))
             jobs.forget(self.engine, worker)
         except DatabaseUnreachable:  # then its leases run out
-            return [], False
-        return lost, proved
+            return [], set()
+        return lost, ends
 
 
 def obey_signals(crew: Crew) -> None:

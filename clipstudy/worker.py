@@ -83,6 +83,7 @@ class Worker:
         self._waiting, self._progressed = 0, time.monotonic()
         self._sweep_until = time.monotonic() + STRAGGLERS
         self._away: str | None = None  # what MLflow said last, where it did not answer
+        self._reached = False  # whether it ever did
 
     def work(self) -> Tally:
         """Until told to stop, or (drain) until nothing is queued and MLflow has, or does not take, what is computed."""
@@ -110,7 +111,7 @@ class Worker:
 
     def _round(self) -> bool | None:
         """True where something was computed, None where a draining worker has nothing left to do."""
-        began, keeping = time.monotonic(), self.tally.keeping
+        began, keeping, computed = time.monotonic(), self.tally.keeping, self.tally.computed
         try:
             if self.step():
                 self.tally.busy += time.monotonic() - began
@@ -118,7 +119,10 @@ class Worker:
             self.tally.keeping = keeping  # looking in vain is no part of the work
             return None if self.habits.drain and self._over() else False
         except DatabaseUnreachable as error:
-            self.tally.keeping = keeping
+            if self.tally.computed > computed:  # it went away amid the batch, or after it
+                self.tally.busy += time.monotonic() - began
+            else:
+                self.tally.keeping = keeping
             log.warning("%s", error)
             self._doubtful, self._met_away = True, time.monotonic()
             return False
@@ -162,7 +166,9 @@ class Worker:
         if began >= max(self._mlflow_after, self._work_first) and outbox.pending(self.engine):
             try:
                 self.tracking.prepare()
-                self.tally.recorded += recorder.drain(self.engine, self.tracking, self.name, enough=enough)
+                self._reached = True
+                for recorded in recorder.drain(self.engine, self.tracking, self.name, enough=enough):
+                    self.tally.recorded += recorded
                 self._mlflow_wait, self._away = 1.0, None
             except TrackingUnreachable as error:
                 log.warning("%s", error)
@@ -200,7 +206,7 @@ class Worker:
     def _sweep(self) -> None:
         """Where MLflow did not answer not long ago (to this worker, or to one before it), requests may reach it still
         that nobody waits for."""
-        if self.tally.recorded and self._away is None and time.monotonic() < self._sweep_until:
+        if self._reached and self._away is None and time.monotonic() < self._sweep_until:
             until = time.monotonic() + self.habits.recording
 
             def enough() -> bool:
@@ -228,19 +234,19 @@ class Worker:
         """Whether a draining worker has nothing left to do, or nothing that it could."""
         queued = jobs.any_queued(self.engine, self.habits.study)
         waiting = outbox.pending(self.engine, self.habits.study)
-        if not waiting:
+        full = self._waiting >= self.habits.outbox_bound  # whichever studies' they are: nothing more is claimed
+        if not waiting and not (queued and full):
             if not queued:
                 self._sweep()
             return not queued
-        only_mlflow = not queued or waiting >= self.habits.outbox_bound
-        if not only_mlflow or time.monotonic() - self._progressed < self.habits.mlflow:
+        if (queued and not full) or time.monotonic() - self._progressed < self.habits.mlflow:
             return False
-        self.tally.waiting = waiting
+        self.tally.waiting = waiting or self._waiting
         why = self._away or outbox.last_error(self.engine) or "another recorder holds them."
         log.error(
             "%d results are kept in the outbox: MLflow has taken none for %s. It said: %s\n"
             "When it takes them again, type: clipstudy worker --drain",
-            waiting, duration(time.monotonic() - self._progressed), why,
+            self.tally.waiting, duration(time.monotonic() - self._progressed), why,
         )  # fmt: skip
         return True
 

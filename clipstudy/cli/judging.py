@@ -108,7 +108,7 @@ def published(
     else:
         typer.echo(
             "\nNo result recorded here has the role, task, metric and layer of a published number. Studies of "
-            "stand-ins are not compared."
+            "stand-ins, and of data sets with a limit, are not compared."
         )
 
 

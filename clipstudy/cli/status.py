@@ -97,7 +97,7 @@ class CountTable:
         parts: dict[tuple[str, str], dict[tuple[str, str, str], Mapping[Status, int]]] = {}
         for cell, by_status in self.counts.items():
             study, _, task = cell
-            parts.setdefault((study, self.kinds[study, task]), {})[cell] = by_status
+            parts.setdefault((study, self.kinds.get((study, task), "?")), {})[cell] = by_status
         table = self._table(*("study", "kind")[self.skip :])
         for names, counts in parts.items():
             table.add_row(*map(printable, names[self.skip :]), *self._numbers(queueview.totals_of(counts)))

@@ -81,6 +81,7 @@ def enqueue(
         "revived": enqueued.revived,
         "superseded": enqueued.superseded,
         "present": dict(enqueued.present),
+        "returned": [{"model": model, "task": task} for model, task in enqueued.returned],
         "dry_run": dry_run,
     }
     typer.echo(json.dumps(values))
@@ -121,6 +122,12 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
     for model, task, differences in enqueued.changed:
         for key, (old, new) in differences.items():
             typer.echo(f"  {model} · {task}: {key} was {old}, is {new}")
+    if enqueued.returned:
+        again = [selecting.command("rerun", None, Selection((model,), (task,))) for model, task in enqueued.returned]
+        typer.echo(
+            f"{counted(len(again), 'group')} had these settings before, and all results. Figures show what ran last; "
+            f"to have these settings' instead: {'; '.join(again[:3])}{'; …' if again[3:] else ''}"
+        )
     if enqueued.present.get(Status.FAILED):
         typer.echo("To queue failed cells again: clipstudy retry --failed (--lost: those whose worker vanished)")
     if enqueued.new and not dry_run:
@@ -256,7 +263,7 @@ def _tallied(tally: Tally) -> str:
     text += f", {tally.recorded} recorded"
     if tally.recorded + tally.waiting != tally.computed:
         text += " (workers record each other's results, too)"
-    if tally.computed:
+    if tally.computed and tally.busy:
         text += f"; {tally.keeping / tally.busy:.1%} of the time went to the queue and MLflow"
     return text
 

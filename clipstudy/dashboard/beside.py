@@ -55,7 +55,8 @@ def marked(view: View, known: Sequence[Published] | None = None) -> View:
         for number in (_shipped() if known is None else known)
         for curve in view.curves
         if number.comparable
-        and (number.task, number.metric) == (view.task, view.metric)
+        and number.task == view.task
+        and view.metric == tables.recorded_as(number.metric, [run for cell in curve.cells for run in cell.runs])
         and number.role in curve.role.split()
         and not curve.stands_in
     ]
@@ -105,11 +106,11 @@ def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comp
             for role in result.tags.get("role", "").split():
                 cells[role, result.task, result.layer].append(result)
     return [
-        Comparison(number, result.model, result.study, tables.estimate(result.metrics, number.metric))
+        Comparison(number, result.model, result.study, tables.estimate(result.metrics, name))
         for number in known
         if number.role
         for result in cells.get((number.role, number.task, number.layer), ())
-        if number.metric in result.metrics
+        if (name := tables.recorded_as(number.metric, [result])) in result.metrics
     ]
 
 

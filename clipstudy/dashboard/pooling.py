@@ -5,7 +5,8 @@ errors are, read back from the intervals as (high − low) / (2 · 1.96), or fro
 1; and no interval of a share goes beyond these:
 
 - **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
-  within-run se². The test items are the same for every initialisation, so the within part is not divided by k;
+  within-run se². The test items are the same for every initialisation, so the within part is not divided by k. k are
+  few: the interval is read on Student's distribution, at Satterthwaite's degrees of freedom (k − 1 of the former part);
 - **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent.
 """
 
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from clipstudy.dashboard.units import around, axis_title, standard_error
+from clipstudy.dashboard.units import LEVEL, Z, around, axis_title, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
@@ -29,7 +30,19 @@ def pooled(found: Sequence[Estimate], metric: str) -> Estimate:
     value = mean([e.value for e in found])
     between = sum((e.value - value) ** 2 for e in found) / (len(found) - 1)
     within = [se**2 for e in found if (se := standard_error(e)) is not None]
-    return around(value, math.sqrt(between / len(found) + (mean(within) if within else 0.0)), metric)
+    error = math.sqrt(between / len(found) + (mean(within) if within else 0.0))
+    return around(value, error * few(error, [e.value for e in found]), metric)
+
+
+def few(error: float, values: Sequence[float]) -> float:
+    """How much wider than a normal distribution's the interval of a mean of ``values`` is, whose standard error is
+    ``error``, what the values do not account for included."""
+    import numpy as np
+    from scipy.special import stdtrit
+
+    from clipstudy.metrics import freedom
+
+    return max(1.0, float(stdtrit(freedom(error, [np.array(values)]), (1 + LEVEL) / 2)) / Z)
 
 
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -180,9 +181,18 @@ def estimates(measured: Mapping[str, Estimate]) -> dict[str, Estimate]:
 
 
 def stands_in(result: Result) -> bool:
-    """Is the model not the one that its role is named after: a pocket model, an untrained one, or one of a study that
-    says of itself what it is not to be taken for? Then no number that others published is a number of it."""
-    return is_pocket(result) or result.tags.get("init") == "random" or bool(result.tags.get("note"))
+    """Is the model not the one that its role is named after (a pocket model, an untrained one, one of a study that says
+    of itself what it is not to be taken for), or was it shown a part of the rows (``limit``)? Then no number that
+    others published is a number of it."""
+    limited = bool(result.params.get("dataset.limit"))
+    return is_pocket(result) or result.tags.get("init") == "random" or bool(result.tags.get("note")) or limited
+
+
+def recorded_as(metric: str, runs: Sequence[Result]) -> str:
+    """``metric`` as ``runs`` have it: ``native/accuracy`` is ``accuracy`` where that view is the headline's."""
+    view, _, name = metric.rpartition("/")
+    headline = [json.loads(run.params.get("option.views", "[]"))[:1] == [view] for run in runs]
+    return name if view and headline and all(headline) else metric
 
 
 def is_pocket(result: Result) -> bool:

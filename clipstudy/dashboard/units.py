@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
-Z = 1.959964
+LEVEL = 0.95
+Z = 1.959964  #: that LEVEL of a normal distribution lies within
 #: What stands behind a value, as captions of tables say it.
 INTERVAL = "± half of the 95% interval (or [both ends])"
 #: What a hollow bar says, and the dagger behind a value.

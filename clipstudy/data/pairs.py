@@ -103,7 +103,7 @@ class Row:
         value = self.cells[key]
         known = isinstance(value, bool | int | str) and value in _SPELLINGS
         if not known:
-            raise self.refused(f"{key} is {value!r}, expected true or false")
+            raise self.refused(f"{key} is {value!r}, expected true or false (or the text True, False, T or F)")
         return _SPELLINGS[value]
 
 

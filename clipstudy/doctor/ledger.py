@@ -193,7 +193,7 @@ def _rows(state: State, active: Mapping[str, Recorded]) -> Iterator[Disagreement
             elif own is None and newest:  # of older settings nobody reads it
                 yield Disagreement(Kind.GONE, _name(job), job)
             elif own is not None and newest:
-                shown = max(cells[key, job.layer], key=_shown)
+                shown = max(cells[key, job.layer], key=_shown, default=own)
                 if _shown(shown) > _shown(own) and shown.entry != own.entry:
                     yield Disagreement(Kind.NEWER, _name(job), job, shown)
         elif job.status in (Status.QUEUED, Status.FAILED, Status.COMPUTED) and finished:

@@ -42,7 +42,7 @@ def mend(engine: Engine, tracking: Tracking, state: State, found: Sequence[Disag
                 act(ward, of_kind)
     if state.runs is not None:
         with contextlib.suppress(TrackingUnreachable):
-            recorder.drain(engine, tracking, NAME)
+            sum(recorder.drain(engine, tracking, NAME))
 
 
 def _take_back(ward: Ward, found: Sequence[Disagreement]) -> None:

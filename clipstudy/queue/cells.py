@@ -10,7 +10,8 @@ from sqlalchemy import Row, Select, bindparam, exists, select, tuple_, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement
 
-from clipstudy.job import FailureKind, Job, Selection, Status
+from clipstudy.errors import Unreadable
+from clipstudy.job import FailureKind, Group, Job, Selection, Status
 from clipstudy.queue.dialect import instant, is_
 from clipstudy.queue.schema import groups, jobs
 
@@ -56,6 +57,21 @@ def job_from(row: AnyRow, group: AnyRow | None = None) -> Job:
         started_at=_when(row.started_at),
         ended_at=_when(row.ended_at),
     )
+
+
+def group_from(row: AnyRow) -> Group:
+    """The Group of a row of `groups`.
+
+    Raises:
+        Unreadable: what this version makes of the settings is not what was enqueued: it knows other keys.
+    """
+    group = Group.from_json(row.spec)
+    if group.digest != row.digest:
+        raise Unreadable(
+            "These settings were enqueued by another version, and this one would compute something else. Update "
+            "clipstudy, or type: clipstudy enqueue --all; then: clipstudy retry --all"
+        )
+    return group
 
 
 def _when(seconds: float | None) -> datetime | None:
@@ -120,12 +136,14 @@ def hold(connection: Connection, group_ids: Iterable[int], *, shared: bool = Fal
 
 
 def unpin(connection: Connection, group_ids: Iterable[int]) -> None:
-    """Forget what groups resolved at run time, where no row of theirs stands: what comes next resolves it anew.
+    """Forget what groups resolved at run time, where no row of theirs stands: what comes next resolves it anew, and
+    tells the parent run.
 
     The groups are held already, and so that a claim at this moment cannot be overlooked: its worker pins only when the
     group is let go, and finds nothing there.
     """
-    connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(resolved=None))
+    anew = {"resolved": None, "parent_run_id": None}
+    connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(**anew))
 
 
 def older_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:

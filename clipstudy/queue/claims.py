@@ -28,9 +28,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ColumnElement, FromClause
 
 from clipstudy.errors import Unreadable
-from clipstudy.job import Batch, Failure, FailureKind, Group, Job, Status
+from clipstudy.job import Batch, Failure, FailureKind, Job, Status
 from clipstudy.queue import outbox
-from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from, move, older_among, supersede
+from clipstudy.queue.cells import JOBS, AnyRow, among, group_from, held, job_from, move, older_among, supersede
 from clipstudy.queue.dialect import clock, is_, reading, up_since, writing
 from clipstudy.queue.retries import Verdict, together, verdict
 from clipstudy.queue.schema import groups, jobs
@@ -74,7 +74,7 @@ def claim(
             while rows := connection.execute(statement).all():
                 group = connection.execute(select(groups).where(groups.c.id == rows[0].group_id)).one()
                 try:
-                    spec = _same(Group.from_json(group.spec), group.digest)
+                    spec = group_from(group)
                 except Unreadable as error:  # whoever claims it next could not, either
                     _give_up(connection, rows, str(error))
                     log.error("%s · %s: %s", group.model, group.task, error)
@@ -82,19 +82,6 @@ def claim(
                 claimed = sorted((job_from(row, group) for row in rows), key=lambda job: job.layer)
                 return Batch(group.id, spec, tuple(claimed), group.resolved)
     return None
-
-
-def _same(group: Group, digest: str) -> Group:
-    """
-    Raises:
-        Unreadable: what this version makes of the settings is not what was enqueued: it knows other keys.
-    """
-    if group.digest != digest:
-        raise Unreadable(
-            "These settings were enqueued by another version, and this one would compute something else. Update "
-            "clipstudy, or type: clipstudy enqueue --all; then: clipstudy retry --all"
-        )
-    return group
 
 
 def _give_up(connection: Connection, rows: Sequence[AnyRow], error: str) -> None:
@@ -272,13 +259,12 @@ def bury(engine: Engine, worker: str) -> list[Job]:
     return lost
 
 
-def handed_over(engine: Engine, worker: str, within: timedelta) -> bool:
-    """Whether any row has its outcome from ``worker``, which is not older than ``within``: what ended before is not
+def ended_by(engine: Engine, worker: str, within: timedelta) -> set[Status]:
+    """The statuses of the rows that came to an end with ``worker``, at most so long ago: what ended before is not
     looked at."""
     ended_here = [jobs.c.worker == worker, jobs.c.ended_at >= clock() - within.total_seconds()]
-    query = select(jobs.c.id).where(*ended_here, is_(jobs.c.status, Status.COMPUTED, Status.DONE)).limit(_ONE)
     with reading(engine) as connection:
-        return connection.scalar(query) is not None
+        return {Status(found) for found in connection.scalars(select(jobs.c.status).distinct().where(*ended_here))}
 
 
 def _running(worker: str) -> list[ColumnElement[bool]]:

@@ -8,7 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CTE, Engine, Integer, String, and_, bindparam, column, func, literal, select, update, values
+from sqlalchemy import (
+    CTE,
+    Engine,
+    Integer,
+    String,
+    and_,
+    bindparam,
+    column,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+    values,
+)
 from sqlalchemy.engine import Connection
 
 from clipstudy.errors import Unreadable
@@ -39,6 +53,8 @@ class Enqueued:
     present: Mapping[Status, int] = field(default_factory=dict)  #: there already, by status; left as they are
     #: (model, task, {key: (old, new)}): which settings differ from those enqueued last.
     changed: tuple[tuple[str, str, Mapping[str, tuple[Any, Any]]], ...] = ()
+    #: (model, task) whose settings had been replaced and are back, all done then: nothing of them will run.
+    returned: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ def _plan(connection: Connection, asked: Mapping[Cell, _Asked]) -> _Plan:
     specs = _specs(connection, [row.id for row in (*same.values(), *former.values())])
     present, revive, missing = _layers(connection, asked, same)
     older = [row.id for row in former.values()]
+    back = [cell for cell, row in same.items() if row.finished and not row.newest]
     superseded = connection.scalar(
         select(func.count()).select_from(jobs).where(among(jobs.c.group_id, older), is_(jobs.c.status, *GIVEN_UP))
     )
@@ -120,6 +137,7 @@ def _plan(connection: Connection, asked: Mapping[Cell, _Asked]) -> _Plan:
             superseded=superseded or 0,
             present=present,
             changed=tuple(changed),
+            returned=tuple(cell[1:] for cell in back if cell not in dict(missing)),
         ),
         insert_groups=[cell for cell in asked if cell not in same],
         newest=[row.id for row in same.values() if not row.newest],
@@ -135,7 +153,8 @@ def _known(connection: Connection, asked: Mapping[Cell, _Asked]) -> tuple[dict[C
     """For each cell: the group with the very settings asked for; and the newest group where that is another one."""
     table = group_table.c
     stale = and_(table.resolved.is_not(None), ~STANDS).label("stale")
-    query = select(table.id, table.study, table.model, table.task, table.digest, table.newest, stale)
+    finished = (~exists().where(jobs.c.group_id == table.id, ~is_(jobs.c.status, Status.DONE))).label("finished")
+    query = select(table.id, table.study, table.model, table.task, table.digest, table.newest, stale, finished)
     same: dict[Cell, AnyRow] = {}
     former: dict[Cell, AnyRow] = {}
     for row in connection.execute(query.where(table.study.in_({study for study, _, _ in asked}))):

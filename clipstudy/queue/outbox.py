@@ -19,7 +19,7 @@ from sqlalchemy.sql.expression import ColumnElement
 from clipstudy.errors import Unreadable, said
 from clipstudy.job import Group, Job, Status
 from clipstudy.outcome import LOG, Artifact, End, Estimate, Outcome, metrics_from_json, metrics_to_json
-from clipstudy.queue.cells import JOBS, AnyRow, among, held, job_from
+from clipstudy.queue.cells import JOBS, AnyRow, among, group_from, held, job_from
 from clipstudy.queue.dialect import advisory_lock, clock, instant, is_, reading, writing
 from clipstudy.queue.retries import delay
 from clipstudy.queue.schema import groups, jobs, outbox_files
@@ -34,7 +34,7 @@ _MOMENT_S = 2.0
 #: How reading what is no result fails.
 _UNREAD = (Unreadable, ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 #: How long that rests: another version may read it.
-_UNREADABLE_S = 3600.0
+_UNREADABLE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _record(row: AnyRow, job: Job, group: AnyRow, artifacts: tuple[Artifact, ...
         id=row.id,
         token=row.token,
         job=job,
-        group=Group.from_json(group.spec),
+        group=group_from(group),
         resolved=group.resolved,
         parent_run_id=group.parent_run_id,
         attempt=row.attempt,

@@ -84,6 +84,8 @@ class Options:
         for key in ("window", "batch_size", "epochs", "patience", "draws"):
             if getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
+        if self.sides == "apart" and self.order != "passage_first":
+            raise BadOption("order", f'found "{self.order}", which says nothing with sides = "apart". Remove it')
         if self.max_tokens < 8:
             raise BadOption("max_tokens", f"found {self.max_tokens}, expected 8 or more")
         if self.learning_rate <= 0 or self.weight_decay < 0:

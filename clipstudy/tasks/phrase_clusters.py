@@ -85,6 +85,8 @@ class Options:
         for key in ("samples", "restarts", "labelled"):
             if getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
+        if self.outside < 0:
+            raise BadOption("outside", f"found {self.outside}, expected 0 or more")
         if self.sample_seed + self.samples - 1 not in ANY_SEED:
             raise BadOption("sample_seed", f"found {self.sample_seed}, too high for {self.samples} samples")
 

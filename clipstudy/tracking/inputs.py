@@ -38,11 +38,20 @@ def _model(client: MlflowClient, experiment: str, group: Group) -> str:
     """The id of the model's own entry in MLflow, one a specification, made where it is not there yet."""
     params = {safe_key(k): clip(v, LONGEST_PARAM) for k, v in entries.model_params(group.model).items()}
     key = entries.short_hash(json.dumps(params, sort_keys=True))
-    found = client.search_logged_models([experiment], f"tags.`{PREFIX}model_key` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].model_id)
+    if found := _entries(client, experiment, key):
+        return found[0]
     name = re.sub(r"""[/:.%"']""", "_", clip(group.model.name, LONGEST_KEY))
     tags = {PREFIX + "model_key": key, PREFIX + "model": clip(group.model.name, LONGEST_PARAM)}
     made = client.create_logged_model(experiment, name, tags=tags, params=params, model_type=group.model.source)
     client.finalize_logged_model(made.model_id, "READY")
-    return str(made.model_id)
+    first, *_ = _entries(client, experiment, key)
+    if first != made.model_id:  # another group's recorder was quicker
+        client.delete_logged_model(made.model_id)
+    return first
+
+
+def _entries(client: MlflowClient, experiment: str, key: str) -> list[str]:
+    """Ids of the model's entries, the same one first for everybody."""
+    found = client.search_logged_models([experiment], f"tags.`{PREFIX}model_key` = '{key}'")
+    ordered = sorted(found, key=lambda one: (one.creation_timestamp, str(one.model_id)))
+    return [str(one.model_id) for one in ordered]

@@ -84,7 +84,8 @@ class Tracking(Files):
         """The group's parent run, found by ``run_id`` or its tag, or made. The caller holds the group's lock.
 
         ``resolved`` is what the group's first batch resolved at run time, as a mapping or as JSON; ``started`` when
-        that batch began, so that the parent spans its children.
+        that batch began, so that the parent spans its children. Parameters are for good: where a group that begins
+        anew resolved something else than they say, a tag, ``clipstudy.resolved.…``, says what.
         """
         with self.reaching():
             client, experiment = self.connect()
@@ -104,8 +105,10 @@ class Tracking(Files):
                 begin = None if started is None else milliseconds(started)
                 run = client.create_run(experiment, begin, tags, entries.group_title(group))
             values = json.loads(resolved) if isinstance(resolved, str) else dict(resolved or {})
-            params = entries.group_params(group) | {f"resolved.{k}": str(v) for k, v in values.items()}
-            self._log(run.info.run_id, [], _new(params, run))
+            resolved_now = {f"resolved.{k}": str(v) for k, v in values.items()}
+            self._log(run.info.run_id, [], _new(entries.group_params(group) | resolved_now, run))
+            for name, value in _changed(resolved_now, run).items():
+                client.set_tag(run.info.run_id, name, value)
             inputs.log(client, experiment, run.info.run_id, group, values.get("data", ""))
             return str(run.info.run_id)
 
@@ -313,6 +316,13 @@ def _new(params: Mapping[str, str], run: Run) -> dict[str, str]:
     """What the run does not have yet: MLflow takes a parameter once, and a later version may word it otherwise."""
     named = {safe_key(key): clip(value, LONGEST_PARAM) for key, value in params.items()}
     return {key: value for key, value in named.items() if key not in run.data.params}
+
+
+def _changed(resolved: Mapping[str, str], run: Run) -> dict[str, str]:
+    """As tags: what differs from the run's parameters, or from what a tag said of them."""
+    said = run.data.params | {name.removeprefix(PREFIX): value for name, value in run.data.tags.items()}
+    named = {safe_key(key): clip(value, LONGEST_PARAM) for key, value in resolved.items()}
+    return {PREFIX + key: value for key, value in named.items() if said.get(key, value) != value}
 
 
 def _plain(study: str | None) -> dict[str, str]:

@@ -33,6 +33,8 @@ ABOUT = {
     ),
 }
 SERVERS = ("http", "https")
+#: How MLflow's client calls answers that no MLflow server gives: a proxy's own 404, https spoken to in http.
+STRANGERS = ("ENDPOINT_NOT_FOUND", "BAD_REQUEST")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 #: Ours unless the user says otherwise. No retries inside MLflow: a request that was answered too late and is sent
 #: again makes a second run; the outbox tries again by itself, and looks first.
@@ -177,6 +179,11 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
     if status == 401:
         return TrackingUnreachable(
             f"MLflow at {where} wants a login. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+    if code in STRANGERS:
+        return TrackingUnreachable(
+            f"What answers at {where} is not MLflow ({text}). Check CLIPSTUDY_TRACKING: its scheme, port and path; "
+            "what was computed is kept in the outbox meanwhile."
         )
     if status >= 500 or status == 429 or _lost_connection(error):
         return TrackingUnreachable(

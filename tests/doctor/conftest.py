@@ -51,7 +51,7 @@ class Books:
         return [jobs.get(self.engine, job.id) for job in batch.jobs]
 
     def record(self) -> int:
-        return recorder.drain(self.engine, self.tracking, "rec")
+        return sum(recorder.drain(self.engine, self.tracking, "rec"))
 
     def sql(self, statement: str) -> None:
         with dialect.writing(self.engine) as connection:

@@ -378,15 +378,25 @@ def test_of_a_dead_worker_all_is_taken_back_and_of_others_nothing(
     assert jobs.bury(engine, "dead") == []
 
 
-def test_whether_a_worker_handed_anything_over(engine: Engine) -> None:
-    jobs.enqueue(engine, cells(group()))
+def test_how_what_a_worker_had_ended(engine: Engine) -> None:
+    hour = timedelta(hours=1)
+    jobs.enqueue(engine, cells(group()), max_tries=1)
     done, failed, *_ = claim(engine, "ann").jobs
+    assert jobs.ended_by(engine, "ann", hour) == set()
     fail(engine, failed, retry=False)
-    assert not jobs.handed_over(engine, "ann", timedelta(hours=1))
+    assert jobs.ended_by(engine, "ann", hour) == {Status.FAILED}
     hand_over(engine, done)
-    assert jobs.handed_over(engine, "ann", timedelta(hours=1)) and not jobs.handed_over(engine, "bob", LEASE)
+    assert jobs.ended_by(engine, "ann", hour) == {Status.FAILED, Status.COMPUTED}
+    assert jobs.ended_by(engine, "bob", LEASE) == set()
     record_all(engine)
-    assert jobs.handed_over(engine, "ann", timedelta(hours=1))
+    assert jobs.ended_by(engine, "ann", hour) == {Status.FAILED, Status.DONE}
+
+
+def test_what_a_worker_lost_for_good_ended_with_it(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()), max_tries=1)
+    claim(engine, "ann")
+    jobs.bury(engine, "ann")
+    assert jobs.ended_by(engine, "ann", LEASE) == {Status.FAILED}
 
 
 @pytest.mark.postgres

@@ -77,10 +77,24 @@ def test_settings_that_come_back_are_revived_and_are_the_newest(engine: Engine) 
     told = jobs.enqueue(engine, first, priority=3)
     assert (told.new, told.revived, told.superseded, told.present) == (0, 3, 4, {Status.DONE: 1})
     assert told.changed == (("bert", "depth", {"task.options.epochs": (10, 4)}),)
+    assert told.returned == ()
     rows = jobs.rows(engine)
     assert [job.status for job in rows] == [Status.DONE, *[Status.QUEUED] * 3]
     assert {job.digest for job in rows} == {group().digest} and rows[1].priority == 3
     assert queued_in_older_groups(engine) == 0
+
+
+def test_settings_that_come_back_with_all_results_are_told(engine: Engine) -> None:
+    """Nothing of them will run, and figures show what ran last."""
+    first, second = cells(group(blocks=1)), cells(group(blocks=1, epochs=10))
+    jobs.enqueue(engine, first)
+    for job in claim(engine).jobs:
+        hand_over(engine, job)
+    record_all(engine)
+    assert jobs.enqueue(engine, second).returned == ()
+    assert jobs.enqueue(engine, first, dry_run=True).returned == (("bert", "depth"),)
+    assert jobs.enqueue(engine, first).returned == (("bert", "depth"),)
+    assert jobs.enqueue(engine, first).returned == ()
 
 
 def test_what_is_revived_need_not_wait_for_what_it_waited_for(engine: Engine) -> None:

@@ -153,7 +153,7 @@ def test_what_a_worker_asks_all_the_time_walks_indexes(crowded: Engine) -> None:
 def test_what_a_dead_workers_parent_asks_walks_indexes(crowded: Engine) -> None:
     claim(crowded)
     lived = timedelta(minutes=10)
-    assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.handed_over(crowded, "ann", lived)), "ix_jobs_ended")
+    assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.ended_by(crowded, "ann", lived)), "ix_jobs_ended")
     assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.bury(crowded, "ann")), "ix_jobs_leased")
     claim(crowded)
     assert_looks_at_no_table_whole(plans_of(crowded, lambda: jobs.disown(crowded, "ann")), "ix_jobs_leased")

@@ -134,14 +134,18 @@ def test_what_a_killed_worker_held_is_taken_back_at_once(table: Engine, heard: H
     assert tended.work() == 0
 
 
-def test_poison_costs_its_own_tries_and_no_worker(table: Engine, heard: Heard) -> None:
-    """More crashes than strikes, all amid one group: the queue fails its cells, and the post stays."""
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--drain",), 1)])
+def test_poison_costs_its_own_tries_and_no_worker(
+    table: Engine, heard: Heard, words: tuple[str, ...], code: int
+) -> None:
+    """More crashes than strikes, all amid one group: the queue fails its cells, and the post stays. Whoever waits for a
+    draining crew hears of them, though its last worker saw none fail."""
     jobs.enqueue(table, cells(group(blocks=1)), max_tries=2)
-    tended = crew(table, heard, "die amid a batch")
+    tended = crew(table, heard, "die amid a batch", words=words)
     while tended.tend():
         come_due(table)
         time.sleep(0.02)
-    assert tended.code == 0 and "given up" not in heard.of("a")
+    assert tended.code == code and "given up" not in heard.of("a")
     assert heard.of("a").count("SIGKILL") == 3  # the batch, then each by itself
     assert statuses(table) == [Status.FAILED] * 2
 

@@ -122,6 +122,17 @@ def test_settings_of_which_this_version_would_make_others_are_not_computed(engin
     }  # fmt: skip
 
 
+def test_results_of_settings_of_which_this_version_would_make_others_are_not_recorded(engine: Engine) -> None:
+    """Under another digest they would be another cell's; a newer version records them."""
+    jobs.enqueue(engine, cells(group("a"), group("b")))
+    for batch in (claim(engine), claim(engine)):
+        hand_over(engine, batch.jobs[0])
+    with writing(engine) as connection:
+        connection.execute(update(groups).where(groups.c.model == "a").values(digest="0123456789ab"))
+    assert [record.job.model for record in outbox.take(engine, "rec", lease=LEASE)] == ["b"]
+    assert "enqueued by another version" in str(outbox.last_error(engine))
+
+
 def test_they_are_named(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group("a"), group("b")))
     group_id = broken(engine, "a")

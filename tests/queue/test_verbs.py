@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from clipstudy.dashboard.pages import queue
 from clipstudy.errors import NoSuchJob
 from clipstudy.job import FailureKind, Selection, Status
-from clipstudy.queue import dialect, jobs
+from clipstudy.queue import dialect, jobs, outbox
 from tests.queue.samples import (
     ALL,
     LEASE,
@@ -229,7 +229,10 @@ def test_a_group_that_has_nothing_to_show_begins_anew(engine: Engine) -> None:
     record_all(engine)
     jobs.enqueue(engine, plan)
     assert jobs.rerun(engine, Selection(layers=(1,))) == 0 and pinned()
+    with outbox.parent(engine, first.group_id) as parent:
+        parent.run_id = "above"
     assert jobs.rerun(engine, ALL) == 1 and not pinned()
+    assert jobs.group_of(engine, first.group_id)[2] is None  # so that the parent run is told what is resolved next
     assert jobs.pin(engine, first.group_id, {"data": "2"}) == {"data": "2"}
 
 

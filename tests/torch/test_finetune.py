@@ -255,6 +255,11 @@ def test_every_model_on_marked_words(name: str, profile: str, tmp_path: Path) ->
         assert said["id"].tolist() == [f"dev/{at}" for at in range(24)] and "question_only/seed_0" in said
 
 
+def test_an_order_of_texts_that_are_read_apart_says_nothing() -> None:
+    with pytest.raises(BadOption, match='order: found "question_first", which says nothing with sides = "apart"'):
+        options(tasks.load("finetune"), {"profile": "pair", "order": "question_first"})
+
+
 class TestReadings:
     pair = Pair("dev/0", ("is", "it"), tuple("abcdefg"), "True")
     marked = Pair("dev/1", ("a", "cat"), ("c", "d", "e", "cat", "f"), "True", "cat", (1, 3))

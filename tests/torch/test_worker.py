@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_what_mlflow_refuses_is_tried_once_at_a_time(
         asked.append(True)
         return True
 
-    recorder.drain(engine, book, "ann", enough=enough)  # type: ignore[arg-type]
+    sum(recorder.drain(engine, book, "ann", enough=enough))  # type: ignore[arg-type]
     assert asked, "asked after what was refused, too"
 
 
@@ -667,6 +668,92 @@ def test_a_draining_worker_ends_where_too_much_waits(
     assert (tally.computed, tally.waiting) == (4, 4) and jobs.totals(engine)[Status.QUEUED] == 4
 
 
+def test_a_draining_worker_of_one_study_ends_where_too_much_of_another_waits(
+    engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert", study="other"), group("gpt2")))
+    book.away = True
+
+    def worker(study: str, **more: Any) -> Worker:
+        habits = Habits(drain=True, poll=0.01, mlflow=0.2, study=study, **more)
+        return Worker(engine, book, None, "cpu", habits, Lines())  # type: ignore[arg-type]
+
+    assert worker("other").work().waiting == 4
+    tally = worker(group().study, outbox_bound=4).work()
+    assert (tally.computed, tally.waiting) == (0, 4) and jobs.totals(engine)[Status.QUEUED] == 4
+
+
+def test_a_database_that_goes_away_amid_the_only_batch(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was computed counts, and the time that it took."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group()))
+    real, asked = worker.record, itertools.count()
+    monkeypatch.setattr(worker, "record", lambda: Away(real, int(next(asked) == 1))())
+    tally = worker.work()
+    assert (tally.computed, tally.recorded) == (4, 4) and 0 < tally.keeping <= tally.busy
+
+
+def test_what_is_recorded_before_mlflow_goes_away_counts(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    book.away = True
+    assert worker.step() and worker.step()
+    book.away, worker._mlflow_after = False, 0.0
+    real = book.project
+
+    def once(parent: str, results: Any) -> None:
+        if book.projected:
+            raise TrackingUnreachable
+        real(parent, results)
+
+    monkeypatch.setattr(book, "project", once)
+    assert worker.record() == 4 == worker.tally.recorded
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_device_that_broke_ends_the_worker(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, alone: bool
+) -> None:
+    """CUDA answers nothing in a process any more whose kernel failed: to try its siblings, or other cells, would fail
+    them all. They are taken back as those of a worker that was killed."""
+
+    def breaks(bench: Any, layer: int) -> Outcome:
+        if layer == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return outcome(bench, layer)
+
+    measuring(monkeypatch, breaks)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    if alone:
+        worker.habits = replace(worker.habits, layers_per_batch=3)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        worker.work()
+    held = [job for job in jobs.rows(engine) if job.status is Status.RUNNING]
+    assert {(job.model, job.worker) for job in held} == {("bert", worker.name)}
+    assert [job.layer for job in held] == ([2] if alone else [2, 3])
+    assert "of no use to this process any more" in caplog.text and worker.tally.failed == worker.tally.again == 0
+    assert all(job.failure is FailureKind.LOST for job in jobs.bury(engine, worker.name))
+
+
+def test_layers_are_not_tried_one_by_one_on_a_device_that_broke() -> None:
+    asked = []
+
+    def measure(layers: Any) -> Iterator[Outcome]:
+        asked.append(tuple(layers))
+        yield Outcome(0, {})
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    found = []
+    with pytest.raises(RuntimeError, match="device-side"):
+        found.extend(run._each_once([0, 1, 2], measure, "classify"))
+    assert asked == [(0, 1, 2)]
+
+
 def test_what_mlflow_refuses_holds_up_nobody(
     engine: Engine, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -702,7 +789,7 @@ def test_a_recorder_keeps_its_lease_while_it_works(
         return real(entry, parent)
 
     monkeypatch.setattr(book, "record", slow)
-    assert recorder.drain(engine, book, "rec") == 4  # type: ignore[arg-type]
+    assert sum(recorder.drain(engine, book, "rec")) == 4  # type: ignore[arg-type]
 
 
 def test_the_silent_leave_the_list(engine: Engine, worker: Worker) -> None:

@@ -109,6 +109,38 @@ def test_data_of_two_models_are_the_same_data(tracking: Tracking, study: str, gr
     assert digest(replace(group, note="n", study=f"{study} 2"), rows) == "0123456789ab"
 
 
+def test_a_parent_says_what_its_group_resolved_last(tracking: Tracking, study: str, group: Group) -> None:
+    """MLflow's parameters are for good; a group that begins anew may find other data."""
+
+    def said(checkpoint: str) -> tuple[str, str | None]:
+        run = tracking.connect()[0].get_run(tracking.parent(group, {"checkpoint": checkpoint, "data": "1"}, None))
+        assert "clipstudy.resolved.data" not in run.data.tags
+        return run.data.params["resolved.checkpoint"], run.data.tags.get("clipstudy.resolved.checkpoint")
+
+    assert [said(one) for one in ("a", "a", "b", "a")] == [("a", None), ("a", None), ("a", "b"), ("a", "a")]
+
+
+def test_a_model_has_one_entry(tracking: Tracking, study: str, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two recorders that make one at the same time, of two groups, keep the first."""
+    client, experiment = tracking.connect()
+    group = replace(group, model=replace(group.model, checkpoint=study))
+    search, made = type(client).search_logged_models, []
+
+    def late(self: object, *args: object, **words: object) -> object:
+        if not made:  # another recorder asks and makes its own between our question and our answer
+            made.append("begun")
+            other = replace(group, task=replace(group.task, name="other"))
+            made.append(tracking.parent(other, None, None))
+            return []
+        return search(self, *args, **words)
+
+    monkeypatch.setattr(type(client), "search_logged_models", late)
+    parent = tracking.parent(group, None, None)
+    of = [client.get_run(run).inputs.model_inputs[0].model_id for run in (parent, made[1])]
+    entries = client.search_logged_models([experiment], f"params.`model.checkpoint` = '{study}'")
+    assert of == [entry.model_id for entry in entries] * 2
+
+
 def test_layers_stand_in_their_order(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     """Those of one batch began at one moment; MLflow's pages list the latest first."""
     parent = tracking.parent(group, None, None)

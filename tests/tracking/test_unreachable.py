@@ -37,6 +37,13 @@ def test_server_errors(status: int) -> None:
         assert refused(url, "does not answer") < 10
 
 
+@pytest.mark.parametrize("status", [404, 400])
+def test_what_answers_is_something_else(status: int) -> None:
+    """A proxy while MLflow is started anew, or a wrong port: a worker waits, and its user reads what to look at."""
+    with answering(status) as url:
+        refused(url, "is not MLflow .*Check CLIPSTUDY_TRACKING: its scheme, port and path")
+
+
 def test_a_login_is_wanted() -> None:
     with answering(401) as url:
         refused(url, "MLFLOW_TRACKING_USERNAME")

@@ -88,4 +88,7 @@ def test_a_worker_says_why_it_recorded_other_numbers_than_it_computed() -> None:
     )
     for tally in (Tally(computed=14, recorded=10, busy=1.0), Tally(recorded=4)):
         assert "(workers record each other's results, too)" in work._tallied(tally)
+    assert "of the time" not in work._tallied(Tally(computed=2, recorded=2)), (
+        "the database went away amid its only round"
+    )
     assert "each other" not in work._tallied(Tally(computed=14, recorded=10, waiting=4, busy=1.0))

@@ -8,9 +8,11 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from clipstudy import metrics
 from clipstudy.dashboard import sheets, tables, units, views, writers
@@ -216,9 +218,24 @@ def test_initialisations_of_a_twin_are_pooled() -> None:
     [curve] = found.curves
     [cell] = curve.cells
     assert (curve.family, curve.twin_of, cell.inits) == ("bert-untrained", "bert", 3)
-    between = 0.0013  # the sample variance of the three values
-    assert cell.estimate.value == pytest.approx(0.63)
-    assert standard_error(cell.estimate) == pytest.approx(math.sqrt(between / 3 + se**2))
+    between = 0.0013 / 3  # the sample variance of the three values
+    free = (between + se**2) ** 2 / (between**2 / 2)
+    assert 3 < free < 3.1
+    half = stats.t.ppf(0.975, free) * math.sqrt(between + se**2)
+    assert (cell.estimate.value, cell.estimate.low, cell.estimate.high) == pytest.approx(
+        (0.63, 0.63 - half, 0.63 + half)
+    )
+
+
+def test_pooled_intervals_hold_the_truth() -> None:
+    """Nominal 95% intervals of three initialisations, whose spread exceeds what a single run knows of itself."""
+    rng = np.random.default_rng(0)
+    held: list[bool] = []
+    for shift, values in zip(rng.normal(0, 0.01, 2000), rng.normal(0.5, 0.03, (2000, 3)), strict=True):
+        found = pooled([Estimate(v + shift, v + shift - Z * 0.01, v + shift + Z * 0.01) for v in values], "accuracy")
+        assert found.low is not None and found.high is not None
+        held.append(found.low <= 0.5 <= found.high)
+    assert 0.9 < sum(held) / len(held) < 0.99  # of those of a normal distribution 87 in 100 do
 
 
 def test_one_estimate_is_not_touched() -> None:

@@ -304,6 +304,23 @@ def test_nothing_published_is_drawn_on_stand_ins_or_untrained_models() -> None:
     assert beside.compared([twin], [NUMBER]) == []
 
 
+def test_nothing_published_is_drawn_on_a_part_of_the_rows() -> None:
+    limited = replace(measured(), params={"dataset.limit": "500"})
+    assert marks([limited], [NUMBER]) == () and beside.compared([limited], [NUMBER]) == []
+
+
+def test_a_number_of_a_view_is_held_to_the_headline_where_that_is_the_view() -> None:
+    """`profile = "jawahar"` asks [CLS] alone, and records it as its headline."""
+    native = replace(NUMBER, metric="native/accuracy")
+    asked = replace(measured(), params={"option.views": '["native"]'})
+    both = replace(measured(), params={"option.views": '["mean", "native"]'})
+    other = {"accuracy": Estimate(0.5), "native/accuracy": Estimate(0.6)}
+    both, asked = replace(both, metrics=other), replace(asked, metrics={"accuracy": Estimate(0.7)})
+    assert [found.measured.value for found in beside.compared([both], [native])] == [0.6]
+    assert [found.measured.value for found in beside.compared([asked], [native])] == [0.7]
+    assert marks([both], [native]) == () and len(marks([asked], [native])) == 1
+
+
 @pytest.mark.parametrize("x", ["layer", "depth"])
 def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str) -> None:
     results = [measured(), measured(layer=2)]
