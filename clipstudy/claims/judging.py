@@ -171,7 +171,7 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     parts = tuple(part for _, parts in tested for part in parts)
     decisive = [_deciding(parts, some, side) for (some, parts), own in zip(tested, sides, strict=True) if own == side]
     deciding = max(decisive, key=lambda part: part.against if side < 0 else part.holds)
-    why = "; ".join(dict.fromkeys((*notes, *drawn.notes)))
+    why = "; ".join(dict.fromkeys(filter(None, (*notes, *drawn.notes, claim.note))))
     conditions = tuple(
         one for clause, (_, own) in zip(clauses, tested, strict=True) for one in _conditions(clause, own)
     )

@@ -217,8 +217,8 @@ def _laid_out(pairs: Sequence[Pair], options: Options) -> tuple[tuple[Text, ...]
 
 
 def _coverage(features: Features, data: PairTexts, options: Options) -> dict[str, float]:
-    """What each arm leaves out: shares of pairs of which a text was cut, by the model's limit or by the budget; and
-    of marked words that the model did not see."""
+    """What each arm leaves out: shares of pairs of which a text was cut, by the model's limit or by the budget (of the
+    budget's arm by the model's limit, too); and of marked words that the model did not see."""
     import numpy as np
 
     shares: dict[str, float] = {}
@@ -227,6 +227,8 @@ def _coverage(features: Features, data: PairTexts, options: Options) -> dict[str
         prefix = "" if long == options.long[0] else f"{long}/"
         cut = np.logical_or(*(_cut(features.truncated, side) for side in sides))
         shares[f"{prefix}truncated_share"] = float((cut | over_budget if long == "budget" else cut).mean())
+        if long == "budget":
+            shares[f"{prefix}limit_share"] = float(cut.mean())
         if data.marked:
             seen = [(side.marks >= 0) & features.span_seen[side.marks] for side in sides]
             shares[f"{prefix}words_unseen"] = float(1 - np.logical_and(*seen).mean())

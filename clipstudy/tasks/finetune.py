@@ -177,6 +177,7 @@ class Fit:
     tuned: Tuned
     limit: int  #: tokens that the model reads at once
     truncated: float  #: share of pairs of which a text was cut
+    by_limit: float  #: share of pairs of which the model's limit cut a text
     words_unseen: float | None  #: share of pairs of which a marked word was past the end; None: none is marked
 
 
@@ -197,12 +198,13 @@ def _trained(
     everything = [*train, *development, *reported]
     longest = [readings.longest(pair, question_only) for part in rows for pair in part]
     over_budget = [options.long == "budget" and length > options.window for length in longest]
-    cut = [over or readings.cut(item) for over, item in zip(over_budget, everything, strict=True)]
+    by_limit = [readings.cut(item) for item in everything]
     unseen = [readings.unseen(item) for item in everything] if everything[0].sides[0][0].marks else None
     return Fit(
         tune(backbone, parts, recipe(options), seed, tick),
         backbone.limit,
-        float(np.mean(cut)),
+        float(np.mean(np.logical_or(over_budget, by_limit))),
+        float(np.mean(by_limit)),
         None if unseen is None else float(np.mean(unseen)),
     )
 
@@ -257,6 +259,8 @@ def _scores(fits: Sequence[Fit], truth: NDArray[Any], options: Options) -> dict[
         "one_class": np.mean([(row == row[0]).all() for row in predictions]),
         "truncated_share": fits[0].truncated,
     }
+    if options.long == "budget":
+        means["limit_share"] = fits[0].by_limit
     if fits[0].words_unseen is not None:
         means["words_unseen"] = fits[0].words_unseen
     # The same draws for every arm, so that what is compared was drawn alike.

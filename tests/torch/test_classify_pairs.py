@@ -155,6 +155,7 @@ class TestMeasure:
         metrics = self.measured("nothing", monkeypatch, max_epoch=2, control=False)[0].metrics
         assert metrics["truncated"].value == 80 and metrics["truncated_share"].value == 80 / 800
         assert metrics["windows/truncated_share"].value == 0 and metrics["budget/truncated_share"].value == 1
+        assert metrics["budget/limit_share"].value == 0 and "limit_share" not in metrics
         assert metrics["items/test"].value == 300 and metrics["items/doubtful"].value == 0
 
     def test_predictions_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,17 @@ class TestReadings:
             assert outcome.metrics["truncated_share"].value == share, given
         assert tuned(group(bert, boolq(tmp_path / "d", long), epochs=1, max_tokens=9)).params["limit"] == "9"
 
+    def test_what_the_model_cuts_within_the_budget_is_counted_by_itself(self, bert: ModelSpec, tmp_path: Path) -> None:
+        """It saw less than the others, for all that the budget is the same."""
+        data = boolq(
+            tmp_path / "d",
+            {k: [(q, "the cat " * 30 + p, a) for q, p, a in v] for k, v in rows("none", (40, 20)).items()},
+        )
+        for more, share in (({}, 0), ({"max_tokens": 9}, 1)):
+            found = tuned(group(bert, data, epochs=1, long="budget", window=9, **more)).metrics
+            assert (found["truncated_share"].value, found["limit_share"].value) == (1, share)
+        assert "limit_share" not in tuned(group(bert, data, epochs=1)).metrics
+
 
 class TestRefused:
     @pytest.mark.parametrize(
