@@ -68,7 +68,7 @@ format: install  ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 fuzz: install  ## ten thousand hostile inputs for each parser (the suite tries a few dozen)
-	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=14400
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=14400 --durations=0
 
 audit: install  ## are there known vulnerabilities in what is installed here? (asks a service on the network)
 	@[ -x .audit/bin/pip-audit ] || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
