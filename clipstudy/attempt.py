@@ -16,7 +16,7 @@ from clipstudy import run, tasks
 from clipstudy.device import broken
 from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged, Outdated
 from clipstudy.heartbeat import Heartbeat
-from clipstudy.job import Batch, Failure, Job, Status
+from clipstudy.job import Batch, Failure, FailureKind, Job, Status
 from clipstudy.outcome import LOG, Artifact, Outcome
 from clipstudy.progress import Progress, counted, duration
 from clipstudy.queue import dialect, jobs, outbox
@@ -72,8 +72,7 @@ class Attempt:
 
         Raises DatabaseUnreachable: nobody could be told. What is not done still runs under this worker's name.
         Raises Outdated: this worker is of an older version than the batch.
-        Raises what broke the device for this process, which must end: its cells are taken back as those of one that
-        was killed, so that one which breaks it each time fails alone.
+        Raises what broke the device for this process, which must end.
         """
         self.progress.batch(self.title)
         self.heartbeat.hold(self.batch.jobs, self.title)
@@ -107,8 +106,7 @@ class Attempt:
                 raise
             except Exception as error:  # a bug in one batch must not end the worker: it is recorded, traceback and all
                 if broken(error):
-                    log.critical("%s: the device is of no use to this process any more, which ends", self.title)
-                    self.left.clear()
+                    self._lose_all(error, text)
                     raise
                 self._fail_all(error, text)
             finally:
@@ -140,6 +138,15 @@ class Attempt:
         ends = {self._end(job, failure, text) for job in self.left.values()}
         self.left.clear()
         self.progress.say(f"{self.title}: {', '.join(sorted(ends))}")
+
+    def _lose_all(self, error: Exception, text: io.StringIO) -> None:
+        """As what a killed worker held: each is tried by itself next, so that one which breaks the device each time
+        fails alone."""
+        log.exception("%s: the device is of no use to this process any more, which ends", self.title)
+        failure = replace(run.failure_of(error), kind=FailureKind.LOST)
+        for job in self.left.values():
+            self._end(job, failure, text)
+        self.left.clear()
 
     def _end(self, job: Job, failure: Failure, text: io.StringIO) -> Status | str:
         """End an attempt without an outcome; where the job went."""

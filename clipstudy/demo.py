@@ -28,7 +28,7 @@ from clipstudy.errors import ClipstudyError
 from clipstudy.job import SETTLED, Group, Job, Selection, Status, plan
 from clipstudy.pocket import corpora
 from clipstudy.pocket.baskets import Sizes
-from clipstudy.progress import Progress, counted
+from clipstudy.progress import Progress, counted, duration
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, Study, TaskSpec
@@ -106,6 +106,17 @@ def budgets() -> dict[str, float]:
     return {kind: thin.budget for kind, thin in THIN.items()}
 
 
+def foretold(budgets: Mapping[str, float], workers: int) -> str:
+    """How long so many workers will take at most, and what the time left is worth; empty where nothing bounds it."""
+    most = sum(budgets.values())
+    if not most:
+        return ""
+    return (
+        f"at most about {duration(most / workers)} on {counted(workers, 'worker')}: each task kind has a budget of "
+        "time. The time left is told at the pace so far, and the pace differs from kind to kind"
+    )
+
+
 def thinned(study: Study) -> Study:
     """``study`` small enough for minutes: fewer rows and arms, one initialisation of each untrained twin."""
     models = {name: model for name, model in study.models.items() if not model.init_seed}
@@ -149,6 +160,8 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
             made.result()
         for number, groups in enumerate(rounds):
             jobs.enqueue(engine, groups, priority=-number)
+        if not full and (said := foretold(budgets(), _number(device))):
+            progress.say(said)
         with _workers(settings, engine, device) as crew:
             _watch(engine, whole, crew, {} if full else budgets(), progress)
     counts = jobs.counts(engine, Selection(study=STUDY))
@@ -188,14 +201,18 @@ def _there(study: Study) -> None:
         )
 
 
+def _number(device: str) -> int:
+    """How many workers there are."""
+    return min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
+
+
 @contextmanager
 def _workers(settings: Settings, engine: Engine, device: str) -> Iterator[Crew]:
     """Workers of this study alone, that end when nothing of it is queued; told to stop where the block is left early.
 
     Without an accelerator WORKERS of them, with one thread each: so small products gain nothing from two threads.
     """
-    number = min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
-    posts = alike(number, device, threads=1)
+    posts = alike(_number(device), device, threads=1)
     with ExitStack() as files:
         logs = {post.name: files.enter_context(log_file(settings, k).open("w")) for k, post in enumerate(posts)}
 

@@ -157,6 +157,7 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, torch.OutOfMemoryError | MemoryError)
         or "out of memory" in text
         or "can't allocate memory" in text
+        or "status_alloc_failed" in text  # cuBLAS
     )
 
 
@@ -166,7 +167,15 @@ def broken(error: BaseException) -> bool:
     import torch
 
     known = isinstance(error, getattr(torch, "AcceleratorError", ())) or "cuda error" in str(error).lower()
-    return known and not out_of_memory(error)
+    if not known or not torch.cuda.is_initialized():
+        return False
+    try:  # many of its errors are of one call alone
+        for number in _used():
+            torch.cuda.synchronize(number)
+            torch.ones(1, device=f"cuda:{number}").cpu()
+    except RuntimeError as still:
+        return not out_of_memory(still)
+    return False
 
 
 def fitting(work: Callable[[], T], hopeless: str | None) -> T | None:
@@ -197,7 +206,7 @@ def _hopeless(told: str) -> DeviceError:
     others = held_by_others()
     if others < _NOTICED:
         return DeviceError(told)
-    passing = DeviceError(f"{told} Other processes hold {others / 2**30:.1f} GB of it now: it is tried again.")
+    passing = DeviceError(f"{told} Other processes hold {others / 2**30:.1f} GB of it: later it may.")
     passing.transient = True
     return passing
 
@@ -206,10 +215,20 @@ def held_by_others() -> int:
     """Bytes that other processes hold of the GPU that this one uses; 0: it uses none."""
     import torch
 
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    ours = {number: torch.cuda.memory_reserved(number) for number in used}
-    taken = {number: total - free for number in ours for free, total in [torch.cuda.mem_get_info(number)]}
-    return max((taken[number] - held for number, held in ours.items() if held), default=0)
+    found = 0
+    with suppress(RuntimeError):  # then it is not known
+        for number in _used():
+            free, total = torch.cuda.mem_get_info(number)
+            found = max(found, total - free - torch.cuda.memory_reserved(number))
+    return found
+
+
+def _used() -> list[int]:
+    """torch's numbers of the GPUs on which this process holds memory. To ask about another would take some there."""
+    import torch
+
+    there = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    return [number for number in there if torch.cuda.memory_reserved(number)]
 
 
 def sent(values: Tensor, device: str) -> Tensor:

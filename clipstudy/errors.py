@@ -46,6 +46,8 @@ class ClipstudyError(Exception):
 
     #: True where trying again later may succeed with nothing changed (a server that was away).
     transient = False
+    #: Who did not answer, and how that showed, where nothing else is wrong: ``the Hub (ConnectError)``.
+    silent = ""
 
     def __init__(self, message: str | None = None) -> None:
         text = message or " ".join((self.__doc__ or "").split())
@@ -143,14 +145,19 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def nearest(found: str, known: Iterable[str]) -> str:
-    """``Did you mean "bert"? `` where there is a near match, or a name in which a word begins with ``found``; else
-    nothing."""
+    """``Did you mean "bert"? `` where a name is :func:`near`; else nothing."""
+    name = near(found, known)
+    return f'Did you mean "{name}"? ' if name else ""
+
+
+def near(found: str, known: Iterable[str]) -> str | None:
+    """The name that is nearly ``found``, or in which a word begins with it; None: there is none."""
     names = sorted(known)
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    alike = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     if len(found) > 1:
         part = re.compile(rf"(?<![^\W_]){re.escape(found)}", re.IGNORECASE)
-        near += sorted(filter(part.search, names), key=len)
-    return f'Did you mean "{near[0]}"? ' if near else ""
+        alike += sorted(filter(part.search, names), key=len)
+    return alike[0] if alike else None
 
 
 def said(error: BaseException, most: int = 200) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipstudy.errors import AWAY, FleetError, did_you_mean
+from clipstudy.errors import AWAY, BUG, FleetError, did_you_mean
 from clipstudy.job import Status
 from clipstudy.queue import jobs
 from clipstudy.settings import Settings, redact
@@ -37,8 +37,10 @@ NOTICE = 120
 #: Exit codes of a worker whose job is queued again: it was told to leave, which it says itself or (128 + the signal's
 #: number) where the signal met it before it could listen. An scancel ends the script too, and nothing is queued again.
 _AGAIN = (STOPPED, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
-#: So often at most for a database that is away: one that is not known by that name, or lets nobody in, seems to be.
-_MOST_AWAY = 20
+#: And those with which it ends where the next time may go better: a database that is away, a GPU that broke.
+_SOMETIMES = (AWAY, BUG)
+#: So often at most in its job's life: what always ends so (a database that is not known by that name) would go on.
+_MOST = 20
 _WITHOUT = "Without a cluster, start workers by hand: clipstudy worker --drain"
 _SPLIT = "\t"
 
@@ -167,7 +169,8 @@ def _parameters(settings: Settings, wanted: Wanted) -> dict[str, object]:
     }
     codes = " | ".join(map(str, _AGAIN))
     # Not $SLURM_JOB_ID: of an array's last member it is the whole array's.
-    few = f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {_MOST_AWAY} ]'
+    often = " | ".join(map(str, _SOMETIMES))
+    few = f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {_MOST} ]'
     again = 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'
     return {
         "job_name": name(settings),
@@ -180,7 +183,11 @@ def _parameters(settings: Settings, wanted: Wanted) -> dict[str, object]:
         "stderr_to_stdout": True,
         "use_srun": False,  # it is in the command, whose log then is the script's: one a member
         "additional_parameters": further,
-        "teardown": ["code=$?", f"case $code in {codes}) {again} ;; {AWAY}) {few} && {again} ;; esac", "exit $code"],
+        "teardown": [
+            "code=$?",
+            f"case $code in {codes}) {again} ;; {often}) {few} && {again} ;; esac",
+            "exit $code",
+        ],
     }
 
 

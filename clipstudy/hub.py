@@ -184,16 +184,14 @@ def hub_errors(repository: Repository) -> Iterator[None]:
             raise error_class(f"{where} cannot be kept here: {error}. Make room, or set HF_HOME elsewhere.") from error
         at = f' at revision "{repository.revision}"' if repository.revision else ""
         offline = constants.HF_HUB_OFFLINE
-        why = (
-            "may not be asked (HF_HUB_OFFLINE)"
-            if offline
-            else f"does not answer ({type(error.__cause__ or error).__name__})"
-        )
+        shown = type(error.__cause__ or error).__name__
+        why = "may not be asked (HF_HUB_OFFLINE)" if offline else f"does not answer ({shown})"
         away = error_class(
             f"{where}{at} is not in the local cache, or not whole, and the Hub {why}. Fetch it on a machine with "
             f"network ({repository.remedy}), or give a local folder."
         )
-        away.transient = not offline
+        if not offline:
+            away.transient, away.silent = True, f"the Hub ({shown})"
         raise away from error
 
 

@@ -60,7 +60,7 @@ class QueueView:
 
     counts: Counts  #: in the order of enqueueing
     totals: Mapping[Status, int]  #: of all of them; a status that does not occur is not there
-    summary: str  #: ``12 of 56 cells done, 1 running, 43 queued; 9.5 cells a minute, 4 min 38 s left``
+    summary: str  #: ``12 of 56 cells done, 44 queued; lately 9.5 cells a minute, 4 min 38 s left at that pace``
     workers: tuple[WorkerRow, ...]  #: all that are registered, whatever was chosen
     failures: tuple[FailureRow, ...]
 
@@ -139,7 +139,8 @@ def summary(totals: Mapping[Status, int], pace: jobs.Throughput, anybody: bool =
     if pace.left and not anybody:
         text += "; no worker is at work"
     elif pace.left and pace.time_left:
-        text += f"; {pace.per_hour / 60:,.1f} cells a minute, {duration(pace.time_left.total_seconds())} left"
+        left = duration(pace.time_left.total_seconds())
+        text += f"; lately {pace.per_hour / 60:,.1f} cells a minute, {left} left at that pace"
     if waiting := totals.get(Status.COMPUTED, 0):
         text += f"; {counted(waiting, 'result')} not in MLflow yet"
     return text

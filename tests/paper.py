@@ -19,6 +19,7 @@ from clipstudy import checksum, data
 from clipstudy.data import conll2000
 
 ROOT = Path(__file__).parents[1]
+NOTE = "Stand-ins for the paper's models, with random weights, on a few rows: no figure says anything about them."
 MODELS = ("bert", "gpt2", "clip-text")  #: those of tasks.toml that have weights
 WIDTH = "bigram_shift-width"
 CLIP = "timm/vit_base_patch32_clip_224.openai"
@@ -64,7 +65,7 @@ def publish(root: Path, real: Path, size: Size) -> None:
 def thinned(root: Path, url: str, size: Size) -> str:
     """tasks.toml without images and optional models; released files are at ``url``, and what takes time is cut."""
     study = tomllib.loads((ROOT / "tasks.toml").read_text(encoding="utf-8"))
-    study["study"]["seeds"] = [0]
+    study["study"] |= {"seeds": [0], "note": NOTE}
     study["models"] = {name: model for name, model in study["models"].items() if model.get("twin_of", name) in MODELS}
     study["datasets"] = {n: d for n, d in study["datasets"].items() if data.modality(d["reader"]) == "text"}
     # The arm of equal width is the same kind on the same data: one of its ten tasks stands for all.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy import data
-from tests.paper import ROOT, as_toml, parquet
+from tests.paper import NOTE, ROOT, as_toml, parquet
 
 #: Of tasks.toml, by the repository that holds their weights.
 TIMM = {
@@ -56,7 +56,7 @@ def publish(root: Path, real: Path, size: Size) -> None:
 def thinned(size: Size) -> str:
     """tasks.toml without texts and optional parts, one initialisation a twin, and what takes time is cut."""
     study = tomllib.loads((ROOT / "tasks.toml").read_text(encoding="utf-8"))
-    study["study"]["seeds"] = [0]
+    study["study"] |= {"seeds": [0], "note": NOTE}
     study["models"] = {name: model for name, model in study["models"].items() if model.get("twin_of", name) in MODELS}
     study["datasets"] = {n: d for n, d in study["datasets"].items() if data.modality(d["reader"]) == "image"}
     study["tasks"] = {n: task for n, task in study["tasks"].items() if task["dataset"] in study["datasets"]}

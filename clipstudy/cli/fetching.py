@@ -51,8 +51,8 @@ def fetch(
     if not items and not as_json:
         typer.echo(f"{found.name}: nothing to fetch: its models and data sets are files of this machine")
         return
+    again = selecting.command("fetch", study, selection)
     if verify:
-        again = selecting.command("fetch", study, selection)
         _verify(fetching.verify(items, manifest), whole, again, as_json)
         return
     surveys, failures = fetching.survey_all(items)
@@ -66,9 +66,10 @@ def fetch(
         finally:
             progress.close()
     if as_json:
-        typer.echo(json.dumps({**whole, "dry_run": dry_run, "items": list(map(_plain, surveys)), "failures": failures}))
+        said = [failure.error.message for failure in failures]
+        typer.echo(json.dumps({**whole, "dry_run": dry_run, "items": list(map(_plain, surveys)), "failures": said}))
     if failures:
-        raise NotFetched("\n".join(failures))
+        raise NotFetched("\n".join(fetching.told(failures, again + " --dry-run" * dry_run)))
     if not as_json and not dry_run:
         typer.echo(
             f"all is here; written down in {manifest}\nwithout network: HF_HUB_OFFLINE=1 clipstudy worker --drain"
@@ -91,7 +92,7 @@ def _print(surveys: Sequence[Survey]) -> None:
         [
             survey.item.name if survey.commit else survey.entries[0].path,  # an address would fill the screen
             (survey.commit or "")[:8],
-            _readers(survey.item),
+            survey.item.readers,
             str(len(survey.entries)),
             screen.size(survey.size),
             screen.size(survey.to_download),
@@ -101,13 +102,6 @@ def _print(surveys: Sequence[Survey]) -> None:
     total = (sum(survey.size for survey in surveys), sum(survey.to_download for survey in surveys))
     rows.append(["together", "", "", str(sum(len(s.entries) for s in surveys)), *map(screen.size, total)])
     screen.table(["what", "commit", "read by", "files", "size", "to download"], rows)
-
-
-def _readers(item: Item) -> str:
-    """``bert``, or ``bert +2`` where so many further tables read it."""
-    first, *others = item.tables
-    name = first.partition(".")[2]
-    return f"{name} +{len(others)}" if others else name
 
 
 def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], again: str, as_json: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +42,8 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         rows = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
         typer.echo(json.dumps(rows))
         return
+    shown: dict[str, list[Row]] = {}
+    short = False
     for name, judgements in judged.items():
         typer.echo(f"\n{name}: {verdicts.totals(judgements)}")
         if about[name]:
@@ -47,19 +51,34 @@ def claims(study: Study = None, as_json: Json = False) -> None:
         if unplayed := verdicts.unplayed(judgements):
             typer.echo(unplayed)
             continue
-        for _, same_claim in itertools.groupby(verdicts.rows(judgements), lambda row: row.claim):
-            _print_claim(list(same_claim))
-    typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
-    typer.echo("What a line had no room for of a quotation: clipstudy claims --json")
-    typer.echo("`clipstudy enqueue` takes --study FILE where the study is not tasks.toml.")
+        shown[name] = verdicts.rows(judgements)
+        for _, same_claim in itertools.groupby(shown[name], lambda row: row.claim):
+            short |= _print_claim(list(same_claim))
+    if shown:
+        typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
+        if short:
+            typer.echo("The quotations whole: clipstudy claims --json")
+        typer.echo(_goes_on(shown))
 
 
-def _print_claim(rows: list[Row]) -> None:
-    """A claim in the report's words, and under it the verdict for each choice of models and what that hangs on."""
+def _goes_on(shown: Mapping[str, Iterable[Row]]) -> str:
+    """What to type after the claims ``shown`` of each study: what runs what was not run, or what draws it all."""
+    commands = {row.todo for rows in shown.values() for row in rows if row.todo}
+    if not commands:
+        return f"Beside the figures: {shlex.join(['clipstudy', 'report', '--study', next(iter(shown))])}"
+    own = any(command.startswith("clipstudy enqueue") and "--study" not in command for command in commands)
+    file = ", with --study FILE where the study is not tasks.toml" if own else ""
+    return f"What is not run: type what stands behind its →{file}; then: clipstudy worker --drain; clipstudy claims"
+
+
+def _print_claim(rows: list[Row]) -> bool:
+    """A claim in the report's words, and under it the verdict for each choice of models and what that hangs on. Were
+    the words too many for a line?"""
     from clipstudy.dashboard import verdicts
 
     head = f"{rows[0].claim:<4} "
-    typer.echo(head + f'"{screen.shortened(rows[0].quote, len(head) + 2)}"')
+    quoted = screen.shortened(rows[0].quote, len(head) + 2)
+    typer.echo(f'{head}"{quoted}"')
     margin = " " * len(head)
     for row in rows:
         reasons = [row.why]
@@ -69,6 +88,7 @@ def _print_claim(rows: list[Row]) -> None:
         typer.echo(margin + screen.paragraph(f"{row.verdict}: {'. '.join(filter(None, reasons))}.", len(margin)))
         if row.todo:
             typer.echo(f"{margin}→ {row.todo}")  # one line, to be copied
+    return quoted.endswith(" …")
 
 
 def published(

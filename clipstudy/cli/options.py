@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from clipstudy.cli import selecting
 from clipstudy.errors import NoSuchJob
 
 
 def job_number(text: str) -> int:
     """Raises NoSuchJob where ``text`` is no number."""
     if not text.isdecimal():
-        raise NoSuchJob(f'"{text}" is no number of a job. `clipstudy status --rows` lists them.')
+        raise NoSuchJob(f'"{text}" is no number of a job. {selecting.where_numbers_are(text)}')
     return int(text)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +44,7 @@ def demo(
     typer.echo(f"writing {out}: its claims are tested on what the runs kept")
     _report(settings, out)
     _print_ended(ended)
-    typer.echo(f"\nnext:  open {out}                   the figures, layer by layer")
+    typer.echo(f"\n{_reached()}next:  open {out}                   the figures, layer by layer")
     typer.echo("       clipstudy dashboard                the same with controls, and the runs' pictures")
     typer.echo("       clipstudy ui                       every run in MLflow")
     typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
@@ -48,6 +52,18 @@ def demo(
         raise ClipstudyError(
             f"{counted(ended.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"
         )
+
+
+def _reached() -> str:
+    """A line on how to have the command ``clipstudy``, where a shell does not find it: `make demo` calls it by its
+    path. Empty where it does."""
+    if shutil.which("clipstudy"):
+        return ""
+    home = Path(sys.prefix)
+    here = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
+    if (home / "bin" / "activate").is_file():
+        return f"first: source {shlex.quote(str(here / 'bin' / 'activate'))}    so that `clipstudy` is found\n"
+    return f"first: export PATH={shlex.quote(sysconfig.get_path('scripts'))}:$PATH    so that `clipstudy` is found\n"
 
 
 def _report(settings: Settings, out: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import DashboardName, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
-from clipstudy.job import Selection
+from clipstudy.job import Selection, Status
 from clipstudy.settings import Settings, redact
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from clipstudy.outcome import Result
 
 FORMATS = ("text", "markdown", "csv", "latex", "json")
+#: What to type where nothing is recorded yet, by the first of these statuses that a cell is in.
+NEXT = {
+    Status.RUNNING: "clipstudy status --watch",
+    Status.QUEUED: "clipstudy worker --drain",
+    Status.FAILED: "clipstudy status",
+    Status.CANCELLED: "clipstudy retry --cancelled",
+    Status.COMPUTED: "clipstudy doctor",
+    Status.DONE: "clipstudy doctor",
+}
 
 
 def report(
@@ -228,12 +237,36 @@ def recorded(study: str | None) -> list[Result]:
     if not found and name is not None and (others := {r.study for r in tracking.results()}):
         raise NoResults(f"The results have {selecting.unknown_name(Selection(study=name), study=others)}")
     if not found:
-        raise NoResults(
-            f"Nothing is recorded yet in {redact(settings.tracking)}. `clipstudy status` says what is queued, running "
-            "or failed. If yours is in another folder, go there or type: export CLIPSTUDY_HOME=FOLDER. To begin with "
-            "nothing: clipstudy init, clipstudy enqueue --all, clipstudy worker --drain"
-        )
+        raise NoResults(_nothing(settings, name))
     return found
+
+
+def _nothing(settings: Settings, study: str | None) -> str:
+    """That nothing is recorded of ``study`` (or at all), why, as the job table tells it, and what to type."""
+    from clipstudy import queueview
+    from clipstudy.errors import NotMigrated
+    from clipstudy.queue import jobs
+
+    text = f"Nothing is recorded yet in {redact(settings.tracking)}"
+    try:
+        planned = jobs.counts(stores.engine(settings))
+    except NotMigrated:
+        planned = {}
+    except ClipstudyError:
+        return f"{text}. `clipstudy status` says what is queued, running or failed."
+    studies = {of for of, _, _ in planned}
+    if study is not None and studies and study not in studies:
+        return f"{text}, and the job table has {selecting.unknown_name(Selection(study=study), study=studies)}"
+    totals = queueview.totals_of({cell: numbers for cell, numbers in planned.items() if study in (None, cell[0])})
+    for status, command in NEXT.items():
+        if totals.get(status):
+            there = ", ".join(f"{number:,} {status}" for status, number in totals.items())
+            return f"{text}. What is enqueued: {there}. Type: {command}"
+    return (
+        f"{text}, and nothing is enqueued. If yours is in another folder, go there or type: export "
+        "CLIPSTUDY_HOME=FOLDER. To see a study at work first: clipstudy demo. To begin with your own: clipstudy init, "
+        "clipstudy enqueue --all, clipstudy worker --drain"
+    )
 
 
 def _chosen(found: list[Result], selection: Selection) -> list[Result]:

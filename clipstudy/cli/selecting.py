@@ -108,6 +108,23 @@ def unknown_name(selection: Selection, **there: Iterable[str]) -> str | None:
     return None
 
 
+def where_numbers_are(word: str) -> str:
+    """What lists the numbers of jobs: those of the model or task that ``word`` is, or nearly is, else all."""
+    from clipstudy.cli import stores
+    from clipstudy.errors import near
+    from clipstudy.queue import jobs
+
+    try:
+        names = jobs.names(stores.engine(Settings.read()))
+    except ClipstudyError:
+        names = set()
+    there = {"model": {model for _, model, _ in names}, "task": {task for _, _, task in names}}
+    for what, known in sorted(there.items(), key=lambda item: word not in item[1]):
+        if name := word if word in known else near(word, known):
+            return f"Jobs of the {what} {name} are listed by: clipstudy status --rows {shlex.join([f'--{what}', name])}"
+    return "`clipstudy status --rows` lists them."
+
+
 def wrong(study: Study, selection: Selection, groups: Sequence[tuple[Group, tuple[int, ...]]]) -> str | None:
     """What is wrong with a selection of the study's cells that came to ``groups``."""
     if unknown := unknown_name(selection, model=study.models, task=study.tasks):

@@ -122,8 +122,8 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
     for model, task, differences in enqueued.changed:
         for key, (old, new) in differences.items():
             typer.echo(f"  {model} · {task}: {key} was {old}, is {new}")
-    if enqueued.returned:
-        again = [selecting.command("rerun", None, Selection((model,), (task,))) for model, task in enqueued.returned]
+    if enqueued.returned and not dry_run:
+        again = [selecting.command("rerun", study, Selection((model,), (task,))) for model, task in enqueued.returned]
         typer.echo(
             f"{counted(len(again), 'group')} had these settings before, and all results. Figures show what ran last; "
             f"to have these settings' instead: {'; '.join(again[:3])}{'; …' if again[3:] else ''}"

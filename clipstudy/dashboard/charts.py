@@ -13,7 +13,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipstudy.dashboard.inks import DASHES, PATTERNS, SYMBOLS, Ink, lighter
+from clipstudy.dashboard import labels
+from clipstudy.dashboard.inks import DASHES, FLOORS, PATTERNS, SYMBOLS, Ink, floors_of, lighter
+from clipstudy.dashboard.labels import GREY
 from clipstudy.dashboard.series import BarsInfo, LineInfo, MarksInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.units import ONE_CLASS
 from clipstudy.dashboard.views import View
@@ -22,10 +24,8 @@ from clipstudy.dashboard.views import View
 Figure = dict[str, Any]
 
 _INK, _PAPER = "#1B1F24", "#FFFFFF"
-#: Of a baseline's line; the page gives it the colour of its text.
-GREY = "#888"
 FONT = {"family": "system-ui, sans-serif", "size": 12}
-HEIGHT = 320  #: pixels
+HEIGHT, BELOW = 320, 44  #: pixels: of a figure, and of what is under its x axis
 #: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole, on a
 #: laptop beside the dashboard's controls. Where a chart is narrower, page.css leaves the line out.
 NOTE_WIDTH, WIDE_NOTE = 68, 135
@@ -52,23 +52,23 @@ def bars_figure(info: BarsInfo, *, wide: bool = False) -> Figure:
             data.append(_points(series, str(number)))
     data += [_diamonds(mark) for mark in info.marks]
     title, top = heading(info.title, info.note, wide)
-    widest = max((len(part) for line in info.lines for part in line.label.split("<br>")), default=0)
+    ends = (_bottom(info), info.top)
     layout = {
         "title": title,
         **_groups(info.joined),
         "height": HEIGHT,
-        "margin": {"l": 56, "r": 14 + 6 * widest, "t": top, "b": 44},
+        "margin": {"l": 56, "r": 14 + labels.margin(info.lines), "t": top, "b": BELOW},
         "showlegend": False,
         "hovermode": "closest",
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": FONT,
         "shapes": [_across(line) for line in info.lines],
-        "annotations": [_label(line) for line in info.lines if line.label],
+        "annotations": labels.drawn(info.lines, ends, HEIGHT - top - BELOW),
         "xaxis": _across_axis(info),
         "yaxis": {
             "title": {"text": info.y_title, "standoff": 6},
-            "range": [_bottom(info), info.top],
+            "range": [*ends],
             "zeroline": True,
         },
     }
@@ -79,13 +79,16 @@ def signs(drawn: Sequence[View]) -> list[str]:
     """What the signs in these charts mean, besides the models' colours."""
     curves = [curve for view in drawn for curve in view.curves]
     levels = " or ".join(sorted({level.name for view in drawn for level in view.levels}))
-    own = " or ".join(sorted({name for c in curves for cell in c.cells for name, _ in cell.baselines}))
+    own: dict[str, set[str]] = {sign: set() for _, sign in FLOORS}
+    for view in drawn:
+        for name, (_, sign) in floors_of(view.floors).items():
+            own[sign].add(name)
     said = {
         f"□ hollow: {ONE_CLASS}": any(cell.one_class for c in curves for cell in c.cells),
         "◆ published elsewhere (◇ from memory)": any(view.marks for view in drawn),
         "○ one seed": any(cell.points for c in curves for cell in c.cells),
         f"⋯ dotted: {levels}, in the model's colour": bool(levels),
-        f"– {own}, each layer's own": bool(own),
+        **{f"{sign} {' or '.join(sorted(names))}, each layer's own": bool(names) for sign, names in own.items()},
     }
     return [text for text, there in said.items() if there]
 
@@ -183,21 +186,22 @@ def _points(series: SeriesInfo, group: str) -> dict[str, Any]:
 
 
 def _floors(series: SeriesInfo, group: str) -> list[dict[str, Any]]:
-    """What needs no model, where each layer has its own: a dash over its bar, dark with a white rim, so that it is seen
+    """What needs no model, where each layer has its own: a sign over its bar, dark with a white rim, so that it is seen
     on a bar of any hue and off it, on a light page and a dark one."""
-    dash = {
+    sign = {
         "type": "scatter",
         "name": f"{html.escape(series.name, quote=False)}, without the model",
-        "x": [x for x, _, _ in series.floors],
-        "y": [y for _, y, _ in series.floors],
+        "x": [floor.x for floor in series.floors],
+        "y": [floor.y for floor in series.floors],
         "mode": "markers",
         "offsetgroup": group,
-        "hovertext": [html.escape(text, quote=False) for _, _, text in series.floors],
+        "hovertext": [html.escape(floor.text, quote=False) for floor in series.floors],
         "hoverinfo": "text",
     }
     strokes = (_PAPER, 9, 4.5), (_INK, 8, 2)
+    symbols = [floor.symbol for floor in series.floors]
     return [
-        dash | {"marker": {"symbol": "line-ew", "size": size, "line": {"width": width, "color": color}}}
+        sign | {"marker": {"symbol": symbols, "size": size, "line": {"width": width, "color": color}}}
         for color, size, width in strokes
     ]
 
@@ -221,16 +225,11 @@ def _across(line: LineInfo) -> dict[str, Any]:
     return {"type": "line", **ends, "line": stroke, "layer": "above"}
 
 
-def _label(line: LineInfo) -> dict[str, Any]:
-    at = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": line.y, "yref": "y"}
-    return {"text": line.label, **at, "showarrow": False, "align": "left", "font": {"size": 10}}
-
-
 def _bottom(info: BarsInfo) -> float:
     """Bars begin at zero, lines a little below the lowest of what is drawn."""
     ends = [y - low for s in info.series for y, low in zip(s.y, s.below, strict=True)]
     ends += [y for s in info.series for _, y in s.points] + [y for m in info.marks for y in m.y]
-    ends += [y for s in info.series for _, y, _ in s.floors] + [line.y for line in info.lines]
+    ends += [floor.y for s in info.series for floor in s.floors] + [line.y for line in info.lines]
     lowest = min(ends, default=0.0)
     room = 0.06 * (info.top - lowest)
     if lowest < 0:

@@ -14,7 +14,7 @@ from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board
-from clipstudy.dashboard.views import Curve, View
+from clipstudy.dashboard.views import Curve, View, models_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def _bars(asked: Asked) -> str:
         found = [seeded(view, asked.kept) for view in found]
     mean, notes = panels.averaged(asked.panel, found)
     everything = ([mean] if mean else []) + found
-    families = {curve.family: curve for view in found for curve in view.curves}
-    legend = "".join(f"<li>{markup.swatch(asked.colors[f])}{escape(c.title)}</li>" for f, c in families.items())
+    legend = "".join(f"<li>{markup.swatch(asked.colors[c.family])}{escape(c.title)}</li>" for c in models_of(found))
     legend += "".join(f"<li>{escape(text)}</li>" for text in charts.signs(found))
     wide = panels.first_is_wide(len(everything), mean is not None)
     figures = "".join(
@@ -119,8 +118,7 @@ def _said(sheet: Sheet, study: str) -> str:
 
 def _summary(found: Sequence[View]) -> str:
     """The panel at a glance: each task's best layer for each model."""
-    titles = dict.fromkeys(curve.family for view in found for curve in view.curves)
-    names = {curve.family: curve.title for view in found for curve in view.curves}
+    titles = {curve.family: curve.title for curve in models_of(found)}
     lines = []
     for view in found:
         if not units.better(view.metric):
@@ -133,7 +131,7 @@ def _summary(found: Sequence[View]) -> str:
         )
     if not lines:
         return ""
-    head = "".join(f"<th class=number>{escape(names[family])}</th>" for family in titles)
+    head = "".join(f"<th class=number>{escape(title)}</th>" for title in titles.values())
     return (
         f'<div class="wide"><table><caption>Best layer: value {units.INTERVAL}, at which layer</caption>'
         f"<thead><tr><th>Task</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

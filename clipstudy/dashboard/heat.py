@@ -108,8 +108,8 @@ def info(found: Likeness) -> HeatInfo:
     ]
     return HeatInfo(
         title=f"{found.title}: {found.model}",
-        x_title=f"layer of {found.reference} (0 = embedding)",
-        y_title="layer",
+        x_title=units.layers_title(found.others, of=found.reference),
+        y_title=units.layers_title(found.layers),
         x=names,
         y=rows,
         z=[[cell.value if cell else None for cell in row] for row in found.cells],

@@ -6,6 +6,7 @@ model's hue, lighter and hatched.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clipstudy.dashboard.tables import Board, family_of
@@ -16,6 +17,10 @@ PALETTE = ("#0072B2", "#A08010", "#C01080", "#20A0C0", "#F06080", "#9000FF", "#8
 PATTERNS = ("", ".", "x", "-", "|")
 DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "triangle-up", "cross", "star")
+#: Over bars, what needs no model where each layer has its own: Plotly's symbol, and its sign in a legend.
+FLOORS = (("line-ew", "–"), ("x-thin", "×"), ("cross-thin", "+"), ("line-ne", "╱"), ("line-nw", "╲"), ("asterisk", "✳"))
+#: Those that have the same of these in every chart, as they stand beside each other.
+KNOWN_FLOORS = ("random mask", "swapped masks", "centre", "unpaired texts")
 
 
 class Ink(NamedTuple):
@@ -53,6 +58,15 @@ def inks_of(shown: Board) -> dict[str, Ink]:
         if checkpoint:
             taken.setdefault((checkpoint, modality), places[family])
     return {family: _ink(places[twins.get(family, family)], family in twins) for family in shown.families}
+
+
+def floors_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Symbol and sign of each of the baselines that a chart draws layer by layer: a known one's own, and for the others
+    what is left."""
+    there = set(names)
+    found = {name: floor for name, floor in zip(KNOWN_FLOORS, FLOORS, strict=False) if name in there}
+    free = [floor for floor in FLOORS if floor not in found.values()]
+    return found | {name: free[at % len(free)] for at, name in enumerate(sorted(there - found.keys()))}
 
 
 def lighter(color: str, share: float = 0.55) -> str:

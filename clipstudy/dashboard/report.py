@@ -29,14 +29,15 @@ seeds and test items, for clusterings quantiles over span samples and k-means se
 which is said where it is so). Tables give half the width (±), or both ends where the value is far from the middle. An
 accuracy of 0 or 1 has Wilson's interval instead, as no bootstrap of equals has a width.</li>
 <li><b>Untrained twins</b> are pooled over their initialisations: the mean, with se² = variance between initialisations
-/ k + mean se² within a run (the test items are the same for all, so this part is not divided by k).</li>
+/ k + mean se² within a run (the test items are the same for all, so this part is not divided by k), and an interval as
+wide as so few initialisations ask (Student's distribution).</li>
 <li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>
 <li><b>Best layer</b>: the best on the dev split where a task scores one, otherwise on the test set itself, which
 flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
 <li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
-<li><b>Dashed lines</b> are baselines that need no model; a short <b>dash</b> over a bar is one that each layer
-has its own of, as chance depends on how large an area a map takes. <b>Hollow bars</b> († in tables): with at least
-one seed, a single class is predicted, so the number says little about the layer.</li>
+<li><b>Dashed lines</b> are baselines that need no model; a <b>dash or cross</b> over a bar is one that each layer
+has its own of, as chance depends on how large an area a map takes; the legend names each. <b>Hollow bars</b> († in
+tables): with at least one seed, a single class is predicted, so the number says little about the layer.</li>
 <li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off
 this page.</li>
 """

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.units import ONE_CLASS, axis_title, shown_value, unit
+from clipstudy.dashboard.inks import Ink, floors_of
+from clipstudy.dashboard.units import ONE_CLASS, axis_title, layers_title, shown_value, unit
 from clipstudy.dashboard.views import Cell, Curve, Mark, View
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
@@ -17,8 +16,15 @@ from clipstudy.spec import WHOLE_MODEL
 STAGES = 4
 #: Where a cell stands on the x axis; None: nowhere.
 Place = Callable[[Cell], float | None]
-#: Baselines whose labels would lie closer than this share of the axis share one label.
-LABEL_GAP = 0.05
+
+
+class FloorInfo(NamedTuple):
+    """What needs no model at one layer of one model."""
+
+    x: float
+    y: float
+    text: str  #: what hovering says
+    symbol: str  #: Plotly's, the same for all of one name
 
 
 class SeriesInfo(NamedTuple):
@@ -33,7 +39,7 @@ class SeriesInfo(NamedTuple):
     hollow: list[bool]  #: see units.ONE_CLASS
     texts: list[str]  #: what hovering says
     points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
-    floors: list[tuple[float, float, str]] = []  #: x and y of what needs no model at that layer, and what hovering says
+    floors: list[FloorInfo] = []
 
 
 class MarksInfo(NamedTuple):
@@ -47,8 +53,7 @@ class MarksInfo(NamedTuple):
 
 
 class LineInfo(NamedTuple):
-    """One line across the chart: a baseline, or what a model reaches as a whole. ``label`` is empty where a neighbour's
-    label names it too."""
+    """One line across the chart: a baseline, or what a model reaches as a whole."""
 
     label: str
     y: float
@@ -78,12 +83,13 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
     """
     _, factor, _ = unit(shown.metric)
     place = _places(shown, x)
-    series = [_series(curve, colors[curve.family], place, shown.metric) for curve in shown.curves]
+    symbols = {name: symbol for name, (symbol, _) in floors_of(shown.floors).items()}
+    series = [_series(curve, colors[curve.family], place, shown.metric, symbols) for curve in shown.curves]
     marks = _marks(shown, place, factor)
     lines = _levels(shown, colors, factor)
     ends = [y + up for s in series for y, up in zip(s.y, s.above, strict=True)] + [y for m in marks for y in m.y]
-    ends += [y for s in series for _, y in s.points] + [y for s in series for _, y, _ in s.floors]
-    ends += [y for _, y, _ in lines]
+    ends += [y for s in series for _, y in s.points] + [floor.y for s in series for floor in s.floors]
+    ends += [line.y for line in lines]
     top = max([*ends, 0.0]) * 1.06 or 1.0
     x_title, ticks = _x_axis(shown, place)
     return BarsInfo(
@@ -92,7 +98,7 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
         y_title=axis_title(shown.metric),
         ticks=ticks,
         series=series,
-        lines=_lines(lines, top),
+        lines=lines,
         top=top,
         joined=place is _by_depth,
         note=shown.note,
@@ -125,7 +131,7 @@ def _places(shown: View, x: str) -> Place:
     return _by_stage if x == "stage" and each else _by_layer
 
 
-def _series(curve: Curve, ink: Ink, place: Place, metric: str) -> SeriesInfo:
+def _series(curve: Curve, ink: Ink, place: Place, metric: str, symbols: Mapping[str, str]) -> SeriesInfo:
     _, factor, _ = unit(metric)
     placed = [(x, cell) for cell in curve.cells if (x := place(cell)) is not None]
     cells = [cell for _, cell in placed]
@@ -140,24 +146,30 @@ def _series(curve: Curve, ink: Ink, place: Place, metric: str) -> SeriesInfo:
         texts=[_hover(curve.title, cell, metric) for cell in cells],
         points=[(x, point * factor) for x, cell in placed for point in cell.points],
         floors=[
-            (x, value * factor, f"{curve.title}, {cell.label}, {name}: {shown_value(Estimate(value), metric)}")
+            FloorInfo(x, value * factor, _floor(curve.title, cell, name, value, metric), symbols[name])
             for x, cell in placed
             for name, value in cell.baselines
         ],
     )
 
 
-def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[tuple[str, float, str]]:
-    """Name, height and colour of each line across: baselines, then what models reach as a whole. Where two models share
-    a colour, a line's name says whose it is."""
-    lines = [(name, value * factor, "") for name, value in shown.baselines]
+def _floor(title: str, cell: Cell, name: str, value: float, metric: str) -> str:
+    return f"{title}, {cell.label}, {name}: {shown_value(Estimate(value), metric)}"
+
+
+def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[LineInfo]:
+    """The lines across, from the lowest up: baselines, and what models reach as a whole. Where two models have one of
+    the same name, or share a colour, the name says whose it is."""
+    lines = [LineInfo(name, value * factor) for name, value in shown.baselines]
+    named = Counter(level.name for level in shown.levels)
     hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
-    titles = {curve.family: curve.title for curve in shown.curves}
+    titles = {(curve.study, curve.family): curve.title for curve in shown.curves}
     for level in shown.levels:
         color = colors[level.family].color
-        name = level.name if hues[color] == 1 else f"{level.name}, {titles[level.family]}"
-        lines.append((name, level.estimate.value * factor, color))
-    return lines
+        alone = named[level.name] == hues[color] == 1
+        name = level.name if alone else f"{level.name}, {titles[level.study, level.family]}"
+        lines.append(LineInfo(name, level.estimate.value * factor, color))
+    return sorted(lines, key=lambda line: (line.y, line.label))
 
 
 def _x_axis(shown: View, place: Place) -> tuple[str, list[tuple[float, str]]]:
@@ -168,8 +180,8 @@ def _x_axis(shown: View, place: Place) -> tuple[str, list[tuple[float, str]]]:
         return "depth (fraction of the model's blocks)", []
     if place is _by_stage:
         return "stage (quarter of the model's blocks)", [(float(k), str(k)) for k in range(1, STAGES + 1)]
-    title = "layer" + f" (0 = {'embedding' if shown.modality == 'text' else 'stem'})" * (0 in shown.layers)
-    return title, [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
+    ticks = [(float(k), "whole model" if k == WHOLE_MODEL else str(k)) for k in shown.layers]
+    return layers_title(shown.layers, shown.modality), ticks
 
 
 def _marks(shown: View, place: Place, factor: float) -> tuple[MarksInfo, ...]:
@@ -211,21 +223,3 @@ def _hover(title: str, cell: Cell, metric: str) -> str:
     if cell.one_class:
         parts.append(ONE_CLASS)
     return ", ".join(parts)
-
-
-def _lines(named: Sequence[tuple[str, float, str]], top: float) -> list[LineInfo]:
-    """Lines (name, height, colour) from the lowest up; labels that would overlap are put together on the lowest of
-    them, one under the other as their lines are."""
-    lines: list[LineInfo] = []
-    last = -1
-    for name, y, color in sorted(named, key=lambda line: (line[1], line[0])):
-        label = html.escape(name, quote=False)
-        if last >= 0 and y - lines[last].y < LABEL_GAP * top:
-            known = lines[last].label.split(",<br>")
-            together = ",<br>".join(known if label in known else [label, *known])
-            lines[last] = lines[last]._replace(label=together)
-            lines.append(LineInfo("", y, color))
-        else:
-            last = len(lines)
-            lines.append(LineInfo(label, y, color))
-    return lines

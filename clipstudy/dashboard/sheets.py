@@ -30,7 +30,7 @@ from clipstudy.dashboard.units import (
     standard_error,
     unit,
 )
-from clipstudy.dashboard.views import Cell, View, floor_of, is_near
+from clipstudy.dashboard.views import Cell, View, floor_of, is_near, models_of
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
@@ -74,7 +74,7 @@ def best(views: Sequence[View]) -> Sheet:
     of the task, and what the intervals cannot tell from it, of those above that baseline. Without what has no best
     layer."""
     judged = [view for view in views if better(view.metric)]
-    titles = {(c.study, c.family): c.title for view in judged for c in view.curves}
+    titles = {(c.study, c.family): c.title for c in models_of(judged)}
     based = any(_floor(view) for view in judged)
     lines = []
     for view in judged:
@@ -107,7 +107,7 @@ def glance(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
 
 
 def _glance(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
-    titles = {curve.family: curve.title for view in views for curve in view.curves if not curve.twin_of}
+    titles = {curve.family: curve.title for curve in models_of(views) if not curve.twin_of}
     rows = []
     for view in views:
         at = {curve.family: cell for curve in view.curves if (cell := curve.chosen)}

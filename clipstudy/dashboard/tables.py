@@ -8,7 +8,7 @@ import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clipstudy import metrics
 from clipstudy.dashboard.pooling import mean, pooled
@@ -65,9 +65,13 @@ class Board:
         return {}
 
     @functools.cached_property
+    def by_family(self) -> Mapping[str, Result]:
+        """A result of each."""
+        return {family_of(r): r for r in self.results}
+
+    @functools.cached_property
     def families(self) -> tuple[str, ...]:
-        titles = {family_of(r): r for r in self.results}
-        return tuple(sorted(titles, key=lambda family: _rank(titles[family], self.order)))
+        return tuple(sorted(self.by_family, key=lambda family: _rank(self, family)))
 
 
 def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
@@ -131,10 +135,10 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     for row in rows:
         families[row.study, family_of(row)].append(row)
     several = len({r.study for r in shown.results}) > 1
-    ordered = sorted(families.items(), key=lambda item: (_rank(item[1][0], shown.order), item[0][0]))
     same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
     lines, own = _baselines(rows, name) if same_kind else ({}, {})
-    curves = tuple(_curve(members, name, several, own) for _, members in ordered)
+    ranked = sorted((_rank(shown, family, study), (study, family)) for study, family in families)
+    curves = tuple(replace(_curve(families[key], name, several, own), rank=rank) for rank, key in ranked)
     reference = tuple(curve for curve in curves if _is_reference(curve))
     if len(reference) == len(curves):  # nothing else is there yet
         reference = ()
@@ -348,10 +352,11 @@ def _gaps(kept: Sequence[Result]) -> list[str]:
     return notes
 
 
-def _rank(result: Result, order: Sequence[str]) -> tuple[int, str, int, str]:
-    """Listed ones first, as listed; an untrained twin right after its model; then by name."""
-    family, twin_of = family_of(result), result.tags.get("twin_of")
-    place = next((i for i, pattern in enumerate(order) if matches(result, [pattern])), None)
-    if place is None and twin_of:
-        place = next((i for i, pattern in enumerate(order) if fnmatch.fnmatchcase(twin_of, pattern)), None)
-    return (len(order) if place is None else place, twin_of or family, int(bool(twin_of)), family)
+def _rank(shown: Board, family: str, study: str = "") -> tuple[int | str, ...]:
+    """Listed ones first, as listed, then by name; an untrained twin right behind its model, whatever part the model
+    plays and whichever pattern would take the twin's own name."""
+    own = shown.by_family[family]
+    twin_of = own.tags.get("twin_of", "")
+    names = called(shown.by_family[twin_of]) if twin_of in shown.by_family else [*filter(None, [twin_of]), *called(own)]
+    listed = (i for i, pattern in enumerate(shown.order) if any(fnmatch.fnmatchcase(name, pattern) for name in names))
+    return (next(listed, len(shown.order)), twin_of or family, study, int(bool(twin_of)), family)

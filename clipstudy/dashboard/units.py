@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
@@ -119,7 +119,17 @@ def better(metric: str) -> int:
 def layer_name(layer: int, modality: str = "text") -> str:
     if layer == WHOLE_MODEL:
         return "whole model"
-    return str(layer) if layer else f"0 ({'embedding' if modality == 'text' else 'stem'})"
+    return str(layer) if layer else f"0 ({_before(modality)})"
+
+
+def layers_title(layers: Iterable[int], modality: str = "text", of: str = "") -> str:
+    """What the numbers along an axis of ``layers`` are: ``layer (block; 0 = embedding)``.
+
+    Args:
+        of: whose; empty: the chart says.
+    """
+    first = f"; 0 = {_before(modality)}" if 0 in layers else ""
+    return f"layer{f' of {of}' if of else ''} (block{first})"
 
 
 def sentence(text: str) -> str:
@@ -136,3 +146,8 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
+
+
+def _before(modality: str) -> str:
+    """What layer 0 is: what comes before the blocks."""
+    return "embedding" if modality == "text" else "stem"

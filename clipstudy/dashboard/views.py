@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipstudy.dashboard.units import Z, better, standard_error
@@ -45,6 +45,7 @@ class Curve:
     stands_in: bool = False  #: not the model that its role is named after: nothing published is a number of it
     #: Layer → its score on the development set, where there is one.
     dev: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
+    rank: tuple[int | str, ...] = field(default=(), compare=False, repr=False)  #: of models, the least is drawn first
 
     @property
     def chosen(self) -> Cell | None:
@@ -99,6 +100,18 @@ class View:
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted({cell.layer for curve in self.curves for cell in curve.cells}))
+
+    @property
+    def floors(self) -> frozenset[str]:
+        """Names of what needs no model where layers have their own."""
+        return frozenset(name for curve in self.curves for cell in curve.cells for name, _ in cell.baselines)
+
+
+def models_of(views: Iterable[View]) -> list[Curve]:
+    """A curve of each model of several ``views``, in the order in which one view has them: an untrained twin behind its
+    model, whichever of the two is the first to have a result of some task."""
+    found = {(curve.study, curve.family): curve for view in views for curve in view.curves}
+    return sorted(found.values(), key=lambda curve: curve.rank)
 
 
 def floor_of(view: View, cell: Cell | None = None) -> tuple[str, float] | None:

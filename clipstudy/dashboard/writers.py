@@ -187,7 +187,8 @@ def caption(shown: View) -> str:
     """Under a chart: what is not there yet, what the study compares, where its marks are from."""
     missing = "; ".join(f"{curve.title} {ranges(curve.missing)}" for curve in shown.curves if curve.missing)
     sources = "; ".join(dict.fromkeys(mark.source for mark in shown.marks))
-    parts = [f"Not there yet: {missing}." * bool(missing), shown.caption, f"◆ ◇ {sources}." * bool(sources)]
+    signs = " ".join(dict.fromkeys("◇" if mark.from_memory else "◆" for mark in shown.marks))
+    parts = [f"Not there yet: {missing}." * bool(missing), shown.caption, f"{signs} {sources}." * bool(sources)]
     return " ".join(filter(None, parts))
 
 

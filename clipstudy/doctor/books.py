@@ -64,7 +64,7 @@ WORDS: Mapping[Kind, Words] = MappingProxyType({
 })  # fmt: skip
 #: What to type where it is not just FIX: most of it only a person can put right.
 ELSE_TYPE: Mapping[Kind, str] = MappingProxyType({
-    Kind.REFUSED: f"{FIX}; where it stays, fix what MLflow said first",
+    Kind.REFUSED: f"{FIX}; where it stays, fix the reason first",
     Kind.UNREAD: "update clipstudy, or clipstudy enqueue --all; then clipstudy retry --all",
     Kind.ELSEWHERE: "check CLIPSTUDY_TRACKING; if the store is really gone: clipstudy rerun --all",
     Kind.NEWER: "clipstudy ui (does another job table record into this store?); delete there what is not to be shown",
@@ -113,7 +113,7 @@ def _findings(found: Sequence[Disagreement], level: Level | None = None) -> Iter
         if len(of_kind) > SHOWN:
             says += f" and {len(of_kind) - SHOWN:,} more"
         if kind is Kind.REFUSED and of_kind[0].other:
-            says += f". MLflow said: {' '.join(of_kind[0].other.split())[:300]}"
+            says += f". Why: {' '.join(of_kind[0].other.split())[:300]}"
         do = "" if level is Level.MENDED else ELSE_TYPE.get(kind, FIX)
         yield Finding(level or words.level, words.what, redact(says), do)
 

@@ -9,8 +9,19 @@ that its publisher states. The manifest, a JSON file a study under the cache fol
 from __future__ import annotations
 
 from clipstudy.fetch.download import fetch_all
-from clipstudy.fetch.items import Item, Survey, wanted
+from clipstudy.fetch.items import Failure, Item, Survey, told, wanted
 from clipstudy.fetch.manifest import manifest_path, record, verify
 from clipstudy.fetch.survey import survey_all
 
-__all__ = ["Item", "Survey", "fetch_all", "manifest_path", "record", "survey_all", "verify", "wanted"]
+__all__ = [
+    "Failure",
+    "Item",
+    "Survey",
+    "fetch_all",
+    "manifest_path",
+    "record",
+    "survey_all",
+    "told",
+    "verify",
+    "wanted",
+]

@@ -10,13 +10,13 @@ from clipstudy import hub
 from clipstudy.data import Released
 from clipstudy.errors import ClipstudyError, NotFetched
 from clipstudy.fetch import released
-from clipstudy.fetch.items import MEGA, Survey
+from clipstudy.fetch.items import MEGA, Failure, Survey
 from clipstudy.fetch.manifest import record
 from clipstudy.hub import Repository
 from clipstudy.progress import Progress
 
 
-def fetch_all(surveys: Iterable[Survey], manifest: Path, progress: Progress) -> list[str]:
+def fetch_all(surveys: Iterable[Survey], manifest: Path, progress: Progress) -> list[Failure]:
     """Fetch each item and write it into ``manifest`` at once, so that what was broken off goes on there. Returns what
     failed; the others are fetched all the same."""
     failed = []
@@ -25,7 +25,7 @@ def fetch_all(surveys: Iterable[Survey], manifest: Path, progress: Progress) -> 
         try:
             fetch(surveyed, progress)
         except ClipstudyError as error:
-            failed.append(error.message)
+            failed.append(Failure(surveyed.item, error))
         else:
             record(manifest, surveyed)
     return failed

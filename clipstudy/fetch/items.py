@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from clipstudy import backbones, data
 from clipstudy.data import Released
+from clipstudy.errors import ClipstudyError
 from clipstudy.hub import Entry, Repository
 from clipstudy.job import Group
 
@@ -34,6 +36,13 @@ class Item:
         """How a person calls it."""
         return self.source.url if isinstance(self.source, Released) else self.source.id
 
+    @property
+    def readers(self) -> str:
+        """``bert``, or ``bert +2`` where so many further tables read it."""
+        first, *others = self.tables
+        name = first.partition(".")[2]
+        return f"{name} +{len(others)}" if others else name
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -58,6 +67,34 @@ class Survey:
     def to_download(self) -> int:
         """Bytes of that."""
         return sum(entry.size for entry in self.missing)
+
+
+class Failure(NamedTuple):
+    """An item that was not fetched, and why."""
+
+    item: Item
+    error: ClipstudyError
+
+
+def told(failures: Iterable[Failure], again: str) -> list[str]:
+    """Lines on ``failures``: who did not answer is said once, whatever was to come from there, and at the end that
+    ``again`` is to be typed where there is a network."""
+    failures = list(failures)
+    away = [failure for failure in failures if failure.error.silent]
+    lines = [failure.error.message for failure in failures if not failure.error.silent]
+    if away:
+        lines.append(f"No answer from {', '.join(dict.fromkeys(failure.error.silent for failure in away))}.")
+        lines.append(f"Not reached: {_listed(failure.item for failure in away)}")
+        lines.append(f"On a machine with network, type: {again}")
+    return lines
+
+
+def _listed(items: Iterable[Item]) -> str:
+    """``models bert +2, gpt2; datasets wic``: who reads ``items``."""
+    sections: dict[str, list[str]] = {}
+    for item in items:
+        sections.setdefault(item.tables[0].partition(".")[0], []).append(item.readers)
+    return "; ".join(f"{section} {', '.join(names)}" for section, names in sections.items())
 
 
 def wanted(groups: Iterable[Group]) -> list[Item]:

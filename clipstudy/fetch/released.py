@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from clipstudy import checksum
 from clipstudy.data import Released
@@ -69,9 +70,11 @@ def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
             f"[{source.table}] url: {source.url} answers {error.code} {error.reason}. Fix the url."
         ) from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise DataError(
-            f"[{source.table}] url: {source.url} does not answer ({getattr(error, 'reason', error)}). Run it again on "
-            "a machine with network."
-        ) from error
+        shown = getattr(error, "reason", error)
+        away = DataError(
+            f"[{source.table}] url: {source.url} does not answer ({shown}). Run it again on a machine with network."
+        )
+        away.transient, away.silent = True, f"{urlsplit(source.url).netloc.rpartition('@')[2]} ({shown})"
+        raise away from error
     except ValueError as error:  # an address that HTTP cannot carry
         raise DataError(f"[{source.table}] url: {source.url} is no address ({error}). Fix the url.") from error

@@ -8,11 +8,11 @@ from clipstudy import hub
 from clipstudy.data import Released
 from clipstudy.errors import ClipstudyError, NotFetched
 from clipstudy.fetch import released
-from clipstudy.fetch.items import Item, Survey
+from clipstudy.fetch.items import Failure, Item, Survey
 from clipstudy.hub import Entry
 
 
-def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[str]]:
+def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[Failure]]:
     """What :func:`survey` found of the items, and what it refused.
 
     Raises:
@@ -26,19 +26,12 @@ def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[str]]:
             "HF_HUB_OFFLINE is set, so nothing can be fetched. On a machine with network take it away "
             "(HF_HUB_OFFLINE=0 clipstudy fetch); here see what there is (clipstudy fetch --verify)."
         )
-    found, refused, away = [], [], []
+    found, refused = [], []
     for item in items:
         try:
             found.append(survey(item))
         except ClipstudyError as error:
-            if error.transient:
-                away.append((item.name, error.message))
-            else:
-                refused.append(error.message)
-    if away:
-        (_, message), *others = away
-        also = f" The same of {', '.join(name for name, _ in others)}." if others else ""
-        refused.append(message + also)
+            refused.append(Failure(item, error))
     return found, refused
 
 

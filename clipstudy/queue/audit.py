@@ -14,6 +14,7 @@ from sqlalchemy.sql.expression import ColumnElement
 from clipstudy.errors import Unreadable
 from clipstudy.job import Group, Job, Selection, Status
 from clipstudy.queue import outbox
+from clipstudy.queue.cells import group_from
 from clipstudy.queue.dialect import clock, is_, reading, writing
 from clipstudy.queue.schema import groups, jobs
 from clipstudy.queue.schema import outbox as waiting_table
@@ -65,7 +66,7 @@ def group_rows(engine: Engine) -> tuple[list[GroupRow], list[Unread]]:
     with reading(engine) as connection:
         for row in connection.execute(select(groups).order_by(groups.c.id)):
             try:
-                group = Group.from_json(row.spec)
+                group = group_from(row)
             except Unreadable:
                 unread.append(Unread(row.id, f"{row.model} · {row.task} (group {row.id})"))
             else:

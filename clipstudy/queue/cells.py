@@ -136,14 +136,12 @@ def hold(connection: Connection, group_ids: Iterable[int], *, shared: bool = Fal
 
 
 def unpin(connection: Connection, group_ids: Iterable[int]) -> None:
-    """Forget what groups resolved at run time, where no row of theirs stands: what comes next resolves it anew, and
-    tells the parent run.
+    """Forget what groups resolved at run time, where no row of theirs stands: what comes next resolves it anew.
 
     The groups are held already, and so that a claim at this moment cannot be overlooked: its worker pins only when the
     group is let go, and finds nothing there.
     """
-    anew = {"resolved": None, "parent_run_id": None}
-    connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(**anew))
+    connection.execute(update(groups).where(among(groups.c.id, group_ids), ~STANDS).values(resolved=None))
 
 
 def older_among(connection: Connection, group_ids: Iterable[int]) -> set[int]:

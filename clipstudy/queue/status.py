@@ -155,6 +155,8 @@ def pin(engine: Engine, group_id: int, resolved: Mapping[str, str], by: Sequence
         stored = connection.execute(select(groups.c.resolved).where(groups.c.id == group_id)).scalar_one()
         if stored is None:
             stored = json.dumps(dict(resolved), sort_keys=True)
-            connection.execute(update(groups).where(groups.c.id == group_id).values(resolved=stored))
+            # A parent run that is there already is looked for again, and told.
+            anew = {"resolved": stored, "parent_run_id": None}
+            connection.execute(update(groups).where(groups.c.id == group_id).values(**anew))
     result: dict[str, str] = json.loads(stored)
     return result

@@ -3,9 +3,9 @@ drawn over the images and measured.
 
 Three maps an image: each head's, their mean (what metrics without a prefix are of), and attention rollout (Abnar &
 Zuidema 2020, ACL), which follows attention through all blocks from the first. A map becomes a mask of the fewest
-patches that hold 60% of it (Caron et al. 2021, DINO), and the mask is compared with the foreground that the data set
-marks. The rest needs no marks: how much heads differ, how widely they spread and how far they reach (Dosovitskiy et al.
-2021, appendix D.7), whether they follow edges.
+patches that hold 60% of the map (Caron et al. 2021, DINO), and the mask is compared with the foreground that the data
+set marks. The rest needs no marks: how much heads differ, how widely they spread and how far they reach (Dosovitskiy et
+al. 2021, appendix D.7), whether they follow edges.
 
 Profiles
     ``default``    the only one.

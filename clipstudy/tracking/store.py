@@ -182,8 +182,8 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
         )
     if code in STRANGERS:
         return TrackingUnreachable(
-            f"What answers at {where} is not MLflow ({text}). Check CLIPSTUDY_TRACKING: its scheme, port and path; "
-            "what was computed is kept in the outbox meanwhile."
+            f"What answers at {where} is not MLflow, or one older than 3 ({text}). Check CLIPSTUDY_TRACKING: its "
+            "scheme, port and path; what was computed is kept in the outbox meanwhile."
         )
     if status >= 500 or status == 429 or _lost_connection(error):
         return TrackingUnreachable(

@@ -338,6 +338,12 @@ def test_what_is_no_number_of_a_job(typed: Typed) -> None:
     for verb in ("show", "logs"):
         said = typed(verb, "abc", code=2).err
         assert said == 'clipstudy: "abc" is no number of a job. `clipstudy status --rows` lists them.\n'
+    typed("enqueue", "--model", "bert", "--task", "order")
+    for word, listed in (("brt", "--model bert"), ("order", "--task order")):
+        said = typed("show", word, code=2).err
+        assert said.startswith(f'clipstudy: "{word}" is no number of a job. ')
+        assert said.endswith(f" are listed by: clipstudy status --rows {listed}\n")
+    assert typed("logs", "abc", code=2).err.endswith("`clipstudy status --rows` lists them.\n")
 
 
 def test_enqueue_tells_at_once_what_a_worker_would_refuse(place: Place, typed: Typed) -> None:

@@ -4,6 +4,7 @@ fetched."""
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from clipstudy import demo, tasksfile
+from clipstudy.cli import pocket
 from clipstudy.dashboard import evidence
 from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
@@ -113,6 +115,27 @@ def test_a_budget_that_is_spent_leaves_cells_out_and_says_so(
     assert totals(typed, "--study", "pocket", "--task", "phrases") == {"done": TASKS["phrases"]}
     again = typed("demo", "--device", "cpu")
     assert "Nothing to do" in again.out and totals(typed, "--study", "pocket") == found
+
+
+def test_where_a_shell_does_not_find_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `make demo`, which calls it by its path."""
+    own, bin = tmp_path / "my env", tmp_path / "my env" / "bin"
+    bin.mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(own))
+    monkeypatch.setenv("PATH", str(bin))
+    assert pocket._reached().startswith("first: export PATH=")
+    (bin / "activate").touch()
+    assert pocket._reached().startswith(f"first: source '{bin}/activate' ")
+    monkeypatch.chdir(tmp_path)
+    assert pocket._reached().startswith("first: source 'my env/bin/activate' ")
+    (bin / "clipstudy").touch(mode=0o755)
+    assert pocket._reached() == ""
+
+
+def test_how_long_it_takes_at_most_is_told() -> None:
+    said = demo.foretold({"classify": 220.0, "attend": 20.0}, 2)
+    assert said.startswith("at most about 2 min 0 s on 2 workers: ") and "at the pace so far" in said
+    assert demo.foretold({}, 2) == "", "the whole study has no budget"
 
 
 def test_models_that_are_not_here_are_asked_for(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,13 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     assert json.loads(typed("fetch", "--verify", "--json").out)["items"][0]["problems"] == []
     (place.folder / "order.txt").unlink()
     assert "order.txt is missing" in typed("fetch", "--verify", code=2).err
-    assert "does not answer" in typed("fetch", code=2).err
+    said = typed("fetch", "--task", "order", "--dry-run", code=2).err.splitlines()
+    assert said[0].startswith(f"clipstudy: No answer from {hub.url.removeprefix('http://')} (")
+    assert said[1:] == [
+        "Not reached: datasets order",
+        "On a machine with network, type: clipstudy fetch --task order --dry-run",
+    ]
+    assert "order.txt does not answer" in json.loads(typed("fetch", "--json", code=2).out)["failures"][0]
     assert "no model" in typed("fetch", "--model", "brt", code=2).err
     assert "not both" in typed("fetch", "--dry-run", "--verify", code=2).err
 

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from clipstudy.claims import CLAIMS
+from clipstudy.cli import judging
 from clipstudy.dashboard import evidence
+from clipstudy.dashboard.verdicts import Row
 from clipstudy.settings import Settings
 from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import STUDY, Place, Typed
@@ -31,7 +33,9 @@ def recorded(place: Place, typed: Typed) -> Typed:
     return typed
 
 
-def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorded: Typed) -> None:
+def test_claims_and_published_numbers_of_what_was_recorded(
+    place: Place, recorded: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What a run kept is what its metrics say.
     tracking = open_tracking(Settings.read())
     results = tracking.results("small")
@@ -57,6 +61,12 @@ def test_claims_and_published_numbers_of_what_was_recorded(place: Place, recorde
     at = next(n for n, line in enumerate(text.splitlines()) if line.startswith("C3 "))
     quoted, decided = text.splitlines()[at : at + 2]
     assert quoted.startswith('C3   "However, the NMI score across all layers is lower than ')
+    closing = "where the study is not tasks.toml; then: clipstudy worker --drain; clipstudy claims\n"
+    assert "→ clipstudy enqueue" in text and text.endswith(closing)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ' …"' in (narrow := recorded("claims").out) and "The quotations whole: " in narrow
+    monkeypatch.setenv("COLUMNS", "400")
+    assert ' …"' not in (wide := recorded("claims").out) and "The quotations whole: " not in wide
     assert decided.startswith("     undecided: ") and "left − right [95%]" in decided and "n 3" in decided
     assert 'Did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
 
@@ -106,3 +116,23 @@ def test_published_numbers_before_anything_is_measured(typed: Typed) -> None:
     assert 'Did you mean "boolq"? What exists:' in typed("published", "bolq", code=2).err
     assert "Nothing is recorded" in typed("published", "--study", "paper", code=2).err
     assert "Nothing is recorded" in typed("claims", code=2).err
+
+
+def test_before_anything_is_judged_the_next_command_is_named(typed: Typed) -> None:
+    said = typed("claims", code=2).err
+    assert "nothing is enqueued" in said and said.endswith("clipstudy worker --drain\n")
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    said = typed("claims", code=2).err
+    assert said.endswith("What is enqueued: 3 queued. Type: clipstudy worker --drain\n")
+    assert 'no study "smal". Did you mean "small"' in typed("claims", "--study", "smal", code=2).err
+    typed("cancel", "--all")
+    assert typed("claims", code=2).err.endswith("Type: clipstudy retry --cancelled\n")
+
+
+def test_the_last_line_goes_on_from_what_was_judged() -> None:
+    row = Row("C1", "words", "not run", "", "", "", "", "", "", "", "missing", "clipstudy enqueue --model bert")
+    pocket = row._replace(todo="clipstudy enqueue --model bert --study pocket")
+    assert "; then: clipstudy worker --drain; clipstudy claims" in judging._goes_on({"small": [row]})
+    assert "--study FILE" in judging._goes_on({"small": [row]})
+    assert "--study FILE" not in judging._goes_on({"pocket": [pocket]})
+    assert judging._goes_on({"a b": [row._replace(todo="")]}) == "Beside the figures: clipstudy report --study 'a b'"

@@ -269,8 +269,10 @@ def test_an_average_leaves_no_hole(reader: Open, tasks: int, rows: int) -> None:
 
 def test_nothing_overlaps_at_1280(reader: Open) -> None:
     """Six models, thirteen layers, ten tasks: no chart wider than its cell, no label on another, no sideways scroll."""
-    near = Estimate(0.51)  # a baseline right beside another
-    page = reader([replace(r, metrics={"baseline/human_like": near, **r.metrics}) for r in results()])
+    near = Estimate(0.51)  # a baseline right beside another, and what each model reaches with the first text alone
+    beside = {"baseline/human_like": near, "question_only/accuracy": near}
+    page = reader([replace(r, metrics=beside | r.metrics) for r in results()])
+    assert page.locator("#panel-2-1 .annotation-text").count() == 2 + len(MODELS)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     overlaps = page.evaluate(
         """() => {

@@ -29,7 +29,7 @@ def test_what_others_hold_may_be_free_later(
     with pytest.raises(DeviceError, match="one text of 9 tokens does not fit") as caught:
         device.fitting(does_not_fit, "one text of 9 tokens does not fit.")
     assert caught.value.transient is passing
-    assert ("Other processes hold 40.5 GB of it now" in caught.value.message) is passing
+    assert ("Other processes hold 40.5 GB of it: later it may" in caught.value.message) is passing
 
 
 def test_without_a_gpu_nobody_else_holds_one() -> None:
@@ -38,16 +38,52 @@ def test_without_a_gpu_nobody_else_holds_one() -> None:
     assert not caught.value.transient
 
 
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+FULL = "CUDA error: out of memory"
+
+
 @pytest.mark.parametrize(
-    ("text", "broken"),
+    ("said", "then", "broken"),
     [
-        ("CUDA error: an illegal memory access was encountered", True),
-        ("CUDA error: device-side assert triggered", True),
-        ("CUDA error: uncorrectable ECC error encountered", True),
-        ("CUDA error: out of memory", False),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
-        ("mat1 and mat2 shapes cannot be multiplied", False),
+        (ILLEGAL, ILLEGAL, True),
+        ("CUDA error: device-side assert triggered", "CUDA error: device-side assert triggered", True),
+        (ILLEGAL, FULL, False),
+        ("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmul", None, False),
+        ("mat1 and mat2 shapes cannot be multiplied", ILLEGAL, False),
     ],
 )
-def test_after_what_a_process_cannot_use_its_gpu_any_more(text: str, broken: bool) -> None:
-    assert device.broken(RuntimeError(text)) is broken
+def test_after_what_a_process_cannot_use_its_gpu_any_more(
+    monkeypatch: pytest.MonkeyPatch, said: str, then: str | None, broken: bool
+) -> None:
+    """Only where it answers nothing else any more."""
+    monkeypatch.setattr(device, "_used", lambda: [1])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *_, **named: Answers(then))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda number: None)
+    assert device.broken(RuntimeError(said)) is broken
+
+
+class Answers:
+    def __init__(self, error: str | None) -> None:
+        self.error = error
+
+    def cpu(self) -> None:
+        if self.error is not None:
+            raise RuntimeError(self.error)
+
+
+def test_no_words_break_a_gpu_that_nobody_uses() -> None:
+    assert not device.broken(ValueError(f"row 7: label {ILLEGAL!r}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        (FULL, True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        (ILLEGAL, False),
+    ],
+)
+def test_how_libraries_say_that_memory_ran_out(text: str, full: bool) -> None:
+    assert device.out_of_memory(RuntimeError(text)) is full

@@ -113,7 +113,8 @@ class Place:
 
     def fetch(self, *models: str) -> list[str]:
         surveys, refused = fetch.survey_all(self.items(*models))
-        return refused + fetch.fetch_all(surveys, self.manifest, Lines())
+        failures = refused + fetch.fetch_all(surveys, self.manifest, Lines())
+        return [failure.error.message for failure in failures]
 
     def problems(self, *models: str) -> list[str]:
         return [
@@ -309,9 +310,11 @@ def test_no_network_and_nothing_cached(place: Place, monkeypatch: pytest.MonkeyP
     items = place.items()
     place.hub.stop()
     found, refused = fetch.survey_all(items)
-    released, hub = refused
-    assert not found and "released/shift.txt does not answer" in released
-    assert "the Hub does not answer" in hub and hub.endswith("The same of org/asked.")
+    assert not found and "released/shift.txt does not answer" in refused[1].error.message
+    silent, concerned, typed = fetch.told(refused, "clipstudy fetch --study study.toml")
+    assert silent.startswith("No answer from the Hub (") and f", {place.hub.url.removeprefix('http://')} (" in silent
+    assert concerned == "Not reached: models tiny +2; datasets shift, asked"
+    assert typed == "On a machine with network, type: clipstudy fetch --study study.toml"
     with pytest.raises(ModelError, match="the Hub does not answer") as away:
         backbones.load(study.models["tiny"], "cpu")
     assert run.failure_of(away.value).kind is FailureKind.INFRA and run.failure_of(away.value).retry

@@ -715,12 +715,17 @@ def test_what_is_recorded_before_mlflow_goes_away_counts(
     assert worker.record() == 4 == worker.tally.recorded
 
 
+def cuda_said(error: BaseException) -> bool:
+    """`device.broken`, without a GPU to ask."""
+    return "CUDA error" in str(error)
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_device_that_broke_ends_the_worker(
     engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, alone: bool
 ) -> None:
     """CUDA answers nothing in a process any more whose kernel failed: to try its siblings, or other cells, would fail
-    them all. They are taken back as those of a worker that was killed."""
+    them all. They are lost as a killed worker's are, and say why."""
 
     def breaks(bench: Any, layer: int) -> Outcome:
         if layer == 2:
@@ -728,20 +733,24 @@ def test_a_device_that_broke_ends_the_worker(
         return outcome(bench, layer)
 
     measuring(monkeypatch, breaks)
+    monkeypatch.setattr(attempt, "broken", cuda_said)
     jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
     if alone:
         worker.habits = replace(worker.habits, layers_per_batch=3)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         worker.work()
-    held = [job for job in jobs.rows(engine) if job.status is Status.RUNNING]
-    assert {(job.model, job.worker) for job in held} == {("bert", worker.name)}
-    assert [job.layer for job in held] == ([2] if alone else [2, 3])
-    assert "of no use to this process any more" in caplog.text and worker.tally.failed == worker.tally.again == 0
-    assert all(job.failure is FailureKind.LOST for job in jobs.bury(engine, worker.name))
+    lost = [job for job in jobs.rows(engine) if job.failure is FailureKind.LOST]
+    assert [(job.model, job.layer) for job in lost] == [("bert", k) for k in ([2] if alone else [2, 3])]
+    assert {(job.status, job.tries, job.error) for job in lost} == {
+        (Status.QUEUED, 1, "RuntimeError: CUDA error: an illegal memory access was encountered")
+    }
+    assert "of no use to this process any more" in caplog.text and worker.tally.again == len(lost)
+    assert not [job for job in jobs.rows(engine) if job.status is Status.RUNNING]
 
 
-def test_layers_are_not_tried_one_by_one_on_a_device_that_broke() -> None:
+def test_layers_are_not_tried_one_by_one_on_a_device_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    monkeypatch.setattr(run, "broken", cuda_said)
 
     def measure(layers: Any) -> Iterator[Outcome]:
         asked.append(tuple(layers))

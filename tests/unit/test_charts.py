@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
-from clipstudy.dashboard.charts import GREY, NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
-from clipstudy.dashboard.inks import PALETTE, PATTERNS, Ink, inks_of, lighter
-from clipstudy.dashboard.series import BarsInfo, LineInfo, SeriesInfo, bars_info
+from clipstudy.dashboard.charts import NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
+from clipstudy.dashboard.inks import KNOWN_FLOORS, PALETTE, PATTERNS, Ink, floors_of, inks_of, lighter
+from clipstudy.dashboard.labels import GREY
+from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, bars_info
 from clipstudy.dashboard.tables import Board, board, view
 from clipstudy.dashboard.views import Cell, Curve, Level, Mark, View
 from clipstudy.job import layers_of
@@ -52,7 +53,7 @@ def _view(**changed: object) -> View:
 
 INFO = BarsInfo(
     title="Bigram shift",
-    x_title="layer (0 = embedding)",
+    x_title="layer (block; 0 = embedding)",
     y_title="accuracy (%)",
     ticks=[(0.0, "0"), (1.0, "1")],
     series=[
@@ -115,17 +116,27 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
     info = bars_info(_view(levels=levels), COLORS)
     assert info.lines == [
         LineInfo("majority class", 50.0),
-        LineInfo("zero-shot", 60.0, BLUE.color),
-        LineInfo("", pytest.approx(60.2), BLUE.color),
+        LineInfo("zero-shot, BERT", 60.0, BLUE.color),
+        LineInfo("zero-shot, BERT, untrained", pytest.approx(60.2), BLUE.color),
     ]
     lines = [(shape.line.color, shape.line.dash) for shape in drawn(bars_figure(info)).layout.shapes]
     assert lines == [(GREY, "dash"), (BLUE.color, "dot"), (BLUE.color, "dot")]
-    told = bars_info(_view(levels=levels), COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
-    assert [line.label for line in told] == ["zero-shot, BERT, untrained,<br>zero-shot, BERT", ""]
     assert signs([_view(levels=levels)]) == [
         "□ hollow: with at least one seed, a single class is predicted",
         "⋯ dotted: zero-shot, in the model's colour",
     ]
+
+
+def test_a_level_is_named_after_its_model_where_its_name_or_its_colour_is_anothers_too() -> None:
+    alone = _view(levels=(Level("bert", "zero-shot", Estimate(0.6)), Level("b0", "first text alone", Estimate(0.7))))
+    assert [line.label for line in bars_info(alone, COLORS).lines[1:]] == ["zero-shot", "first text alone"]
+    shared = bars_info(alone, COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
+    assert [line.label for line in shared] == ["zero-shot, BERT", "first text alone, BERT, untrained"]
+    one = _view().curves[0]
+    both = tuple(replace(one, study=study, title=f"{study}: BERT") for study in ("paper", "pocket"))
+    levels = tuple(Level("bert", "zero-shot", Estimate(y), study) for study, y in (("paper", 0.6), ("pocket", 0.5)))
+    lines = bars_info(_view(curves=both, levels=levels, baselines=()), COLORS).lines
+    assert [line.label for line in lines] == ["zero-shot, pocket: BERT", "zero-shot, paper: BERT"]
 
 
 def test_a_task_of_the_whole_model_has_one_place() -> None:
@@ -138,9 +149,9 @@ def test_a_task_of_the_whole_model_has_one_place() -> None:
 
 def test_units_and_images() -> None:
     info = bars_info(_view(metric="nmi", modality="image"), COLORS)
-    assert (info.x_title, info.y_title, info.series[0].y) == ("layer (0 = stem)", "NMI", [0.5, 0.75])
+    assert (info.x_title, info.y_title, info.series[0].y) == ("layer (block; 0 = stem)", "NMI", [0.5, 0.75])
     stages = _view().curves[0].cells[1:]
-    assert bars_info(_view(curves=(Curve("bert", "BERT", None, stages, None),)), COLORS).x_title == "layer"
+    assert bars_info(_view(curves=(Curve("bert", "BERT", None, stages, None),)), COLORS).x_title == "layer (block)"
     assert bars_info(_view(metric="native/accuracy"), COLORS).y_title == "accuracy (%), native"
 
 
@@ -150,15 +161,22 @@ def test_an_interval_beside_its_estimate_draws_no_negative_bar() -> None:
     assert info.series[0].below == [0.0] and info.series[0].above == [pytest.approx(20.0)]
 
 
-def test_labels_of_near_baselines_are_put_together_in_the_order_of_their_lines() -> None:
-    info = bars_info(
-        _view(baselines=(("majority class", 0.5), ("span length", 0.51), ("random clusters", 0.1))), COLORS
-    )
-    assert info.lines == [
-        LineInfo("random clusters", 10.0),
-        LineInfo("span length,<br>majority class", 50.0),
-        LineInfo("", 51.0),
-    ]
+NEAR = (("majority class", 0.5), ("chance", 0.5), ("span length", 0.51), ("random clusters", 0.1), ("centre", 0.56))
+
+
+@pytest.mark.parametrize("x", ["layer", "depth"])
+def test_labels_of_near_lines_stand_apart_in_the_order_of_their_lines(x: str) -> None:
+    levels = Level("bert", "first text alone", Estimate(0.505)), Level("b0", "first text alone", Estimate(0.52))
+    layout = drawn(bars(_view(baselines=NEAR, levels=levels, note="Made up."), COLORS, x)).layout
+    low, high = layout.yaxis.range
+    pixels = (layout.height - layout.margin.t - layout.margin.b) / (high - low)
+    found = [(pixels * (high - a.y) + a.ay, len(a.text.split("<br>")), a.y, a.text) for a in layout.annotations]
+    assert len(found) == len(NEAR) + len(levels), "each line has its own"
+    assert found == sorted(found) and [y for *_, y, _ in found] == sorted((y for *_, y, _ in found), reverse=True)
+    for (above, rows, *_), (below, more, *_) in pairwise(found):
+        assert below - above >= 12 * (rows + more) / 2, "a line of 10 pixels' letters is 12 high"
+    assert layout.annotations[-1].text == "random clusters" and layout.annotations[-1].ay == 0, "nothing is near it"
+    assert max(len(part) for *_, text in found for part in text.split("<br>")) <= layout.margin.r / 6
 
 
 def test_one_color_a_model_and_a_twin_has_its_models_hue() -> None:
@@ -317,12 +335,38 @@ def test_what_each_layer_has_of_its_own_is_a_dash_over_its_bar() -> None:
     cells = tuple(Cell(k, f"block {k}", Estimate(0.3), 1.0, baselines=(("random mask", 0.1 * k),)) for k in (1, 2))
     view_ = _view(metric="jaccard", baselines=(), curves=(Curve("bert", "BERT", None, cells, None),))
     info = bars_info(view_, COLORS)
-    assert [(x, y) for x, y, _ in info.series[0].floors] == [(1.0, pytest.approx(0.1)), (2.0, pytest.approx(0.2))]
-    assert info.series[0].floors[1][2] == "BERT, block 2, random mask: 0.200"
+    assert info.series[0].floors == [
+        FloorInfo(1.0, pytest.approx(0.1), "BERT, block 1, random mask: 0.100", "line-ew"),
+        FloorInfo(2.0, pytest.approx(0.2), "BERT, block 2, random mask: 0.200", "line-ew"),
+    ]
     bar, rim, dash = sorted(drawn(bars_figure(info)).data, key=lambda trace: trace.type)
-    assert (dash.marker.symbol, dash.offsetgroup) == ("line-ew", bar.offsetgroup)
+    assert (dash.marker.symbol, dash.offsetgroup) == (("line-ew", "line-ew"), bar.offsetgroup)
     assert list(dash.y) == list(rim.y) and dash.marker.line.width < rim.marker.line.width
     assert "– random mask, each layer's own" in signs([view_])
+
+
+@pytest.mark.parametrize("x", ["layer", "depth"])
+def test_chances_of_one_bar_look_each_its_own_way_and_the_legend_names_them(x: str) -> None:
+    chances = (("swapped masks", 0.2), ("random mask", 0.1))
+    cells = tuple(Cell(k, f"block {k}", Estimate(0.3), k / 2, baselines=chances) for k in (1, 2))
+    view_ = _view(metric="jaccard", baselines=(), curves=(Curve("bert", "BERT", None, cells, None),))
+    *_, rim, sign = drawn(bars(view_, COLORS, x)).data
+    assert rim.marker.symbol == sign.marker.symbol == ("x-thin", "line-ew") * 2
+    assert signs([view_])[-2:] == ["– random mask, each layer's own", "× swapped masks, each layer's own"]
+    alone = replace(view_.curves[0], cells=tuple(replace(cell, baselines=chances[:1]) for cell in cells))
+    assert signs([replace(view_, curves=(alone,))]) == ["× swapped masks, each layer's own"], "the same in every chart"
+
+
+def test_chances_that_nobody_foresaw_look_unlike_those_beside_them() -> None:
+    found = floors_of(["mine", "yours", "random mask"])
+    assert found["random mask"] == floors_of(KNOWN_FLOORS)["random mask"] and len(set(found.values())) == 3
+    assert len({*floors_of(KNOWN_FLOORS).values()}) == len(KNOWN_FLOORS)
+    one, other = (_view(curves=(_curve_on(name),), baselines=()) for name in ("mine", "yours"))
+    assert signs([one, other]) == ["– mine or yours, each layer's own"], "in two charts they may look alike"
+
+
+def _curve_on(baseline: str) -> Curve:
+    return Curve("bert", "BERT", None, (Cell(1, "block 1", Estimate(0.3), baselines=((baseline, 0.1),)),), None)
 
 
 def test_an_empty_view_is_a_figure_too() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from clipstudy import data, tasks
 from clipstudy.cli import app
+from clipstudy.dashboard.sheets import CHOSEN
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasksfile import tables
 from clipstudy.tracking.pretraining import EXPERIMENT
@@ -128,6 +129,11 @@ def test_every_variable() -> None:
     code = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "clipstudy").rglob("*.py"))
     named = set(re.findall(r"\bCLIPSTUDY_[A-Z_]*[A-Z]", code)) - {"CLIPSTUDY_REAL_DATA"}
     assert sorted(named - WORDS) == []
+
+
+def test_tables_of_best_layers_say_how_the_layer_was_chosen() -> None:
+    captions = [line for text in DOCS.values() for line in text.splitlines() if line.startswith("**Best layers**")]
+    assert len(captions) >= 2 and [line for line in captions if f"(in brackets; {CHOSEN})" not in line] == []
 
 
 def test_relative_links_exist() -> None:

@@ -33,5 +33,7 @@ def test_submitit_hands_over_a_line_of_shell(tmp_path: Path, programs: None) -> 
         assert f"#SBATCH {line}\n" in script
     assert "-m clipstudy worker --drain --device cpu" in script
     assert "case $code in 75 | 138 | 143) scontrol requeue" in script, "who was told to leave"
-    assert '69) [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ] && scontrol requeue' in script, "who met no database, some times"
+    assert '69 | 70) [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ] && scontrol requeue' in script, (
+        "who met no database, some times"
+    )
     assert [file.suffix for file in fleet.folder(settings).iterdir() if "pkl" in file.suffix] == []

@@ -39,8 +39,8 @@ def test_a_map_is_what_the_runs_recorded() -> None:
     assert (found.model, found.reference, found.layers, found.others) == ("GPT-2", "BERT", (0, 1), (0, 1))
     assert heat.info(found) == heat.HeatInfo(
         title="Likeness: GPT-2",
-        x_title="layer of BERT (0 = embedding)",
-        y_title="layer",
+        x_title="layer of BERT (block; 0 = embedding)",
+        y_title="layer (block; 0 = embedding)",
         x=["0", "1"],
         y=["0", "1"],
         z=[[0.5, 0.25], [0.125, 0.75]],

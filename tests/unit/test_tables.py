@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clipstudy import metrics
-from clipstudy.dashboard import sheets, tables, units, views, writers
+from clipstudy.dashboard import exhibit, panels, sheets, tables, units, views, writers
+from clipstudy.dashboard.address import Layers
+from clipstudy.dashboard.exhibit import Asked
+from clipstudy.dashboard.inks import inks_of
+from clipstudy.dashboard.pages import layers
+from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.pooling import average, pooled
 from clipstudy.dashboard.tables import board, newest, view
 from clipstudy.dashboard.units import INTERVAL, Z, around, half_width, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
+from tests.browser.served import desk
 from tests.made_up import BERT, MODELS, SHIFT, Model, Task, result, results
 
 TWIN = Model("bert-untrained", "BERT, untrained", "bert")
@@ -331,6 +338,58 @@ def test_models_come_in_the_order_asked_for_twins_after_their_models() -> None:
     )
     found = view(shown, "bigram_shift")
     assert found and tuple(curve.family for curve in found.curves) == shown.families
+
+
+RESNET = Model("resnet", "ResNet"), Model("resnet-untrained", "ResNet, untrained", "resnet")
+
+
+@pytest.mark.parametrize("order", [("rn50*", "vit"), ("resnet", "*"), ("vit", "*-untrained", "resnet")])
+def test_a_twin_is_behind_its_model_whichever_pattern_takes_either(order: tuple[str, ...]) -> None:
+    """By its part, which a twin does not play, or by a later or an earlier pattern that takes the twin's own name."""
+    resnet, twin = (result(model) for model in RESNET)
+    roles = replace(resnet, tags=resnet.tags | {"role": "rn50"}), twin
+    runs = [*roles, *(result(Model(name, name)) for name in ("a", "vit", "z"))]
+    shown = board(runs, order)
+    assert shown.families[shown.families.index("resnet") + 1] == "resnet-untrained"
+    found = view(shown, SHIFT.name)
+    assert found and tuple(curve.family for curve in found.curves) == shown.families
+    alone = board([twin, *runs[2:]], order)
+    assert "resnet-untrained" in alone.families, "without its model, it has a place, too"
+
+
+def test_a_twin_is_behind_its_own_studys_model() -> None:
+    shown = board([result(model, study=study) for study in ("paper", "pocket") for model in RESNET])
+    found = view(shown, SHIFT.name)
+    assert found and [(curve.study, bool(curve.twin_of)) for curve in found.curves] == [
+        ("paper", False),
+        ("paper", True),
+        ("pocket", False),
+        ("pocket", True),
+    ]
+
+
+def _of_two_tasks() -> list[Result]:
+    """The first task has no result of BERT's twin, and the second none of BERT."""
+    return [result(BERT), result(MODELS[1]), result(TWIN, DEPTH), result(MODELS[1], DEPTH)]
+
+
+def test_models_of_several_tasks_come_in_one_order() -> None:
+    shown = board(_of_two_tasks())
+    found = [one for task in (SHIFT, DEPTH) if (one := view(shown, task.name))]
+    assert [curve.family for curve in views.models_of(found)] == ["bert", "bert-untrained", "gpt2"]
+    assert sheets.best(found).head == ("task", "BERT", "BERT, untrained", "GPT-2")
+
+
+def test_a_legend_has_a_twin_behind_its_model() -> None:
+    dashboard = Dashboard("D", (Panel("P", (SHIFT.name, DEPTH.name)),))
+    shown = board(_of_two_tasks())
+    panel = dashboard.panels[0]
+    asked = Asked(panel, panels.views(panel, shown), shown, inks_of(shown), "p", None)
+    of_report = re.findall(r"</span>([^<]+)</li>", exhibit.drawn(asked))
+    page = layers.body(Layers(), desk(_of_two_tasks(), dashboard))
+    legend = next(part for part in page.body if getattr(part, "className", "") == "legend")
+    of_page = [item.children[1] for item in legend.children if isinstance(item.children, list)]
+    assert of_report == of_page == ["BERT", "BERT, untrained", "GPT-2"]
 
 
 def test_two_studies_do_not_mix() -> None:

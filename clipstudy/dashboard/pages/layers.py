@@ -20,7 +20,7 @@ from clipstudy.dashboard.pages.parts import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
 from clipstudy.dashboard.sheets import Sheet
 from clipstudy.dashboard.tables import Board
-from clipstudy.dashboard.views import Curve, View
+from clipstudy.dashboard.views import Curve, View, models_of
 from clipstudy.progress import counted
 
 KIND = Layers
@@ -185,8 +185,7 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
             remarks.append("Some runs kept no value for each seed: their bars have no points.")
     wide = panels.first_is_wide(len(drawn), found.mean is not None)
     inks = desk.records.inks()
-    titles = {curve.family: curve.title for view in drawn for curve in view.curves}
-    legend = [html.Li([parts.swatch(inks[family]), title]) for family, title in titles.items()]
+    legend = [html.Li([parts.swatch(inks[curve.family]), curve.title]) for curve in models_of(drawn)]
     legend += [html.Li(text) for text in charts.signs(drawn)]
     return counted(len(drawn), "chart"), [
         *([html.Ul(legend, className="legend")] if legend else []),
