@@ -8,6 +8,7 @@ queues them again.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
@@ -71,6 +72,8 @@ ROWS = 800
 SIZES = Sizes()
 #: What counts as done while it runs: an outcome that only waits for MLflow is computed.
 DONE = (Status.COMPUTED, Status.DONE)
+#: What is still to be computed.
+WAITING = (Status.QUEUED, Status.RUNNING)
 #: Seconds between two looks at the table.
 LOOK = 1.0
 #: Processes on a machine without an accelerator. Each holds its own libraries in memory, so not one a core.
@@ -107,13 +110,13 @@ def budgets() -> dict[str, float]:
 
 
 def foretold(budgets: Mapping[str, float], workers: int) -> str:
-    """How long so many workers will take at most, and what the time left is worth; empty where nothing bounds it."""
-    most = sum(budgets.values())
-    if not most:
+    """How long so many workers will take; empty where nothing bounds it."""
+    whole = sum(budgets.values())
+    if not whole:
         return ""
     return (
-        f"at most about {duration(most / workers)} on {counted(workers, 'worker')}: each task kind has a budget of "
-        "time. The time left is told at the pace so far, and the pace differs from kind to kind"
+        f"each task kind has a budget of time, {duration(whole)} together: about {duration(whole / workers)} on "
+        f"{counted(workers, 'worker')}, which end what they have begun"
     )
 
 
@@ -246,14 +249,21 @@ def _watch(
         rows = jobs.rows(engine, Selection(study=study.name))
         now = dialect.now(engine)
         live = [row for row in rows if row.status not in (Status.CANCELLED, Status.SUPERSEDED)]
-        progress("cells", sum(row.status in DONE for row in live), len(live))
+        if not budgets:
+            progress("cells", sum(row.status in DONE for row in live), len(live))
+        used = 0.0
         for kind, tasks in tasks_of.items():
             cells = [row for row in live if row.task in tasks]
-            if kind not in spent and seconds(cells, now) > budgets.get(kind, float("inf")):
+            budget, so_far = budgets.get(kind, math.inf), seconds(cells, now)
+            over = all(row.status not in WAITING for row in cells)
+            used += budgets.get(kind, 0.0) if over else min(so_far, budget)
+            if kind not in spent and so_far > budget:
                 spent.add(kind)
                 left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
                 if left:
                     progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {counted(left, 'cell')} left out")
+        if budgets:  # cells differ too much to tell the time by: a budget of which nothing is left to do counts as spent
+            progress("budget in seconds", used, round(sum(budgets[kind] for kind in tasks_of if kind in budgets)))
         if not at_work:
             break
         time.sleep(LOOK)

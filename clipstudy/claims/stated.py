@@ -52,7 +52,7 @@ class Claim:
 
 
 #: The report does not say how it gave CLIP two texts.
-_JOINED = "every model reads both texts as one, CLIP in its 77 tokens; boolq-apart and wic-apart have them read apart"
+_JOINED = "how the report gave CLIP two texts is not said; here every model reads them as one, cut to what it can read"
 
 
 def above(first: Quantity, second: Quantity | float = 0.0) -> Inequality:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from clipstudy.dashboard.units import LEVEL, Z, around, axis_title, standard_error
-from clipstudy.dashboard.views import Cell, Curve, View, best_layer
+from clipstudy.dashboard.views import Cell, Curve, View, best_layer, models_of
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
 
@@ -48,9 +48,9 @@ def few(error: float, values: Sequence[float]) -> float:
 def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, ...]]:
     """The mean of several tasks per layer, for the models that have them, and notes on what could not be averaged.
 
-    Only tasks of one metric that every model of the panel has, and only layers that every task has, so that no
-    difference between two bars comes from what was averaged. A model's curves in two studies are two curves. Error
-    propagation as the module says.
+    Only tasks of one metric that every trained model of the panel has, only untrained twins that have these, too, and
+    only layers that every task has, so that no difference between two bars comes from what was averaged. A model's
+    curves in two studies are two curves. Error propagation as the module says.
     """
     metrics = Counter(v.metric for v in views)
     if not metrics:
@@ -58,15 +58,20 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     metric = metrics.most_common(1)[0][0]
     usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
     notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
-    models = {(curve.study, curve.family) for v in usable for curve in v.curves}
-    common = [v for v in usable if {(curve.study, curve.family) for curve in v.curves} == models]
+    has = {v.task: {(curve.study, curve.family): curve for curve in v.curves} for v in usable}
+    everybody = models_of(usable)
+    needed = {(c.study, c.family) for c in everybody if not c.twin_of} or {(c.study, c.family) for c in everybody}
+    common = [v for v in usable if needed <= has[v.task].keys()]
     notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
     if len(common) < 2:
         return None, tuple(notes)
     curves = []
-    for first in common[0].curves:
-        model = first.study, first.family
-        parts = [next(c for c in v.curves if (c.study, c.family) == model) for v in common]
+    for first in everybody:
+        found = [has[v.task].get((first.study, first.family)) for v in common]
+        parts = [curve for curve in found if curve is not None]
+        if len(parts) < len(common):
+            notes.append(f"{first.title}: not in the average, some tasks have no result of it yet")
+            continue
         cells = _averaged(parts, metric)
         if cells:
             dev = _dev(parts, cells)

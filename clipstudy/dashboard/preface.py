@@ -33,7 +33,7 @@ def about(
         f"{counted(len(shown.tasks), 'task')}.{when}"
     )
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    count = f"{counted(len(notes), 'note')} on missing cells and older settings"
+    count = f"{counted(len(notes), 'note')} on what is missing or left out"
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
     said = tables.note_of(shown.results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,11 +79,24 @@ def load(path: Path) -> Study:
     return parse(text, path)
 
 
+def _twice(text: str, error: str) -> str:
+    """What to do about a table that is there twice; empty where ``error``, tomllib's, is about something else."""
+    if not (found := re.match(r"Cannot declare \((.+?),?\) twice \(at line (\d+)", error)):
+        return ""
+    name = ".".join(part.strip("' ") for part in found[1].split(","))
+    lines = text.splitlines()[: int(found[2]) - 1]
+    before = [at for at, line in enumerate(lines, 1) if re.match(rf"\s*\[\s*{re.escape(name)}\s*\]", line)]
+    first = f" in line {before[0]}, and again" if before else " once more"
+    return f"[{name}] is there{first} in line {found[2]}. Give one of them another name, or remove it."
+
+
 def parse(text: str, path: Path) -> Study:
     """As :func:`load`, from text; relative paths in it start from ``path``'s folder."""
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a syntax error, a number of too many digits, too deep a list
+        if twice := _twice(text, str(error)):
+            raise StudyError(f"{path}: {twice}") from None
         raise StudyError(f"{path} is not TOML: {error}. Fix that line.") from None
     problems: list[str] = []
     study = _study(tables, path, problems)

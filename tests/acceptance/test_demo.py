@@ -134,7 +134,7 @@ def test_where_a_shell_does_not_find_the_command(tmp_path: Path, monkeypatch: py
 
 def test_how_long_it_takes_at_most_is_told() -> None:
     said = demo.foretold({"classify": 220.0, "attend": 20.0}, 2)
-    assert said.startswith("at most about 2 min 0 s on 2 workers: ") and "at the pace so far" in said
+    assert said.startswith("each task kind has a budget of time, 4 min 0 s together: about 2 min 0 s on 2 workers")
     assert demo.foretold({}, 2) == "", "the whole study has no budget"
 
 

@@ -326,6 +326,17 @@ def test_only_tasks_that_every_model_has_are_averaged() -> None:
     assert average([], "None") == (None, ())
 
 
+def test_a_twin_that_lacks_a_task_does_not_keep_the_models_from_their_average() -> None:
+    e = Estimate(0.5)
+    twin = replace(_curve("bert-untrained", e), twin_of="bert", title="BERT, untrained")
+    views = [_view("a", _curve("bert", e), twin), _view("b", _curve("bert", e))]
+    mean, notes = average(views, "Syntactic")
+    assert mean is not None and [curve.family for curve in mean.curves] == ["bert"]
+    assert notes == ("BERT, untrained: not in the average, some tasks have no result of it yet",)
+    both, notes = average([views[0], _view("b", _curve("bert", e), twin)], "Syntactic")
+    assert both is not None and [curve.family for curve in both.curves] == ["bert", "bert-untrained"] and notes == ()
+
+
 def test_models_come_in_the_order_asked_for_twins_after_their_models() -> None:
     shown = board(results(tasks=[SHIFT]), order=["gpt2", "clip*"])
     assert shown.families == (

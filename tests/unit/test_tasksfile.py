@@ -390,6 +390,18 @@ def test_not_toml() -> None:
         parse(f"[study]\nseeds = [1{'0' * 5000}]\n")
 
 
+@pytest.mark.parametrize(
+    ("again", "says"),
+    [
+        ("[models.bert]", r"\[models.bert\] is there in line \d+, and again in line \d+\. Give one of them another name"),
+        ('[models."bert"]', r"\[models.bert\] is there in line \d+, and again in line"),
+    ],
+)
+def test_a_table_that_is_there_twice(again: str, says: str) -> None:
+    with pytest.raises(StudyError, match=says):
+        parse(f"{GOOD}\n{again}\nlayers = 3\n")
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").touch()
     with pytest.raises(StudyError, match=r"mine\.toml"):
