@@ -262,7 +262,7 @@ def _watch(
                 left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
                 if left:
                     progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {counted(left, 'cell')} left out")
-        if budgets:  # cells differ too much to tell the time by: a budget of which nothing is left to do counts as spent
+        if budgets:  # cells differ too much to tell the time by; a budget with nothing left to do counts as spent
             progress("budget in seconds", used, round(sum(budgets[kind] for kind in tasks_of if kind in budgets)))
         if not at_work:
             break

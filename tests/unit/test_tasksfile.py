@@ -393,7 +393,7 @@ def test_not_toml() -> None:
 @pytest.mark.parametrize(
     ("again", "says"),
     [
-        ("[models.bert]", r"\[models.bert\] is there in line \d+, and again in line \d+\. Give one of them another name"),
+        ("[models.bert]", r"\[models.bert\] is there in line \d+, and again in line \d+\. Give one of them another"),
         ('[models."bert"]', r"\[models.bert\] is there in line \d+, and again in line"),
     ],
 )

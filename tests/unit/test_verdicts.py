@@ -200,7 +200,7 @@ def test_a_row_says_verdict_statistic_interval_p_and_n() -> None:
     assert (row.verdict, row.n, row.p) == ("supported", "500", "< 0.001")
     assert row.models == "clip_text = c, gpt2 = g"
     assert row.statistic == row.compared == "WiC(clip_text) > WiC(gpt2)"
-    assert row.value.endswith(" points") and "[" in row.value and row.why.startswith("how the report gave CLIP two texts")
+    assert row.value.endswith(" points") and "[" in row.value and row.why.startswith("how the report gave CLIP")
     missing = next(r for r in verdicts.rows(judgements()) if r.claim == "C19")
     assert (missing.verdict, missing.statistic, missing.value, missing.p) == ("not run", "", "", "")
     assert "phrases" in missing.why and missing.todo.startswith("clipstudy enqueue --model")
