@@ -42,7 +42,8 @@ def mend(engine: Engine, tracking: Tracking, state: State, found: Sequence[Disag
                 act(ward, of_kind)
     if state.runs is not None:
         with contextlib.suppress(TrackingUnreachable):
-            sum(recorder.drain(engine, tracking, NAME))
+            for _ in recorder.drain(engine, tracking, NAME):
+                pass
 
 
 def _take_back(ward: Ward, found: Sequence[Disagreement]) -> None:

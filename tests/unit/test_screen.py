@@ -7,6 +7,8 @@ import pytest
 from clipstudy.attempt import Tally
 from clipstudy.cli import results, screen, work
 from clipstudy.dashboard import tables
+from clipstudy.job import Status
+from clipstudy.queue.jobs import Enqueued
 from tests.made_up import MODELS, TASKS, result
 from tests.made_up import results as made_up
 
@@ -92,3 +94,14 @@ def test_a_worker_says_why_it_recorded_other_numbers_than_it_computed() -> None:
         "the database went away amid its only round"
     )
     assert "each other" not in work._tallied(Tally(computed=14, recorded=10, waiting=4, busy=1.0))
+
+
+def test_settings_that_are_back_are_told_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    """Figures show what ran last; nothing of these will run by itself."""
+    back = Enqueued(present={Status.DONE: 3}, returned=(("bert", "t"), ("my gpt", "t")))
+    work._print_enqueued("s", 6, 2, back, dry_run=False)
+    told = capsys.readouterr().out
+    assert "2 groups had these settings before" in told
+    assert "clipstudy rerun --study s --model bert --task t; clipstudy rerun --study s --model 'my gpt'" in told
+    work._print_enqueued("s", 6, 2, back, dry_run=True)
+    assert "rerun" not in capsys.readouterr().out, "they are not back yet"
