@@ -14,12 +14,13 @@ help:  ## list the verbs
 
 install: $(VENV)/.installed  ## create .venv with clipstudy and what its tests need
 
+# Twenty thousand files, of which few are ever imported: Python compiles these when it comes to them.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("clipstudy needs Python 3.11 or newer; say: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@echo "Installing clipstudy and what its tests need into $(VENV), once: 2.4 GB on disk with torch's CPU build, more with"
 	@echo "a GPU's, and minutes on a slow line. pip says below what it fetches."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: install  ## the pocket study, from nothing to report.html in minutes, with no network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,15 +31,29 @@ def read(folder: Path, spec: ModelSpec) -> Any:
         # Without a vocabulary the library makes a tokenizer of special tokens alone, which reads every word as unknown.
         if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
             raise FileNotFoundError(f"{folder} holds none of {', '.join(VOCABULARIES)}")
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer(["a"], ["a"])  # some of what is wrong with it shows only then
-        tokenizer.num_special_tokens_to_add()
-        return tokenizer
+        return _read(folder, tuple(sorted((file.name, *_stamp(file)) for file in folder.iterdir() if file.is_file())))
     except Exception as error:  # the library raises whatever its many formats raise
         raise ModelError(
             f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" has no tokenizer that can be read '
             f"({said(error)}). Put the tokenizer's files (tokenizer.json, or its vocabulary) beside config.json."
         ) from error
+
+
+# Fine-tuning loads a model anew for every seed, and reading a vocabulary takes as long as reading small weights.
+# Nothing is set on a tokenizer once it is read, so all may have the same.
+@functools.lru_cache(maxsize=2)
+def _read(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> Any:
+    """The tokenizer of ``folder`` while its files are these."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer(["a"], ["a"])  # some of what is wrong with it shows only then
+    tokenizer.num_special_tokens_to_add()
+    return tokenizer
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """What a file's change shows by: when it was written (ns), and its size in bytes."""
+    there = file.stat()
+    return there.st_mtime_ns, there.st_size
 
 
 def plain_encoder(tokenizer: Any) -> Any:

@@ -6,6 +6,7 @@ browser sends goes through ``address``, which gives back a place, whatever came.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, 
 from dash.development.base_component import Component
 from dash.exceptions import PreventUpdate
 from flask import Response, abort, request
+from plotly.io.json import to_json_plotly
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from clipstudy.dashboard import address, guard
@@ -80,6 +82,7 @@ def _frame(desk: Desk) -> Component:
         [
             dcc.Location(id="at", refresh=False),
             dcc.Store(id="chosen"),
+            dcc.Store(id="drawn"),
             dcc.Interval(id="tick", interval=TICK, disabled=True),
             html.A("Skip to the results", href="#main", className="skip"),
             html.Header([html.H1(desk.dashboard.title), html.Nav(id="pages", **parts.labelled("Pages"))]),
@@ -155,18 +158,22 @@ def _showing(app: Dash, desk: Desk) -> None:
         Output("said", "children"),
         Output("tick", "disabled"),
         Output("tick", "interval"),
+        Output("drawn", "data"),
         Input("at", "pathname"),
         Input("at", "search"),
         Input("tick", "n_intervals"),
         State(CONTROLS, "id"),
         State(CONTROLS, "value"),
         State("chosen", "data"),
+        State("drawn", "data"),
         running=[(Output("working", "hidden"), False, True)],
     )
-    def show(path: object, query: object, _: object, ids: object, values: object, before: object) -> tuple[Any, ...]:
+    def show(
+        path: object, query: object, _: object, ids: object, values: object, before: object, drawn: object
+    ) -> tuple[Any, ...]:
         page = PAGES.get(path) if isinstance(path, str) else None
         if page is None:
-            return [], {}, _lost(path), _navigation("", ""), "There is no such page", True, TICK
+            return [], {}, _lost(path), _navigation("", ""), "There is no such page", True, TICK, ""
         place, wrong = address.parse(page.KIND, query)
         offered, shown = _made(page, place, desk)
         known = desk.records.now()
@@ -178,14 +185,17 @@ def _showing(app: Dash, desk: Desk) -> None:
         # Nothing was ever read: the page has nothing to lose by being drawn anew.
         away = bool(trouble) and known.read is None
         again = shown.again or (TICK if page is queue or away else 0)
+        # What is the same when the page looks again is left: under a click or a marked text it would be gone.
+        digest = hashlib.sha256(to_json_plotly(body).encode()).hexdigest() if again else ""
         return (
             no_update if same else [parts.drawn(control) for control in offered],
             data,
-            body,
+            no_update if digest and digest == drawn else body,
             _navigation(page.KIND.PATH, place.study),
             shown.said,
             not again,
             again or TICK,
+            digest,
         )
 
 

@@ -22,20 +22,20 @@ def results(place: Place) -> list:
     return open_tracking(settings).results("small")
 
 
-def test_from_tasks_toml_to_a_chart(placed: Place) -> None:
+def test_from_tasks_toml_to_a_chart(placed: Place, typed: Typed) -> None:
     """Enqueue, two workers at once, every cell once in MLflow, the report; then once more, and nothing is new."""
     placed("init")
-    dry = placed.json("enqueue", "--all", "--dry-run")
+    dry = told(typed, "enqueue", "--all", "--dry-run")
     assert (dry["cells"], dry["new"]) == (CELLS, CELLS)
-    assert placed.json("status")["totals"] == {}
-    assert placed.json("enqueue", "--all")["new"] == CELLS
-    assert placed.json("enqueue", "--all")["new"] == 0
+    assert totals(typed) == {}
+    assert told(typed, "enqueue", "--all")["new"] == CELLS
+    assert told(typed, "enqueue", "--all")["new"] == 0
 
     crew = placed.start("worker", "--workers", "2", "--drain", "--device", "cpu", "--layers-per-batch", "2")
     said = crew.communicate(timeout=240)[0]
     assert crew.returncode == 0, said
     assert all(f"[worker {k}] " in said for k in (1, 2)) and said.count("0 failed") == 2
-    status = placed.json("status", "--rows")
+    status = told(typed, "status", "--rows")
     assert status["totals"] == {"done": CELLS}, status["totals"]
     assert {row["attempt"] for row in status["rows"]} == {1}
     assert status["workers"] == [] and status["outbox"] == 0
@@ -49,16 +49,14 @@ def test_from_tasks_toml_to_a_chart(placed: Place) -> None:
     assert one.params["option.max_epoch"] == "3" and one.params["version.torch"]
     assert 0 <= one.metrics["accuracy"].value <= 1 and one.metrics["items/test"].value == 100
 
-    page = placed("report", "--out", "page.html")
-    assert f"{CELLS} results" in page.stdout
+    assert f"{CELLS} results" in typed("report", "--out", "page.html").out
     text = (placed.folder / "page.html").read_text()
     assert "Tiny BERT" in text and "<script src" not in text
 
-    again = placed("worker", "--drain", "--device", "cpu")
-    assert "0 cells computed" in again.stderr
+    assert "0 cells computed" in typed("worker", "--drain", "--device", "cpu").err
 
     # The queue-less run finds the same numbers.
-    shown = placed.json("run", "bert", "order", "--layer", "2")["layers"][0]
+    shown = told(typed, "run", "bert", "order", "--layer", "2")["layers"][0]
     assert shown["metrics"] == flat(one.metrics)
 
 

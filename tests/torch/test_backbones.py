@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from transformers import (
 from benchmarks.extraction import MINILM
 from benchmarks.study import go, groups
 from clipstudy import backbones, run
-from clipstudy.backbones import open_clip_text
+from clipstudy.backbones import open_clip_text, tokenizing
 from clipstudy.backbones.wordpieces import lead_of
 from clipstudy.data import conll2000
 from clipstudy.errors import ModelError
@@ -294,6 +296,18 @@ def test_the_limit_cuts_the_other_text(samples, name):
     assert before.words[before.second] == 30
     (alone,) = backbone.joined([(long, short)], 0)
     assert alone.cut is not None and alone.cut < 30 and 30 not in alone.words
+
+
+def test_a_tokenizer_is_read_once_while_its_files_are_the_same(samples, tmp_path):
+    spec = samples["bert"].spec
+    folder = Path(shutil.copytree(spec.checkpoint, tmp_path / "bert"))
+    first = tokenizing.read(folder, spec)
+    assert tokenizing.read(folder, spec) is first
+    for file in folder.iterdir():
+        os.utime(file, ns=(0, 0))
+        second = tokenizing.read(folder, spec)
+        assert second is not first, file
+        first = second
 
 
 def test_gpt2_puts_bos_first_unless_told_not_to(samples, loaded):

@@ -48,11 +48,17 @@ new MutationObserver(() => {
   if (again) focusable(again)[held.at]?.focus();
 }).observe(document.documentElement, { childList: true, subtree: true });
 
-// A page that looks again is drawn anew: what was unfolded stays so.
+// A page that looks again is drawn anew: what was unfolded stays so. A toggle is told later than its click, and never
+// where the page was drawn in between; what the browser unfolds to find a word is told by the toggle alone.
 const unfolded = new Set();
-document.addEventListener("toggle", ({ target }) => {
-  if (target.id.startsWith("fold-")) unfolded[target.open ? "add" : "delete"](target.id);
+const keep = (part, open) => {
+  if (part?.id.startsWith("fold-")) unfolded[open ? "add" : "delete"](part.id);
+};
+document.addEventListener("click", ({ target }) => {
+  const part = target.closest("summary")?.parentElement;
+  keep(part, !part?.open);
 }, true);
+document.addEventListener("toggle", ({ target }) => keep(target, target.open), true);
 new MutationObserver(() => {
   for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
 }).observe(document.documentElement, { childList: true, subtree: true });
