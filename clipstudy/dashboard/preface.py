@@ -12,15 +12,8 @@ from clipstudy.dashboard.tables import Board
 from clipstudy.progress import counted
 
 
-def about(
-    shown: Board,
-    notes: Sequence[str],
-    colors: Mapping[str, Ink],
-    anchor: str,
-    title: str,
-    study_note: str,
-    gone: str,
-) -> str:
+def about(shown: Board, notes: Sequence[str], anchor: str, title: str, study_note: str, gone: str) -> str:
+    """How much there is and when it was measured; what is missing. What it was made of is :func:`sources`."""
     ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
     when = ""
     if ended:
@@ -37,14 +30,15 @@ def about(
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
     said = tables.note_of(shown.results)
-    note = markup.callout("" if said in study_note else said) + markup.callout(
-        gone
-    )  # the head of the page says the first
+    note = markup.callout("" if said in study_note else said)  # the head of the page says it
     about = markup.paragraph(tables.note_of(shown.results, "description"))
-    return (
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{note}{about}<p>{escape(facts)}</p>{noted}'
-        f"{_models(shown, colors)}{_datasets(shown)}</section>"
-    )
+    opened = f'<section id="{anchor}"><h2>{escape(title)}</h2>'
+    return f"{opened}{note}{markup.callout(gone)}{about}<p>{escape(facts)}</p>{noted}</section>"
+
+
+def sources(shown: Board, colors: Mapping[str, Ink], anchor: str, title: str) -> str:
+    """Which weights and rows the numbers are of, by their fingerprints."""
+    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{_models(shown, colors)}{_datasets(shown)}</section>'
 
 
 def _models(shown: Board, colors: Mapping[str, Ink]) -> str:

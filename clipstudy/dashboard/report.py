@@ -106,6 +106,8 @@ def page(
         if judgements := (judged or {}).get(study):
             at, title = f"{anchor}claims", f"{name}Claims"
             sections.append(Section(at, title, preface.judged(judgements, shown, at, title)))
+        at, title = f"{anchor}sources", f"{name}Models and data"
+        sections.append(Section(at, title, preface.sources(shown, colors, at, title)))
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
     body = "".join(section.html for section in sections)
     return (
@@ -134,7 +136,7 @@ def _study(
     gone: str,
     kept: Kept | None,
 ) -> list[Section]:
-    """What one study holds, then its panels; ``anchor`` and ``name`` tell its sections from another study's."""
+    """How much of one study there is, then its panels. By ``anchor`` and ``name`` its sections are its own."""
     parts, unseen, empty = [], set(shown.tasks), []
     for number, panel in enumerate(dashboard.panels, 1):
         found = panels.views(panel, shown)
@@ -151,7 +153,7 @@ def _study(
     if unseen:
         notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
     at, title = f"{anchor}about", f"{name}What this is"
-    return [Section(at, title, preface.about(shown, notes, colors, at, title, study_note, gone)), *parts]
+    return [Section(at, title, preface.about(shown, notes, at, title, study_note, gone)), *parts]
 
 
 def _contents(sections: Sequence[Section]) -> str:

@@ -73,16 +73,26 @@ class BarsInfo(NamedTuple):
     marks: tuple[MarksInfo, ...] = ()
 
 
+def axes(shown: View) -> list[str]:
+    """What may lie along a chart of ``shown``. ``layer``: grouped bars over layer numbers; ``stage``: the same over
+    quarters of a model's blocks, where each model has one layer in each; ``depth``: lines over the fraction of its
+    blocks."""
+    cells = [curve.cells for curve in shown.curves]
+    stages = [[_by_stage(cell) for cell in own] for own in cells]
+    staged = all(len(set(own)) == len(own) and set(own) <= set(range(1, STAGES + 1)) for own in stages)
+    deep = any(cell.depth is not None for own in cells for cell in own)
+    return ["layer", *["stage"] * staged, *["depth"] * deep]
+
+
 def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsInfo:
     """What a chart of ``shown`` draws.
 
     Args:
         colors: family → ink (:func:`clipstudy.dashboard.inks.inks_of`).
-        x: ``layer``: grouped bars over layer numbers; ``stage``: the same over quarters of a model's blocks, where
-            each model has one layer in each, else over layers; ``depth``: lines over the fraction of its blocks.
+        x: one of :func:`axes`, and otherwise ``layer``.
     """
     _, factor, _ = unit(shown.metric)
-    place = _places(shown, x)
+    place = _PLACES[x if x in axes(shown) else "layer"]
     symbols = {name: symbol for name, (symbol, _) in floors_of(shown.floors).items()}
     series = [_series(curve, colors[curve.family], place, shown.metric, symbols) for curve in shown.curves]
     marks = _marks(shown, place, factor)
@@ -122,13 +132,8 @@ def _by_stage(cell: Cell) -> float | None:
     return None if cell.depth is None else float(int(STAGES * cell.depth + 0.01))
 
 
-def _places(shown: View, x: str) -> Place:
-    """Where ``x`` puts the cells of ``shown``; by layer where it cannot put them."""
-    if x == "depth" and any(cell.depth is not None for curve in shown.curves for cell in curve.cells):
-        return _by_depth
-    found = [[_by_stage(cell) for cell in curve.cells] for curve in shown.curves]
-    each = all(len(set(stages)) == len(stages) and set(stages) <= set(range(1, STAGES + 1)) for stages in found)
-    return _by_stage if x == "stage" and each else _by_layer
+#: What lies along a chart → where it puts a layer.
+_PLACES: Mapping[str, Place] = {"layer": _by_layer, "stage": _by_stage, "depth": _by_depth}
 
 
 def _series(curve: Curve, ink: Ink, place: Place, metric: str, symbols: Mapping[str, str]) -> SeriesInfo:

@@ -122,6 +122,7 @@ def test_choosing_writes_the_address_and_the_address_reopens_the_view(visit: Ope
     page = visit(desk(results(MODELS[:3])))
     choose(page, "Syntactic")
     said(page, "Syntactic: 4 charts")
+    assert page.get_by_text("stage (bars)").count() == 0, "these models have more than a layer in each"
     choose(page, "GPT-2")
     page.wait_for_url("**/?panel=Syntactic&model=bert&model=clip-text")
     choose(page, "depth (lines)")

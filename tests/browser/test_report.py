@@ -129,11 +129,13 @@ def test_each_study_has_its_own_sections(reader: Open) -> None:
         if (study, task, layer) != ("pocket", depth, 1)
     ]
     page = reader(found, Dashboard("D", (Panel("Syntactic", average=True),)))
-    assert page.locator("h2").all_inner_texts()[:4] == [
+    assert page.locator("h2").all_inner_texts()[:6] == [
         "paper: What this is",
         "paper: Syntactic",
+        "paper: Models and data",
         "pocket: What this is",
         "pocket: Syntactic",
+        "pocket: Models and data",
     ]
     for number, height in ((1, 75.0), (2, 25.0)):
         average, shift = drawn(page, f"study-{number}-panel-1-0"), drawn(page, f"study-{number}-panel-1-1")
@@ -144,7 +146,7 @@ def test_each_study_has_its_own_sections(reader: Open) -> None:
     assert "bert · tree_depth: no result yet for layer 1" in page.inner_text("#study-2-about")
     assert "no result yet" not in page.inner_text("#study-1-about")
     targets = page.eval_on_selector_all("nav a", "links => links.map(a => document.querySelectorAll(a.hash).length)")
-    assert targets == [1] * 5
+    assert targets == [1] * 7
 
 
 def test_a_study_says_once_what_it_is_and_what_it_is_not(reader: Open) -> None:

@@ -196,7 +196,7 @@ def test_a_crash_while_making_the_parent(step: str, tracking: Tracking, study: s
 
 def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str, group: Group, entry: Make) -> None:
     parent = tracking.parent(group, None, None)
-    both_made = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=30)
 
     class Meeting:
         def __init__(self, client: Any) -> None:
@@ -206,8 +206,9 @@ def test_two_recorders_of_one_entry_keep_one_run(tracking: Tracking, study: str,
             return getattr(self._client, name)
 
         def create_run(self, *args: Any, **kwargs: Any) -> Any:
+            both.wait()  # neither has found a run of the other's
             run = self._client.create_run(*args, **kwargs)
-            both_made.wait()
+            both.wait()
             return run
 
     recorders = [Tracking(tracking.uri, tracking.artifacts_uri) for _ in range(2)]

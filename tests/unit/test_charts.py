@@ -16,7 +16,7 @@ from clipstudy.dashboard import charts
 from clipstudy.dashboard.charts import NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
 from clipstudy.dashboard.inks import KNOWN_FLOORS, PALETTE, PATTERNS, Ink, floors_of, inks_of, lighter
 from clipstudy.dashboard.labels import GREY
-from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, bars_info
+from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, axes, bars_info
 from clipstudy.dashboard.tables import Board, board, view
 from clipstudy.dashboard.views import Cell, Curve, Level, Mark, View
 from clipstudy.job import layers_of
@@ -314,11 +314,13 @@ def test_stages_of_models_of_different_depth_stand_side_by_side() -> None:
         return Curve(family, family, None, cells, None)
 
     residual, vit = curve("bert", 4, (1, 2, 3, 4)), curve("b0", 12, (3, 6, 9, 12))
+    assert axes(_view(curves=(residual, vit))) == ["layer", "stage", "depth"]
     info = bars_info(_view(modality="image", curves=(residual, vit)), COLORS, "stage")
     assert [one.x for one in info.series] == [[1.0, 2.0, 3.0, 4.0]] * 2 and not info.joined
     assert info.ticks == [(float(k), str(k)) for k in (1, 2, 3, 4)] and "stage" in info.x_title
     assert info.series[1].texts[0].startswith("b0, block 3")
     every = curve("b0", 12, tuple(range(13)))
+    assert axes(_view(curves=(residual, every))) == ["layer", "depth"]
     assert bars_info(_view(curves=(residual, every)), COLORS, "stage").x_title.startswith("layer")
 
 

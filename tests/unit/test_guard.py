@@ -138,7 +138,7 @@ def test_a_callback_takes_any_value() -> None:
     """Values of wrong types for every input: a page comes back, or nothing, and no error."""
     visitor = client()
     drawn = ("controls.children", "chosen.data", "body.children", "pages.children", "said.children")
-    outputs = (*drawn, "tick.disabled", "tick.interval")
+    outputs = (*drawn, "tick.disabled", "tick.interval", "drawn.data")
     for path in ("/", "/tables", "/claims", "/gallery", "/runs", "/queue", "/nowhere", 7, None, {"a": 1}, "//"):
         for query in (
             "?x=1&task=%00&study=<b>",
@@ -161,6 +161,7 @@ def test_a_callback_takes_any_value() -> None:
                     [{"id": {"type": "control", "key": "task"}, "property": "id", "value": [1, None]}],
                     [{"id": {"type": "control", "key": "task"}, "property": "value", "value": {"a": 1}}],
                     {"id": "chosen", "property": "data", "value": [query]},
+                    {"id": "drawn", "property": "data", "value": query},
                 ],
             }
             answer = visitor.post("/_dash-update-component", json=sent)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, beside, charts, heat, panels, sheets, tables, units, writers
+from clipstudy.dashboard import address, beside, charts, heat, panels, series, sheets, tables, units, writers
 from clipstudy.dashboard.address import Layers
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.heat import Likeness
@@ -55,7 +55,7 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
     families = {family for view in found.there for family in view.families}
     asked = [task for task in place.task if task in tasks]
     bars = [
-        Control("x", "Horizontal axis", parts.options(AXES, AXES), _x(place, found), "radio"),
+        Control("x", "Horizontal axis", parts.options(_axes(found), AXES), _x(place, found), "radio"),
         Control("draw", "Draw", parts.options(DRAWN, DRAWN), place.draw, "radio"),
         Control("seeds", "Seeds", parts.options(SEEDS, SEEDS), _seeds(place, found), "radio"),
     ]
@@ -153,7 +153,14 @@ def _panels(desk: Desk, board: Board) -> list[Panel]:
 
 
 def _x(place: Layers, found: Chosen) -> panels.Axis:
-    return found.panel.x if place.x == "panel" else place.x
+    asked = found.panel.x if place.x == "panel" else place.x
+    return asked if asked in _axes(found) else "layer"
+
+
+def _axes(found: Chosen) -> list[str]:
+    """Those by which a chart here would be drawn."""
+    able = {axis for view in found.shown for axis in series.axes(view)}
+    return [axis for axis in AXES if axis == "layer" or axis in able]
 
 
 def _seeds(place: Layers, found: Chosen) -> str:
