@@ -26,9 +26,10 @@ $(VENV)/.installed: pyproject.toml
 demo: install  ## the pocket study, from nothing to report.html in minutes, with no network
 	@$(BIN)/clipstudy demo
 
-# Two processes of one thread: what the tests compute is small, and more threads would wait for each other.
+# Processes of one thread, as what the tests compute is small; one more than the two cores that are the least, as some
+# tests wait for leases and servers.
 test: install  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not slow" --numprocesses 3 --dist loadfile
 
 slow: install  ## the tests that take minutes by themselves
 	$(BIN)/pytest -m slow
