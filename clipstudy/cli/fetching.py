@@ -27,7 +27,7 @@ def fetch(
     task: Tasks = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what and how large, and fetch nothing.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Without network: is all that was fetched here, and whole?")
+        bool, typer.Option("--verify", help="Check, without network, that all that was fetched is here and whole.")
     ] = False,
     as_json: Json = False,
 ) -> None:

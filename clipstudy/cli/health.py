@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Put right what job table, outbox and MLflow say differently.")
-    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Make job table, outbox and MLflow agree.")] = False,
     as_json: Json = False,
 ) -> None:
     """Is this machine fit, and do job table, outbox and MLflow say the same? Exit code 1 where something is wrong.

@@ -31,4 +31,4 @@ JobNumber = Annotated[
     int, typer.Argument(metavar="JOB", parser=job_number, help="A job's number, from `status --rows`.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every cell.")]
-Json = Annotated[bool, typer.Option("--json", help="For a script to read.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a script.")]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     name="pocket",
-    help="The miniature world behind `clipstudy demo`: its text, its models.",
+    help="The miniature world behind `clipstudy demo`: its texts, pictures and models.",
     no_args_is_help=True,
 )
 
@@ -116,7 +116,7 @@ def _print_ended(ended: Ended) -> None:
 @group.command()
 def data(
     out: Annotated[Path | None, typer.Option(help="A folder of your own. [default: in the cache]")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
 ) -> None:
     """Make the pocket study's texts and pictures, in the layouts of the real data sets."""
     from clipstudy.pocket import corpora
@@ -153,7 +153,7 @@ def twins() -> None:
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="[default: all seven]")] = None,
     folder: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("pocket-checkpoints"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps than the recipes', to try it out.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at once, one thread each. [default: cores]")

@@ -136,9 +136,11 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
 
 def worker(
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="A GPU's number: 0 is cuda:0. Of 0,1 or all: one worker each.")
+        str | None, typer.Option("--gpu", help="A GPU by number (0 is cuda:0), several (0,1) or all: one worker each.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="So many workers on the device, a process each.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many workers share the device, one process each.")
+    ] = None,
     min_memory: Annotated[
         float | None, typer.Option(min=0, help="GB that must be free on a GPU. [default: 2 on each of several]")
     ] = None,
@@ -150,11 +152,11 @@ def worker(
     ] = 120,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's]")] = None,
     study: Study = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
 ) -> None:
     """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued.
 
-    --gpu 0,1 (or all) and --workers start a process each, keep them at work, and pass a word to stop on to all of them.
+    --gpu 0,1 (or all) and --workers start a process each, keep them at work, and stop them all when told to stop.
     With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed; 75 where a
     signal stopped it before the queue was empty: start it again.
     """

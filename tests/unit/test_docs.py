@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -123,6 +124,17 @@ def test_every_default(kind: str) -> None:
     assert {name: None if text == "none" else json.loads(text.strip("`")) for name, text in told.items()} == {
         name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()
     }
+
+
+@pytest.mark.parametrize("kind", tasks.kinds())
+def test_every_profile(kind: str) -> None:
+    """What each but the first sets stands in one table, as it is written in a study file."""
+    table = STUDY_FILE.split("## What profiles set")[1].split("\n## ")[0]
+    told = {
+        name: tomllib.loads("\n".join(re.findall(r"`(\w+ = [^`]+)`", sets)))
+        for name, sets in re.findall(rf"^\| `(\w+)` of `{kind}` \| (.*) \|$", table, re.MULTILINE)
+    }
+    assert told == dict(list(tasks.load(kind).PROFILES.items())[1:])
 
 
 def test_every_variable() -> None:

@@ -31,7 +31,7 @@ COLUMNS = {
     "run": "run",
 }
 NUMBERS = ("layer", "value", "low", "high")
-#: MLflow shows runs and models then; else what is for prompts and agents.
+#: MLflow shows runs and models then; else its GenAI pages.
 TRAINING = "?workflowType=machine_learning"
 #: As many places as other pages give; MLflow has the others.
 PLACES = "params.value == null ? '—' : d3.format('.' + params.data.places + 'f')(params.value)"
