@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.figures import Row, measured
 from clipstudy.dashboard import app, panels
-from clipstudy.dashboard.pages.parts import Desk
+from clipstudy.dashboard.pages.components import Desk
 from clipstudy.dashboard.records import LOOK as LATER
 from clipstudy.dashboard.records import Records
 from clipstudy.job import Group, layer_label

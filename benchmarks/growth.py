@@ -23,7 +23,8 @@ from clipstudy import backbones, run
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 from clipstudy.job import Group
-from clipstudy.probes.mlp import Inputs, Labels, fit
+from clipstudy.probes.inputs import Inputs, Labels
+from clipstudy.probes.mlp import fit
 from clipstudy.spec import ModelSpec
 
 WIDTH = 64

@@ -20,7 +20,8 @@ from transformers.utils import logging
 
 from clipstudy import backbones
 from clipstudy.probes.control import control_labels
-from clipstudy.probes.mlp import Inputs, Labels, Recipe
+from clipstudy.probes.inputs import Inputs, Labels
+from clipstudy.probes.mlp import Recipe
 from clipstudy.spec import ModelSpec
 from clipstudy.tasks import classify, phrase_clusters
 from clipstudy.tasks.parts import arms
@@ -78,7 +79,7 @@ def layer_of_classify(
 ) -> dict[str, float]:
     """Test accuracy of every arm at one layer, mean over seeds, by the names that `classify` gives them."""
     parts = (data.labelled.train, data.labelled.dev, data.labelled.test)
-    number = {label: i for i, label in enumerate(data.labelled.classes)}
+    number = data.labelled.class_number
     truth = Labels(*(np.array([number[label] for label in part.labels]) for part in parts))
     types = [[words[0].lower() for words in part.items] for part in parts]
     control = Labels(*(control_labels(t, truth.train, len(number)) for t in types))

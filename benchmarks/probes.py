@@ -18,7 +18,8 @@ from benchmarks import lbfgs
 from benchmarks.figures import Row, gemm_rate, in_turns, measured, now, ratios
 from benchmarks.plain import fit_grid
 from benchmarks.recipes import JAWAHAR, LINEAR, SENTEVAL
-from clipstudy.probes.mlp import Inputs, Labels, fit
+from clipstudy.probes.inputs import Inputs, Labels
+from clipstudy.probes.mlp import fit
 from clipstudy.probes.stack import Shape
 
 WIDTH, CLASSES = 768, 6

@@ -29,12 +29,13 @@ from clipstudy.errors import ClipstudyError
 from clipstudy.job import SETTLED, Group, Job, Selection, Status, plan
 from clipstudy.pocket import corpora
 from clipstudy.pocket.baskets import Sizes
-from clipstudy.progress import Progress, counted, duration
+from clipstudy.progress import Progress
 from clipstudy.queue import dialect, jobs, migration
 from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, Study, TaskSpec
 from clipstudy.supervisor import Crew, alike
 from clipstudy.tracking import open as open_tracking
+from clipstudy.wording import counted, duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -109,9 +110,9 @@ def budgets() -> dict[str, float]:
     return {kind: thin.budget for kind, thin in THIN.items()}
 
 
-def foretold(budgets: Mapping[str, float], workers: int) -> str:
+def foretold(seconds_by_kind: Mapping[str, float], workers: int) -> str:
     """How long so many workers will take; empty where nothing bounds it."""
-    whole = sum(budgets.values())
+    whole = sum(seconds_by_kind.values())
     if not whole:
         return ""
     return (
@@ -149,7 +150,7 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
     engine = dialect.connect(settings.database)
     migration.migrate(engine)
     whole = tasksfile.load(tasksfile.find(STUDY, settings.home))
-    _there(whole)
+    _check_models(whole)
     rounds = in_rounds(plan(whole if full else thinned(whole), Selection()))
     before = jobs.enqueue(engine, list(chain(*rounds)), dry_run=True)
     unfinished = sum(number for status, number in before.present.items() if status not in SETTLED)
@@ -163,7 +164,7 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
             made.result()
         for number, groups in enumerate(rounds):
             jobs.enqueue(engine, groups, priority=-number)
-        if not full and (said := foretold(budgets(), _number(device))):
+        if not full and (said := foretold(budgets(), _worker_count(device))):
             progress.say(said)
         with _workers(settings, engine, device) as crew:
             _watch(engine, whole, crew, {} if full else budgets(), progress)
@@ -190,7 +191,7 @@ def _prepare(settings: Settings, device: str) -> str:
     return found
 
 
-def _there(study: Study) -> None:
+def _check_models(study: Study) -> None:
     """
     Raises:
         ClipstudyError: checkpoints of the study are not here.
@@ -204,7 +205,7 @@ def _there(study: Study) -> None:
         )
 
 
-def _number(device: str) -> int:
+def _worker_count(device: str) -> int:
     """How many workers there are."""
     return min(WORKERS, os.cpu_count() or 1) if device == "cpu" else 1
 
@@ -215,7 +216,7 @@ def _workers(settings: Settings, engine: Engine, device: str) -> Iterator[Crew]:
 
     Without an accelerator WORKERS of them, with one thread each: so small products gain nothing from two threads.
     """
-    posts = alike(_number(device), device, threads=1)
+    posts = alike(_worker_count(device), device, threads=1)
     with ExitStack() as files:
         logs = {post.name: files.enter_context(log_file(settings, k).open("w")) for k, post in enumerate(posts)}
 
@@ -235,7 +236,7 @@ def _watch(
     engine: Engine,
     study: Study,
     crew: Crew,
-    budgets: Mapping[str, float],
+    seconds_by_kind: Mapping[str, float],
     progress: Progress,
 ) -> None:
     """Tell how far the study is, and keep to the budgets, until all workers have ended."""
@@ -249,21 +250,23 @@ def _watch(
         rows = jobs.rows(engine, Selection(study=study.name))
         now = dialect.now(engine)
         live = [row for row in rows if row.status not in (Status.CANCELLED, Status.SUPERSEDED)]
-        if not budgets:
+        if not seconds_by_kind:
             progress("cells", sum(row.status in DONE for row in live), len(live))
         used = 0.0
         for kind, tasks in tasks_of.items():
             cells = [row for row in live if row.task in tasks]
-            budget, so_far = budgets.get(kind, math.inf), seconds(cells, now)
+            budget, so_far = seconds_by_kind.get(kind, math.inf), seconds(cells, now)
             over = all(row.status not in WAITING for row in cells)
-            used += budgets.get(kind, 0.0) if over else min(so_far, budget)
+            used += seconds_by_kind.get(kind, 0.0) if over else min(so_far, budget)
             if kind not in spent and so_far > budget:
                 spent.add(kind)
                 left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
                 if left:
-                    progress.say(f"{kind}: its {budgets[kind]:.0f} s are spent, {counted(left, 'cell')} left out")
-        if budgets:  # cells differ too much to tell the time by; a budget with nothing left to do counts as spent
-            progress("budget in seconds", used, round(sum(budgets[kind] for kind in tasks_of if kind in budgets)))
+                    progress.say(f"{kind}: its {budget:.0f} s are spent, {counted(left, 'cell')} left out")
+        if seconds_by_kind:
+            # Cells differ too much to tell the time by; a budget with nothing left to do counts as spent.
+            whole = sum(seconds_by_kind.get(kind, 0.0) for kind in tasks_of)
+            progress("budget in seconds", used, round(whole))
         if not at_work:
             break
         time.sleep(LOOK)

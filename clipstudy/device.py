@@ -119,6 +119,17 @@ def prepare(threads: int | None = None) -> None:
     _keep_freed_memory()
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What torch draws within is drawn by ``seed``: on the CPU and in a fork of its generator, so that it is the same
+    on every device, and nobody else's draws are disturbed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def _keep_freed_memory() -> None:
     """Let the C library keep what is freed for what is needed next, where it is glibc.
 
@@ -166,7 +177,7 @@ def broken(error: BaseException) -> bool:
     error CUDA answers every call with that error until the process ends."""
     import torch
 
-    known = isinstance(error, getattr(torch, "AcceleratorError", ())) or "cuda error" in str(error).lower()
+    known = isinstance(error, torch.AcceleratorError) or "cuda error" in str(error).lower()
     if not known or not torch.cuda.is_initialized():
         return False
     try:  # many of its errors are of one call alone

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 from clipstudy.errors import AWAY, BUG, FleetError, did_you_mean
 from clipstudy.job import Status
 from clipstudy.queue import jobs
-from clipstudy.settings import Settings, redact
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings
 from clipstudy.supervisor import STOPPED
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Scores, their intervals, and tests of differences. Pure; scikit-learn and SciPy are imported where they are used.
 
-Accuracy is resampled over seeds *and* test items (a seed is one draw of the probe, an item one draw of the test
+Scores are resampled over seeds *and* test items (a seed is one draw of the probe, an item one draw of the test
 set), because either alone understates how far a rerun on fresh data may land. Seeds are few, which a plain bootstrap
 takes for more than they say: one seed less than there are is drawn, and intervals and p are widened as Student's
 distribution is, by as much as the seeds have a part in the spread. Clusterings are not resampled over items: a
@@ -41,12 +41,6 @@ class Difference(NamedTuple):
     high: float
     p: float
     error: float
-
-
-def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Share of ``[n]`` items whose prediction is the label."""
-    truth, guess = _pair(labels, predictions)
-    return float((truth == guess).mean())
 
 
 def macro_f1(labels: ArrayLike, predictions: ArrayLike) -> float:
@@ -117,27 +111,24 @@ def ssim(images: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(alike.mean(axis=(1, 2, 3)))
 
 
-def bootstrap_accuracy(
-    correct: NDArray[Any], *, draws: int = 1000, rng: np.random.Generator | int = 0
-) -> list[Interval]:
-    """Accuracy of every layer with a hierarchical bootstrap interval, all layers from the same draws.
+def bootstrap_mean(scores: NDArray[Any], *, draws: int = 1000, rng: np.random.Generator | int = 0) -> list[Interval]:
+    """The mean score of every layer with a hierarchical bootstrap interval, all layers from the same draws; of
+    booleans an accuracy, which ends at 0 and 1.
 
     Each draw resamples seeds and N items with replacement; every seed was scored on the same items, so the two
     are crossed. Quantile interval, widened for few seeds.
 
     Args:
-        correct: ``[L, S, N]``: whether seed s is right on item n at layer l. Any score per item will do: the
-            difference of a task's and its control's gives the interval of selectivity. That of truth values, a share,
-            ends at 0 and 1.
+        scores: ``[L, S, N]``: what seed s scores on item n at layer l, or whether it is right.
         rng: a generator, or the seed of one.
     """
-    scores = np.asarray(correct, dtype=np.float32)
-    seeds = scores.mean(axis=2, dtype=np.float64)
+    numbers = np.asarray(scores, dtype=np.float32)
+    seeds = numbers.mean(axis=2, dtype=np.float64)
     found = [
         _interval(means.mean(), drawn, freedom(float(drawn.std()), [means]))
-        for means, drawn in zip(seeds, resampled([scores], draws, rng)[0], strict=True)
+        for means, drawn in zip(seeds, resampled([numbers], draws, rng)[0], strict=True)
     ]
-    if np.asarray(correct).dtype != np.bool_:
+    if np.asarray(scores).dtype != np.bool_:
         return found
     return [Interval(value, max(low, 0.0), min(high, 1.0)) for value, low, high in found]
 

@@ -9,6 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+# Exported again: the workers import them from here.
+from clipstudy.wording import counted as counted
+from clipstudy.wording import duration as duration
+
 log = logging.getLogger(__name__)
 
 #: From when on a pace is one: so many steps; or so many seconds, and of all steps this share.
@@ -97,21 +101,6 @@ def paced(what: str, done: float, of: float, seconds: float, first: float = 0) -
     if not (rate and enough):
         return f"{text}, – left"
     return f"{text}, {rate:,.1f}/s, {duration((of - done) / rate)} left"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 cell``, ``1,200 cells``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class Bars:

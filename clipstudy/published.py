@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.spec import WHOLE_MODEL
+from clipstudy.wording import counted
 
 #: The numbers that come with the package.
 SHIPPED = Path(__file__).with_suffix(".toml")
@@ -128,8 +129,7 @@ def parse(text: str, path: Path) -> tuple[Published, ...]:
     problems += [f"{', '.join(map(str, key))}: stands there {n} times" for key, n in same.items() if n > 1]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
-        noun = "problem" if len(problems) == 1 else "problems"
-        raise DataError(f"{path}: {len(problems)} {noun}\n{listed}\nFix the file.")
+        raise DataError(f"{path}: {counted(len(problems), 'problem')}\n{listed}\nFix the file.")
     return tuple(found)
 
 

@@ -9,16 +9,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.job import SETTLED, FailureKind, Job, Selection, Status
-from clipstudy.progress import counted, duration
 from clipstudy.queue import jobs, outbox
+from clipstudy.wording import counted, duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 Counts = Mapping[tuple[str, str, str], Mapping[Status, int]]  #: (study, model, task) -> how many in each status
 
-#: Seconds after which a silent worker is not counted on: more than two leases, as they are by default.
-SILENT = 300
+#: Seconds after its last heartbeat from which a worker is no longer counted as at work: more than two leases, as they
+#: are by default.
+UNHEARD = 300
 #: What ended an attempt: the word that verbs and scripts know, and what it means.
 REASONS: Mapping[FailureKind, str] = MappingProxyType({
     FailureKind.CODE: "code: its data, model or code is at fault",
@@ -124,7 +125,7 @@ def totals_of(counts: Counts) -> dict[Status, int]:
 
 def at_work(workers: Iterable[jobs.WorkerInfo]) -> bool:
     """Has one of ``workers`` been heard of lately? One that was killed stays in the table until another looks."""
-    return any((worker.age or 0) < SILENT for worker in workers)
+    return any((worker.age or 0) < UNHEARD for worker in workers)
 
 
 def summary(totals: Mapping[Status, int], pace: jobs.Throughput, anybody: bool = True) -> str:

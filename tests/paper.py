@@ -154,15 +154,22 @@ def _save(folder: Path, kind: Any, config: Any, tokenizer: Any) -> None:
 
 def _clip(folder: Path, size: Size) -> None:
     import open_clip
-    import torch
-    from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
     config = open_clip.get_model_config("ViT-B-32-quickgelu")
     if size.width:
         config["text_cfg"] |= {"width": size.width, "heads": 2, "layers": size.depth}
         config["vision_cfg"] |= {"width": size.width, "layers": 1, "image_size": 32, "head_width": 32}
         config["embed_dim"] = size.width
+    save_clip(folder, config)
+
+
+def save_clip(folder: Path, config: Mapping[str, Any]) -> None:
+    """A model of open_clip with random weights, as its repository on the Hub holds one."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy import data
-from tests.paper import NOTE, ROOT, as_toml, parquet
+from tests.paper import NOTE, ROOT, as_toml, parquet, save_clip
 
 #: Of tasks.toml, by the repository that holds their weights.
 TIMM = {
@@ -112,8 +112,6 @@ def _timm(folder: Path, name: str, size: Size, *, residual: bool) -> None:
 
 def _clip(folder: Path, called: str, size: Size, *, residual: bool) -> None:
     import open_clip
-    import torch
-    from safetensors.torch import save_file
 
     config = open_clip.get_model_config(called)
     if size.side:
@@ -121,13 +119,7 @@ def _clip(folder: Path, called: str, size: Size, *, residual: bool) -> None:
         config["vision_cfg"] |= {**seen, "image_size": size.side, "head_width": 32}
         config["text_cfg"] |= {"width": 64, "heads": 2, "layers": 2}
         config["embed_dim"] = 64
-    folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_pytorch_model.bin").write_bytes(b"must never be fetched")
+    save_clip(folder, config)
 
 
 def _cifar100(folder: Path, real: Path, size: Size) -> None:

@@ -43,6 +43,20 @@ BROKEN = (
     StrictDataclassError,
 )
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+#: What a model may be computed in, by the name that its table gives it.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def check_dtype(spec: ModelSpec) -> None:
+    """Raises ModelError where the table says none of :data:`DTYPES`."""
+    if spec.dtype not in DTYPES:
+        raise ModelError(f'[models.{spec.name}] dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+
+
+def check_depth(spec: ModelSpec, depth: int | None, parts: str = "blocks or stages") -> None:
+    """Raises ModelError where the table says another number of layers than the checkpoint has ``parts``."""
+    if why := described.wrong_depth(spec, depth, parts):
+        raise ModelError(why)
 
 
 def folder_of(spec: ModelSpec, weights: bool) -> Path:

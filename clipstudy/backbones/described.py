@@ -10,6 +10,8 @@ from typing import Any
 from clipstudy.settings import locate
 from clipstudy.spec import ModelSpec
 
+#: What timm and open_clip put before a folder, and before a Hub id.
+LOCAL, HUB = "local-dir:", "hf-hub:"
 #: What transformers' descriptions call the number of blocks.
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 #: How the names of timm's architectures begin that have no attention, and of those that are vision transformers.
@@ -30,13 +32,13 @@ def has_attention(spec: ModelSpec) -> bool | None:
     return None
 
 
-def wrong_depth(spec: ModelSpec, depth: int | None) -> str | None:
-    """What to say where the table says another number of layers than the checkpoint has."""
+def wrong_depth(spec: ModelSpec, depth: int | None, parts: str = "blocks or stages") -> str | None:
+    """What to say where the table says another number of layers than the checkpoint has ``parts``; None: it does not,
+    or ``depth`` is not known."""
     if depth in (None, spec.layers):
         return None
     return (
-        f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks or stages. Write "
-        f"layers = {depth}."
+        f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} {parts}. Write layers = {depth}."
     )
 
 
@@ -67,10 +69,10 @@ def _open_clip(spec: ModelSpec) -> dict[str, Any]:
 
 def _timm(spec: ModelSpec) -> str:
     """The architecture's name, or nothing."""
-    folder = locate(spec.checkpoint.removeprefix("local-dir:"), spec.base)
+    folder = locate(spec.checkpoint.removeprefix(LOCAL), spec.base)
     if folder is not None:
         return str(_json(folder / "config.json").get("architecture", ""))
-    name = spec.checkpoint.removeprefix("hf-hub:")
+    name = spec.checkpoint.removeprefix(HUB)
     return name.removeprefix("timm/") if name.count("/") <= name.startswith("timm/") else ""
 
 

@@ -20,12 +20,14 @@ from torch import nn
 from clipstudy import hub
 from clipstudy.backbones import blocks, checkpoint, open_clip_image, open_clip_text, vision
 from clipstudy.backbones.backbone import SUMMARIES
-from clipstudy.backbones.vision import DTYPES, Vision
+from clipstudy.backbones.checkpoint import DTYPES
+from clipstudy.backbones.described import HUB, LOCAL
+from clipstudy.backbones.vision import Vision
+from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import ModelSpec
 
-LOCAL, HUB = "local-dir:", "hf-hub:"
 TOKENIZER = "hf_tokenizer_name"  #: key of a description, where the tokenizer is a repository of its own
 
 
@@ -67,7 +69,7 @@ def load(spec: ModelSpec, device: str) -> open_clip_text.OpenClipText | Vision:
     if spec.modality == "image":
         seen = open_clip_image.preprocessing(spec, model.visual)
         anatomy = open_clip_image.anatomy(spec, model.visual, seen)
-        vision.check_depth(spec, len(anatomy.stages))
+        checkpoint.check_depth(spec, len(anatomy.stages))
         resolved["input"] = json.dumps(asdict(seen), sort_keys=True)
         tower = model.visual.to(DTYPES[spec.dtype])
         return Vision(spec, tower, anatomy, resolved, device, partial(_captions, spec, weights, device))
@@ -119,10 +121,10 @@ def _check(spec: ModelSpec) -> None:
         )
     if spec.modality == "image":
         vision.check(spec)
-    elif spec.dtype not in DTYPES:
-        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
-    elif spec.view is not None and spec.view not in SUMMARIES:
-        raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
+    else:
+        checkpoint.check_dtype(spec)
+        if spec.view is not None and spec.view not in SUMMARIES:
+            raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
     if spec.revision is not None:
         raise ModelError(f"{here} revision belongs to other sources; here pretrained names the weights. Remove it.")
 
@@ -259,13 +261,11 @@ def _captions(spec: ModelSpec, weights: Path | None, device: str, texts: Sequenc
 
 
 def _create(spec: ModelSpec) -> Any:
-    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
     quiet = logging.getLogger()
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # it warns, on the root logger, that no weights were loaded; they are loaded after
     try:
-        with torch.random.fork_rng(devices=[]), _nobody_asked():
-            torch.manual_seed(spec.init_seed)
+        with seeded(spec.init_seed), _nobody_asked():
             model: nn.Module = open_clip.create_model(
                 spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
             )

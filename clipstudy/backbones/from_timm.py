@@ -16,12 +16,12 @@ from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrain
 from torch import nn
 
 from clipstudy.backbones import checkpoint, vision
+from clipstudy.backbones.described import HUB, LOCAL
 from clipstudy.backbones.vision import Anatomy, Vision
+from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
-
-LOCAL, HUB = "local-dir:", "hf-hub:"
 
 
 def load(spec: ModelSpec, device: str) -> Vision:
@@ -52,12 +52,12 @@ def load(spec: ModelSpec, device: str) -> Vision:
         spec,
         model,
         transform=create_transform(**seen, is_training=False),
-        whole=create_transform(**{**seen, "crop_pct": 1.0, "crop_mode": "center"}, is_training=False),
+        whole=create_transform(**{**seen, "crop_pct": 1.0, "crop_mode": "squash"}, is_training=False),
         size=tuple(seen["input_size"][1:]),
         mean=seen["mean"],
         deviation=seen["std"],
     )
-    vision.check_depth(spec, len(built.stages))
+    checkpoint.check_depth(spec, len(built.stages))
     resolved = {
         "checkpoint": identity,
         "timm": checkpoint.release(timm.__version__),
@@ -66,7 +66,7 @@ def load(spec: ModelSpec, device: str) -> Vision:
         "final_norm": str(spec.final_norm).lower(),
         "input": json.dumps(seen, sort_keys=True),
     }
-    return Vision(spec, model.to(vision.DTYPES[spec.dtype]), built, resolved, device)
+    return Vision(spec, model.to(checkpoint.DTYPES[spec.dtype]), built, resolved, device)
 
 
 def wanted(spec: ModelSpec) -> list[Repository]:
@@ -167,9 +167,7 @@ def _weights(spec: ModelSpec, folder: Path) -> Path:
 def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
     # The weights are always a file here: what timm would fetch by itself may be pickled.
     source = {"file": str(weights), "source": None} if weights else {}
-    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.init_seed)
+    with seeded(spec.init_seed):
         try:
             return timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=source)
         except checkpoint.BROKEN as error:

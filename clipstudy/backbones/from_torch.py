@@ -25,6 +25,7 @@ from torch import nn
 
 from clipstudy.backbones import blocks, checkpoint, trust, vision
 from clipstudy.backbones.vision import Anatomy, Vision
+from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
 from clipstudy.settings import Settings
@@ -87,7 +88,7 @@ def load(spec: ModelSpec, device: str) -> Vision:
         "modules": json.dumps(spec.modules),
         "input": json.dumps({"size": size, "mean": mean, "std": std, "view": spec.view}),
     }
-    return Vision(spec, model.to(vision.DTYPES[spec.dtype]), anatomy, resolved, device)
+    return Vision(spec, model.to(checkpoint.DTYPES[spec.dtype]), anatomy, resolved, device)
 
 
 def wanted(spec: ModelSpec) -> list[Repository]:
@@ -112,7 +113,7 @@ def _check(spec: ModelSpec) -> None:
             f'{here} wants the names of its layers and the size of its pictures: layers = ["layer1", "layer2"], '
             "size = 224."
         )
-    vision.check_depth(spec, len(spec.modules))
+    checkpoint.check_depth(spec, len(spec.modules))
 
 
 # --- its code
@@ -121,9 +122,7 @@ def _check(spec: ModelSpec) -> None:
 def _built(spec: ModelSpec, factory: Callable[[], object], seed: int) -> nn.Module:
     """The module that the factory returns, with random weights drawn by ``seed``."""
     here = f'[models.{spec.name}] checkpoint = "{spec.checkpoint}"'
-    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             model = factory()
         except Exception as error:  # the user's own code, which may raise anything

@@ -14,13 +14,14 @@ from transformers import AutoConfig, AutoModel, CLIPTextModel
 
 from clipstudy.backbones import blocks, checkpoint, tokenizing
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.checkpoint import DTYPES
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
+from clipstudy.device import seeded
 from clipstudy.errors import ModelError, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: By how much a token's states may differ beside padding, as a share of their size: rounding, and far from a mean that
 #: padding takes part in. Both are medians over dimensions: some models have a few that are a thousand times as large.
 PADDED = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -230,8 +231,7 @@ def wanted(spec: ModelSpec) -> list[Repository]:
 
 def _check(spec: ModelSpec) -> None:
     here = f"[models.{spec.name}]"
-    if spec.dtype not in DTYPES:
-        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    checkpoint.check_dtype(spec)
     if spec.view is not None and spec.view not in SUMMARIES:
         raise ModelError(f'{here} view = "{spec.view}" is unknown. Write one of: {", ".join(SUMMARIES)}.')
     if spec.tower not in (None, "text"):
@@ -295,19 +295,12 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
         )
     if spec.tower == "text" and not config.model_type.startswith("clip"):
         raise ModelError(f"{here} is a {config.model_type} model: it has one tower. Remove the tower key.")
-    depth = getattr(_text_config(config), "num_hidden_layers", None)
-    if depth is not None and depth != spec.layers:
-        raise ModelError(
-            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks. Write "
-            f"layers = {depth}."
-        )
+    checkpoint.check_depth(spec, getattr(_text_config(config), "num_hidden_layers", None), "blocks")
     return config
 
 
 def _random(config: Any, spec: ModelSpec) -> nn.Module:
-    # On the CPU and in a fork of its generator: the same twin on every device, and nobody else's draws disturbed.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.init_seed)
+    with seeded(spec.init_seed):
         try:
             if config.model_type == "clip":
                 return CLIPTextModel._from_config(config.text_config, dtype=DTYPES[spec.dtype])

@@ -14,7 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from clipstudy.backbones import from_timm, vision
+from clipstudy.backbones import checkpoint, from_timm
 from clipstudy.backbones.vision import Anatomy
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
@@ -26,7 +26,7 @@ def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     if described.get("timm_model_name"):
         return
     layers = described.get("layers", open_clip.CLIPVisionCfg.layers)
-    vision.check_depth(spec, len(layers) if isinstance(layers, list | tuple) else layers)
+    checkpoint.check_depth(spec, len(layers) if isinstance(layers, list | tuple) else layers)
 
 
 def preprocessing(spec: ModelSpec, tower: Any) -> PreprocessCfg:
@@ -57,10 +57,9 @@ def _of_all_tags(spec: ModelSpec, tower: Any) -> dict[str, Any]:
 
 
 def anatomy(spec: ModelSpec, tower: Any, seen: PreprocessCfg) -> Anatomy:
-    transform = image_transform_v2(seen, is_train=False)
     prepared: dict[str, Any] = {
-        "transform": transform,
-        "whole": transform,  # it crops nothing of a square image
+        "transform": image_transform_v2(seen, is_train=False),
+        "whole": image_transform_v2(replace(seen, resize_mode="squash"), is_train=False),
         "size": seen.input_size[1:],
         "mean": seen.mean,
         "deviation": seen.std,

@@ -120,12 +120,7 @@ def check(spec: ModelSpec, config: Mapping[str, Any]) -> None:
             f"{here} puts a class token behind the text (CoCa, CLIPS), where padding would be taken for text. Choose "
             "a model without one, such as CLIP or SigLIP."
         )
-    depth = text.get("layers", open_clip.CLIPTextCfg.layers)
-    if depth != spec.layers:
-        raise ModelError(
-            f"[models.{spec.name}] layers = {spec.layers}, but the checkpoint has {depth} blocks. Write "
-            f"layers = {depth}."
-        )
+    checkpoint.check_depth(spec, text.get("layers", open_clip.CLIPTextCfg.layers), "blocks")
 
 
 def tower(model: Any, spec: ModelSpec) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from clipstudy.backbones import attention, blocks, checkpoint, described
+from clipstudy.backbones import attention, blocks, checkpoint
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageStates, Tokens
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.pixels import centre
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 SMALL = 1e-2
 #: Raised when untrained models are calibrated in another way, since they are other models then.
 CALIBRATION = "calibration 2"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Vision:
         self._captions = captions
         self.name, self.depth, self.resolved = spec.name, len(anatomy.stages), resolved
         self._anatomy, self._final_norm = anatomy, spec.final_norm
-        self._device, self._dtype = torch.device(device), DTYPES[spec.dtype]
+        self._device, self._dtype = torch.device(device), checkpoint.DTYPES[spec.dtype]
         if spec.final_norm and not anatomy.normed:
             raise ModelError(
                 f"[models.{spec.name}] final_norm = true, but {type(model).__name__} has no norm after its last layer "
@@ -249,8 +248,7 @@ def check(spec: ModelSpec) -> None:
         ModelError: a dtype or view that does not exist, or a key that only text models have.
     """
     here = f"[models.{spec.name}]"
-    if spec.dtype not in DTYPES:
-        raise ModelError(f'{here} dtype = "{spec.dtype}" is unknown. Write one of: {", ".join(DTYPES)}.')
+    checkpoint.check_dtype(spec)
     if spec.view is not None and spec.view not in IMAGE_SUMMARIES:
         raise ModelError(
             f'{here} view = "{spec.view}" is none of an image. Write one of: {", ".join(IMAGE_SUMMARIES)}.'
@@ -259,23 +257,27 @@ def check(spec: ModelSpec) -> None:
         raise ModelError(f"{here} max_tokens belongs to text models. Remove it.")
 
 
-def check_depth(spec: ModelSpec, depth: int) -> None:
-    """Raises ModelError where the table says another number of layers than the checkpoint has."""
-    if why := described.wrong_depth(spec, depth):
-        raise ModelError(why)
+#: What a branch is multiplied by, as libraries and papers call it (NFNet, SkipInit, ReZero, attention with a gate).
+GAINS = ("gain", "skipinit_gain", "resweight", "gamma")
+#: Norms that add their input, so that at zero they let all of it through (ConvNeXt-V2's).
+ADDING = ("GlobalResponseNorm", "GRN")
 
 
 def open_branches(model: nn.Module) -> None:
     """Let the residual branches of an untrained model through.
 
-    Libraries start the last norm of each branch at zero, or its scale next to zero (DINOv2's, ConvNeXt's), which helps
-    training; without training it would leave a twin of shortcuts alone.
+    Libraries start the last norm of each branch at zero, or its gain (NFNet's), or its scale next to zero (DINOv2's,
+    ConvNeXt's), which helps training; without training it would leave a twin of shortcuts alone.
     """
     for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.ndim == 1 and not weight.any():
-            nn.init.ones_(weight)
-        for scale in module.parameters(recurse=False):
+        own = dict(module.named_parameters(recurse=False))
+        closing = [own[name] for name in GAINS if name in own]
+        if "weight" in own and own["weight"].ndim == 1 and type(module).__name__ not in ADDING:
+            closing.append(own["weight"])
+        for scale in closing:
+            if not scale.any():
+                nn.init.ones_(scale)
+        for scale in own.values():
             # Nothing but a layer's scale is one small number throughout: offsets start at zero, weights at random.
             if scale.numel() > 1 and 0 < (first := scale.flatten()[0]) <= SMALL and bool((scale == first).all()):
                 nn.init.ones_(scale)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipstudy import metrics
-from clipstudy.claims.quantities import BLOCKS, Array, Reading, Stack, Unfit
+from clipstudy.claims.quantities import BLOCKS, Array, Evaluation, MetricReference, Unfit
 from clipstudy.spec import WHOLE_MODEL
 
 
@@ -59,9 +59,9 @@ class Measured:
 
 
 class Drawn(NamedTuple):
-    """The readings of one choice of models, ready to be computed with."""
+    """What one choice of models has of each reference, ready to be computed with."""
 
-    stacks: dict[Reading, Stack]
+    evaluations: dict[MetricReference, Evaluation]
     n: tuple[int, ...]  #: units of each task, in the order of the tasks' names
     paired: bool  #: what was compared was so on the same units
     notes: tuple[str, ...]
@@ -74,17 +74,17 @@ class Draws:
         self.draws = draws
         self._made: dict[tuple[str, ...], Array] = {}
 
-    def of(self, chosen: Mapping[Reading, Measured]) -> Drawn:
+    def of(self, chosen: Mapping[MetricReference, Measured]) -> Drawn:
         """What of one task is compared is drawn together: the same items, or the same samples, for all.
 
         Raises:
             Unfit: nothing was kept to draw from, or too little.
         """
-        stacks: dict[Reading, Stack] = {}
-        seeds: dict[Reading, Array] = {}
+        evaluations: dict[MetricReference, Evaluation] = {}
+        seeds: dict[MetricReference, Array] = {}
         numbers, notes, paired = [], [], True
         for task in sorted({curve.task for curve in chosen.values()}):
-            group = {reading: curve for reading, curve in chosen.items() if curve.task == task}
+            group = {reference: curve for reference, curve in chosen.items() if curve.task == task}
             for curve in group.values():
                 if curve.scores is None:
                     raise Unfit(
@@ -93,21 +93,21 @@ class Draws:
                     )
             if any(curve.unit is Unit.CHANNELS for curve in group.values()):
                 n = min(_channels(curve) for curve in group.values())
-                stacked = {reading: self._by_layer(curve) for reading, curve in group.items()}
+                evaluated = {reference: self._by_layer(curve) for reference, curve in group.items()}
                 paired = False
                 notes.append("not paired: a channel of one layer or model is none of another's")
             else:
-                stacked, of_seeds, n = self._together(task, group)
+                evaluated, of_seeds, n = self._together(task, group)
                 seeds |= of_seeds
                 notes += _few_seeds(group.values())
-            stacks |= stacked
+            evaluations |= evaluated
             numbers.append(n)
-        stacks = _without_each(stacks, seeds, chosen)
-        return Drawn(stacks, tuple(dict.fromkeys(numbers)), paired, tuple(dict.fromkeys(notes)))
+        evaluations = _without_each(evaluations, seeds, chosen)
+        return Drawn(evaluations, tuple(dict.fromkeys(numbers)), paired, tuple(dict.fromkeys(notes)))
 
     def _together(
-        self, task: str, group: Mapping[Reading, Measured]
-    ) -> tuple[dict[Reading, Stack], dict[Reading, Array], int]:
+        self, task: str, group: Mapping[MetricReference, Measured]
+    ) -> tuple[dict[MetricReference, Evaluation], dict[MetricReference, Array], int]:
         """On the units that all have; each seed's means ``[L, S]`` where seeds are drawn; how many units these are."""
         members = list(group.values())
         common = sorted(set.intersection(*(set(curve.items) for curve in members)))
@@ -118,25 +118,28 @@ class Draws:
                 f"too few {unit}: {models} · {task} have {len(common)}{shared}, expected {FEWEST[unit]} or more"
                 + (". Their tasks' settings or data differ" if shared else "")
             )
-        kept = {reading: _taken(curve, common) for reading, curve in group.items()}
+        kept = {reference: _taken(curve, common) for reference, curve in group.items()}
         if unit is Unit.SAMPLES:
             return _samples(task, models, group, kept), {}, len(common)
         mark = f"{zlib.crc32(chr(0).join(common).encode()):08x}"
-        keys = {reading: (task, mark, curve.model, curve.metric) for reading, curve in group.items()}
-        new = {key: reading for reading, key in keys.items() if key not in self._made}
+        keys = {reference: (task, mark, curve.model, curve.metric) for reference, curve in group.items()}
+        new = {key: reference for reference, key in keys.items() if key not in self._made}
         if new:
             # Items are drawn by their own stream, and seeds by their model's: whatever else is in the claim.
             means = metrics.resampled(
-                [kept[reading] for reading in new.values()],
+                [kept[reference] for reference in new.values()],
                 self.draws,
                 _rng(task, mark),
-                [_rng(task, mark, group[reading].model) for reading in new.values()],
+                [_rng(task, mark, group[reference].model) for reference in new.values()],
             )
             self._made |= dict(zip(new, means, strict=True))
-        stacked = {reading: _stack(curve, kept[reading], self._made[keys[reading]]) for reading, curve in group.items()}
-        return stacked, {reading: scores.mean(axis=2) for reading, scores in kept.items()}, len(common)
+        evaluated = {
+            reference: _evaluation(curve, kept[reference], self._made[keys[reference]])
+            for reference, curve in group.items()
+        }
+        return evaluated, {reference: scores.mean(axis=2) for reference, scores in kept.items()}, len(common)
 
-    def _by_layer(self, curve: Measured) -> Stack:
+    def _by_layer(self, curve: Measured) -> Evaluation:
         """Each layer's channels by themselves. What a seed begins with differs from channel to channel, so the mean of
         a channel over seeds holds what they add."""
         assert curve.scores is not None
@@ -148,19 +151,21 @@ class Draws:
                 for layer, row in zip(curve.layers, means, strict=True)
             ]
             self._made[key] = np.stack(drawn)
-        return _stack(curve, means[:, None], self._made[key])
+        return _evaluation(curve, means[:, None], self._made[key])
 
 
 def _samples(
-    task: str, models: str, group: Mapping[Reading, Measured], kept: Mapping[Reading, Array]
-) -> dict[Reading, Stack]:
+    task: str, models: str, group: Mapping[MetricReference, Measured], kept: Mapping[MetricReference, Array]
+) -> dict[MetricReference, Evaluation]:
     """Every sample is one measurement of the whole, the mean of its seeds: another seed is not another sample. A
     sample's items are not drawn again: an item that comes twice agrees with itself."""
-    means = {reading: scores.mean(axis=1) for reading, scores in kept.items()}
+    means = {reference: scores.mean(axis=1) for reference, scores in kept.items()}
     if all(np.ptp(rows, axis=1).max() == 0 for rows in means.values()):
         n = next(iter(means.values())).shape[1]
         raise Unfit(f"{models} · {task}: all {n} samples are equal, so nothing says how far another would land")
-    return {reading: _stack(group[reading], rows[:, None], rows, few=True) for reading, rows in means.items()}
+    return {
+        reference: _evaluation(group[reference], rows[:, None], rows, few=True) for reference, rows in means.items()
+    }
 
 
 def _few_seeds(members: Collection[Measured]) -> list[str]:
@@ -182,24 +187,28 @@ def _few_seeds(members: Collection[Measured]) -> list[str]:
 
 
 def _without_each(
-    stacks: Mapping[Reading, Stack], seeds: Mapping[Reading, Array], chosen: Mapping[Reading, Measured]
-) -> dict[Reading, Stack]:
-    """``stacks``, each with columns for what it is without each seed of each model that has several: of a quantity
+    evaluations: Mapping[MetricReference, Evaluation],
+    seeds: Mapping[MetricReference, Array],
+    chosen: Mapping[MetricReference, Measured],
+) -> dict[MetricReference, Evaluation]:
+    """``evaluations``, each with columns for what it is without each seed of each model that has several: of a quantity
     computed from them, these say how much of its spread is whose seeds'."""
-    whose = {reading: (chosen[reading].task, chosen[reading].model, rows.shape[1]) for reading, rows in seeds.items()}
+    whose = {
+        reference: (chosen[reference].task, chosen[reference].model, rows.shape[1]) for reference, rows in seeds.items()
+    }
     owners = sorted({owner for owner in whose.values() if owner[2] > 1})
     numbers = tuple(n for *_, n in owners)
     found = {}
-    for reading, stack in stacks.items():
-        if stack.few:
-            found[reading] = stack
+    for reference, evaluation in evaluations.items():
+        if evaluation.few:
+            found[reference] = evaluation
             continue
-        columns = [stack.values]
+        columns = [evaluation.values]
         for owner in owners:
-            point, n = stack.values[:, :1], owner[2]
-            own = seeds[reading] if whose.get(reading) == owner else np.repeat(point, n, axis=1)
+            point, n = evaluation.values[:, :1], owner[2]
+            own = seeds[reference] if whose.get(reference) == owner else np.repeat(point, n, axis=1)
             columns.append((n * point - own) / (n - 1))
-        found[reading] = stack._replace(values=np.concatenate(columns, axis=1), seeds=numbers)
+        found[reference] = evaluation._replace(values=np.concatenate(columns, axis=1), seeds=numbers)
     return found
 
 
@@ -231,28 +240,28 @@ def _rng(*names: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32("\0".join(names).encode()))
 
 
-def _stack(curve: Measured, scores: Array, drawn: Array, few: bool = False) -> Stack:
+def _evaluation(curve: Measured, scores: Array, drawn: Array, few: bool = False) -> Evaluation:
     """The mean of ``[L, S, N]`` and its draws, at their places in twelve blocks."""
     values = np.concatenate([np.nanmean(scores, axis=(1, 2))[:, None], drawn], axis=1)
     units = int((~np.isnan(scores[:, 0])).sum(axis=1).min())
     if curve.layers == (WHOLE_MODEL,):
-        return Stack((float(BLOCKS),), ("",), values, units, few=few)
+        return Evaluation((float(BLOCKS),), ("",), values, units, few=few)
     at = tuple(BLOCKS * layer / curve.blocks for layer in curve.layers)
     labels = tuple(f"block {layer}" for layer in curve.layers)
-    return Stack(at, labels, values, units, few=few, blocks=curve.blocks)
+    return Evaluation(at, labels, values, units, few=few, blocks=curve.blocks)
 
 
-def tasks_read(measured: Iterable[Measured], readings: Collection[Reading]) -> dict[Reading, str]:
-    """The task that each reading means, one for all its roles: one with its metric, of its name, that most have run.
+def tasks_read(measured: Iterable[Measured], references: Collection[MetricReference]) -> dict[MetricReference, str]:
+    """The task that each reference means, one for all its roles: one with its metric, of its name, that most have run.
     Empty where none of its kind has a result to know its name by."""
     measured, found = tuple(measured), {}
-    for reading in readings:
-        roles = {other.role for other in readings if (other.task, other.kind) == (reading.task, reading.kind)}
-        there = [curve for curve in measured if curve.role in roles and reading.means(curve.task, curve.kind)]
-        having = Counter(curve.task for curve in there if curve.metric == reading.metric and curve.layers)
+    for reference in references:
+        roles = {other.role for other in references if (other.task, other.kind) == (reference.task, reference.kind)}
+        there = [curve for curve in measured if curve.role in roles and reference.means(curve.task, curve.kind)]
+        having = Counter(curve.task for curve in there if curve.metric == reference.metric and curve.layers)
         ranked = {
-            curve.task: (not having[curve.task], curve.task != reading.task, -having[curve.task]) for curve in there
+            curve.task: (not having[curve.task], curve.task != reference.task, -having[curve.task]) for curve in there
         }
-        unknown = "" if reading.kind else reading.task
-        found[reading] = min(sorted(ranked), key=ranked.__getitem__, default=unknown)
+        unknown = "" if reference.kind else reference.task
+        found[reference] = min(sorted(ranked), key=ranked.__getitem__, default=unknown)
     return found

@@ -12,9 +12,10 @@ import numpy as np
 
 from clipstudy import metrics
 from clipstudy.claims.drawn import Draws, Measured, tasks_read
-from clipstudy.claims.quantities import UNTRAINED, Array, Reading, Stack, Unfit
+from clipstudy.claims.quantities import UNTRAINED, Array, Evaluation, MetricReference, Unfit
 from clipstudy.claims.stated import ASKED_FOR, CLAIMS, Claim, Clause, Inequality, wanted
 from clipstudy.metrics import Difference
+from clipstudy.wording import plural
 
 ALPHA = 0.05
 DRAWS = 2000
@@ -89,7 +90,7 @@ class _Evidence:
     """What was measured, by who plays which part."""
 
     measured: tuple[Measured, ...]
-    tasks: Mapping[Reading, str]
+    tasks: Mapping[MetricReference, str]
     draws: Draws
 
     def playing(self, role: str, both_norms: bool) -> list[str]:
@@ -101,9 +102,9 @@ class _Evidence:
         """The family of the untrained twin of ``model``; empty: it has none, or none with results."""
         return next((curve.model for curve in self.measured if (curve.role, curve.twin_of) == (role, model)), "")
 
-    def of(self, reading: Reading, model: str) -> Measured | None:
+    def of(self, reference: MetricReference, model: str) -> Measured | None:
         """What ``model`` has of it; None: nothing."""
-        wanted = (model, self.tasks[reading], reading.metric, reading.role)
+        wanted = (model, self.tasks[reference], reference.metric, reference.role)
         for curve in self.measured:
             if (curve.model, curve.task, curve.metric, curve.role) == wanted:
                 return curve
@@ -113,12 +114,11 @@ class _Evidence:
 def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
     if claim.untestable:
         return [Judgement(claim, Verdict.NOT_TESTABLE, why=claim.untestable)]
-    roles = sorted({reading.role.removeprefix(UNTRAINED) for reading in claim.reads})
-    twins = sorted({reading.role for reading in claim.reads if reading.role.startswith(UNTRAINED)})
+    roles = sorted({reference.role.removeprefix(UNTRAINED) for reference in claim.reads})
+    twins = sorted({reference.role for reference in claim.reads if reference.role.startswith(UNTRAINED)})
     playing = {role: evidence.playing(role, claim.both_norms) for role in roles}
     if empty := [role for role in roles if not playing[role]]:
-        role = "role" if len(empty) == 1 else "roles"
-        why = f"no result of a model with the {role} {', '.join(empty)}"
+        why = f"no result of a model with the {plural(len(empty), 'role')} {', '.join(empty)}"
         return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all", missing=(("", ""),))]
     found = []
     for models in itertools.product(*(playing[role] for role in roles)):
@@ -140,19 +140,19 @@ class _Missing(NamedTuple):
 
 def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) -> Judgement:
     chosen, missing, never, notes = {}, [], [], []
-    for reading in sorted(claim.reads):
-        model, task = models[reading.role], evidence.tasks[reading]
-        curve = evidence.of(reading, model)
-        if task not in ("", reading.task):
-            notes.append(f"read from {task}, in place of {reading.task}")
+    for reference in sorted(claim.reads):
+        model, task = models[reference.role], evidence.tasks[reference]
+        curve = evidence.of(reference, model)
+        if task not in ("", reference.task):
+            notes.append(f"read from {task}, in place of {reference.task}")
         if curve is None or curve.missing:
-            missing.append(_lacking(reading, model, task, curve, models))
+            missing.append(_lacking(reference, model, task, curve, models))
         elif not curve.layers:
             never.append(
-                f"{model} · {task} records no {reading.metric}: {ASKED_FOR.get(reading.metric, 'it ran without')}"
+                f"{model} · {task} records no {reference.metric}: {ASKED_FOR.get(reference.metric, 'it ran without')}"
             )
         else:
-            chosen[reading] = curve
+            chosen[reference] = curve
     if never:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why="; ".join(never))
     if missing:
@@ -162,7 +162,7 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     try:
         drawn = evidence.draws.of(chosen)
         clauses = _merged(claim.clauses)
-        tested = [(clause.some, _tested(clause, drawn.stacks, len(clauses))) for clause in clauses]
+        tested = [(clause.some, _tested(clause, drawn.evaluations, len(clauses))) for clause in clauses]
     except Unfit as error:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why=str(error))
     sides = [_side(parts, some) for some, parts in tested]
@@ -178,14 +178,16 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
     return Judgement(claim, verdict, models, parts, deciding, conditions, drawn.n, drawn.paired, why)
 
 
-def _lacking(reading: Reading, model: str, task: str, curve: Measured | None, models: Mapping[str, str]) -> _Missing:
-    """What is not there of a reading. ``task`` is empty where none of its kind has a result to know its name by."""
-    where = task or f"a task of the kind {reading.kind}"
+def _lacking(
+    reference: MetricReference, model: str, task: str, curve: Measured | None, models: Mapping[str, str]
+) -> _Missing:
+    """What is not there of a reference. ``task`` is empty where none of its kind has a result to know its name by."""
+    where = task or f"a task of the kind {reference.kind}"
     if not model:
-        original = models[reading.role.removeprefix(UNTRAINED)]
+        original = models[reference.role.removeprefix(UNTRAINED)]
         return _Missing(f'an untrained twin of {original} (twin_of, init = "random")', where, "no result", "", task)
-    pattern = curve.pattern if curve else f"'{model}*'" if reading.role.startswith(UNTRAINED) else model
-    lacks = f"no {reading.metric}" if curve is None else f"layers {', '.join(map(str, curve.missing))}"
+    pattern = curve.pattern if curve else f"'{model}*'" if reference.role.startswith(UNTRAINED) else model
+    lacks = f"no {reference.metric}" if curve is None else f"layers {', '.join(map(str, curve.missing))}"
     return _Missing(model, where, lacks, pattern, task)
 
 
@@ -239,13 +241,13 @@ def _deciding(parts: Sequence[Part], some: bool, side: int) -> Part:
     return max(parts, key=lambda part: (part.holds, -part.against))
 
 
-def _tested(clause: Clause, stacks: Mapping[Reading, Stack], clauses: int) -> list[Part]:
+def _tested(clause: Clause, evaluations: Mapping[MetricReference, Evaluation], clauses: int) -> list[Part]:
     """Every part of a clause, one of ``clauses``."""
     parts = []
     for part in clause.parts:
-        stack = part.quantity.of(stacks)
-        for label, values in zip(stack.labels, stack.values, strict=True):
-            parts.append(Part(part.text, label, part.quantity.metric, *_test(part, stack, values)))
+        evaluation = part.quantity.of(evaluations)
+        for label, values in zip(evaluation.labels, evaluation.values, strict=True):
+            parts.append(Part(part.text, label, part.quantity.metric, *_test(part, evaluation, values)))
     # One part is enough to refute "everywhere", or to support "somewhere": that side is corrected for their number.
     # And one clause is enough to refute the claim.
     holds, against = np.array([[part.holds, part.against] for part in parts]).T
@@ -257,24 +259,24 @@ def _tested(clause: Clause, stacks: Mapping[Reading, Stack], clauses: int) -> li
     return [replace(part, holds=float(h), against=float(a)) for part, h, a in zip(parts, holds, against, strict=True)]
 
 
-def _test(part: Inequality, stack: Stack, values: Array) -> tuple[Difference, float, float]:
+def _test(part: Inequality, evaluation: Evaluation, values: Array) -> tuple[Difference, float, float]:
     """The statistic, the p at which the part holds, and the p at which it goes the other way (1 for the wrong sign).
 
     Args:
-        values: of one place of ``stack``.
+        values: of one place of ``evaluation``.
     """
     value = float(values[0])
-    draws, seeds = stack.apart(values)
-    if stack.few:
-        found = metrics.of_samples(value, draws, stack.step)
+    draws, seeds = evaluation.apart(values)
+    if evaluation.few:
+        found = metrics.of_samples(value, draws, evaluation.step)
     else:
-        found = metrics.difference(value, draws, seeds, stack.units)
+        found = metrics.difference(value, draws, seeds, evaluation.units)
         if part.quantity.metric == "accuracy":
-            found = metrics.not_certain(found, int(stack.units))
+            found = metrics.not_certain(found, int(evaluation.units))
     # An interval knows nothing of where a rank correlation ends.
-    found = found._replace(low=max(found.low, stack.ends[0]), high=min(found.high, stack.ends[1]))
+    found = found._replace(low=max(found.low, evaluation.ends[0]), high=min(found.high, evaluation.ends[1]))
     if part.margin is not None:
-        free = stack.units - 1 if stack.few else metrics.freedom(found.error, seeds, stack.units)
+        free = evaluation.units - 1 if evaluation.few else metrics.freedom(found.error, seeds, evaluation.units)
         same = metrics.tost(found.value, found.error, part.margin, free)
         beyond = min(1.0, 2 * (1 - same)) if abs(found.value) > part.margin else 1.0
         # TOST's p is of lying beyond the margin, so what is left of it is the p of lying within, doubled for two sides.

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipstudy.wording import plural
+
 #: The depth in which the report counts.
 BLOCKS = 12
 
@@ -21,7 +23,7 @@ Array = NDArray[np.float64]
 UNTRAINED = "untrained "
 
 
-class Reading(NamedTuple):
+class MetricReference(NamedTuple):
     """What a claim reads: the metric of one task of the model that plays a role, or of that model's untrained twin."""
 
     role: str
@@ -36,7 +38,7 @@ class Reading(NamedTuple):
 EVERYWHERE = (-math.inf, math.inf)
 
 
-class Stack(NamedTuple):
+class Evaluation(NamedTuple):
     """A quantity evaluated: at which of twelve blocks, how each place is called, and its values."""
 
     at: tuple[float, ...]
@@ -56,7 +58,7 @@ class Stack(NamedTuple):
         _, draws, *without = np.split(values, [1, *ends])
         return draws, [len(left) * values[0] - (len(left) - 1) * left for left in without]
 
-    def only(self, kept: Sequence[int]) -> Stack:
+    def only(self, kept: Sequence[int]) -> Evaluation:
         at, labels = tuple(self.at[i] for i in kept), tuple(self.labels[i] for i in kept)
         return self._replace(at=at, labels=labels, values=self.values[list(kept)])
 
@@ -67,16 +69,16 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Quantity:
-    """A curve over blocks, or one number, computed from readings. ``metric`` names its unit; empty: none."""
+    """A curve over blocks, or one number, computed from what it reads. ``metric`` names its unit; empty: none."""
 
     text: str
     metric: str
-    reads: frozenset[Reading]
-    of: Callable[[Mapping[Reading, Stack]], Stack]
+    reads: frozenset[MetricReference]
+    of: Callable[[Mapping[MetricReference, Evaluation]], Evaluation]
 
     def __sub__(self, other: Quantity | float) -> Quantity:
         if not isinstance(other, Quantity):
-            return self._then(f"{self.text} − {shown(other, self.metric)}", lambda stack: _less(stack, other))
+            return self._then(f"{self.text} − {shown(other, self.metric)}", lambda evaluation: _less(evaluation, other))
         return self._with(other, f"{self.text} − {other.text}", self.metric, _minus)
 
     def blocks(self, first: int, last: int | None = None) -> Quantity:
@@ -95,16 +97,16 @@ class Quantity:
         """The given quarters of the depth, 1 to 4: each the first block that completes it, as ``layers = "stages"``
         measures them."""
 
-        def chosen(stack: Stack) -> Stack:
-            wanted = [BLOCKS * -(-stack.blocks * number // 4) / stack.blocks for number in numbers]
-            if gone := [number for number, at in zip(numbers, wanted, strict=True) if at not in stack.at]:
+        def chosen(evaluation: Evaluation) -> Evaluation:
+            wanted = [BLOCKS * -(-evaluation.blocks * number // 4) / evaluation.blocks for number in numbers]
+            if gone := [number for number, at in zip(numbers, wanted, strict=True) if at not in evaluation.at]:
                 raise Unfit(f"no layer measured stands at stage {gone[0]} of 4")
-            found = stack.only([stack.at.index(at) for at in wanted])
+            found = evaluation.only([evaluation.at.index(at) for at in wanted])
             places = tuple(BLOCKS * number / 4 for number in numbers)  # the same for models of any depth
             return found._replace(at=places, labels=tuple(f"stage {number}" for number in numbers))
 
-        name = "stage" if len(numbers) == 1 else "stages"
-        return self._then(f"{self.text} at {name} {', '.join(map(str, numbers))}", chosen)
+        name = f"{plural(len(numbers), 'stage')} {', '.join(map(str, numbers))}"
+        return self._then(f"{self.text} at {name}", chosen)
 
     def mean(self) -> Quantity:
         return self._reduced("mean", lambda values: values.mean(axis=0))
@@ -115,9 +117,9 @@ class Quantity:
     def trend(self) -> Quantity:
         """Spearman's correlation with the layer's number."""
 
-        def rho(stack: Stack) -> Stack:
-            order = np.broadcast_to(np.arange(len(stack.at))[:, None], stack.values.shape)
-            return _ranked(stack, _spearman(order, stack.values))
+        def rho(evaluation: Evaluation) -> Evaluation:
+            order = np.broadcast_to(np.arange(len(evaluation.at))[:, None], evaluation.values.shape)
+            return _ranked(evaluation, _spearman(order, evaluation.values))
 
         return replace(self._then(f"Spearman(layer, {self.text})", rho), metric="spearman")
 
@@ -135,38 +137,40 @@ class Quantity:
     def alike(self, other: Quantity) -> Quantity:
         """Spearman's correlation of two curves."""
 
-        def rho(a: Stack, b: Stack) -> Stack:
+        def rho(a: Evaluation, b: Evaluation) -> Evaluation:
             _same_places(a, b)
             return _ranked(a, _spearman(a.values, b.values))._replace(units=min(a.units, b.units))
 
         return self._with(other, f"Spearman({self.text}, {other.text})", "spearman", rho)
 
     def _steps(self, name: str, step: Callable[[Array], Array]) -> Quantity:
-        def stepped(stack: Stack) -> Stack:
-            names = tuple(f"{a} to {b}" for a, b in itertools.pairwise(stack.labels))
-            return stack._replace(at=stack.at[1:], labels=names, values=step(stack.values))
+        def stepped(evaluation: Evaluation) -> Evaluation:
+            names = tuple(f"{a} to {b}" for a, b in itertools.pairwise(evaluation.labels))
+            return evaluation._replace(at=evaluation.at[1:], labels=names, values=step(evaluation.values))
 
         return self._then(f"{name} of {self.text}", stepped)
 
     def _at(self, name: str, takes: Callable[[float], bool]) -> Quantity:
-        def chosen(stack: Stack) -> Stack:
-            kept = [i for i, at in enumerate(stack.at) if takes(at)]
+        def chosen(evaluation: Evaluation) -> Evaluation:
+            kept = [i for i, at in enumerate(evaluation.at) if takes(at)]
             if not kept:
                 raise Unfit(f"no layer measured stands for {name} of {BLOCKS}")
-            return stack.only(kept)
+            return evaluation.only(kept)
 
         return self._then(f"{self.text} at {name}", chosen)
 
-    def _then(self, text: str, step: Callable[[Stack], Stack]) -> Quantity:
+    def _then(self, text: str, step: Callable[[Evaluation], Evaluation]) -> Quantity:
         return replace(self, text=text, of=lambda found: step(self.of(found)))
 
     def _each(self, text: str, step: Callable[[Array], Array]) -> Quantity:
-        return self._then(text, lambda stack: stack._replace(values=step(stack.values)))
+        return self._then(text, lambda evaluation: evaluation._replace(values=step(evaluation.values)))
 
     def _reduced(self, name: str, step: Callable[[Array], Array]) -> Quantity:
-        return self._then(f"{name} of {self.text}", lambda stack: _one(stack, step(stack.values)))
+        return self._then(f"{name} of {self.text}", lambda evaluation: _one(evaluation, step(evaluation.values)))
 
-    def _with(self, other: Quantity, text: str, metric: str, step: Callable[[Stack, Stack], Stack]) -> Quantity:
+    def _with(
+        self, other: Quantity, text: str, metric: str, step: Callable[[Evaluation, Evaluation], Evaluation]
+    ) -> Quantity:
         return Quantity(text, metric, self.reads | other.reads, lambda found: step(self.of(found), other.of(found)))
 
 
@@ -175,27 +179,27 @@ def shown(bound: float, metric: str) -> str:
     return f"{100 * bound:g} points" if metric == "accuracy" else f"{bound:g}"
 
 
-def _one(stack: Stack, values: Array) -> Stack:
-    return stack._replace(at=(float(BLOCKS),), labels=("",), values=values[None])
+def _one(evaluation: Evaluation, values: Array) -> Evaluation:
+    return evaluation._replace(at=(float(BLOCKS),), labels=("",), values=values[None])
 
 
-def _ranked(stack: Stack, rho: Array) -> Stack:
-    """A rank correlation over the places of ``stack``: two neighbours that change places move it by this step."""
-    n = len(stack.at)
-    return _one(stack, rho)._replace(step=12 / (n * (n * n - 1)) if n > 1 else 0.0, ends=(-1.0, 1.0))
+def _ranked(evaluation: Evaluation, rho: Array) -> Evaluation:
+    """A rank correlation over the places of ``evaluation``: two neighbours that change places move it by this step."""
+    n = len(evaluation.at)
+    return _one(evaluation, rho)._replace(step=12 / (n * (n * n - 1)) if n > 1 else 0.0, ends=(-1.0, 1.0))
 
 
-def _same_places(a: Stack, b: Stack) -> None:
+def _same_places(a: Evaluation, b: Evaluation) -> None:
     if a.at != b.at:
         raise Unfit(f"models of different depth: {len(a.at)} and {len(b.at)} layers to compare one by one")
 
 
-def _less(stack: Stack, number: float) -> Stack:
-    low, high = stack.ends
-    return stack._replace(values=stack.values - number, ends=(low - number, high - number))
+def _less(evaluation: Evaluation, number: float) -> Evaluation:
+    low, high = evaluation.ends
+    return evaluation._replace(values=evaluation.values - number, ends=(low - number, high - number))
 
 
-def _minus(a: Stack, b: Stack) -> Stack:
+def _minus(a: Evaluation, b: Evaluation) -> Evaluation:
     """Place by place; a single number is taken from (or by) every place."""
     if min(len(a.at), len(b.at)) > 1:
         _same_places(a, b)
@@ -218,14 +222,14 @@ def read(name: str, metric: str, *tasks: str, kind: str = "") -> Callable[[str],
     layer."""
 
     def of(role: str) -> Quantity:
-        wanted = [Reading(role, task, metric, kind) for task in tasks]
+        wanted = [MetricReference(role, task, metric, kind) for task in tasks]
 
-        def mean(found: Mapping[Reading, Stack]) -> Stack:
-            stacks = [found[reading] for reading in wanted]
-            for stack in stacks[1:]:
-                _same_places(stacks[0], stack)
-            values = np.mean([stack.values for stack in stacks], axis=0)
-            return stacks[0]._replace(values=values, units=min(stack.units for stack in stacks))
+        def mean(found: Mapping[MetricReference, Evaluation]) -> Evaluation:
+            evaluations = [found[reference] for reference in wanted]
+            for evaluation in evaluations[1:]:
+                _same_places(evaluations[0], evaluation)
+            values = np.mean([evaluation.values for evaluation in evaluations], axis=0)
+            return evaluations[0]._replace(values=values, units=min(evaluation.units for evaluation in evaluations))
 
         return Quantity(f"{name}({role})", metric, frozenset(wanted), mean)
 

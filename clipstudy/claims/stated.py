@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from clipstudy.claims.quantities import UNTRAINED, Quantity, Reading, read, shown
+from clipstudy.claims.quantities import UNTRAINED, MetricReference, Quantity, read, shown
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Claim:
     note: str = ""  #: what its verdict leaves open
 
     @property
-    def reads(self) -> frozenset[Reading]:
+    def reads(self) -> frozenset[MetricReference]:
         return frozenset().union(*(part.quantity.reads for clause in self.clauses for part in clause.parts))
 
     @property
@@ -339,6 +339,6 @@ CLAIMS = (
 )
 
 
-def wanted(claims: Iterable[Claim] = CLAIMS) -> frozenset[Reading]:
+def wanted(claims: Iterable[Claim] = CLAIMS) -> frozenset[MetricReference]:
     """Everything that the claims read."""
-    return frozenset(reading for claim in claims for reading in claim.reads)
+    return frozenset(reference for claim in claims for reference in claim.reads)

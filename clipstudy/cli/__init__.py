@@ -22,7 +22,7 @@ import typer
 from clipstudy import __version__
 from clipstudy.cli import dashboard, fetching, fleet, health, jobs, judging, pocket, results, work
 from clipstudy.errors import AWAY, BUG, ClipstudyError, printable
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 __all__ = ["app", "main"]
 

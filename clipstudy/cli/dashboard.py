@@ -43,7 +43,7 @@ def dashboard(
     Nothing can be changed from there unless --allow-actions says so.
     """
     from clipstudy.dashboard import app, guard, panels
-    from clipstudy.dashboard.pages.parts import Desk
+    from clipstudy.dashboard.pages.components import Desk
     from clipstudy.dashboard.records import Records
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking

@@ -105,7 +105,7 @@ def _print(surveys: Sequence[Survey]) -> None:
 
 
 def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, object], again: str, as_json: bool) -> None:
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     results = dict(verified)
     if as_json:
@@ -128,7 +128,7 @@ def cache(
     as_json: Json = False,
 ) -> None:
     """List the extracted features that are kept, last used first. Workers keep them within CLIPSTUDY_CACHE_GB."""
-    from clipstudy.progress import counted, duration
+    from clipstudy.wording import counted, duration
 
     settings = Settings.read()
     store = stores.features(settings)

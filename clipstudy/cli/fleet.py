@@ -39,8 +39,8 @@ def submit(
     spends no try, and is queued again."""
     from clipstudy import fleet
     from clipstudy.job import Selection
-    from clipstudy.progress import counted
     from clipstudy.queue import jobs
+    from clipstudy.wording import counted
 
     settings = Settings.read()
     engine = stores.engine(settings)
@@ -69,8 +69,8 @@ def submit(
 def status(as_json: Json = False) -> None:
     """What SLURM does with this job table's workers, and what they do."""
     from clipstudy import fleet
-    from clipstudy.progress import duration
     from clipstudy.queue import jobs
+    from clipstudy.wording import duration
 
     settings = Settings.read()
     engine = stores.engine(settings)
@@ -102,7 +102,7 @@ def cancel(
 ) -> None:
     """End workers. What they hold is queued again, and no try is spent; what is queued stays."""
     from clipstudy import fleet
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     if everything and job:
         raise typer.BadParameter("name jobs or say --all, not both")

@@ -11,7 +11,8 @@ from clipstudy.cli import selecting, stores
 from clipstudy.cli.options import All, JobNumber, Json, Layers, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError, printable
 from clipstudy.job import LARGEST, FailureKind, Selection, Status
-from clipstudy.settings import Settings, redact
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -103,8 +104,8 @@ def retry(
     layer: Layers = None,
 ) -> None:
     """Queue failed cells again with a fresh count of tries."""
-    from clipstudy.progress import counted
     from clipstudy.queue import jobs
+    from clipstudy.wording import counted
 
     selection = selecting.selection(model, task, layer, True, "retry", study)
     failed = failed or not (lost or cancelled)
@@ -163,8 +164,8 @@ def prioritise(
 def _changed(engine: Engine, selection: Selection, number: int, done: str, of: str, more: str = "") -> None:
     """How many cells a verb changed; where none, why: it is about cells that are ``of``, and those meant are not."""
     from clipstudy import queueview
-    from clipstudy.progress import counted
     from clipstudy.queue import jobs
+    from clipstudy.wording import counted
 
     why = ""
     if not number:

@@ -31,13 +31,13 @@ COMMON = ("model", "layers", "metric", "known from", "data", "method")
 
 def claims(study: Study = None, as_json: Json = False) -> None:
     """The report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
-    from clipstudy.dashboard import evidence, tables, verdicts
+    from clipstudy.dashboard import boards, evidence, verdicts
     from clipstudy.tracking import open as open_tracking
 
     found, settings = results.recorded(study), Settings.read()
     planned = stores.planned(settings, Selection(study=selecting.study_name(study)))
     judged = evidence.judged(found, open_tracking(settings).artifact, planned)
-    about = {name: tables.note_of([r for r in found if r.study == name]) for name in judged}
+    about = {name: boards.note_of([r for r in found if r.study == name]) for name in judged}
     if as_json:
         rows = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]
         typer.echo(json.dumps(rows))

@@ -35,7 +35,7 @@ def demo(
     """The whole study in minutes, with no network, on miniature models: see what you will get."""
     from clipstudy import demo as demonstration
     from clipstudy import progress as progresses
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     settings = Settings.read()
     progress = progresses.for_stderr()
@@ -70,8 +70,8 @@ def _report(settings: Settings, out: Path) -> None:
     """Write the pocket study's page, and print its summary. Only when it has ended: the libraries of pages are memory
     that the workers may need."""
     from clipstudy import demo as demonstration
-    from clipstudy.dashboard import evidence, panels, report, sheets, tables
-    from clipstudy.dashboard.kept import Kept
+    from clipstudy.dashboard import boards, evidence, panels, report, sheets
+    from clipstudy.dashboard.run_files import RunFiles
     from clipstudy.dashboard.units import INTERVAL
     from clipstudy.tracking import open as open_tracking
 
@@ -85,7 +85,7 @@ def _report(settings: Settings, out: Path) -> None:
         out,
         dashboard=panels.find("layers", settings.home),
         judged=evidence.judged(recorded, tracking.artifact, planned),
-        kept=Kept(tracking),
+        files=RunFiles(tracking),
         planned=planned,
     )
     shown = results.board(recorded)
@@ -93,13 +93,13 @@ def _report(settings: Settings, out: Path) -> None:
         screen.table(head, rows)
         typer.echo()
     typer.echo(f"Value {INTERVAL}, at which layer: the best one, {sheets.CHOSEN}; and the best that needs no model.")
-    typer.echo(f"{tables.note_of(shown.results)}\n")
+    typer.echo(f"{boards.note_of(shown.results)}\n")
 
 
 def _print_ended(ended: Ended) -> None:
     from clipstudy import demo as demonstration
     from clipstudy.dashboard.planned import again
-    from clipstudy.progress import counted, duration
+    from clipstudy.wording import counted, duration
 
     if ended.computed:
         typer.echo(f"{counted(ended.computed, 'cell')} computed in {duration(ended.seconds)}; {ended.done:,} are done.")
@@ -119,9 +119,10 @@ def data(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
 ) -> None:
     """Make the pocket study's texts and pictures, in the layouts of the real data sets."""
+    from clipstudy import demo as demonstration
     from clipstudy.pocket import corpora
 
-    folder = out or Settings.read().cache / "pocket"
+    folder = out or Settings.read().cache / demonstration.STUDY
     made = corpora.prepare(folder, seed)
     typer.echo(f"{folder}: {'made' if made else 'there already'}")
 
@@ -129,10 +130,11 @@ def data(
 @group.command()
 def baselines() -> None:
     """What the data sets give away without a model: majority, length, bags of words."""
+    from clipstudy import demo as demonstration
     from clipstudy.pocket import baselines as floors
     from clipstudy.pocket import corpora
 
-    folder = Settings.read().cache / "pocket"
+    folder = Settings.read().cache / demonstration.STUDY
     corpora.prepare(folder)
     rows = [
         [f.name, str(f.classes), *(f"{100 * share:.1f}" for share in (f.majority, f.length, f.bag, f.rough))]
@@ -165,9 +167,9 @@ def pretrain(
     from clipstudy.errors import did_you_mean
     from clipstudy.pocket import card, workshop
     from clipstudy.pocket.models import MODELS
-    from clipstudy.progress import duration
     from clipstudy.tracking import entry, pretraining
     from clipstudy.tracking import open as open_tracking
+    from clipstudy.wording import duration
 
     chosen = names or list(MODELS)
     if unknown := [name for name in chosen if name not in MODELS]:

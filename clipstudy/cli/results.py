@@ -15,11 +15,12 @@ from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import DashboardName, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection, Status
-from clipstudy.settings import Settings, redact
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
+    from clipstudy.dashboard.boards import Board
     from clipstudy.dashboard.planned import Planned
-    from clipstudy.dashboard.tables import Board
     from clipstudy.dashboard.views import View
     from clipstudy.outcome import Result
 
@@ -49,7 +50,7 @@ def report(
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
     from clipstudy.dashboard import evidence, panels
     from clipstudy.dashboard import report as reports
-    from clipstudy.dashboard.kept import Kept
+    from clipstudy.dashboard.run_files import RunFiles
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
@@ -67,7 +68,9 @@ def report(
     judged = {of: verdicts for of, verdicts in judged.items() if of in shown}
     # Another dashboard's page beside the first, not over it.
     out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
-    reports.write(found, out, dashboard=panel, study_note=note, judged=judged, kept=Kept(tracking), planned=planned)
+    reports.write(
+        found, out, dashboard=panel, study_note=note, judged=judged, files=RunFiles(tracking), planned=planned
+    )
     for said in panels.misspelt(panel, board(found)):
         typer.echo(said, err=True)
     typer.echo(f"{len(found)} results → {out.resolve()}")
@@ -83,7 +86,7 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import tables
+    from clipstudy.dashboard import boards
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
 
@@ -97,7 +100,7 @@ def results(
     if best:
         _best(shown, metric, format)
     elif format == "json":
-        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(tables.estimates(r.metrics))} for r in shown.results]))
+        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(boards.estimates(r.metrics))} for r in shown.results]))
     else:
         _by_layer(shown, metric, format)
     _say_unfinished(stores.planned(Settings.read(), replace(selection, study=selecting.study_name(study))))
@@ -113,16 +116,16 @@ def _say_unfinished(planned: Planned) -> None:
 
 def _by_layer(shown: Board, metric: str | None, format: str) -> None:
     """A table a task of what is ``shown``, models by layer."""
-    from clipstudy.dashboard import beside, tables, units, writers
+    from clipstudy.dashboard import beside, boards, units, writers
 
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
-    once = tables.note_of(shown.results) if format in ("text", "markdown") else ""
+    once = boards.note_of(shown.results) if format in ("text", "markdown") else ""
     if once:
         typer.echo(f"*{once}*\n" if format == "markdown" else once)
     one_class = False
     for name in shown.tasks:
-        view = tables.view(shown, name, metric)
+        view = boards.view(shown, name, metric)
         if view is None:
             continue
         one_class |= any(cell.one_class for curve in view.curves for cell in curve.cells)
@@ -154,7 +157,7 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
         ClipstudyError: it is of several studies, where a task of one name may be of other data.
         NoResults: nothing of it has a best layer.
     """
-    from clipstudy.dashboard import sheets, tables
+    from clipstudy.dashboard import boards, sheets
     from clipstudy.errors import NoResults
 
     studies = sorted({result.study for result in shown.results})
@@ -163,7 +166,7 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
         raise ClipstudyError(
             f"--best compares the models of one study, and here are {', '.join(studies)}. Type: {again}"
         )
-    sheet = sheets.best([view for name in shown.tasks if (view := tables.view(shown, name, metric))])
+    sheet = sheets.best([view for name in shown.tasks if (view := boards.view(shown, name, metric))])
     if not sheet.lines:
         raise NoResults(
             "Nothing chosen has a best layer: neither more nor less of what was measured is better. To see all layers "
@@ -203,10 +206,10 @@ def ui(
 
 def board(found: list[Result]) -> Board:
     """The results that count, their models and tasks in the order in which the page `layers` has them."""
-    from clipstudy.dashboard import panels, tables
+    from clipstudy.dashboard import boards, panels
 
     page = panels.find("layers", Settings.read().home)
-    shown = tables.board(found, page.order)
+    shown = boards.board(found, page.order)
 
     def place(task: str) -> int:
         category = shown.by_task[task][-1].tags.get("category", "")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clipstudy.settings import RedactedFormatter
+from clipstudy.progress import Bars, Progress
+from clipstudy.redaction import RedactedFormatter
 
 if TYPE_CHECKING:
     from clipstudy.outcome import Estimate
@@ -100,7 +100,7 @@ def number(metric: str, estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     count = float(estimate.value).is_integer() and estimate.low is None and abs(estimate.value) >= 2
-    if count and metric.rsplit("/", 1)[-1] not in units.UNITS:
+    if count and units.base(metric) not in units.UNITS:
         return f"{estimate.value:,.0f}"
     return units.shown_value(estimate, metric)
 
@@ -118,16 +118,21 @@ def size(number: int) -> str:
     return f"{amount:,.1f} {unit}"
 
 
-def log(verbose: bool, progress: Any) -> None:
+class AboveBars(logging.Handler):
+    """Log lines above the bars of a terminal."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__()
+        self.bars = bars
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.bars.say(self.format(record))
+
+
+def log(verbose: bool, progress: Progress) -> None:
     """clipstudy's own log, above the bars of a terminal or as plain lines."""
-
-    class AboveBars(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            with contextlib.suppress(OSError):  # of a terminal that was closed: no reason to end what is under way
-                progress.rich.console.print(self.format(record), markup=False, highlight=False)
-
-    bars = hasattr(progress, "rich")
-    handler: logging.Handler = AboveBars() if bars else logging.StreamHandler()
+    bars = progress if isinstance(progress, Bars) else None
+    handler: logging.Handler = AboveBars(bars) if bars else logging.StreamHandler()
     if verbose:
         handler.setLevel(logging.DEBUG)
     else:

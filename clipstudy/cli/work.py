@@ -16,7 +16,8 @@ from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import All, Device, Json, Layers, LayersPerBatch, Models, Study, StudyFile, Tasks
 from clipstudy.errors import ClipstudyError, StudyError
 from clipstudy.job import LARGEST, Selection, Status
-from clipstudy.settings import Settings, redact
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -91,7 +92,7 @@ def _warn(groups: Sequence[Group], fetch: str) -> None:
     """Say why a worker on this machine would refuse a model or a data set of ``groups``; ``fetch`` is the command that
     brings what is released elsewhere. No error: a worker elsewhere may have other files, packages and settings."""
     from clipstudy import backbones, data
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     # By table: the models that one makes by `init_seeds` are refused for one reason.
     models = {group.model.family: replace(group.model, name=group.model.family) for group in groups}
@@ -108,7 +109,7 @@ def _warn(groups: Sequence[Group], fetch: str) -> None:
 
 
 def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry_run: bool) -> None:
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     text = f"{study}: {counted(cells, 'cell')} in {counted(groups, 'group')}: {enqueued.new:,} "
     text += "would be new" if dry_run else "new"
@@ -255,7 +256,7 @@ def _work(settings: Settings, engine: Engine, place: str, habits: Habits, verbos
 
 def _tallied(tally: Tally) -> str:
     """What a worker did, in a line."""
-    from clipstudy.progress import counted
+    from clipstudy.wording import counted
 
     text = f"{counted(tally.computed, 'cell')} computed, {tally.failed} failed"
     if tally.failed:
@@ -352,10 +353,10 @@ def _save(outcome: Outcome, folder: Path) -> None:
 
 
 def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, str], as_json: bool) -> None:
-    from clipstudy.dashboard import tables, units
+    from clipstudy.dashboard import boards, units
     from clipstudy.outcome import flat
 
-    shown = {o.layer: tables.estimates(o.metrics) for o in outcomes}
+    shown = {o.layer: boards.estimates(o.metrics) for o in outcomes}
     if as_json:
         layers = [{"layer": o.layer, "metrics": flat(shown[o.layer]), "params": dict(o.params)} for o in outcomes]
         whole = {"model": group.model.name, "task": group.task.name, "layers": layers, "failed": dict(failed)}

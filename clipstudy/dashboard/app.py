@@ -21,10 +21,10 @@ from plotly.io.json import to_json_plotly
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from clipstudy.dashboard import address, guard
-from clipstudy.dashboard.pages import claims, gallery, layers, parts, queue, runs, tables
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.pages import claims, components, gallery, layers, queue, runs, tables
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.errors import ClipstudyError
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 PAGES: dict[str, Any] = {page.KIND.PATH: page for page in (layers, tables, claims, gallery, runs, queue)}
 #: Pages whose table can be taken away as a file.
@@ -85,14 +85,14 @@ def _frame(desk: Desk) -> Component:
             dcc.Store(id="drawn"),
             dcc.Interval(id="tick", interval=TICK, disabled=True),
             html.A("Skip to the results", href="#main", className="skip"),
-            html.Header([html.H1(desk.dashboard.title), html.Nav(id="pages", **parts.labelled("Pages"))]),
+            html.Header([html.H1(desk.dashboard.title), html.Nav(id="pages", **components.labelled("Pages"))]),
             html.Div(
                 [
                     # Open where there is room beside the results; page/app.js folds it on a narrow screen.
                     html.Details(
                         [
                             html.Summary("What to show"),
-                            html.Form(id="controls", **parts.labelled("What to show")),
+                            html.Form(id="controls", **components.labelled("What to show")),
                         ],
                         id="choices",
                         open=True,
@@ -178,7 +178,7 @@ def _showing(app: Dash, desk: Desk) -> None:
         offered, shown = _made(page, place, desk)
         known = desk.records.now()
         trouble = known.trouble
-        body = [*parts.callout(trouble), *parts.complaints(wrong), *shown.body]
+        body = [*components.callout(trouble), *components.complaints(wrong), *shown.body]
         data = {c.key: {"value": c.value, "options": [_plain(option) for option in c.options]} for c in offered}
         # Drawn anew, a control would lose the focus and close its list: only where it offers or holds something else.
         same = isinstance(before, dict) and data == before and _values(ids, values) == _values_of(offered)
@@ -188,7 +188,7 @@ def _showing(app: Dash, desk: Desk) -> None:
         # What is the same when the page looks again is left: under a click or a marked text it would be gone.
         digest = hashlib.sha256(to_json_plotly(body).encode()).hexdigest() if again else ""
         return (
-            no_update if same else [parts.drawn(control) for control in offered],
+            no_update if same else [components.drawn(control) for control in offered],
             data,
             no_update if digest and digest == drawn else body,
             _navigation(page.KIND.PATH, place.study),
@@ -207,7 +207,8 @@ def _made(page: Any, place: address.Place, desk: Desk) -> tuple[list[Control], S
         return offered, page.body(place, desk)
     except ClipstudyError as error:  # files that runs keep are read while a page is made
         again = TICK if error.transient else 0
-        return offered, Shown("What runs keep cannot be read", parts.nothing(page.TITLE, redact(error.message)), again)
+        said = components.nothing(page.TITLE, redact(error.message))
+        return offered, Shown("What runs keep cannot be read", said, again)
 
 
 def _choosing(app: Dash) -> None:
@@ -309,7 +310,7 @@ def _files(app: Dash, desk: Desk) -> None:
 
     @app.server.get("/picture/<run_id>/<path:name>")
     def picture(run_id: str, name: str) -> Response:
-        content = (desk.records.knows(run_id) and desk.kept.picture(run_id, name)) or abort(404)
+        content = (desk.records.knows(run_id) and desk.files.picture(run_id, name)) or abort(404)
         answer = Response(content, mimetype="image/png")
         answer.headers["Cache-Control"] = "private, max-age=3600"
         return answer
@@ -321,7 +322,7 @@ def _files(app: Dash, desk: Desk) -> None:
 def _lost(path: object) -> list[Component]:
     there = ", ".join(PAGES)
     said = f'There is no page "{path[:80] if isinstance(path, str) else ""}". What exists: {there}.'
-    return parts.nothing("No such page", said)
+    return components.nothing("No such page", said)
 
 
 def _query(place: address.Place) -> str:

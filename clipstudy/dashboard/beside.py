@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clipstudy import published
-from clipstudy.dashboard import pooling, tables
-from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard import boards, pooling, units
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.views import Curve, Level, Mark, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
@@ -56,7 +56,7 @@ def marked(view: View, known: Sequence[Published] | None = None) -> View:
         for curve in view.curves
         if number.comparable
         and number.task == view.task
-        and view.metric == tables.recorded_as(number.metric, [run for cell in curve.cells for run in cell.runs])
+        and view.metric == boards.recorded_as(number.metric, [run for cell in curve.cells for run in cell.runs])
         and number.role in curve.role.split()
         and not curve.stands_in
     ]
@@ -72,13 +72,13 @@ def levelled(view: View, shown: Board) -> View:
 
 def _zero_shot(view: View, shown: Board) -> Iterator[Level]:
     """Beside accuracies of layers alone: that of the ``zero_shot`` task on the view's own data set."""
-    if view.metric.rsplit("/", 1)[-1] != "accuracy" or set(view.layers) <= {WHOLE_MODEL}:
+    if units.base(view.metric) != "accuracy" or set(view.layers) <= {WHOLE_MODEL}:
         return
     datasets = {(r.study, r.tags.get("dataset")) for r in shown.results if r.task == view.task}
     found: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in shown.results:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
-            found[result.study, tables.family_of(result)].append(result)
+            found[result.study, boards.family_of(result)].append(result)
     for curve in view.curves:
         yield from _level(curve, "zero-shot", found[curve.study, curve.family], "accuracy")
 
@@ -93,7 +93,7 @@ def _alone(view: View) -> Iterator[Level]:
 
 
 def _level(curve: Curve, name: str, runs: Sequence[Result], metric: str) -> Iterator[Level]:
-    measured = [tables.estimate(run.metrics, metric) for run in runs if metric in run.metrics]
+    measured = [boards.estimate(run.metrics, metric) for run in runs if metric in run.metrics]
     if measured:
         yield Level(curve.family, name, pooling.pooled(measured, "accuracy"), curve.study)
 
@@ -101,16 +101,16 @@ def _level(curve: Curve, name: str, runs: Sequence[Result], metric: str) -> Iter
 def compared(results: Iterable[Result], known: Iterable[Published]) -> list[Comparison]:
     """Every number of a role that some trained model of ``results`` plays, with what that model has."""
     cells: dict[tuple[str, str, int], list[Result]] = defaultdict(list)
-    for result in tables.newest(results)[0]:
-        if not tables.stands_in(result):
+    for result in boards.newest(results)[0]:
+        if not boards.stands_in(result):
             for role in result.tags.get("role", "").split():
                 cells[role, result.task, result.layer].append(result)
     return [
-        Comparison(number, result.model, result.study, tables.estimate(result.metrics, name))
+        Comparison(number, result.model, result.study, boards.estimate(result.metrics, name))
         for number in known
         if number.role
         for result in cells.get((number.role, number.task, number.layer), ())
-        if (name := tables.recorded_as(number.metric, [result])) in result.metrics
+        if (name := boards.recorded_as(number.metric, [result])) in result.metrics
     ]
 
 

@@ -1,7 +1,7 @@
 """Results → what the claims are judged on: every test item's score (of clusterings every sample's, of visualisations
 every channel's), as the runs kept them.
 
-Which file holds a metric, and how its rows are named, is said once, in :data:`KEPT`.
+Which file holds a metric, and how its rows are named, is said once, in :data:`SCORE_FILES`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clipstudy import claims, metrics, tasksfile
 from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
-from clipstudy.dashboard import tables
+from clipstudy.dashboard import boards
 from clipstudy.dashboard.planned import Planned, again, was_cancelled
 from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.outcome import Result
@@ -45,7 +45,7 @@ def judged(results: Iterable[Result], fetch: Fetch, planned: Planned | None = No
         planned: what the job table has of these studies; None: there is none.
     """
     studies: dict[str, list[Result]] = defaultdict(list)
-    for result in tables.newest(results)[0]:
+    for result in boards.newest(results)[0]:
         studies[result.study].append(result)
     found = {}
     for study, members in sorted(studies.items()):
@@ -79,7 +79,7 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
     for result in results:
         twin_of = result.tags.get("twin_of", "") if result.tags.get("init") == "random" else ""
         if twin_of and roles.get(twin_of):
-            cells[tables.family_of(result), result.task, twin_of].append(result)
+            cells[boards.family_of(result), result.task, twin_of].append(result)
         elif roles.get(result.model):
             cells[result.model, result.task, ""].append(result)
     found: list[tuple[Measured, list[list[Result]]]] = []
@@ -92,13 +92,13 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
             found.append((replace(one, role=part, twin_of=twin_of), runs))
     # Of several tasks that would do, one is read; the files of the others are not fetched.
     read = {(task, reading.metric) for reading, task in claims.tasks_read((one for one, _ in found), readings).items()}
-    kept: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}
+    scored: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}
     for at, (one, runs) in enumerate(found):
         cell = one.model, one.task, one.metric
         if one.layers and cell[1:] in read:
-            if cell not in kept:  # one model may play several parts
-                kept[cell] = _kept(runs, one.metric, fetch)
-            found[at] = replace(one, scores=kept[cell][0], items=kept[cell][1]), runs
+            if cell not in scored:  # one model may play several parts
+                scored[cell] = _scores(runs, one.metric, fetch)
+            found[at] = replace(one, scores=scored[cell][0], items=scored[cell][1]), runs
     return [one for one, _ in found]
 
 
@@ -109,7 +109,6 @@ def _measured(model: str, members: Sequence[Result], metric: str) -> tuple[Measu
     for result in members:
         inits[result.model][result.layer] = result
     first, run = members[0], set.intersection(*(set(layers) for layers in inits.values()))
-    asked = {int(k) for k in first.tags.get("layers", "").split(",") if k} - {0}
     layers = sorted(k for k in run if all(metric in own[k].metrics for own in inits.values()))
     one = Measured(
         model=model,
@@ -119,9 +118,9 @@ def _measured(model: str, members: Sequence[Result], metric: str) -> tuple[Measu
         metric=metric,
         blocks=max(int(first.tags.get("blocks", 0)), *run, 1),
         layers=tuple(layers),
-        unit=KEPT[metric].unit,
-        seeded=KEPT[metric].seeded,
-        missing=tuple(sorted(asked - run)),
+        unit=SCORE_FILES[metric].unit,
+        seeded=SCORE_FILES[metric].seeded,
+        missing=tuple(sorted(boards.planned_layers(first) - run - {0})),
         final_norm=first.params.get("model.final_norm") == "true",
         inits=len(inits),
     )
@@ -145,20 +144,22 @@ class Rows(NamedTuple):
 NOTHING = Rows((), np.empty((0, 0)))
 
 
-def _kept(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
+def _scores(
+    inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch
+) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
     """Scores ``[L, S, N]`` and the units' names ``[N]``; None where a run kept none. Initialisations count as seeds.
 
     Args:
         inits: a list a model, of its results layer by layer.
     """
-    kept = KEPT[metric]
+    file = SCORE_FILES[metric]
     try:
-        found = [[read(kept, metric, r, fetch) for r in members] for members in inits]
+        found = [[read(file, metric, r, fetch) for r in members] for members in inits]
     except ClipstudyError as error:
         if error.transient:
             raise
         return None, ()  # removed, or broken
-    if kept.unit is Unit.CHANNELS:  # no layer's are another's
+    if file.unit is Unit.CHANNELS:  # no layer's are another's
         (own,) = found
         if not all(rows.names for rows in own):
             return None, ()
@@ -179,21 +180,21 @@ def pooled(inits: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return inits[0] if len(inits) == 1 else np.stack([scores.mean(axis=-2) for scores in inits], axis=-2)
 
 
-def read(kept: Kept, metric: str, result: Result, fetch: Fetch) -> Rows:
+def read(file: ScoreFile, metric: str, result: Result, fetch: Fetch) -> Rows:
     """The scores behind ``metric`` that a run kept.
 
     Raises:
-        DataError: its file cannot be read.
+        DataError: ``file`` cannot be read.
         ClipstudyError: as ``fetch`` does.
     """
     import pyarrow as pa
 
-    content = fetch(result.run_id, kept.file)
+    content = fetch(result.run_id, file.name)
     try:
-        return kept.read(content, metric, result)
+        return file.read(content, metric, result)
     except (pa.ArrowException, csv.Error, OSError, LookupError, ValueError) as error:
         anew = shlex.join(["clipstudy", "rerun", "--model", result.model, "--task", result.task])
-        told = DataError(f"run {result.run_id}: {kept.file} cannot be read ({error}). Type: {anew}")
+        told = DataError(f"run {result.run_id}: {file.name} cannot be read ({error}). Type: {anew}")
         log.warning("%s", told)
         raise told from error
 
@@ -266,10 +267,10 @@ def _channels(content: bytes, metric: str, result: Result) -> Rows:
     return Rows(tuple(units), np.array([*units.values()]).T) if units else NOTHING
 
 
-class Kept(NamedTuple):
-    """Where runs keep the scores that a metric is the mean of."""
+class ScoreFile(NamedTuple):
+    """The file in which runs keep the scores that a metric is the mean of."""
 
-    file: str
+    name: str
     read: Callable[[bytes, str, Result], Rows]
     unit: Unit = Unit.ITEMS
     seeded: bool = True
@@ -278,19 +279,19 @@ class Kept(NamedTuple):
 _LOOKS = ("total_variation", "high_frequency", "colour_entropy", "edge_density")
 _SEEN = ("jaccard", "best/edges", "diversity")
 #: Every metric that the claims read.
-KEPT: Mapping[str, Kept] = {
-    "accuracy": Kept("predictions.parquet", _correct),
-    "nmi": Kept("predictions.parquet", _nmi, Unit.SAMPLES),
-    "mse": Kept("images.parquet", _images),
-    "baseline/mean_image": Kept("images.parquet", _images, seeded=False),
-    **{name: Kept("images.csv", _channels, Unit.CHANNELS) for name in _LOOKS},
-    **{name: Kept("scores.parquet", _pictures, seeded=False) for name in _SEEN},
+SCORE_FILES: Mapping[str, ScoreFile] = {
+    "accuracy": ScoreFile("predictions.parquet", _correct),
+    "nmi": ScoreFile("predictions.parquet", _nmi, Unit.SAMPLES),
+    "mse": ScoreFile("images.parquet", _images),
+    "baseline/mean_image": ScoreFile("images.parquet", _images, seeded=False),
+    **{name: ScoreFile("images.csv", _channels, Unit.CHANNELS) for name in _LOOKS},
+    **{name: ScoreFile("scores.parquet", _pictures, seeded=False) for name in _SEEN},
 }
 
 
-def kept_of(metric: str) -> Kept | None:
-    """Where runs keep the scores behind ``metric``; every arm's accuracies are kept as the headline's are."""
-    return KEPT.get("accuracy" if metric.endswith("/accuracy") else metric)
+def score_file_of(metric: str) -> ScoreFile | None:
+    """In which file runs keep the scores behind ``metric``; every arm's accuracies are kept as the headline's are."""
+    return SCORE_FILES.get("accuracy" if metric.endswith("/accuracy") else metric)
 
 
 #: Keys of a data set that say where it lies: of what is in it, the fingerprint of its files tells.

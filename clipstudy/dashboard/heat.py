@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from clipstudy.dashboard import pooling, units
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.charts import FONT, HEIGHT, Figure, heading
-from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.views import Cell, View
 from clipstudy.outcome import Estimate
 

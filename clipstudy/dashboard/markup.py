@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from html import escape
+from typing import TypeVar
 from urllib.parse import quote
 
 from clipstudy.dashboard import sheets, writers
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.sheets import Sheet
+from clipstudy.dashboard.writers import Download
+
+T = TypeVar("T")
 
 
 def swatch(ink: Ink) -> str:
@@ -64,16 +68,21 @@ def table(sheet: Sheet) -> str:
     )
 
 
-def download(named: str, title: str, name: str, ending: str, mime: str, text: str) -> str:
-    return (
-        f'<a download="{escape(named)}.{ending}" href="data:{mime};charset=utf-8,{quote(text)}" '
-        f'aria-label="{escape(title)} as {name}">{name}</a>'
+def downloads(content: T, ways: Iterable[Download[T]], named: str, title: str) -> str:
+    """Links that take ``content`` away.
+
+    Args:
+        named: the files, without their endings.
+        title: what the content is called where a link is read aloud.
+    """
+    links = (
+        f'<a download="{escape(named)}.{way.ending}" href="data:{way.mime};charset=utf-8,{quote(way.write(content))}" '
+        f'aria-label="{escape(title)} as {way.name}">{way.name}</a>'
+        for way in ways
     )
+    return f"<p class=downloads>{' · '.join(links)}</p>"
 
 
 def taken(sheet: Sheet, study: str) -> str:
-    named = writers.file_name(study, sheet.title)
-    links = (
-        download(named, sheet.title, name, ending, mime, write(sheet)) for name, ending, mime, write in sheets.DOWNLOADS
-    )
-    return f"<p class=downloads>{' · '.join(links)}</p>"
+    """:func:`downloads` of a sheet."""
+    return downloads(sheet, sheets.DOWNLOADS, writers.file_name(study, sheet.title), sheet.title)

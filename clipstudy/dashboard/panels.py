@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from clipstudy.dashboard.boards import Board, called, matches, view
 from clipstudy.dashboard.pooling import average
-from clipstudy.dashboard.tables import Board, called, matches, view
 from clipstudy.dashboard.views import View
 from clipstudy.errors import StudyError, did_you_mean, nearest
 

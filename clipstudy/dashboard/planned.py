@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from clipstudy.dashboard.tables import Board, is_pocket
+from clipstudy.dashboard.boards import Board, is_pocket
 from clipstudy.job import Status
+from clipstudy.wording import counted
 
 #: (study, model, task) → how many of its cells are in which status.
 Planned = Mapping[tuple[str, str, str], Mapping[Status, int]]
@@ -32,10 +33,10 @@ def left_out(planned: Planned, study: str, shown: Board) -> str:
         return ""
     titles = {r.task: r.tags.get("task_title", r.task) for r in shown.results}
     which = "; ".join(f"{titles.get(task, task)}: {count:,}" for task, count in cancelled.most_common() if count)
-    cells = "1 cell was" if number == 1 else f"{number:,} cells were"
     demo = study == DEMO and any(map(is_pocket, shown.results))
     why = "left out by the demo's time budget" if demo else "cancelled"
-    return f"{cells} {why} ({which}). To run them, type: {again(study)}"
+    were = "was" if number == 1 else "were"
+    return f"{counted(number, 'cell')} {were} {why} ({which}). To run them, type: {again(study)}"
 
 
 def unfinished(planned: Planned) -> str:

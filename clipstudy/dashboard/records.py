@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import evidence, shelf, tables
+from clipstudy.dashboard import boards, evidence, results_file
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.inks import Ink, inks_of
 from clipstudy.dashboard.planned import Planned
-from clipstudy.dashboard.tables import Board
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.tracking import Tracking, newest_runs
 
 OVERLAP = timedelta(hours=1)
@@ -158,7 +158,7 @@ class Records:
     def _board(self, study: str) -> Board:
         """Of what is known while the lock is held: a look that ended since ``now`` leaves no board of before it."""
         if study not in self._boards:
-            self._boards[study] = tables.board([r for r in self._known.results if r.study == study], self._order)
+            self._boards[study] = boards.board([r for r in self._known.results if r.study == study], self._order)
         return self._boards[study]
 
     def inks(self) -> dict[str, Ink]:
@@ -167,7 +167,7 @@ class Records:
         with self._lock:
             known = self._known
             only = self._board(known.studies[0]) if len(known.studies) == 1 else None
-            self._inks = self._inks or inks_of(only or tables.board(known.results, self._order))
+            self._inks = self._inks or inks_of(only or boards.board(known.results, self._order))
             return self._inks
 
     def judged(self, study: str) -> Judged:
@@ -203,7 +203,7 @@ class Records:
 
     def _begin(self) -> None:
         """The first look: from what was kept, else by reading everything."""
-        if self._kept is None or (held := shelf.load(self._kept, self._store())) is None:
+        if self._kept is None or (held := results_file.load(self._kept, self._store())) is None:
             self._know(self._everything())
         else:
             self._know(held)
@@ -239,7 +239,7 @@ class Records:
         found = self.tracking.results(self.study)
         self._due = self._clock() + max(WHOLE, SHARE * (self._clock() - began))
         if self._kept is not None and found:
-            shelf.save(self._kept, self._store(), found)
+            results_file.save(self._kept, self._store(), found)
         return found
 
     def _read_again(self) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import exhibit, markup, panels, preface, tables
-from clipstudy.dashboard.exhibit import Asked
-from clipstudy.dashboard.inks import Ink, inks_of
-from clipstudy.dashboard.kept import Kept
-from clipstudy.dashboard.panels import Dashboard
+from clipstudy.dashboard import boards, markup, panels, report_panels, report_sections
+from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard.inks import inks_of
+from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.planned import Planned, gaps, left_out
-from clipstudy.dashboard.tables import Board
+from clipstudy.dashboard.report_panels import Asked
+from clipstudy.dashboard.run_files import RunFiles
+from clipstudy.dashboard.views import View
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
 
@@ -48,7 +49,13 @@ class Section(NamedTuple):
 
     anchor: str
     title: str
-    html: str
+    body: str  #: HTML, below its heading
+    css: str = ""  #: its class
+
+    @property
+    def html(self) -> str:
+        css = f' class="{self.css}"' if self.css else ""
+        return f'<section id="{self.anchor}"{css}><h2>{escape(self.title)}</h2>{self.body}</section>'
 
 
 def write(
@@ -58,7 +65,7 @@ def write(
     dashboard: Dashboard,
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
-    kept: Kept | None = None,
+    files: RunFiles | None = None,
     planned: Planned | None = None,
 ) -> None:
     """Writes the report of ``results`` to ``path``, whole or not at all.
@@ -66,13 +73,13 @@ def write(
     Args:
         study_note: a sentence that stands out at the head of the page.
         judged: study → the verdicts of its claims; None: a page without them.
-        kept: where panels find pictures and each seed's values; None: a page without them.
+        files: where panels find pictures and each seed's values; None: a page without them.
         planned: what the job table has of these studies; None: there is none, so what is missing is not known.
 
     Raises:
         ClipstudyError: the file cannot be written.
     """
-    text = page(results, dashboard, study_note, judged or {}, kept, planned or {})
+    text = page(results, dashboard, study_note, judged or {}, files, planned or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -87,7 +94,7 @@ def page(
     dashboard: Dashboard,
     study_note: str = "",
     judged: Mapping[str, Sequence[Judgement]] | None = None,
-    kept: Kept | None = None,
+    files: RunFiles | None = None,
     planned: Planned | None = None,
 ) -> str:
     """The page's HTML: one study after another, as a task's name may mean something else in each."""
@@ -95,19 +102,27 @@ def page(
 
     found = list(results)
     studies = sorted({r.study for r in found})
-    colors = inks_of(tables.board(found, dashboard.order))  # a model has one colour on the whole page
+    colors = inks_of(boards.board(found, dashboard.order))  # a model has one colour on the whole page
     sections: list[Section] = []
     for number, study in enumerate(studies, 1):
-        shown = tables.board([r for r in found if r.study == study], dashboard.order)
+        shown = boards.board([r for r in found if r.study == study], dashboard.order)
+        # Of several studies, the sections of each have anchors and titles of their own.
         anchor, name = (f"study-{number}-", f"{study}: ") if len(studies) > 1 else ("", "")
-        gone = left_out(planned or {}, study, shown)
-        shown = replace(shown, notes=(*shown.notes, *gaps(planned or {}, study, shown)))
-        sections += _study(shown, dashboard, colors, anchor, name, study_note, gone, kept)
+        views = [(panel, panels.views(panel, shown)) for panel in dashboard.panels]
+        notes = [*shown.notes, *gaps(planned or {}, study, shown), *_unseen(views, shown)]
+        about = report_sections.about(shown, notes, study_note, left_out(planned or {}, study, shown))
+        sections.append(Section(f"{anchor}about", f"{name}What this is", about))
+        asked = [
+            Asked(replace(panel, title=f"{name}{panel.title}"), own, shown, colors, f"{anchor}panel-{at}", files)
+            for at, (panel, own) in enumerate(views, 1)
+            if own
+        ]
+        sections += [Section(one.anchor, one.panel.title, report_panels.drawn(one), "panel") for one in asked]
         if judgements := (judged or {}).get(study):
-            at, title = f"{anchor}claims", f"{name}Claims"
-            sections.append(Section(at, title, preface.judged(judgements, shown, at, title)))
-        at, title = f"{anchor}sources", f"{name}Models and data"
-        sections.append(Section(at, title, preface.sources(shown, colors, at, title)))
+            told = report_sections.judged(judgements, shown)
+            sections.append(Section(f"{anchor}claims", f"{name}Claims", told))
+        sections.append(Section(f"{anchor}sources", f"{name}Models and data", report_sections.sources(shown, colors)))
+    sections.append(Section("methods", "What the numbers are", f"<ul>{METHODS}</ul>"))
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
     body = "".join(section.html for section in sections)
     return (
@@ -117,8 +132,7 @@ def page(
         f"<title>{escape(title)}</title><style>{(PAGE / 'page.css').read_text()}</style></head>\n<body>"
         f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(title)}</h1>'
         f"{markup.paragraph(dashboard.description)}{markup.callout(study_note)}{_contents(sections)}</header>"
-        f'<main id="main">{body}'
-        f'<section id="methods"><h2>What the numbers are</h2><ul>{METHODS}</ul></section></main>'
+        f'<main id="main">{body}</main>'
         f"<script>{get_plotlyjs()}</script><script>{(PAGE / 'page.js').read_text()}</script></body></html>\n"
     )
 
@@ -126,36 +140,20 @@ def page(
 # -- parts of the page -------------------------------------------------------------------------------------------
 
 
-def _study(
-    shown: Board,
-    dashboard: Dashboard,
-    colors: Mapping[str, Ink],
-    anchor: str,
-    name: str,
-    study_note: str,
-    gone: str,
-    kept: Kept | None,
-) -> list[Section]:
-    """How much of one study there is, then its panels. By ``anchor`` and ``name`` its sections are its own."""
-    parts, unseen, empty = [], set(shown.tasks), []
-    for number, panel in enumerate(dashboard.panels, 1):
-        found = panels.views(panel, shown)
-        unseen -= {view.task for view in found}
-        if found:
-            titled = replace(panel, title=f"{name}{panel.title}")
-            at = f"{anchor}panel-{number}"
-            parts.append(Section(at, titled.title, exhibit.drawn(Asked(titled, found, shown, colors, at, kept))))
-        else:
-            empty.append(panel.title)
-    notes = list(shown.notes)
-    if empty:
-        notes.append(f"no result of this study is for the panels {', '.join(empty)}")
-    if unseen:
-        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(unseen))}")
-    at, title = f"{anchor}about", f"{name}What this is"
-    return [Section(at, title, preface.about(shown, notes, at, title, study_note, gone)), *parts]
+def _unseen(views: Sequence[tuple[Panel, Sequence[View]]], shown: Board) -> list[str]:
+    """Notes on panels without results, and on results without a panel.
+
+    Args:
+        views: what each panel draws of ``shown``.
+    """
+    empty = [panel.title for panel, own in views if not own]
+    missed = set(shown.tasks) - {view.task for _, own in views for view in own}
+    notes = [f"no result of this study is for the panels {', '.join(empty)}"] if empty else []
+    if missed:
+        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(missed))}")
+    return notes
 
 
 def _contents(sections: Sequence[Section]) -> str:
     links = "".join(f'<li><a href="#{section.anchor}">{escape(section.title)}</a></li>' for section in sections)
-    return f"<nav aria-label=Contents><ul>{links}<li><a href='#methods'>What the numbers are</a></li></ul></nav>"
+    return f"<nav aria-label=Contents><ul>{links}</ul></nav>"

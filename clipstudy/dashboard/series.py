@@ -38,8 +38,8 @@ class SeriesInfo(NamedTuple):
     below: list[float]
     hollow: list[bool]  #: see units.ONE_CLASS
     texts: list[str]  #: what hovering says
-    points: list[tuple[float, float]] = []  #: x and y of each seed, where they were asked for
-    floors: list[FloorInfo] = []
+    points: tuple[tuple[float, float], ...] = ()  #: x and y of each seed, where they were asked for
+    floors: tuple[FloorInfo, ...] = ()
 
 
 class MarksInfo(NamedTuple):
@@ -149,12 +149,12 @@ def _series(curve: Curve, ink: Ink, place: Place, metric: str, symbols: Mapping[
         below=[_reach(cell, -1) * factor for cell in cells],
         hollow=[cell.one_class for cell in cells],
         texts=[_hover(curve.title, cell, metric) for cell in cells],
-        points=[(x, point * factor) for x, cell in placed for point in cell.points],
-        floors=[
+        points=tuple((x, point * factor) for x, cell in placed for point in cell.points),
+        floors=tuple(
             FloorInfo(x, value * factor, _floor(curve.title, cell, name, value, metric), symbols[name])
             for x, cell in placed
             for name, value in cell.baselines
-        ],
+        ),
     )
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clipstudy.claims import ALPHA
-from clipstudy.dashboard import tables, writers
+from clipstudy.dashboard import boards, writers
 from clipstudy.dashboard.beside import Comparison
+from clipstudy.dashboard.boards import Board, note_of
 from clipstudy.dashboard.heat import Likeness
-from clipstudy.dashboard.kept import DRAWS, Tested
 from clipstudy.dashboard.pooling import note_said
-from clipstudy.dashboard.tables import Board, note_of
+from clipstudy.dashboard.run_files import DRAWS, Tested
 from clipstudy.dashboard.units import (
     INTERVAL,
     ONE_CLASS,
@@ -31,6 +31,7 @@ from clipstudy.dashboard.units import (
     unit,
 )
 from clipstudy.dashboard.views import Cell, View, floor_of, is_near, models_of
+from clipstudy.dashboard.writers import Download
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
@@ -101,7 +102,7 @@ def best(views: Sequence[View]) -> Sheet:
 def glance(shown: Board) -> list[tuple[list[str], list[list[str]]]]:
     """Everything at a glance, a table (head and rows) for texts and one for images: tasks down, trained models across,
     each at its best layer (``85.3 ± 0.7 (4)``), and last the best of what needs no model."""
-    views = [found for task in shown.tasks if (found := tables.view(shown, task)) is not None and better(found.metric)]
+    views = [found for task in shown.tasks if (found := boards.view(shown, task)) is not None and better(found.metric)]
     by = {modality: [found for found in views if found.modality == modality] for modality in ("text", "image")}
     return [_glance(some) for some in by.values() if some]
 
@@ -181,11 +182,16 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
 
     None for a model that stands in for the one that its role is named after; the sentence says which these are.
     """
+    return _published(shown, numbers)[0]
+
+
+def _published(shown: Board, numbers: Iterable[Published]) -> tuple[Sheet, bool]:
+    """:func:`published`, and whether it is empty because all models that play the roles only stand in."""
     lines: list[tuple[str, tuple[Entry, ...]]] = []
     sources: list[str] = []
     others: dict[str, None] = {}
     for number in sorted(numbers, key=lambda n: shown.tasks.index(n.task) if n.task in shown.tasks else -1):
-        found = tables.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
+        found = boards.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
         for curve in found.curves if found else ():
             cell = next((cell for cell in curve.cells if cell.layer == number.layer), None)
             if not found or not cell or number.role not in curve.role.split():
@@ -212,13 +218,15 @@ def published(shown: Board, numbers: Iterable[Published]) -> Sheet:
     alone = 'The command "clipstudy published" prints what was published'
     empty = f"{_standing_in(others)}. {alone}" if others else Sheet.empty
     title = "Published numbers beside measured ones"
-    return Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
+    sheet = Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
+    return sheet, bool(others) and not lines
 
 
 def beside_published(views: Sequence[View], shown: Board, numbers: Iterable[Published]) -> Sheet:
     """:func:`published`; where every model only stands in, what was measured alone, and why."""
-    found, alone = published(shown, numbers), best(views)
-    if found.lines or found.empty == Sheet.empty or not alone.lines:
+    found, all_stand_in = _published(shown, numbers)
+    alone = best(views)
+    if not all_stand_in or not alone.lines:
         return found
     return replace(alone, title="Measured, without published numbers", said=f"{found.empty}. Here: {alone.said}")
 
@@ -272,11 +280,11 @@ def to_json(sheet: Sheet) -> str:
     )
 
 
-#: How a sheet is taken away: name, ending of the file, media type, writer.
-DOWNLOADS: tuple[tuple[str, str, str, Callable[[Sheet], str]], ...] = (
-    ("CSV", "csv", "text/csv", to_csv),
-    ("LaTeX", "tex", "application/x-tex", to_latex),
-    ("Markdown", "md", "text/markdown", to_markdown),
+#: How a sheet is taken away.
+DOWNLOADS: tuple[Download[Sheet], ...] = (
+    Download("CSV", "csv", "text/csv", to_csv),
+    Download("LaTeX", "tex", "application/x-tex", to_latex),
+    Download("Markdown", "md", "text/markdown", to_markdown),
 )
 
 

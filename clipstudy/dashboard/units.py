@@ -50,6 +50,11 @@ UNITS: Mapping[str, tuple[str, float, int]] = {
 }
 
 
+def base(metric: str) -> str:
+    """``native/accuracy`` → ``accuracy``: what is measured, of whatever arm."""
+    return metric.rsplit("/", 1)[-1]
+
+
 def half_width(estimate: Estimate) -> float | None:
     """Half of the 95% interval; the interval itself need not be symmetric."""
     if estimate.low is None or estimate.high is None:
@@ -74,7 +79,7 @@ def around(value: float, error: float, metric: str) -> Estimate:
 
 def within(estimate: Estimate, metric: str) -> Estimate:
     """``estimate`` with no end of its interval where ``metric`` cannot be."""
-    if metric.rsplit("/", 1)[-1] not in SHARES or estimate.low is None or estimate.high is None:
+    if base(metric) not in SHARES or estimate.low is None or estimate.high is None:
         return estimate
     return Estimate(estimate.value, max(estimate.low, 0.0), min(estimate.high, 1.0))
 
@@ -87,8 +92,7 @@ def axis_title(metric: str) -> str:
 
 def unit(metric: str) -> tuple[str, float, int]:
     """How an axis calls ``metric``, its factor, its decimals."""
-    last = metric.rsplit("/", 1)[-1]
-    return UNITS.get(last, (metric, 1.0, 3))
+    return UNITS.get(base(metric), (metric, 1.0, 3))
 
 
 def shown_value(estimate: Estimate, metric: str) -> str:
@@ -112,7 +116,7 @@ def shown_p(p: float) -> str:
 
 def better(metric: str) -> int:
     """1 where more of ``metric`` is better, −1 where less is, 0 where neither is."""
-    last = metric.rsplit("/", 1)[-1]
+    last = base(metric)
     return 0 if last in DESCRIPTIVE else -1 if last in LOWER_IS_BETTER else 1
 
 

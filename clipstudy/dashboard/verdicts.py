@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from clipstudy.claims import ALPHA, Judgement, Part, Verdict
 from clipstudy.dashboard import units
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 #: How a page says what the verdicts are.
 METHOD = (

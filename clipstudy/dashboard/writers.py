@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
 
 from clipstudy.dashboard.units import INTERVAL, axis_title, half_width, layer_name, ranges, shown_value
 from clipstudy.dashboard.views import View, is_near
@@ -15,6 +16,8 @@ from clipstudy.outcome import Estimate
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]
+#: What is written: a view or a sheet.
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Download:
+class Download(Generic[T]):
     """A way to take a table away."""
 
     name: str
-    ending: str
+    ending: str  #: of the file, without a dot
     mime: str
-    write: Callable[[View], str]
+    write: Callable[[T], str]
+
+
+def by_ending(ways: Iterable[Download[T]], ending: str) -> Download[T] | None:
+    """The one of ``ways`` whose files end so."""
+    return next((way for way in ways if way.ending == ending), None)
 
 
 def rows(shown: View) -> list[Row]:
@@ -210,7 +218,7 @@ def bold(shown: View) -> str:
 
 
 #: How a view is taken away.
-DOWNLOADS = (
+DOWNLOADS: tuple[Download[View], ...] = (
     Download("CSV", "csv", "text/csv", to_csv),
     Download("LaTeX", "tex", "application/x-tex", to_latex),
     Download("Markdown", "md", "text/markdown", to_markdown),

@@ -18,37 +18,38 @@ from clipstudy.hub import Repository, remedy
 from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, Modality
 
-_PICKED = ("splits", "columns", "limit", "limit_seed", "development", "development_seed")
+#: Keys that several readers use: how many rows of each split are taken; what part of train is cut off as dev; what is
+#: read of a table here, and of one on the Hub.
+_LIMIT = ("limit", "limit_seed")
+_DEVELOPMENT = ("development", "development_seed")
+_TABLE = ("config", "splits", "columns")
+_HUB = (*_TABLE, "revision")
+#: All that a reader of pairs uses.
+_PAIRS = {"path": ("splits", *_LIMIT, *_DEVELOPMENT), "hub": (*_HUB, *_LIMIT, *_DEVELOPMENT)}
 #: reader → where it reads from (`path`: local files; `hub`: a Hub data set) → the other keys that it uses then.
 READERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Chunked sentences, `word POS chunk` a line; or the Hub's table of them.
     "conll2000": {
         "path": ("splits", "exclude"),
-        "hub": ("config", "revision", "splits", "columns", "exclude"),
+        "hub": (*_HUB, "exclude"),
     },
     # Questions over passages: the released jsonl, SuperGLUE's, or a Hub table of either's columns.
-    "boolq": {
-        "path": ("splits", "limit", "limit_seed", "development", "development_seed"),
-        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "development", "development_seed"),
-    },
+    "boolq": _PAIRS,
     # One word in two sentences: the released data and gold, SuperGLUE's jsonl, or a Hub table of its columns.
-    "wic": {
-        "path": ("splits", "limit", "limit_seed", "development", "development_seed"),
-        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "development", "development_seed"),
-    },
+    "wic": _PAIRS,
     # `tr|va|te<TAB>label<TAB>sentence` a line, as in SentEval's probing files.
     "senteval": {
-        "path": ("url", "checksum", "limit", "limit_seed", "unseen_labels"),
+        "path": ("url", "checksum", *_LIMIT, "unseen_labels"),
     },
     # Any table (parquet, csv, tsv, jsonl) with named text and label columns.
     "table": {
-        "path": ("config", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
-        "hub": ("config", "revision", "splits", "columns", "limit", "limit_seed", "unseen_labels"),
+        "path": (*_TABLE, *_LIMIT, "unseen_labels"),
+        "hub": (*_HUB, *_LIMIT, "unseen_labels"),
     },
     # Images: tables that hold them, as the Hub's CIFAR-100 does, or a folder of class folders a split.
     "images": {
-        "path": (*_PICKED, "config", "unseen_labels", "unreadable"),
-        "hub": (*_PICKED, "config", "unseen_labels", "unreadable", "revision"),
+        "path": (*_TABLE, *_LIMIT, *_DEVELOPMENT, "unseen_labels", "unreadable"),
+        "hub": (*_HUB, *_LIMIT, *_DEVELOPMENT, "unseen_labels", "unreadable"),
     },
 }
 #: What a released file may be called, by ending: names of data, which no program takes for its own.

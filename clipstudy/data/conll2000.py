@@ -77,12 +77,20 @@ def parse(lines: Sequence[str], path: Path) -> Iterator[Sentence]:
             raise DataError(
                 f'{path}:{number}: found "{line[:40]}", expected "word POS chunk" with single spaces. Fix the line.'
             )
-        if fields[2] != OUTSIDE and (fields[2][:2] not in ("B-", "I-") or fields[2][2:] in ("", OUTSIDE)):
-            raise DataError(
-                f'{path}:{number}: chunk tag "{fields[2][:40]}" is not B-…, I-… or O, where … is the type of the chunk '
-                f"and not {OUTSIDE}. Fix the line."
-            )
+        if not _is_tag(fields[2]):
+            raise DataError(f"{path}:{number}: {_no_tag(fields[2])}. Fix the line.")
         rows.append((fields[0], fields[1], fields[2]))
+
+
+def _is_tag(tag: object) -> bool:
+    """Is it B-…, I-… or O? Other schemes (IOBES, types alone) mark the same chunks otherwise."""
+    if not isinstance(tag, str):
+        return False
+    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and tag[2:] not in ("", OUTSIDE))
+
+
+def _no_tag(tag: object) -> str:
+    return f'chunk tag "{str(tag)[:40]}" is not B-…, I-… or O, where … is the type of the chunk and not {OUTSIDE}'
 
 
 def chunks(tags: Sequence[str]) -> list[Chunk]:
@@ -100,12 +108,21 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
 
 def _from_hub(spec: DatasetSpec, split: str) -> Corpus:
     loaded = table.load(spec, split, COLUMNS["conll2000"])
-    sentences = tuple(
-        Sentence(tuple(words), tuple(pos), tuple(tags))
-        for words, pos, tags in zip(*loaded.columns.values(), strict=True)
-        if words  # the Hub's copy counts one empty sentence in each split
-    )
-    return _corpus(spec, split, sentences, loaded.fingerprint, loaded.source)
+    sentences = []
+    for row, lists in enumerate(zip(*loaded.columns.values(), strict=True)):
+        where = f"[datasets.{spec.name}] {loaded.where(row)}"
+        lengths = [len(cells) if isinstance(cells, list) else -1 for cells in lists]
+        if len(set(lengths)) > 1 or lengths[0] < 0:
+            raise DataError(
+                f"{where}: found {', '.join(f'{n} {name}' for n, name in zip(lengths, loaded.columns, strict=True))}, "
+                "expected lists of one length. Name the columns of words, parts of speech and chunk tags in `columns`."
+            )
+        words, pos, tags = lists
+        if wrong := [tag for tag in tags if not _is_tag(tag)]:
+            raise DataError(f"{where}: {_no_tag(wrong[0])}. Name a column of such tags: columns = {{ chunk_tags = … }}")
+        if words:  # the Hub's copy counts one empty sentence in each split
+            sentences.append(Sentence(tuple(words), tuple(pos), tuple(tags)))
+    return _corpus(spec, split, tuple(sentences), loaded.fingerprint, loaded.source)
 
 
 def _corpus(spec: DatasetSpec, split: str, sentences: tuple[Sentence, ...], print_: str, source: str) -> Corpus:

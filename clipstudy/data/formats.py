@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import re
-from collections.abc import Sequence
+import tempfile
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipstudy.data import decoded
 from clipstudy.errors import DataError, said
@@ -22,10 +26,12 @@ ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 #: A parquet file may unfold to so many times its bytes, and have so many rows a byte (what compresses like that is no
 #: text or image); or to so little that it does no harm.
 MOST_UNPACKED, MOST_ROWS, SMALL = 1000, 64, 1 << 24
+#: Bytes of columns that are read into memory; more are unpacked to a file, of which it maps what is looked at.
+IN_MEMORY = 1 << 26
 
 
 def header(path: Path) -> list[str]:
-    """The names of a file's columns; none where they are not in one place, or cannot be read: :func:`rows` says why."""
+    """The names of a file's columns; none where they are not in one place, or cannot be read: :func:`read` says why."""
     kind = ENDINGS[path.suffix.lower()]
     if kind == "parquet":
         import pyarrow.parquet
@@ -38,27 +44,30 @@ def header(path: Path) -> list[str]:
     return []
 
 
-def rows(path: Path) -> Any:
-    """A file as a ``datasets.Dataset``.
+class Cells(NamedTuple):
+    """What was asked for of one file."""
+
+    rows: int
+    columns: Mapping[str, list[Any]]  #: those asked for that it has, each of ``rows`` cells; None: an empty cell
+    there: Sequence[str]  #: the names of all its columns
+
+
+def read(path: Path, columns: Collection[str]) -> Cells:
+    """Cells of a file as they stand, but class numbers as their names (None: a number that names no class, a hidden
+    label), and images as their bytes, views of the file's memory map where there are many.
 
     Raises:
         DataError: it is not of the format that its name says.
     """
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
     kind = ENDINGS[path.suffix.lower()]
     try:
         if kind == "parquet":
-            about = _check_size(path)
-            if not about.num_rows:  # of which the library makes nothing
-                return datasets.Dataset(about.schema.to_arrow_schema().empty_table())
-            return datasets.Dataset.from_parquet(str(path))
+            return _parquet(path, columns)
         if kind == "json":
-            return datasets.Dataset.from_json(str(path))
+            return _json(path, columns)
         # Not by the library's own reader: pandas takes a line's extra cell for a row name and shifts the others.
-        return datasets.Dataset(_csv(path) if kind == "csv" else _tsv(path))
+        table = _csv(path) if kind == "csv" else _tsv(path)
+        return Cells(table.num_rows, _lists(table, columns), table.column_names)
     except Exception as error:  # each format's library raises its own, under the library's
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -68,6 +77,91 @@ def rows(path: Path) -> Any:
         if kind != "parquet":
             decoded(path)  # raises where no text was to be found in it
         raise DataError(f"{path} cannot be read as {kind} ({said(cause)}). Fix or fetch the file.") from None
+
+
+def _lists(table: Any, columns: Collection[str]) -> dict[str, list[Any]]:
+    return {name: table.column(name).to_pylist() for name in columns if name in table.column_names}
+
+
+def _parquet(path: Path, columns: Collection[str]) -> Cells:
+    """Not by the library's own reader: it would refuse a file for the type of a column that nobody asked for, take
+    brackets in a name for a pattern, and give the rows of a file that was there before, if it was as old."""
+    import pyarrow.parquet
+
+    about = _check_size(path)
+    schema = about.schema.to_arrow_schema()
+    wanted = [name for name in dict.fromkeys(columns) if name in schema.names]
+    with pyarrow.parquet.ParquetFile(path) as file:
+        sizes = (about.row_group(at) for at in range(about.num_row_groups))
+        parts = (group.column(at) for group in sizes for at in range(group.num_columns))
+        # By their beginnings: a column of structures, as images are, is stored as several.
+        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in wanted)
+        table = file.read(wanted) if size <= IN_MEMORY else _mapped(path, file, wanted)
+    names = _class_names(schema, wanted)
+    cells = {name: _cells(table.column(name), names.get(name)) for name in wanted}
+    return Cells(table.num_rows, cells, schema.names)
+
+
+def _mapped(path: Path, file: Any, columns: Sequence[str]) -> Any:
+    """Columns of a parquet file as a memory-mapped Arrow table: unpacked once, beside what the ``datasets`` library
+    keeps, under a name that its content gives."""
+    import datasets
+    import pyarrow
+
+    home = Path(datasets.config.HF_DATASETS_CACHE) / "clipstudy"
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    chosen = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    place = home / f"{digest[:32]}-{chosen[:8]}.arrow"
+    if not place.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        part = home / f"{place.name}.{uuid.uuid4().hex}.part"
+        schema = pyarrow.schema([file.schema_arrow.field(name) for name in columns])
+        try:
+            with part.open("xb") as written, pyarrow.ipc.new_stream(written, schema) as unpacked:
+                for batch in file.iter_batches(columns=columns):
+                    unpacked.write_batch(batch)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(place))).read_all()
+
+
+def _class_names(schema: Any, columns: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The names of classes that the ``datasets`` library wrote beside columns of their numbers."""
+    import datasets
+
+    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = (told.get("info") or {}).get("features") or {}
+    chosen = datasets.Features.from_dict({name: features[name] for name in columns if name in features})
+    found = {}
+    for field in chosen.arrow_schema:
+        feature = chosen[field.name]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names is not None and field.type == schema.field(field.name).type:  # else it is told of another column
+            found[field.name] = names
+    return found
+
+
+def _json(path: Path, columns: Collection[str]) -> Cells:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it raises
+    # Under a plain name, as brackets in it would be a pattern; and read anew each time, as the library knows a file
+    # again by its age alone.
+    with tempfile.TemporaryDirectory() as fresh:
+        plain = Path(fresh) / "rows.json"
+        plain.symlink_to(path.resolve())
+        rows: Any = datasets.Dataset.from_json(str(plain), cache_dir=fresh, keep_in_memory=True)
+    cells = {}
+    for name in columns:
+        if name in rows.column_names:
+            # Of all that the library decodes, the JSON that it stores mixed cells as: the rest it would open, by the
+            # path or address that a cell names.
+            mixed = isinstance(rows.features[name], datasets.Json)
+            cells[name] = list(rows[name]) if mixed else rows.data.column(name).to_pylist()
+    return Cells(len(rows), cells, rows.column_names)
 
 
 def _csv(path: Path) -> Any:
@@ -135,19 +229,11 @@ def _check_size(path: Path) -> Any:
     return about
 
 
-def cells(rows: Any, column: str) -> list[Any]:
-    """A column's values, class numbers as their names; None: a number that names no class (a hidden label)."""
-    import datasets
-
-    stored = rows.data.column(column)
+def _cells(stored: Any, names: Sequence[str] | None) -> list[Any]:
+    """A column's values, class numbers as their ``names``."""
     if (encoded := _encoded(stored)) is not None:
         return encoded
-    feature = rows.features[column]
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    # Of all that the library decodes, the JSON that it stores mixed cells as: the rest it would open, by the path or
-    # address that a cell names.
-    decoded = isinstance(feature, datasets.Json)
-    values: list[Any] = list(rows[column]) if decoded else stored.to_pylist()
+    values: list[Any] = stored.to_pylist()
     return values if names is None else [_named(value, names) for value in values]
 
 

@@ -131,16 +131,25 @@ def _readable(where: str) -> Iterator[None]:
 
 
 def _eight_bits(image: Image) -> Image:
-    """A grey image of 16 bits in 8, which its library would cut at 255: nearly all of it white."""
+    """A grey image of 12 or 16 bits in 8, which its library would cut at 255: nearly all of it white."""
     import numpy as np
     import PIL.Image
 
-    if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a channel, of which nothing says what is white: save it with 8 or 16")
-    if not image.mode.startswith("I;16"):
+    # A PPM's are stretched to 16 bits when they are read, whatever the file says is white.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise ValueError("it has 32 bits a channel or signs, of which nothing says what is white: save it with 8 or 16")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    return PIL.Image.fromarray((np.asarray(image, dtype=np.float32) / 257 + 0.5).astype(np.uint8))
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    white = 4095 if tags.get(BITS_PER_SAMPLE) == (12,) else 65535
+    shades = np.asarray(image, dtype=np.float32) / (white / 255)
+    if tags.get(PHOTOMETRIC) == 0:
+        shades = 255 - shades
+    return PIL.Image.fromarray((shades + 0.5).astype(np.uint8))
 
+
+#: Tags of a TIFF: how many bits a number has, and whether 0 is black (1) or white (0).
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
 
 Row = tuple[Picture, str]
 
@@ -158,10 +167,10 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
     try:
         dev, print_, _ = _split(spec, "dev")
         prints.append(print_)
-    except table.NoSplit:
+    except table.NoSplit as missing:
         if "dev" in spec.splits:
             raise
-        _tell_other_dev(spec)
+        _tell_other_dev(spec, missing.there)
         train, dev = _cut(spec, train)
     else:
         dev, more = _whole(spec, "dev", dev)
@@ -197,14 +206,16 @@ def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], i
     return [row for row, message in zip(rows, messages, strict=True) if not message], len(bad)
 
 
-def _tell_other_dev(spec: DatasetSpec) -> None:
-    """Warn of a folder that looks like a dev split of another name, while dev is cut from train."""
+def _tell_other_dev(spec: DatasetSpec, tables: Sequence[str]) -> None:
+    """Warn of a folder, or of one of the ``tables``, that looks like a dev split of another name, while dev is cut from
+    train."""
     folder = None if spec.hub else files(spec)
-    if other := next((name for name in table.DEV if folder and (folder / name).is_dir()), None):
+    other = next((name for name in table.DEV if folder and (folder / name).is_dir()), table.likely_dev(tables))
+    if other:
         log.warning(
-            '[datasets.%s] no split "dev": %g of train becomes it, and %s/%s is not read. If that is meant: '
+            '[datasets.%s] no split "dev": %g of train becomes it, and "%s" of %s is not read. If that is meant: '
             'splits = { dev = "%s" }',
-            spec.name, spec.development, folder, other, other,
+            spec.name, spec.development, other, folder or spec.hub, other,
         )  # fmt: skip
 
 

@@ -51,6 +51,11 @@ class Labelled(Generic[T]):
         """The label names, sorted: the order of class numbers."""
         return tuple(sorted(set(self.train.labels)))
 
+    @property
+    def class_number(self) -> dict[str, int]:
+        """Each label's number among :attr:`classes`."""
+        return {label: number for number, label in enumerate(self.classes)}
+
 
 def checked(
     spec: DatasetSpec,

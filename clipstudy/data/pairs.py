@@ -64,6 +64,11 @@ class Pairs:
         return tuple(sorted({pair.label for pair in self.train}))
 
     @property
+    def class_number(self) -> dict[str, int]:
+        """Each label's number among :attr:`classes`."""
+        return {label: number for number, label in enumerate(self.classes)}
+
+    @property
     def doubtful(self) -> int:
         """Pairs that mark a word which cannot be a form of theirs."""
         return sum(pair.doubtful for part in (self.train, self.development, self.reported) for pair in part)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from clipstudy.data import files, fingerprint, text_lines
 from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError
-from clipstudy.progress import counted
 from clipstudy.spec import DatasetSpec
+from clipstudy.wording import counted
 
 
 def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:

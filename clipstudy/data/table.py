@@ -42,6 +42,10 @@ class Table:
 class NoSplit(DataError):
     """There is no such split. Name one in `splits`."""
 
+    def __init__(self, message: str, there: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.there = there  #: paths of the tables that there are
+
 
 def read(spec: DatasetSpec) -> Labelled[tuple[str, ...]]:
     """A labelled text data set: ``columns`` names its ``text`` and ``label``, ``splits`` its train, dev and test.
@@ -86,14 +90,14 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
     values: dict[str, list[Any]] = {column: [] for column in columns}
     lengths = []
     for path in found:
-        rows = formats.rows(path)
-        lengths.append((path, len(rows)))
+        cells = formats.read(path, called.values())
+        lengths.append((path, cells.rows))
         for column, own in called.items():
-            if own not in rows.column_names:
-                raise _no_column(spec, column, own, path, rows.column_names)
-            values[column] += formats.cells(rows, own)
-    for column, cells in values.items():
-        for row, cell in enumerate(cells):
+            if own not in cells.columns:
+                raise _no_column(spec, column, own, path, cells.there)
+            values[column] += cells.columns[own]
+    for column, held in values.items():
+        for row, cell in enumerate(held):
             if cell is None or (isinstance(cell, list) and None in cell):
                 what = f"{column} is absent or hidden (a number that names no class)"
                 raise _refused(spec, split, source, row, what, f"{'an' if column == 'image' else 'a'} {column}")
@@ -169,11 +173,14 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
         and (spec.config is None or spec.config in parts[:-1])
     }
     if not found:
-        there = ["/".join(parts) for parts in tables.values()] or _published(spec, source) or _other(folder)
+        # Of the Hub's, those of other splits are not here.
+        there = list(dict.fromkeys(["/".join(parts) for parts in tables.values()] + _published(spec, source)))
+        there = there or _other(folder)
         config = f' of config "{spec.config}"' if spec.config else ""
         raise NoSplit(
             f'{where} splits: {source} has no table for "{name}"{config}. {did_you_mean(name, there)} A split is '
-            f"{name}.csv (or .tsv, .parquet, .jsonl), or files in a folder {name}/. {_split_remedy(name, there)}"
+            f"{name}.csv (or .tsv, .parquet, .jsonl), or files in a folder {name}/. {_split_remedy(name, there)}",
+            there,
         )
     if len({(home, path.suffix) for path, home in found.items()}) > 1:
         those = ", ".join("/".join(tables[path]) for path in found)
@@ -189,10 +196,15 @@ def _other(folder: Path) -> list[str]:
     return [p.name + "/" * p.is_dir() for p in sorted(folder.iterdir()) if not p.name.startswith(".")][:12]
 
 
+def likely_dev(there: Sequence[str]) -> str | None:
+    """What tables call ``dev``, by their paths; None: none looks like it."""
+    words = {word for path in there for word in re.split(r"[/.]|-\d", path)}
+    return next((word for word in DEV if word in words), None)
+
+
 def _split_remedy(name: str, there: Sequence[str]) -> str:
     """What to write where no table is called ``name``."""
-    words = {word for path in there for word in re.split(r"[/.]|-\d", path)}
-    if name == "dev" and (likely := next((word for word in DEV if word in words), None)):
+    if name == "dev" and (likely := likely_dev(there)):
         return f'Write: splits = {{ dev = "{likely}" }}'
     without = " Where you have none, put some rows of train aside for it." if name in ("dev", "test") else ""
     return f'Where it has another name, write that: splits = {{ {name} = "…" }}.{without}'

@@ -1,14 +1,14 @@
 """`clipstudy doctor`: is this machine fit, and do job table, outbox and MLflow say the same?
 
-``machine`` asks about what is around the study, ``ledger`` compares the three books, ``mending`` puts them right,
-``books`` says what was found.
+``machine`` asks about what is around the study, ``comparison`` compares the three, ``mending`` makes them agree,
+``consistency`` says what was found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipstudy.doctor import books, machine
+from clipstudy.doctor import consistency, machine
 from clipstudy.doctor.finding import Finding, Level
 from clipstudy.errors import ClipstudyError
 from clipstudy.queue import dialect
@@ -19,7 +19,7 @@ __all__ = ["Finding", "Level", "examine"]
 
 
 def examine(settings: Settings, *, fix: bool = False) -> Iterator[Finding]:
-    """Everything, one finding after another; with ``fix`` the books are put right first and then looked at again."""
+    """Everything, one finding after another; with ``fix`` the three are first made to agree, then looked at again."""
     yield from machine.packages()
     yield from machine.device(settings)
     yield from machine.places(settings)
@@ -41,5 +41,5 @@ def examine(settings: Settings, *, fix: bool = False) -> Iterator[Finding]:
         usable = usable and finding.level is not Level.WRONG
         yield finding
     if usable:
-        yield from books.examine(engine, tracking, fix, answer.level is not Level.WRONG)
+        yield from consistency.examine(engine, tracking, fix, answer.level is not Level.WRONG)
     engine.dispose()

@@ -18,7 +18,8 @@ from clipstudy.doctor.finding import Finding, Level
 from clipstudy.errors import ClipstudyError, DeviceError
 from clipstudy.queue import dialect, migration
 from clipstudy.queue.schema import HEAD, jobs
-from clipstudy.settings import Settings, redact
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings
 from clipstudy.tracking import Tracking, store
 from clipstudy.tracking.entry import PACKAGES
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from clipstudy import recorder
-from clipstudy.doctor import ledger
-from clipstudy.doctor.ledger import Disagreement, Kind, State
+from clipstudy.doctor import comparison
+from clipstudy.doctor.comparison import Disagreement, Kind, State
 from clipstudy.errors import TrackingUnreachable
 from clipstudy.queue import audit, jobs, outbox
 from clipstudy.tracking import Tracking
@@ -25,8 +25,8 @@ NAME = "doctor"
 
 
 @dataclass(frozen=True)
-class Ward:
-    """What the mends work on."""
+class Stores:
+    """What the mends work on: job table and MLflow, and what was read from them."""
 
     engine: Engine
     tracking: Tracking
@@ -35,90 +35,90 @@ class Ward:
 
 def mend(engine: Engine, tracking: Tracking, state: State, found: Sequence[Disagreement]) -> None:
     """Put ``found`` right, kind by kind, and bring to MLflow (where it answered) what waits for it."""
-    ward = Ward(engine, tracking, state)
+    stores = Stores(engine, tracking, state)
     for kind, act in MENDS.items():
         if of_kind := [one for one in found if one.kind is kind]:
             with contextlib.suppress(TrackingUnreachable):  # looking again will say so
-                act(ward, of_kind)
+                act(stores, of_kind)
     if state.runs is not None:
         with contextlib.suppress(TrackingUnreachable):
             for _ in recorder.drain(engine, tracking, NAME):
                 pass
 
 
-def _take_back(ward: Ward, found: Sequence[Disagreement]) -> None:
-    while jobs.requeue_expired(ward.engine):
+def _take_back(stores: Stores, found: Sequence[Disagreement]) -> None:
+    while jobs.requeue_expired(stores.engine):
         pass
 
 
-def _wake(ward: Ward, found: Sequence[Disagreement]) -> None:
-    audit.wake(ward.engine)
+def _wake(stores: Stores, found: Sequence[Disagreement]) -> None:
+    audit.wake(stores.engine)
 
 
-def _finish(ward: Ward, found: Sequence[Disagreement]) -> None:
+def _finish(stores: Stores, found: Sequence[Disagreement]) -> None:
     for one in found:
         assert one.run is not None  # a row is done only when its run was FINISHED: nothing is missing in it
-        records.close(ward.tracking, one.run, "FINISHED")
+        records.close(stores.tracking, one.run, "FINISHED")
 
 
-def _restore(ward: Ward, found: Sequence[Disagreement]) -> None:
+def _restore(stores: Stores, found: Sequence[Disagreement]) -> None:
     for one in found:
         assert one.job is not None and one.job.run_id is not None
-        records.restore(ward.tracking, one.job.run_id)
+        records.restore(stores.tracking, one.job.run_id)
 
 
-def _adopt(ward: Ward, found: Sequence[Disagreement]) -> None:
+def _adopt(stores: Stores, found: Sequence[Disagreement]) -> None:
     for one in found:
         assert one.job is not None and one.run is not None
-        audit.adopt(ward.engine, one.job, one.run.id)
+        audit.adopt(stores.engine, one.job, one.run.id)
 
 
-def _recompute(ward: Ward, found: Sequence[Disagreement]) -> None:
-    audit.recompute(ward.engine, [one.job for one in found if one.job is not None])
+def _recompute(stores: Stores, found: Sequence[Disagreement]) -> None:
+    audit.recompute(stores.engine, [one.job for one in found if one.job is not None])
 
 
-def _tell(ward: Ward, found: Sequence[Disagreement]) -> None:
+def _tell(stores: Stores, found: Sequence[Disagreement]) -> None:
     for one in found:
         assert one.job is not None
-        audit.tell_again(ward.engine, one.job)
+        audit.tell_again(stores.engine, one.job)
 
 
-def _delete(ward: Ward, found: Sequence[Disagreement]) -> None:
+def _delete(stores: Stores, found: Sequence[Disagreement]) -> None:
     # Not closed as KILLED: its recorder, if there is one still (another table's), would take that for its own record.
     for one in found:
         assert one.run is not None
-        records.delete(ward.tracking, one.run.id)
+        records.delete(stores.tracking, one.run.id)
 
 
-def _gather(ward: Ward, found: Sequence[Disagreement]) -> None:
-    children = ledger.children_of(ward.state)
+def _gather(stores: Stores, found: Sequence[Disagreement]) -> None:
+    children = comparison.children_of(stores.state)
     for one in found:
         assert one.run is not None
-        records.gather(ward.tracking, one.run.id, children[one.run.group])
+        records.gather(stores.tracking, one.run.id, children[one.run.group])
 
 
-def _one_parent(ward: Ward, found: Sequence[Disagreement]) -> None:
-    children = ledger.children_of(ward.state)
+def _one_parent(stores: Stores, found: Sequence[Disagreement]) -> None:
+    children = comparison.children_of(stores.state)
     for one in found:
         assert one.run is not None
-        records.gather(ward.tracking, one.other, children[one.run.group])
-        records.delete(ward.tracking, one.run.id)
+        records.gather(stores.tracking, one.other, children[one.run.group])
+        records.delete(stores.tracking, one.run.id)
 
 
-def _new_parent(ward: Ward, found: Sequence[Disagreement]) -> None:
-    children = ledger.children_of(ward.state)
+def _new_parent(stores: Stores, found: Sequence[Disagreement]) -> None:
+    children = comparison.children_of(stores.state)
     for one in found:
         assert one.group is not None
         row = one.group
-        with outbox.parent(ward.engine, row.id) as held:
-            parent = held.run_id = ward.tracking.parent(row.group, row.resolved, held.run_id)
-        records.gather(ward.tracking, parent, children[group_key(row.group)])
+        with outbox.parent(stores.engine, row.id) as held:
+            parent = held.run_id = stores.tracking.parent(row.group, row.resolved, held.run_id)
+        records.gather(stores.tracking, parent, children[group_key(row.group)])
 
 
 #: Mended when nothing else is left: which children a parent has follows from all the rest.
 LAST = frozenset({Kind.PARENTS, Kind.PARENT, Kind.ORPHANED})
 #: In the order in which they are done.
-MENDS: Mapping[Kind, Callable[[Ward, Sequence[Disagreement]], None]] = MappingProxyType({
+MENDS: Mapping[Kind, Callable[[Stores, Sequence[Disagreement]], None]] = MappingProxyType({
     Kind.EXPIRED: _take_back,
     Kind.REFUSED: _wake,
     Kind.STUCK: _wake,

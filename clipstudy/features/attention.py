@@ -14,8 +14,9 @@ import torch
 
 from clipstudy.backbones.backbone import ImageBackbone, Tokens
 
-#: Most weights of one block in memory at a time, where it has 16 heads: 256 MB of them.
+#: Most attention weights of one block that a pass holds at a time: 256 MB of them.
 AT_ONCE = 2**26
+HEADS = 16  #: assumed: a model may have more or fewer
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def attended(
     Raises:
         ModelError: the model has no attention, or one that cannot be seen.
     """
-    heads_in_a_pass = 16 * len(backbone.tokens) ** 2 if backbone.tokens else 1
-    size = max(1, AT_ONCE // heads_in_a_pass)
+    per_image = HEADS * len(backbone.tokens) ** 2 if backbone.tokens else 1
+    size = max(1, AT_ONCE // per_image)
     parts = [_attended(backbone, part, layers, rollout) for part in pixels.split(size)]
     return {layer: _joined([part[layer] for part in parts]) for layer in layers}
 

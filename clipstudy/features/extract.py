@@ -29,7 +29,7 @@ from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
 from clipstudy.features.reading import Reading
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 log = logging.getLogger(__name__)
 

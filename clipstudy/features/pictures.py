@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import IMAGE_SUMMARIES, ImageBackbone
 from clipstudy.data.images import Picture
@@ -19,7 +20,7 @@ from clipstudy.errors import ModelError
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Collection, Vectors
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -154,10 +155,15 @@ def batches(
                 yield rows, torch.stack([future.result() for future in ready])
 
 
+def spread(count: int, among: int) -> NDArray[np.int64]:
+    """Row numbers of so many, evenly over a split that may be sorted by class; all, if fewer."""
+    return np.linspace(0, among - 1, min(count, among)).astype(np.int64)
+
+
 def _training(pictures: Sequence[Picture]) -> list[Picture]:
-    """A few training images, spread evenly over their split, which may be sorted by class."""
+    """A few training images, spread evenly over their split."""
     train = [picture for picture in pictures if picture.split == "train"] or list(pictures)
-    every = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
+    every = spread(CALIBRATION, len(train))
     # Whole batches, where there is one: a smaller last one would weigh as much, and of one image there is no variance.
     whole = len(every) // CALIBRATED_AT * CALIBRATED_AT or len(every)
     return [train[i] for i in every[:whole]]

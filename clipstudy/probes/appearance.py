@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipstudy.metrics import ROUNDING
 from clipstudy.probes.brightness import brightness, gradient
 
 #: Above this many cycles a pixel a frequency is high: half of what pixels can hold.
@@ -21,8 +22,6 @@ HIGH = 0.25
 LEVELS = 8
 #: A step of an eighth of the range has an edge, and half of that goes on with one: gradients a pixel, after smoothing.
 STRONG, WEAK = 0.04, 0.02
-
-_ROUNDING = 1 / (12 * 255**2)  # variance that rounding to 8 bits adds to a pixel
 
 
 def spectral_slope(image: NDArray[Any]) -> float:
@@ -104,7 +103,7 @@ def _spectrum(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], float]:
     mean = (image * window).sum((0, 1)) / window.sum()
     power = (np.abs(np.fft.fft2((image - mean) * window, axes=(0, 1))) ** 2).sum(-1)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
-    return frequency, power, float(3 * _ROUNDING * (window**2).sum())
+    return frequency, power, float(3 * ROUNDING * (window**2).sum())
 
 
 def _hann(size: int) -> NDArray[np.float64]:

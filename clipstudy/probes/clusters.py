@@ -29,8 +29,8 @@ def kmeans(
     """Cluster assignments of every row, one fit a seed (``random_state``), as many at a time as torch has threads.
 
     scikit-learn's k-means: Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii 2007, SODA), ``n_init`` pinned
-    (its default became 1 in version 1.4). Where fewer
-    than ``k`` distinct vectors are to be fitted there are that many clusters.
+    (its default became 1 in version 1.4). Where fewer than ``k`` distinct vectors are to be fitted there are that many
+    clusters.
 
     Args:
         vectors: ``[n, d]``.

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipstudy.device import seeded
+
 #: Among layers: the preprocessed pixels themselves, as a map of three channels.
 PIXELS = -1
 #: Slope of the leaky rectifiers on their negative side, as Dosovitskiy & Brox have it.
@@ -182,8 +184,7 @@ class Decoders:
         for layer, (channels, *sides) in shapes.items():
             for seed in seeds:
                 drawn = np.random.SeedSequence((seed, layer + 1)).generate_state(1, np.uint64)
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(int(drawn[0]))
+                with seeded(int(drawn[0])):
                     decoder = Decoder(channels, max(sides), recipe, mean)
                 self.each[layer, seed] = decoder.to(device)
         self._adam = torch.optim.Adam([w for decoder in self.each.values() for w in decoder.parameters()])

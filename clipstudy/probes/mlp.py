@@ -17,10 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from clipstudy.probes.inputs import Inputs, Labels, standardise
+from clipstudy.probes.inputs import Inputs, Labels
 from clipstudy.probes.stack import Member, Shape, Stack, predict
-
-__all__ = ["Inputs", "Labels", "ProbeFit", "Recipe", "fit", "standardise"]
 
 #: Training state kept at once. On a CPU a few dozen members already hide the cost between operations; a GPU wants more.
 _BUDGET = {"cpu": 32 * 2**20, "cuda": 2 * 2**30}

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
-from clipstudy.progress import counted
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
-from clipstudy.tasks.parts.looking import Looked, Seen, look
+from clipstudy.tasks.parts.attention_scores import AttentionScores, LayerScores, score_attention
 from clipstudy.tasks.parts.overlays import overlays
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
+from clipstudy.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,15 +62,9 @@ class Options:
     shown: int = 6  #: pictures on the sheet of overlays
 
     def __post_init__(self) -> None:
-        if self.pictures < FEWEST:
-            raise BadOption("pictures", f"found {self.pictures}, expected {FEWEST} or more")
+        at_least(self, pictures=FEWEST, draws=1, shown=0, sample_seed=0)
         if not 0 < self.mass < 1:
             raise BadOption("mass", f"found {self.mass}, expected more than 0 and less than 1")
-        if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
-        for key in ("shown", "sample_seed"):
-            if getattr(self, key) < 0:
-                raise BadOption(key, f"found {getattr(self, key)}, expected 0 or more")
         if self.foreground and not self.masks:
             raise BadOption("foreground", "found numbers of masks beside masks = false. Remove one of the two")
 
@@ -139,8 +133,8 @@ def measure(
         ModelError: the model has no attention, or none that can be seen.
         DataError: a mask cannot be read, or too few pictures have any foreground where the model looks.
     """
-    looked = look(given, data, layers, options, bench)
-    foreground = looked.foreground
+    scores = score_attention(given, data, layers, options, bench)
+    foreground = scores.foreground
     if foreground is not None and (foreground.sum(axis=1) > 0).sum() < FEWEST:
         raise DataError(
             f"{data.source}: of {len(foreground)} pictures fewer than {FEWEST} have any foreground where the model "
@@ -148,21 +142,21 @@ def measure(
             "task's options, or the masks."
         )
     for layer in layers:
-        yield _outcome(layer, looked, given, data, seeds, options)
+        yield _outcome(layer, scores, given, data, seeds, options)
 
 
 def _outcome(
-    layer: int, looked: Looked, given: Frozen, data: Images, seeds: Sequence[int], options: Options
+    layer: int, scores: AttentionScores, given: Frozen, data: Images, seeds: Sequence[int], options: Options
 ) -> Outcome:
     """What one block's attention came to, against masks where there are any."""
-    seen, foreground = looked.seen[layer], looked.foreground
+    own, foreground = scores.by_layer[layer], scores.foreground
     tokens = given.backbone.tokens
     assert tokens is not None
     patch = given.backbone.size[0] / tokens.grid[0]
-    series = _everywhere(seen, patch)
+    series = _everywhere(own, patch)
     metrics = {name: Estimate(*interval) for name, interval in _intervals(series, options).items()}
     metrics |= {
-        "heads": Estimate(seen.score("heads/entropy").shape[1]),
+        "heads": Estimate(own.score("heads/entropy").shape[1]),
         "patches": Estimate(tokens.patches),
         "distance_uniform": Estimate(_uniform_distance(tokens) * patch),
         "items/test": Estimate(len(data.chosen)),
@@ -170,38 +164,38 @@ def _outcome(
     params = {"query": "class token" if tokens.cls else "mean over patch tokens"}
     if foreground is not None:
         marked = foreground.sum(axis=1) > 0
-        against_masks = _against_masks(seen, foreground, marked, tokens, seeds, options)
+        against_masks = _against_masks(own, foreground, marked, tokens, seeds, options)
         metrics |= {name: Estimate(*interval) for name, interval in _intervals(against_masks, options).items()}
         metrics["items/unmarked"] = Estimate(int((~marked).sum()))
-        params["best_head"] = str(int(seen.score("heads/jaccard")[marked].mean(axis=0).argmax()))
+        params["best_head"] = str(int(own.score("heads/jaccard")[marked].mean(axis=0).argmax()))
         series |= {name: _spread(values, marked) for name, values in against_masks.items()}
-    artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(seen, foreground))]
-    if looked.shown:
+    artifacts = [Artifact("scores.parquet", _scores(data, series)), Artifact("heads.csv", _heads(own, foreground))]
+    if scores.shown:
         title = f"{given.spec.title}, block {layer}: attention of the {params['query']}"
-        artifacts.append(Artifact("overlays.png", overlays(looked.shown, seen.maps, tokens, title, options.mass)))
+        artifacts.append(Artifact("overlays.png", overlays(scores.shown, own.maps, tokens, title, options.mass)))
     return Outcome(layer, metrics, params, artifacts=tuple(artifacts))
 
 
-def _everywhere(seen: Seen, patch: float) -> dict[str, NDArray[Any]]:
+def _everywhere(own: LayerScores, patch: float) -> dict[str, NDArray[Any]]:
     """What needs no masks, a number a picture; ``patch`` is the side of one in pixels."""
     import numpy as np
 
     from clipstudy.probes.attention import best_head
 
-    series = {name: seen.score(name) for name in ("diversity", "entropy", "edges")}
-    series |= {f"heads/{name}": seen.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
-    edges = seen.score("heads/edges")
+    series = {name: own.score(name) for name in ("diversity", "entropy", "edges")}
+    series |= {f"heads/{name}": own.score(f"heads/{name}").mean(axis=1) for name in ("entropy", "edges")}
+    edges = own.score("heads/edges")
     series["best/edges"] = edges[np.arange(len(edges)), best_head(edges)]
-    series["distance"] = seen.score("distance").mean(axis=1) * patch
-    series["distance_patches"] = seen.score("distance").mean(axis=1)
-    series["patch_mass"] = seen.score("patch_mass").mean(axis=1)
-    if "rollout/entropy" in seen.scores:
-        series |= {name: seen.score(name) for name in ("rollout/entropy", "rollout/edges")}
+    series["distance"] = own.score("distance").mean(axis=1) * patch
+    series["distance_patches"] = own.score("distance").mean(axis=1)
+    series["patch_mass"] = own.score("patch_mass").mean(axis=1)
+    if "rollout/entropy" in own.scores:
+        series |= {name: own.score(name) for name in ("rollout/entropy", "rollout/edges")}
     return series
 
 
 def _against_masks(
-    seen: Seen,
+    own: LayerScores,
     foreground: NDArray[Any],
     marked: NDArray[Any],
     tokens: Tokens,
@@ -214,18 +208,18 @@ def _against_masks(
     from clipstudy.probes.attention import best_head, centre, jaccard, kept, scattered, swapped
 
     foreground = foreground[marked]
-    heads, masks = seen.score("heads/jaccard")[marked], np.concatenate(seen.masks)[marked]
+    heads, masks = own.score("heads/jaccard")[marked], np.concatenate(own.masks)[marked]
     every, best = np.arange(len(heads)), best_head(heads)
     series = {
-        "jaccard": seen.score("jaccard")[marked],
+        "jaccard": own.score("jaccard")[marked],
         "heads/jaccard": heads.mean(axis=1),
         "best/jaccard": heads[every, best],
         "oracle/jaccard": heads.max(axis=1),  # the head is chosen for each picture by its mask
-        "pointing": seen.score("pointing")[marked].astype(float),
-        "area": seen.score("area")[marked] / tokens.patches,
+        "pointing": own.score("pointing")[marked].astype(float),
+        "area": own.score("area")[marked] / tokens.patches,
     }
-    if "rollout/jaccard" in seen.scores:
-        series["rollout/jaccard"] = seen.score("rollout/jaccard")[marked]
+    if "rollout/jaccard" in own.scores:
+        series["rollout/jaccard"] = own.score("rollout/jaccard")[marked]
 
     def by_chance(areas: NDArray[Any]) -> NDArray[Any]:
         """Random masks of the ``areas`` ``[N, H]``: ``[S, H, N]``."""
@@ -236,13 +230,13 @@ def _against_masks(
         return np.array(draws)
 
     # Each has masks of its own area beside it: larger ones hit more by chance.
-    of_heads = by_chance(seen.score("heads/area")[marked])
-    if "rollout/area" in seen.scores:
-        series["rollout/baseline/random_mask"] = by_chance(seen.score("rollout/area")[marked][:, None]).mean((0, 1))
+    of_heads = by_chance(own.score("heads/area")[marked])
+    if "rollout/area" in own.scores:
+        series["rollout/baseline/random_mask"] = by_chance(own.score("rollout/area")[marked][:, None]).mean((0, 1))
     # Every mask against another picture's foreground; the seed draws whose.
     others = [swapped(len(masks), np.random.default_rng(seed)) for seed in seeds]
     return series | {
-        "baseline/random_mask": by_chance(seen.score("area")[marked][:, None]).mean(axis=(0, 1)),
+        "baseline/random_mask": by_chance(own.score("area")[marked][:, None]).mean(axis=(0, 1)),
         "heads/baseline/random_mask": of_heads.mean(axis=(0, 1)),
         "best/baseline/random_mask": of_heads.mean(axis=0)[best, every],
         "baseline/swapped_masks": np.mean([jaccard(masks, foreground[order]) for order in others], axis=0),
@@ -262,10 +256,10 @@ def _intervals(series: Mapping[str, NDArray[Any]], options: Options) -> dict[str
     """Means and their intervals over pictures, all from the same draws."""
     import numpy as np
 
-    from clipstudy.metrics import bootstrap_accuracy
+    from clipstudy.metrics import bootstrap_mean
 
     stacked = np.stack([np.asarray(values, dtype=np.float64) for values in series.values()])[:, None]
-    return dict(zip(series, bootstrap_accuracy(stacked, draws=options.draws, rng=0), strict=True))
+    return dict(zip(series, bootstrap_mean(stacked, draws=options.draws, rng=0), strict=True))
 
 
 def _spread(values: NDArray[Any], marked: NDArray[Any]) -> NDArray[Any]:
@@ -287,16 +281,16 @@ def _scores(data: Images, series: Mapping[str, NDArray[Any]]) -> bytes:
     return files.parquet(columns)
 
 
-def _heads(seen: Seen, foreground: NDArray[Any] | None) -> bytes:
+def _heads(own: LayerScores, foreground: NDArray[Any] | None) -> bytes:
     """A row a head: the mean of each of its numbers over pictures."""
     columns = {
-        "entropy": seen.score("heads/entropy"),
-        "distance_patches": seen.score("distance"),
-        "patch_mass": seen.score("patch_mass"),
-        "edges": seen.score("heads/edges"),
+        "entropy": own.score("heads/entropy"),
+        "distance_patches": own.score("distance"),
+        "patch_mass": own.score("patch_mass"),
+        "edges": own.score("heads/edges"),
     }
     if foreground is not None:
-        columns["jaccard"] = seen.score("heads/jaccard")[foreground.sum(axis=1) > 0]
+        columns["jaccard"] = own.score("heads/jaccard")[foreground.sum(axis=1) > 0]
     means = [values.mean(axis=0) for values in columns.values()]
     rows = ((head, *(f"{value:.6g}" for value in row)) for head, row in enumerate(zip(*means, strict=True)))
     return files.text(("head", *columns), rows)

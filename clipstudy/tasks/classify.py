@@ -29,7 +29,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.arms import Arm, Fitted, LabelSets, fit_arms, label_sets
 from clipstudy.tasks.parts.items import Images, Sentences
-from clipstudy.tasks.task import LATER, BadOption, Bench, Needs
+from clipstudy.tasks.task import LATER, BadOption, Bench, Needs, at_least, each_once
 
 if TYPE_CHECKING:
     from clipstudy.features.collect import Vectors
@@ -91,14 +91,8 @@ class Options:
     overlong: Literal["truncate", "error"] = "truncate"  #: a sentence longer than the model can read
 
     def __post_init__(self) -> None:
-        for key in ("views", "probes", "l2"):
-            if not getattr(self, key):
-                raise BadOption(key, "found an empty list, expected one or more")
-            if len(set(getattr(self, key))) < len(getattr(self, key)):
-                raise BadOption(key, "names something twice")
-        for key in ("hidden", "batch_size", "epoch_size", "max_epoch", "draws"):
-            if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
+        each_once(self, "views", "probes", "l2")
+        at_least(self, hidden=1, batch_size=1, epoch_size=1, max_epoch=1, draws=1)
         if self.width is not None and (self.width < 1 or not self.standardise):
             want = "1 or more" if self.standardise else "none, or standardise = true"
             raise BadOption("width", f"found {self.width}, expected {want}")
@@ -123,11 +117,7 @@ def metrics(options: Options) -> tuple[str, ...]:
 
 def read(dataset: DatasetSpec, options: Options) -> Sentences | Images:
     """Read the three splits. Raises DataError as the reader does."""
-    from clipstudy.data import senteval, table
-
-    if dataset.reader == "images":
-        return items.read_images(dataset)
-    return items.sentences((senteval if dataset.reader == "senteval" else table).read(dataset))
+    return items.read_images(dataset) if dataset.reader == "images" else items.read_sentences(dataset)
 
 
 def measure(
@@ -216,10 +206,10 @@ def _accuracies(fits: Sequence[Fitted], labels: LabelSets, options: Options) -> 
     same for every arm and layer, so that what is compared was drawn alike."""
     import numpy as np
 
-    from clipstudy.metrics import bootstrap_accuracy
+    from clipstudy.metrics import bootstrap_mean
 
     right = np.stack([fitted.task.predictions == labels.truth.test for fitted in fits])
-    return bootstrap_accuracy(right, draws=options.draws, rng=0)
+    return bootstrap_mean(right, draws=options.draws, rng=0)
 
 
 def _scores(arm: Arm, fitted: Fitted, accuracy: Interval, labels: LabelSets, options: Options) -> dict[str, Estimate]:
@@ -244,14 +234,14 @@ def _scores(arm: Arm, fitted: Fitted, accuracy: Interval, labels: LabelSets, opt
 
 def _selectivity(arm: Arm, fitted: Fitted, labels: LabelSets, options: Options) -> dict[str, Estimate]:
     """What the arm's probes gain over the same probes on the control task; nothing where there is none."""
-    from clipstudy.metrics import bootstrap_accuracy
+    from clipstudy.metrics import bootstrap_mean
 
     if fitted.control is None or labels.control is None:
         return {}
     remembered = fitted.control.predictions == labels.control.test
     gain = (fitted.task.predictions == labels.truth.test).astype(float) - remembered
     return {
-        f"{arm.prefix}selectivity": Estimate(*bootstrap_accuracy(gain[None], draws=options.draws, rng=0)[0]),
+        f"{arm.prefix}selectivity": Estimate(*bootstrap_mean(gain[None], draws=options.draws, rng=0)[0]),
         f"{arm.prefix}control/accuracy": Estimate(float(remembered.mean())),
         f"{arm.prefix}control/types_seen": Estimate(labels.types_seen),
     }

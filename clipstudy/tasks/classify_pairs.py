@@ -20,7 +20,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks import classify
 from clipstudy.tasks.parts.items import Sentences
 from clipstudy.tasks.parts.pairs import ALONE, PAIR_READERS, Long, OfPairs, pairs_of, windows
-from clipstudy.tasks.task import BadOption, Bench, Needs
+from clipstudy.tasks.task import Bench, Needs, at_least, each_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,10 +52,8 @@ class Options(classify.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.long or len(set(self.long)) < len(self.long):
-            raise BadOption("long", f"found {list(self.long)}, expected one or more, each once")
-        if self.window < 1:
-            raise BadOption("window", f"found {self.window}, expected 1 or more")
+        each_once(self, "long")
+        at_least(self, window=1)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,12 @@ from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, readings
 from clipstudy.tasks.parts.pairs import ALONE, PAIR_READERS, Long, OfPairs, pairs_of
-from clipstudy.tasks.task import BadOption, Bench, Live, Needs
+from clipstudy.tasks.task import BadOption, Bench, Live, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipstudy.data.pairs import Pairs
-    from clipstudy.features.extract import Text
     from clipstudy.probes.tuning import Recipe, Tuned
 
 METHOD = 2
@@ -81,25 +80,14 @@ class Options:
     draws: int = 1000  #: bootstrap draws of the interval
 
     def __post_init__(self) -> None:
-        for key in ("window", "batch_size", "epochs", "patience", "draws"):
-            if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
+        at_least(self, window=1, batch_size=1, epochs=1, patience=1, draws=1, max_tokens=8)
         if self.sides == "apart" and self.order != "passage_first":
             raise BadOption("order", f'found "{self.order}", which says nothing with sides = "apart". Remove it')
-        if self.max_tokens < 8:
-            raise BadOption("max_tokens", f"found {self.max_tokens}, expected 8 or more")
         if self.learning_rate <= 0 or self.weight_decay < 0:
             raise BadOption("learning_rate or weight_decay", "is negative or 0")
         for key in ("warmup", "dropout"):
             if not 0 <= getattr(self, key) < 1:
                 raise BadOption(key, f"found {getattr(self, key)}, expected 0 or more and less than 1")
-
-
-@dataclass(frozen=True)
-class Asked(OfPairs):
-    """The data set. Nothing of it is encoded beforehand."""
-
-    texts: tuple[Text, ...] = ()
 
 
 def views(options: Options) -> tuple[str, ...]:
@@ -111,9 +99,10 @@ def metrics(options: Options) -> tuple[str, ...]:
     return "accuracy", "macro_f1"
 
 
-def read(dataset: DatasetSpec, options: Options) -> Asked:
-    """Read train, its development part and the reported split. Raises DataError as the reader does."""
-    return Asked(pairs_of(dataset))
+def read(dataset: DatasetSpec, options: Options) -> OfPairs:
+    """Read train, its development part and the reported split; nothing of them is encoded beforehand. Raises DataError
+    as the reader does."""
+    return OfPairs(pairs_of(dataset))
 
 
 def recipe(options: Options) -> Recipe:
@@ -133,7 +122,7 @@ def recipe(options: Options) -> Recipe:
 
 
 def measure(
-    live: Live, data: Asked, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
+    live: Live, data: OfPairs, layers: Sequence[int], seeds: Sequence[int], options: Options, bench: Bench
 ) -> Iterator[Outcome]:
     """Train the whole model for each arm and seed, and score it on the reported split (Wang et al. 2019, SuperGLUE).
 
@@ -192,7 +181,7 @@ def _trained(
     backbone = live.load(live.spec)
     rows = pairs.train, pairs.development, pairs.reported
     train, development, reported = (readings.items(backbone, part, options, question_only) for part in rows)
-    number = {label: i for i, label in enumerate(pairs.classes)}
+    number = pairs.class_number
     train_labels, development_labels = (np.array([number[pair.label] for pair in part]) for part in rows[:2])
     parts = Parts(train, train_labels, development, development_labels, reported, len(number))
     everything = [*train, *development, *reported]
@@ -216,7 +205,7 @@ def _outcome(
 
     from clipstudy.metrics import majority
 
-    number = {label: i for i, label in enumerate(pairs.classes)}
+    number = pairs.class_number
     train, truth = (np.array([number[pair.label] for pair in part]) for part in (pairs.train, pairs.reported))
     metrics: dict[str, Estimate] = {
         "baseline/majority": Estimate(majority(train, truth)),
@@ -247,7 +236,7 @@ def _scores(fits: Sequence[Fit], truth: NDArray[Any], options: Options) -> dict[
     """What an arm's models reached, one a seed, on the reported split."""
     import numpy as np
 
-    from clipstudy.metrics import bootstrap_accuracy, macro_f1
+    from clipstudy.metrics import bootstrap_mean, macro_f1
 
     tuned = [fit.tuned for fit in fits]
     predictions = np.stack([one.predictions for one in tuned])
@@ -264,7 +253,7 @@ def _scores(fits: Sequence[Fit], truth: NDArray[Any], options: Options) -> dict[
     if fits[0].words_unseen is not None:
         means["words_unseen"] = fits[0].words_unseen
     # The same draws for every arm, so that what is compared was drawn alike.
-    [accuracy] = bootstrap_accuracy((predictions == truth)[None], draws=options.draws, rng=0)
+    [accuracy] = bootstrap_mean((predictions == truth)[None], draws=options.draws, rng=0)
     return {"accuracy": Estimate(*accuracy), **{name: Estimate(float(value)) for name, value in means.items()}}
 
 

@@ -21,7 +21,7 @@ from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Modality, Seed
 from clipstudy.tasks.parts import files
-from clipstudy.tasks.task import BadOption, Bench, Needs
+from clipstudy.tasks.task import BadOption, Bench, Needs, at_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,11 +82,7 @@ class Options:
             raise BadOption(
                 "fit", f"found {self.fit}, expected less than labelled + outside = {self.labelled + self.outside}"
             )
-        for key in ("samples", "restarts", "labelled"):
-            if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
-        if self.outside < 0:
-            raise BadOption("outside", f"found {self.outside}, expected 0 or more")
+        at_least(self, samples=1, restarts=1, labelled=1, outside=0)
         if self.sample_seed + self.samples - 1 not in ANY_SEED:
             raise BadOption("sample_seed", f"found {self.sample_seed}, too high for {self.samples} samples")
 

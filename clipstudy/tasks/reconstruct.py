@@ -21,9 +21,9 @@ from clipstudy.errors import DeviceError, ModelError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
-from clipstudy.tasks.parts.decoding import Gallery, Scores, Studio, Trained
+from clipstudy.tasks.parts.decoding import DecoderPasses, Reconstructions, Scores, Trained
 from clipstudy.tasks.parts.items import Images
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,11 +73,7 @@ class Options:
     draws: int = 1000  #: bootstrap draws of the interval
 
     def __post_init__(self) -> None:
-        for key in ("grid", "width", "hidden", "steps", "draws"):
-            if getattr(self, key) < 1:
-                raise BadOption(key, f"found {getattr(self, key)}, expected 1 or more")
-        if self.batch_size < 2:
-            raise BadOption("batch_size", f"found {self.batch_size}, expected 2 or more")
+        at_least(self, grid=1, width=1, hidden=1, steps=1, draws=1, batch_size=2)
         if self.learning_rate <= 0:
             raise BadOption("learning_rate", f"found {self.learning_rate}, expected more than 0")
         fit = [self.grid * 2**k for k in range(1, 10) if SMALLEST <= self.grid * 2**k <= 512]
@@ -130,15 +126,15 @@ def measure(
     training = _order(data.labelled.train.items, options)
     distinct = training[: len(data.labelled.train)]
     held_out = getattr(data.labelled, options.split).items
-    studio = Studio(given, layers, seeds, options, bench)
+    passes = DecoderPasses(given, layers, seeds, options, bench)
     with _told_of_memory(given, options):
-        mean = studio.mean_image(distinct)
-        trained = studio.train(training, mean)
-        gallery = studio.reconstruct(held_out, mean, trained.decoders)
+        mean = passes.mean_image(distinct)
+        trained = passes.train(training, mean)
+        reconstructions = passes.reconstruct(held_out, mean, trained.decoders)
 
-    beside = _beside(gallery, options)
+    beside = _beside(reconstructions, options)
     beside |= {"items/train": Estimate(len(distinct)), f"items/{options.split}": Estimate(len(held_out))}
-    broken = [layer for layer in layers if not gallery.of[layer].finite]
+    broken = [layer for layer in layers if not reconstructions.of[layer].finite]
     whole = sorted(set(layers) - set(broken))
     for layer in layers:
         if layer in broken:
@@ -148,11 +144,11 @@ def measure(
             figures["stages.png"] = [*whole, PIXELS]
         yield Outcome(
             layer=layer,
-            metrics=_metrics(layer, gallery, trained, options) | beside,
+            metrics=_metrics(layer, reconstructions, trained, options) | beside,
             params=_described(layer, trained, seeds, options),
             artifacts=(
-                Artifact("images.parquet", _per_image(gallery.of[layer], gallery, seeds)),
-                *(Artifact(name, gallery.sheet(given, rows, seeds[0])) for name, rows in figures.items()),
+                Artifact("images.parquet", _per_image(reconstructions.of[layer], reconstructions, seeds)),
+                *(Artifact(name, reconstructions.sheet(given, rows, seeds[0])) for name, rows in figures.items()),
             ),
         )
     if broken:
@@ -162,24 +158,24 @@ def measure(
         )
 
 
-def _metrics(layer: int, gallery: Gallery, trained: Trained, options: Options) -> dict[str, Estimate]:
+def _metrics(layer: int, reconstructions: Reconstructions, trained: Trained, options: Options) -> dict[str, Estimate]:
     """How far a layer's reconstructions are off, and the share of the mean image's error that is gone."""
     from clipstudy.metrics import bootstrap_gain
 
-    scores = gallery.of[layer]
+    scores = reconstructions.of[layer]
     return {
         **{name: Estimate(*interval) for name, interval in scores.metrics(options.draws).items()},
-        "explained": Estimate(*bootstrap_gain(scores.mse, gallery.floor.mse[0], draws=options.draws)),
+        "explained": Estimate(*bootstrap_gain(scores.mse, reconstructions.floor.mse[0], draws=options.draws)),
         "train_mse": Estimate(trained.error[layer]),
     }
 
 
-def _beside(gallery: Gallery, options: Options) -> dict[str, Estimate]:
+def _beside(reconstructions: Reconstructions, options: Options) -> dict[str, Estimate]:
     """What every layer is to be held against: the mean image, and the raw pixels through the same bottleneck."""
     from clipstudy.probes.decoder import PIXELS
 
     beside: dict[str, Estimate] = {}
-    for name, scores in (("mean_image", gallery.floor), ("raw_pixels", gallery.of[PIXELS])):
+    for name, scores in (("mean_image", reconstructions.floor), ("raw_pixels", reconstructions.of[PIXELS])):
         intervals = scores.metrics(options.draws)
         beside[f"baseline/{name}"] = Estimate(*intervals["mse"])
         beside |= {f"{name}/{measure}": Estimate(*intervals[measure]) for measure in ("psnr", "ssim")}
@@ -236,10 +232,10 @@ def _order(train: Sequence[Picture], options: Options) -> list[Picture]:
     return [train[row] for row in rows[:wanted]]
 
 
-def _per_image(scores: Scores, gallery: Gallery, seeds: Sequence[int]) -> bytes:
+def _per_image(scores: Scores, reconstructions: Reconstructions, seeds: Sequence[int]) -> bytes:
     """A row a held-out image: how far each seed's reconstruction and the mean image are off."""
     columns: dict[str, NDArray[Any]] = {}
     for name in ("mse", "ssim"):
         columns |= {f"{name}/seed_{seed}": row for seed, row in zip(seeds, getattr(scores, name), strict=True)}
-        columns[f"{name}/mean_image"] = getattr(gallery.floor, name)[0]
+        columns[f"{name}/mean_image"] = getattr(reconstructions.floor, name)[0]
     return files.parquet(columns)

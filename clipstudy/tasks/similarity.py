@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks.parts import files
-from clipstudy.tasks.task import BadOption, Bench, Needs, WithReference
+from clipstudy.tasks.parts import files, items
+from clipstudy.tasks.task import Bench, Needs, WithReference, at_least, each_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,12 +59,8 @@ class Options:
     draws: int = 1000  #: bootstrap draws of the interval
 
     def __post_init__(self) -> None:
-        if not self.views or len(set(self.views)) < len(self.views):
-            raise BadOption("views", f"found {list(self.views)}, expected one or more, each once")
-        if self.batch_size < SMALLEST:
-            raise BadOption("batch_size", f"found {self.batch_size}, expected {SMALLEST} or more")
-        if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
+        each_once(self, "views")
+        at_least(self, batch_size=SMALLEST, draws=1)
 
 
 @dataclass(frozen=True)
@@ -186,11 +182,11 @@ def _compared(
 
 def _sentences(dataset: DatasetSpec, split: str) -> tuple[list[tuple[str, ...]], str, str]:
     """The words of each text of a split that models may be shown, the data's fingerprint, and where it lies."""
-    from clipstudy.data import conll2000, senteval, table
+    from clipstudy.data import conll2000
 
     if dataset.reader == "conll2000":
         corpus = conll2000.read(dataset, split)
         shown = [s.words for row, s in enumerate(corpus.sentences) if row not in corpus.excluded]
         return shown, corpus.fingerprint, corpus.source
-    labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
+    labelled = items.read_sentences(dataset).labelled
     return list(getattr(labelled, split).items), labelled.fingerprint, labelled.source

@@ -33,7 +33,11 @@ class Needs(StrEnum):
 
 
 class Data(Protocol):
-    """What a kind read from its data set: what to encode, as its modality has it, and all it needs to score it."""
+    """What a kind read from its data set: what to encode, and all it needs to score it.
+
+    No kind has both ``texts`` and ``pictures``, nor is it asked for both: text models are shown the ones and image
+    models the others. A kind that trains the model itself has neither.
+    """
 
     @property
     def texts(self) -> Sequence[Text]: ...
@@ -130,6 +134,22 @@ class BadOption(ValueError):
     def __init__(self, key: str, why: str) -> None:
         super().__init__(f"{key}: {why}")
         self.key, self.why = key, why
+
+
+def at_least(options: Any, **least: int) -> None:
+    """Raises BadOption where one of ``options`` is less than ``least`` says."""
+    for key, few in least.items():
+        found = getattr(options, key)
+        if found < few:
+            raise BadOption(key, f"found {found}, expected {few} or more")
+
+
+def each_once(options: Any, *keys: str) -> None:
+    """Raises BadOption where one of the lists ``keys`` is empty, or names something twice."""
+    for key in keys:
+        found = getattr(options, key)
+        if not found or len(set(found)) < len(found):
+            raise BadOption(key, f"found {list(found)}, expected one or more, each once")
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.items import Images
 from clipstudy.tasks.parts.sheet import contact_sheet
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,10 +59,7 @@ class Options:
     draws: int = 1000  #: bootstrap draws of the interval
 
     def __post_init__(self) -> None:
-        least = {"channels": 1, "neurons": 1, "steps": 1, "chunk": 1, "draws": 1, "natural": 2, "size": SMALLEST}
-        for key, few in least.items():
-            if getattr(self, key) < few:
-                raise BadOption(key, f"found {getattr(self, key)}, expected {few} or more")
+        at_least(self, channels=1, neurons=1, steps=1, chunk=1, draws=1, natural=2, size=SMALLEST)
         if self.learning_rate <= 0:
             raise BadOption("learning_rate", f"found {self.learning_rate:g}, expected more than 0")
 
@@ -201,11 +198,10 @@ def _natural(
     from torch.nn import functional as F
 
     from clipstudy.backbones.pixels import restored
-    from clipstudy.features.pictures import batches
+    from clipstudy.features.pictures import batches, spread
     from clipstudy.probes import activation
 
-    spread = np.linspace(0, len(pictures) - 1, min(options.natural, len(pictures))).astype(int)
-    chosen = [pictures[i] for i in spread]
+    chosen = [pictures[row] for row in spread(options.natural, len(pictures))]
     units = {layer: torch.tensor([target.units for target in own]) for layer, own in targets.items()}
     reached: dict[int, list[Any]] = {layer: [] for layer in targets}
     looks: list[dict[str, Any]] = []
@@ -235,9 +231,9 @@ def _appearance(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 def _estimate(values: NDArray[Any], options: Options) -> Estimate:
     """The mean of ``[seeds, targets]``, and its interval over both."""
-    from clipstudy.metrics import bootstrap_accuracy
+    from clipstudy.metrics import bootstrap_mean
 
-    return Estimate(*bootstrap_accuracy(values[None], draws=options.draws, rng=0)[0])
+    return Estimate(*bootstrap_mean(values[None], draws=options.draws, rng=0)[0])
 
 
 def _reached(fitted: Fitted, natural: NDArray[Any], shape: tuple[int, int], options: Options) -> dict[str, Estimate]:

@@ -19,7 +19,7 @@ from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.items import Images
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +58,7 @@ class Options:
         bad = [template for template in self.templates if template.count("{}") != 1]
         if bad or not self.templates:
             raise BadOption("templates", f"found {bad or 'none'}, expected sentences with one {{}} for a class's name")
-        if self.draws < 1:
-            raise BadOption("draws", f"found {self.draws}, expected 1 or more")
+        at_least(self, draws=1)
 
 
 def views(options: Options) -> tuple[str, ...]:
@@ -101,7 +100,7 @@ def measure(
     import numpy as np
 
     from clipstudy.features.pictures import batches
-    from clipstudy.metrics import bootstrap_accuracy, macro_f1, majority
+    from clipstudy.metrics import bootstrap_mean, macro_f1, majority
 
     classes, test = data.labelled.classes, data.labelled.test
     ranked = []
@@ -117,11 +116,11 @@ def measure(
         bench.progress("zero-shot", int(rows[-1]) + 1, len(test))
 
     nearest = np.concatenate(ranked)
-    number = {label: i for i, label in enumerate(classes)}
+    number = data.labelled.class_number
     truth = np.array([number[label] for label in test.labels])
     predictions = nearest[:, 0]
     measured = {
-        "accuracy": Estimate(*bootstrap_accuracy((predictions == truth)[None, None], draws=options.draws, rng=0)[0]),
+        "accuracy": Estimate(*bootstrap_mean((predictions == truth)[None, None], draws=options.draws, rng=0)[0]),
         "macro_f1": Estimate(macro_f1(truth, predictions)),
         "one_class": Estimate(float((predictions == predictions[0]).all())),
         "baseline/majority": Estimate(majority([number[label] for label in data.labelled.train.labels], truth)),

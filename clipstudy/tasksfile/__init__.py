@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy.errors import StudyError, did_you_mean
-from clipstudy.progress import counted
 from clipstudy.spec import Study
 from clipstudy.tasksfile import datasets, models, tasks
 from clipstudy.tasksfile.models import DEEPEST
 from clipstudy.tasksfile.tables import good_seeds, section
+from clipstudy.wording import counted
 
 __all__ = ["DEEPEST", "find", "load", "parse", "shipped"]
 

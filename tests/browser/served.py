@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy import Engine
 
 from clipstudy.dashboard import app, panels
-from clipstudy.dashboard.pages.parts import Desk
+from clipstudy.dashboard.pages.components import Desk
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records
 from clipstudy.errors import ClipstudyError

@@ -20,11 +20,11 @@ import pytest
 from clipstudy.claims import CLAIMS
 from clipstudy.dashboard import app, evidence, records, sheets, verdicts, writers
 from clipstudy.dashboard.address import Runs
+from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.pages import queue, runs
-from clipstudy.dashboard.pages.parts import Desk
+from clipstudy.dashboard.pages.components import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records
-from clipstudy.dashboard.tables import board, view
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
@@ -179,11 +179,11 @@ def test_the_table_of_best_layers(visit: Open) -> None:
     page.wait_for_function(
         "t => document.querySelector('#sheet [row-index=\"0\"] .ag-cell').textContent === t", arg=order[0][0]
     )
-    for name, ending, _, write in sheets.DOWNLOADS:
+    for way in sheets.DOWNLOADS:
         with page.expect_download() as caught:
-            page.get_by_role("link", name=f"this table as {name}").click()
-        assert caught.value.suggested_filename == f"paper-Best-layers.{ending}"
-        assert Path(caught.value.path()).read_text(encoding="utf-8") == write(sheet)
+            page.get_by_role("link", name=f"this table as {way.name}").click()
+        assert caught.value.suggested_filename == f"paper-Best-layers.{way.ending}"
+        assert Path(caught.value.path()).read_text(encoding="utf-8") == way.write(sheet)
 
 
 def test_two_models_are_compared(visit: Open) -> None:

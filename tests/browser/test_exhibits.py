@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from clipstudy.dashboard import beside, sheets
-from clipstudy.dashboard.tables import board
+from clipstudy.dashboard.boards import board
 from tests.browser import exhibits
 from tests.browser.served import desk
 from tests.browser.test_dashboard import NASTY, Open, cells, choose, drawn, go, said, visit

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from clipstudy.dashboard import panels, report, writers
-from clipstudy.dashboard.kept import Kept
+from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.panels import Dashboard, Panel
-from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL
@@ -40,11 +40,11 @@ def reader(chromium: Any, tmp_path: Path) -> Iterator[Open]:
         dashboard: Dashboard | None = None,
         *,
         note: str = NOTE,
-        kept: Kept | None = None,
+        files: RunFiles | None = None,
         **context: Any,
     ) -> Any:
         path = tmp_path / "report.html"
-        report.write(found, path, dashboard=dashboard or panels.load(panels.default()), study_note=note, kept=kept)
+        report.write(found, path, dashboard=dashboard or panels.load(panels.default()), study_note=note, files=files)
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, **context)
         page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         page.on("console", lambda message: complaints.append(message.text))
@@ -162,7 +162,7 @@ def test_a_study_says_once_what_it_is_and_what_it_is_not(reader: Open) -> None:
 
 def test_whatever_a_panel_draws(reader: Open) -> None:
     """Heat maps, both kinds of table, pictures, points and zero-shot lines: the numbers of the runs."""
-    page = reader(exhibits.RESULTS, exhibits.DASHBOARD, note="", kept=Kept(exhibits.store()))
+    page = reader(exhibits.RESULTS, exhibits.DASHBOARD, note="", files=RunFiles(exhibits.store()))
     heat = page.eval_on_selector("#panel-1-0 .chart", "e => e.data[0].z.map(row => [...row])")
     assert heat == exhibits.LIKENESS
     assert page.locator("#panel-1 .shapelayer path").count() == 2
@@ -312,7 +312,7 @@ def test_hostile_names_stay_text(reader: Open) -> None:
 def test_hostile_names_stay_text_in_whatever_a_panel_draws(reader: Open) -> None:
     nasty = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<b>bold</b>"
     found, dashboard, files = exhibits.hostile(nasty)
-    page = reader(found, dashboard, note="", kept=Kept(Held(found, files)))
+    page = reader(found, dashboard, note="", files=RunFiles(Held(found, files)))
     assert page.locator(".panel").count() == len(dashboard.panels)
     assert page.locator("img:not(.album img), b b, h2 *, h3 *").count() == 0
 

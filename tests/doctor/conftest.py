@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine, select
 
 from clipstudy import recorder
-from clipstudy.doctor import books, ledger
+from clipstudy.doctor import comparison, consistency
+from clipstudy.doctor.comparison import Kind
 from clipstudy.doctor.finding import Finding, Level
-from clipstudy.doctor.ledger import Kind
 from clipstudy.job import Job
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.schema import jobs as job_table
@@ -30,7 +30,7 @@ def hand_over_now(engine: Engine, job: Job) -> bool:
 
 
 @dataclass
-class Books:
+class Stores:
     engine: Engine
     tracking: Tracking
 
@@ -58,10 +58,10 @@ class Books:
             connection.exec_driver_sql(statement)
 
     def kinds(self) -> list[Kind]:
-        return [one.kind for one in ledger.compare(ledger.look(self.engine, self.tracking))]
+        return [one.kind for one in comparison.compare(comparison.look(self.engine, self.tracking))]
 
     def examine(self, fix: bool = False) -> list[Finding]:
-        return books.examine(self.engine, self.tracking, fix)
+        return consistency.examine(self.engine, self.tracking, fix)
 
     def levels(self, fix: bool = False) -> set[Level]:
         return {finding.level for finding in self.examine(fix)}
@@ -93,9 +93,9 @@ def store(tmp_path: Path, empty_mlflow: Path) -> Tracking:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, store: Tracking, migrated_file: Path) -> Iterator[Books]:  # noqa: F811
-    """Empty books on SQLite."""
+def stores(tmp_path: Path, store: Tracking, migrated_file: Path) -> Iterator[Stores]:  # noqa: F811
+    """Both empty, on SQLite."""
     shutil.copy(migrated_file, tmp_path / "jobs.db")
     engine = dialect.connect(f"sqlite:///{tmp_path / 'jobs.db'}")
-    yield Books(engine, store)
+    yield Stores(engine, store)
     engine.dispose()

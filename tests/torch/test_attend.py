@@ -25,7 +25,7 @@ from clipstudy.job import Failure, Group
 from clipstudy.pocket import pictures
 from clipstudy.spec import DatasetSpec, TaskSpec
 from clipstudy.tasks import attend
-from clipstudy.tasks.parts import looking, overlays
+from clipstudy.tasks.parts import attention_scores, overlays
 from clipstudy.tasks.task import Bench, Frozen, options, plain
 from tests.torch.image_checkpoints import BUILDERS
 
@@ -278,7 +278,7 @@ def test_a_mask_goes_the_way_of_its_picture(tmp_path):
     some = squares(3)
     rows = Rows(tuple(some), ("a", "b", "a"))
     data = attend.Images(Labelled(rows, rows, rows, "", ""), (0, 1, 2), rows.items, rows.labels)
-    [(numbers, pixels, inside)] = looking._batches(given, data, options(attend, {}))
+    [(numbers, pixels, inside)] = attention_scores._batches(given, data, options(attend, {}))
     assert numbers.tolist() == [0, 1, 2] and inside.shape == (3, 16, 8)
     assert inside.sum(axis=(1, 2)).tolist() == [0, 8 * 4, 8 * 8]  # squares at columns 0, 4 and 8
     assert np.array_equal(inside > 0, restored(backbone, pixels)[:, 0].numpy() > 0.5)

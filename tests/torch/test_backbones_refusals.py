@@ -22,6 +22,7 @@ from clipstudy.backbones import blocks, open_clip_image
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
+from tests.torch.refusals import refused
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -46,16 +47,6 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bert: ModelSpec) -> 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     return replace(bert, checkpoint="owner/tiny")
-
-
-def refused(spec: ModelSpec, *words: str, device: str = "cpu") -> str:
-    with pytest.raises(ModelError) as caught:
-        backbones.load(spec, device)
-    message = caught.value.message
-    assert message.startswith(f"[models.{spec.name}]") and message.endswith((".", '".'))
-    for word in words:
-        assert word in message, message
-    return message
 
 
 def test_depth_must_be_the_checkpoints(bert, tower):

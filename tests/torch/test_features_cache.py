@@ -20,8 +20,8 @@ from clipstudy.errors import ModelError
 from clipstudy.features import cache
 from clipstudy.features.cache import HALF, MemorySheet, Store
 from clipstudy.features.extract import Text, extract
-from clipstudy.probes.inputs import Inputs, standardise
-from clipstudy.probes.mlp import Labels, Recipe, fit
+from clipstudy.probes.inputs import Inputs, Labels, standardise
+from clipstudy.probes.mlp import Recipe, fit
 
 
 @dataclass

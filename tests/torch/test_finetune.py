@@ -266,7 +266,7 @@ class TestReadings:
 
     def read(self, pair: Pair, alone: bool = False, **given: Any) -> list[list[tuple[tuple[str, ...], Any]]]:
         opts = options(tasks.load("finetune"), {"window": 3, **given})
-        found = readings.readings(pair, opts, alone)
+        found = readings.shown_texts(pair, opts, alone)
         return [[(tuple(" ".join(words) for words in one.texts), one.marks) for one in side] for side in found]
 
     def test_joined(self) -> None:

@@ -17,17 +17,11 @@ from clipstudy.backbones import blocks, kernels
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Attention
 from tests.torch import checkpoints, image_checkpoints
-from tests.torch.image_checkpoints import OWN
+
+pytestmark = pytest.mark.usefixtures("trust")
 
 #: As a share of a layer's largest state.
 ROUNDING = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
-
-
 #: Has torch MKL here? On an ARM processor it has not.
 MKL = torch.backends.mkl.is_available()
 NO_MKL = "torch comes without MKL for this processor"

@@ -10,7 +10,8 @@ import torch
 
 from clipstudy import backbones, device, run
 from clipstudy.features.extract import Text, extract
-from clipstudy.probes.mlp import Inputs, Labels, Recipe, fit
+from clipstudy.probes.inputs import Inputs, Labels
+from clipstudy.probes.mlp import Recipe, fit
 from tests.torch import checkpoints
 from tests.torch.test_finetune import boolq, group, rows, tuned
 

@@ -18,17 +18,14 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from clipstudy import backbones, tasksfile
 from clipstudy.backbones.pixels import restored
-from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import image_checkpoints, own_models
 from tests.torch.image_checkpoints import BUILDERS, OWN, Sample, picture
+from tests.torch.refusals import refused
+
+pytestmark = pytest.mark.usefixtures("trust")
 
 COMMIT = "c0ffee" + "0" * 34
-
-
-@pytest.fixture(autouse=True)
-def trust(monkeypatch):
-    monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", OWN)
 
 
 @pytest.fixture(scope="module")
@@ -376,16 +373,6 @@ def test_weights_by_timms_names_come_from_the_hub_as_safetensors(tmp_path, monke
 
 
 # --- refusals
-
-
-def refused(spec: ModelSpec, *words: str) -> str:
-    with pytest.raises(ModelError) as caught:
-        backbones.load(spec, "cpu")
-    message = caught.value.message
-    assert message.startswith(f"[models.{spec.name}]") and message.endswith((".", '".'))
-    for word in words:
-        assert word in message, message
-    return message
 
 
 def test_depth_must_be_the_checkpoints(samples, name):

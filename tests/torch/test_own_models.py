@@ -13,17 +13,14 @@ from torch import nn
 
 from clipstudy import backbones
 from clipstudy.backbones import blocks
-from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import own_models
 from tests.torch.image_checkpoints import BUILDERS, OWN, Sample
+from tests.torch.refusals import refused
+
+pytestmark = pytest.mark.usefixtures("trust")
 
 TRUST = "CLIPSTUDY_TORCH_PACKAGES"
-
-
-@pytest.fixture(autouse=True)
-def trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TRUST, f"somewhere.else, {OWN}")
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +32,6 @@ def own(factory: str, *modules: str, **more: object) -> ModelSpec:
     named = f"{own_models.__name__}:{factory}"
     given = {"modality": "image", "init": "random", "modules": modules, "size": 32, **more}
     return ModelSpec("m", "torch", named, len(modules), **given)  # type: ignore[arg-type]
-
-
-def refused(spec: ModelSpec, *words: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        backbones.load(spec, "cpu")
-    for word in (f"[models.{spec.name}]", *words):
-        assert word in caught.value.message, caught.value.message
 
 
 def states(spec: ModelSpec, *layers: int) -> list[torch.Tensor]:

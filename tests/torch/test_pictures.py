@@ -146,6 +146,12 @@ def test_a_view_that_the_model_has_not():
         extract(backbone, views=("gap", "cls"))
 
 
+def test_rows_are_spread_from_the_first_to_the_last():
+    assert pictures.spread(3, 9).tolist() == [0, 4, 8]
+    assert pictures.spread(8, 3).tolist() == [0, 1, 2], "all, where there are fewer"
+    assert pictures.spread(0, 3).tolist() == []
+
+
 def test_no_pictures():
     assert extract(Counting(), []).vectors(2, "gap").shape == (0, 3)
 

@@ -14,8 +14,8 @@ from benchmarks.plain import fit_grid, fit_one
 from benchmarks.recipes import JAWAHAR, LINEAR, SENTEVAL
 from clipstudy.errors import DataError
 from clipstudy.probes import mlp
-from clipstudy.probes.inputs import principal
-from clipstudy.probes.mlp import Inputs, Labels, ProbeFit, Recipe, fit, standardise
+from clipstudy.probes.inputs import Inputs, Labels, principal, standardise
+from clipstudy.probes.mlp import ProbeFit, Recipe, fit
 from clipstudy.probes.stack import Member, Shape, Stack, Stream
 
 CLASSES = 4

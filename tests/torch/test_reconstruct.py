@@ -21,7 +21,7 @@ from clipstudy.job import Group
 from clipstudy.outcome import Outcome
 from clipstudy.pocket import pictures as scenes
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
-from clipstudy.tasks.parts.decoding import Studio
+from clipstudy.tasks.parts.decoding import DecoderPasses
 from clipstudy.tasks.task import BadOption, Bench, Frozen, options, plain
 from tests.torch import image_checkpoints
 
@@ -116,8 +116,8 @@ def test_every_model_draws_the_same_pictures(models, dataset):
     pictures = KIND.read(dataset, opts()).labelled.test.items[:4]
 
     def wanted(name, **given):
-        studio = Studio(frozen(models[name], dataset)[0], (1,), (0,), opts(**given), Bench())
-        return torch.cat([images for _, images in studio.seen(pictures, "look")])
+        passes = DecoderPasses(frozen(models[name], dataset)[0], (1,), (0,), opts(**given), Bench())
+        return torch.cat([images for _, images in passes.seen(pictures, "look")])
 
     assert torch.equal(wanted("convnext"), wanted("vit-registers"))
     own = wanted("convnext", crop="own")

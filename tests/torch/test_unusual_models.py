@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
     AlbertConfig,
@@ -44,6 +45,7 @@ from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.torch import checkpoints
 from tests.torch.image_checkpoints import picture, unsettle
+from tests.torch.refusals import refused
 
 TEXTS = [["the", "cat", "sat", "."], ["cats"], ["the", "unseen", "cat", ",", "sitting", "!"]]
 BERT = {"num_hidden_layers": 3, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
@@ -101,14 +103,6 @@ def test_states_of_texts_are_the_librarys_for_each_text_alone(config: Any, tmp_p
             torch.testing.assert_close(found[layer][row, own], theirs.hidden_states[layer][0], atol=1e-5, rtol=1e-4)
         for mine in (ends, last):
             torch.testing.assert_close(mine[row, own], theirs.last_hidden_state[0], atol=1e-5, rtol=1e-4)
-
-
-def refused(spec: ModelSpec, *words: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        backbones.load(spec, "cpu")
-    assert caught.value.message.startswith(f"[models.{spec.name}]") and caught.value.message.endswith(".")
-    for word in words:
-        assert word in caught.value.message, caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -366,6 +360,32 @@ def test_a_size_that_does_not_fit_the_patches_is_refused(small: Callable[..., Mo
     refused(small("vit_base_patch16_224", 2, **VIT, img_size=32), "Input height (224) doesn't match model (32)")
 
 
+def shows_all(backbone: Any) -> None:
+    """Of a square picture, whatever the sides of its input are: all of a frame, and what is in it."""
+    framed = Image.new("RGB", (96, 96), "white")
+    framed.paste("black", (16, 16, 80, 80))
+    shown = backbone.preprocess(framed, whole=True)
+    rows, columns = backbone.size
+    assert shown.shape == (3, rows, columns)
+    frame = shown[:, 0], shown[:, -1], shown[:, :, 0], shown[:, :, -1]
+    assert min(side.mean() for side in frame) > shown[:, rows // 2, columns // 2].max() + 1
+
+
+def test_an_input_whose_sides_differ_holds_all_of_a_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def of_two_sides(*of: Any, **how: Any) -> Any:
+        model = create(*of, img_size=(32, 48), **VIT, **how)
+        model.pretrained_cfg["input_size"] = (3, 32, 48)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", of_two_sides)
+    spec = ModelSpec("m", "timm", "vit_tiny_patch16_224", 2, modality="image", init="random")
+    backbone: Any = backbones.load(spec, "cpu")
+    assert backbone.size == (32, 48)
+    shows_all(backbone)
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
     [("vit_small_patch14_dinov2", VIT), ("convnext_atto", {"depths": [1] * 4, "dims": [8] * 4})],
@@ -378,6 +398,28 @@ def test_an_untrained_twin_has_more_than_its_shortcuts(name: str, args: dict[str
     changed = {path: weight for path, weight in model.named_parameters() if not torch.equal(weight, before[path])}
     assert changed.keys() == {path for path in before if path.endswith("gamma")} != set()
     assert all(bool((scale == 1).all()) for scale in changed.values())
+
+
+@pytest.mark.parametrize("skipinit", [False, True])
+def test_so_has_one_without_norms(skipinit: bool) -> None:
+    """Their branches are multiplied by a gain of zero."""
+    from timm.models.nfnet import NfCfg, NormFreeNet
+
+    torch.manual_seed(0)
+    model = NormFreeNet(NfCfg(depths=(1,) * 4, channels=(16,) * 4, stem_chs=16, skipinit=skipinit)).eval()
+    vision.open_branches(model)
+    seen = torch.rand(1, 3, 64, 64)
+    block, states = model.stages[1][0], model.stages[0](model.stem(seen))
+    shortcut = block.downsample(block.act1(states) * block.beta)
+    assert (block(states) - shortcut).abs().mean() > 0.01 * shortcut.abs().mean()
+
+
+def test_a_norm_that_adds_its_input_stays_as_the_library_draws_it() -> None:
+    model = timm.create_model("convnextv2_atto", depths=[1] * 4, dims=[8] * 4)
+    before = {path: weight.clone() for path, weight in model.named_parameters()}
+    vision.open_branches(model)
+    assert [path for path, weight in model.named_parameters() if not torch.equal(weight, before[path])] == []
+    assert not model.stages[0].blocks[0].mlp.grn.weight.any()
 
 
 @pytest.mark.parametrize(
@@ -406,6 +448,7 @@ def test_image_towers_of_open_clips_own(
     assert backbone.size == size and backbone.native == native and len(backbone.tokens or ()) == tokens
     if not normed:
         refused(replace(spec, final_norm=True), "has no norm after its last layer")
+    shows_all(backbone)
     pixels = torch.stack([backbone.preprocess(picture(seed)) for seed in range(2)])
     found, theirs = backbone.states(pixels, range(spec.layers + 1)), {}
     stages = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clipstudy.dashboard import beside, sheets, writers
-from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.views import Level, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.spec import WHOLE_MODEL

@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
+from clipstudy.dashboard.boards import Board, board, view
 from clipstudy.dashboard.charts import NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
 from clipstudy.dashboard.inks import KNOWN_FLOORS, PALETTE, PATTERNS, Ink, floors_of, inks_of, lighter
 from clipstudy.dashboard.labels import GREY
 from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, axes, bars_info
-from clipstudy.dashboard.tables import Board, board, view
 from clipstudy.dashboard.views import Cell, Curve, Level, Mark, View
 from clipstudy.job import layers_of
 from clipstudy.outcome import Estimate, Result
@@ -104,7 +104,7 @@ def test_seeds_are_points_over_their_bar() -> None:
     first, second = view_.curves[0].cells
     curve = replace(view_.curves[0], cells=(replace(first, points=(0.25, 0.75)), replace(second, points=(0.95,))))
     info = bars_info(replace(view_, curves=(curve,)), COLORS)
-    assert info.series[0].points == [(0.0, 25.0), (0.0, 75.0), (1.0, 95.0)]
+    assert info.series[0].points == ((0.0, 25.0), (0.0, 75.0), (1.0, 95.0))
     assert info.top == pytest.approx(95 * 1.06), "no point leaves the picture"
     hollow, filled, points = sorted(drawn(bars_figure(info)).data, key=lambda t: (t.type, t.x[-1]))
     assert (list(points.x), list(points.y), points.mode) == ([0.0, 0.0, 1.0], [25.0, 75.0, 95.0], "markers")
@@ -337,10 +337,10 @@ def test_what_each_layer_has_of_its_own_is_a_dash_over_its_bar() -> None:
     cells = tuple(Cell(k, f"block {k}", Estimate(0.3), 1.0, baselines=(("random mask", 0.1 * k),)) for k in (1, 2))
     view_ = _view(metric="jaccard", baselines=(), curves=(Curve("bert", "BERT", None, cells, None),))
     info = bars_info(view_, COLORS)
-    assert info.series[0].floors == [
+    assert info.series[0].floors == (
         FloorInfo(1.0, pytest.approx(0.1), "BERT, block 1, random mask: 0.100", "line-ew"),
         FloorInfo(2.0, pytest.approx(0.2), "BERT, block 2, random mask: 0.200", "line-ew"),
-    ]
+    )
     bar, rim, dash = sorted(drawn(bars_figure(info)).data, key=lambda trace: trace.type)
     assert (dash.marker.symbol, dash.offsetgroup) == (("line-ew", "line-ew"), bar.offsetgroup)
     assert list(dash.y) == list(rim.y) and dash.marker.line.width < rim.marker.line.width

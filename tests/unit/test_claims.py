@@ -15,7 +15,7 @@ from scipy import stats
 
 from clipstudy import claims, metrics
 from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit, Verdict
-from clipstudy.claims.quantities import Stack, read
+from clipstudy.claims.quantities import Evaluation, read
 from clipstudy.claims.stated import above, below, every, some, within
 from clipstudy.dashboard import verdicts
 from clipstudy.job import layers_of
@@ -679,7 +679,7 @@ def test_spearman_agrees_with_scipy() -> None:
 
     rng = np.random.default_rng(0)
     values = rng.integers(0, 4, (12, 5)).astype(float)
-    reading = next(iter(A.reads))
-    stack = Stack(tuple(range(1, 13)), ("",) * 12, values)
-    found = A.trend().of({reading: stack}).values[0]
+    reference = next(iter(A.reads))
+    evaluation = Evaluation(tuple(range(1, 13)), ("",) * 12, values)
+    found = A.trend().of({reference: evaluation}).values[0]
     assert found == pytest.approx([spearmanr(range(12), column).statistic for column in values.T])

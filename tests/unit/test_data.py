@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,6 +104,26 @@ class TestConll:
         spec = DatasetSpec("c", "conll2000", path=str(tmp_path), exclude={"train": [7]})
         with pytest.raises(DataError, match="sentence 7 does not exist"):
             conll2000.read(spec, "train")
+
+    @pytest.mark.parametrize(
+        ("tags", "says"),
+        [
+            (["B-NP", "S-NP"], r'row 1 \(from 0\): chunk tag "S-NP" is not B-'),
+            (["NP", "NP"], 'chunk tag "NP" is not B-'),
+            ([3, 4], 'chunk tag "3" is not B-'),
+            (["O"], "found 2 tokens, 2 pos_tags, 1 chunk_tags, expected lists of one length"),
+            ("OO", "expected lists of one length"),
+        ],
+    )
+    def test_tables_of_other_tags(self, monkeypatch: pytest.MonkeyPatch, tags: object, says: str) -> None:
+        """They would be read as other chunks."""
+        good = ["B-NP", "O"]
+        columns = {"tokens": [["a", "b"]] * 2, "pos_tags": [["X", "X"]] * 2, "chunk_tags": [good, tags]}
+        held = table.Table(columns, "0", "org/name@0", ((Path("train.parquet"), 2),))
+        monkeypatch.setattr(table, "load", lambda *_: held)
+        with pytest.raises(DataError, match=says) as error:
+            conll2000.read(DatasetSpec("c", "conll2000", hub="org/name"), "train")
+        assert "columns" in error.value.message
 
     def test_chunks(self) -> None:
         tags = ("B-NP", "I-NP", "B-NP", "O", "O", "I-VP", "I-PP", "B-VP", "O")
@@ -378,6 +399,65 @@ class TestTable:
         with pytest.raises(DataError) as error:
             table.read(self.texts(tmp_path, ending, text))
         assert says in error.value.message
+
+    def test_brackets_in_a_path_are_no_pattern(self, tmp_path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for folder, word in (("run[1]", "mine"), ("run1", "other")):
+            (tmp_path / folder).mkdir()
+            for split in ("train", "dev"):
+                pq.write_table(pa.table({"text": [word]}), tmp_path / folder / f"{split}.parquet")
+            (tmp_path / folder / "test.jsonl").write_text(f'{{"text": "{word}"}}\n')
+        spec = DatasetSpec("t", "table", path=str(tmp_path / "run[1]"))
+        assert [table.load(spec, split, ["text"]).columns["text"] for split in ("train", "test")] == [["mine"]] * 2
+
+    @pytest.mark.parametrize("memory", [0, formats.IN_MEMORY])
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+    def test_a_file_that_is_another_one_of_the_same_age(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, memory: int
+    ) -> None:
+        """As `cp -p` and `tar` leave it."""
+        import datasets
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        monkeypatch.setattr(formats, "IN_MEMORY", memory)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        path = tmp_path / f"train.{ending}"
+        for word in ("one", "two", "two"):
+            if ending == "parquet":
+                pq.write_table(pa.table({"text": [word, None], "label": [[1], [2]]}), path)
+            else:
+                path.write_text(f'{{"text": "{word}"}}\n{{"text": null}}\n')
+            os.utime(path, ns=(0, 0))
+            found = formats.read(path, ["text", "nowhere"])
+            assert (found.rows, found.columns) == (2, {"text": [word, None]})
+        kept = list((tmp_path / "cache").rglob("*.*"))
+        assert len(kept) == (2 if ending == "parquet" and not memory else 0)
+
+    def test_a_column_that_nobody_asks_for(self, tmp_path: Path) -> None:
+        """Of a type that the `datasets` library has no name for."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        about = pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string()))
+        kinds = pa.array(["pos"]).dictionary_encode()
+        pq.write_table(pa.table({"text": ["one two"], "label": kinds, "about": about}), tmp_path / "train.parquet")
+        found = table.load(DatasetSpec("t", "table", path=str(tmp_path)), "train", ["text", "label"])
+        assert found.columns == {"text": ["one two"], "label": ["pos"]}
+
+    def test_names_of_classes_are_of_columns_of_numbers(self, tmp_path: Path) -> None:
+        """Who writes texts over the numbers may leave what was said of them."""
+        import datasets
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = datasets.Features({"label": datasets.ClassLabel(names=["neg", "pos"])}).arrow_schema.metadata
+        for labels, found in (([1, 0], ["pos", "neg"]), (["1", "x"], ["1", "x"])):
+            held = pa.table({"label": labels}).replace_schema_metadata(names)
+            pq.write_table(held, tmp_path / "train.parquet")
+            assert formats.read(tmp_path / "train.parquet", ["label"]).columns == {"label": found}
 
     @pytest.mark.parametrize("broken", BROKEN)
     def test_malformed_parquet_is_named(self, tmp_path: Path, broken: Callable[[bytes], bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import warnings
 import zlib
 from collections import Counter
@@ -158,6 +159,26 @@ class TestTables:
         found = Picture(held.getvalue(), "here", "train").open()
         assert np.asarray(found.convert("RGB"))[0, :, 1].tolist() == [0, 1, 128, 255]
 
+    def test_a_pgm_of_sixteen_bits(self) -> None:
+        found = Picture(b"P5 3 1 65535\n" + b"\0\0\x80\0\xff\xff", "here", "train").open()
+        assert np.asarray(found.convert("RGB"))[0, :, 1].tolist() == [0, 128, 255]
+
+    @pytest.mark.parametrize(
+        ("bits", "black", "held"),
+        [
+            (12, 1, bytes([0x00, 0x08, 0x00, 0xFF, 0xF0])),  # 0, 2048, 4095, each in a byte and a half
+            (16, 1, b"\0\0\0\x80\xff\xff"),
+            (16, 0, b"\xff\xff\xff\x7f\0\0"),
+        ],
+    )
+    def test_a_tiff_says_how_many_bits_and_which_is_black(self, bits: int, black: int, held: bytes) -> None:
+        tags = {256: 3, 257: 1, 258: bits, 259: 1, 262: black, 273: 8, 277: 1, 278: 1, 279: len(held)}
+        at = 8 + len(held) + len(held) % 2
+        entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, n) for tag, n in tags.items())
+        tiff = struct.pack("<2sHI", b"II", 42, at) + held.ljust(at - 8, b"\0") + struct.pack("<H", len(tags)) + entries
+        found = Picture(tiff + b"\0\0\0\0", "here", "train").open()
+        assert np.asarray(found.convert("RGB"))[0, :, 1].tolist() == [0, 128, 255]
+
     def test_a_range_that_nothing_says(self) -> None:
         held = io.BytesIO()
         Image.fromarray(np.array([[0.0, 0.5]], dtype=np.float32)).save(held, format="tiff")
@@ -296,7 +317,12 @@ class TestFolders:
 
     def test_a_dev_split_of_another_name_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         images.read(of(self.write(tmp_path, {"train": 20, "val": 4, "test": 6})))
-        assert 'val is not read. If that is meant: splits = { dev = "val" }' in caplog.text
+        assert f'"val" of {tmp_path} is not read. If that is meant: splits = {{ dev = "val" }}' in caplog.text
+
+    def test_so_is_that_of_a_table(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        rows = {"train": made(50), "validation": made(10, 50), "test": made(10, 100)}
+        images.read(of(cifar(tmp_path, rows)))
+        assert 'If that is meant: splits = { dev = "validation" }' in caplog.text
 
     def test_a_name_that_is_not_utf_8(self, tmp_path: Path) -> None:
         folder = self.write(tmp_path, {"train": 20, "test": 6})

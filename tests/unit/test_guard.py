@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from clipstudy.dashboard import app, guard
-from clipstudy.dashboard.kept import Kept
+from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from tests.browser.served import desk, picture
 from tests.made_up import BERT, MODELS, SHIFT, result
@@ -98,7 +98,7 @@ def test_files_while_mlflow_is_away(path: str, monkeypatch: pytest.MonkeyPatch) 
         raise TrackingUnreachable("MLflow at http://me:s3cret@mlflow:5000 does not answer.")
 
     for asked in ("tested", "picture"):
-        monkeypatch.setattr(Kept, asked, away)
+        monkeypatch.setattr(RunFiles, asked, away)
     shown = desk([result(model, SHIFT, 1) for model in MODELS[:2]])
     answer = app.application(shown).server.test_client().get(path)
     assert (answer.status_code, answer.mimetype) == (503, "text/plain")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from clipstudy.dashboard import heat, sheets
-from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.views import View
 from clipstudy.outcome import Estimate, Result
 from tests.made_up import BERT, Model, Task, result

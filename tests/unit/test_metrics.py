@@ -10,10 +10,9 @@ from scipy import ndimage, stats
 from sklearn import metrics as sk
 
 from clipstudy.metrics import (
-    accuracy,
     ami,
-    bootstrap_accuracy,
     bootstrap_gain,
+    bootstrap_mean,
     difference,
     freedom,
     holm,
@@ -38,9 +37,8 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 @settings(max_examples=50, deadline=None)
 @given(pairs)
-def test_scores_agree_with_scikit_learn(pair: tuple[list[int], list[int]]) -> None:
+def test_macro_f1_agrees_with_scikit_learn(pair: tuple[list[int], list[int]]) -> None:
     truth, guess = pair
-    assert accuracy(truth, guess) == pytest.approx(sk.accuracy_score(truth, guess))
     assert macro_f1(truth, guess) == pytest.approx(sk.f1_score(truth, guess, average="macro"))
 
 
@@ -78,12 +76,12 @@ def test_majority_is_learnt_on_train_and_scored_on_test() -> None:
 
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="equal length"):
-        accuracy([1, 2], [1])
+        macro_f1([1, 2], [1])
 
 
 def test_with_one_seed_the_interval_is_the_binomial_one() -> None:
     correct = np.arange(1000) < 700
-    value, low, high = bootstrap_accuracy(correct[None, None], draws=4000)[0]
+    value, low, high = bootstrap_mean(correct[None, None], draws=4000)[0]
     half = 1.96 * np.sqrt(0.7 * 0.3 / 1000)
     assert value == pytest.approx(0.7)
     assert (value - low, high - value) == (pytest.approx(half, rel=0.1), pytest.approx(half, rel=0.1))
@@ -93,15 +91,15 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     alike = rng.random((4, 500)) < 0.7
     unlike = rng.random((4, 500)) < np.array([0.5, 0.6, 0.8, 0.9])[:, None]
-    narrow, wide = bootstrap_accuracy(np.stack([alike, unlike]))
+    narrow, wide = bootstrap_mean(np.stack([alike, unlike]))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_the_interval_of_a_share_ends_where_shares_do() -> None:
     """Few seeds that differ widen it; a gain may be of either sign."""
     right = np.arange(100) < np.array([[90], [98], [100]])
-    assert bootstrap_accuracy(right[None])[0].high == 1 < bootstrap_accuracy(right[None].astype(float))[0].high
-    assert bootstrap_accuracy(~right[None])[0].low == 0
+    assert bootstrap_mean(right[None])[0].high == 1 < bootstrap_mean(right[None].astype(float))[0].high
+    assert bootstrap_mean(~right[None])[0].low == 0
 
 
 def test_a_gain_is_drawn_with_its_floor() -> None:
@@ -118,10 +116,10 @@ def test_a_gain_is_drawn_with_its_floor() -> None:
 
 def test_layers_share_the_draws() -> None:
     correct = np.random.default_rng(2).random((3, 2, 200)) < 0.6
-    together = bootstrap_accuracy(correct, draws=300, rng=5)
-    alone = [bootstrap_accuracy(layer[None], draws=300, rng=5)[0] for layer in correct]
+    together = bootstrap_mean(correct, draws=300, rng=5)
+    alone = [bootstrap_mean(layer[None], draws=300, rng=5)[0] for layer in correct]
     assert np.allclose(together, alone, atol=1e-6)
-    twice = bootstrap_accuracy(np.stack([correct[0], correct[0]]), draws=300)
+    twice = bootstrap_mean(np.stack([correct[0], correct[0]]), draws=300)
     assert twice[0] == twice[1]
 
 
@@ -132,7 +130,7 @@ def test_intervals_cover_what_they_should() -> None:
     for _ in range(200):
         levels = 0.75 + 0.03 * rng.standard_normal(8)
         difficulty = rng.random(300)
-        _, low, high = bootstrap_accuracy((difficulty < levels[:, None])[None], draws=300, rng=rng)[0]
+        _, low, high = bootstrap_mean((difficulty < levels[:, None])[None], draws=300, rng=rng)[0]
         held += low <= 0.75 <= high
     assert 0.90 <= held / 200 <= 1.0
 
@@ -189,7 +187,7 @@ def test_a_paired_difference_sees_what_unpaired_intervals_hide() -> None:
     found = paired_difference(first, second, draws=2000)[0]
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert found.low > 0 and found.p < 0.01
-    a, b = (bootstrap_accuracy(x)[0] for x in (first, second))
+    a, b = (bootstrap_mean(x)[0] for x in (first, second))
     assert a.low < b.high
     back = paired_difference(second, first, draws=2000)[0]
     assert back.value == pytest.approx(-found.value)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from clipstudy.dashboard import beside, panels
+from clipstudy.dashboard.boards import board
 from clipstudy.dashboard.panels import Dashboard, Panel, parse
-from clipstudy.dashboard.tables import board
 from clipstudy.errors import StudyError
 from tests.made_up import TASKS, results
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from clipstudy.dashboard.boards import board
 from clipstudy.dashboard.planned import gaps, left_out, unfinished
-from clipstudy.dashboard.tables import board
 from clipstudy.job import Status
 from tests.made_up import BERT, MODELS, SHIFT, Task, result
 

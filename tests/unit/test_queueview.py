@@ -31,7 +31,7 @@ def test_no_time_is_foretold_where_nobody_works() -> None:
         said = queueview.summary({Status.DONE: 6, status: 3}, Throughput(6, 60.0, 3), anybody=False)
         assert said == f"6 of 9 cells done, 3 {status}; no worker is at work"
     assert queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0), anybody=False) == "6 of 6 cells done"
-    killed = WorkerInfo("a:1", "a", 1, "cpu", age=queueview.SILENT)
+    killed = WorkerInfo("a:1", "a", 1, "cpu", age=queueview.UNHEARD)
     assert not queueview.at_work([]) and not queueview.at_work([killed])
     assert queueview.at_work([killed, replace(killed, name="b:1", age=3.0)])
 

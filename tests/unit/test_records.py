@@ -14,13 +14,13 @@ from time import sleep
 
 import pytest
 
-from clipstudy.dashboard import evidence, records, shelf
+from clipstudy.dashboard import evidence, records, results_file
 from clipstudy.dashboard.address import Claims
-from clipstudy.dashboard.kept import PNG, Kept
 from clipstudy.dashboard.pages import claims
-from clipstudy.dashboard.pages.parts import Desk, Shown
+from clipstudy.dashboard.pages.components import Desk, Shown
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records, merged
+from clipstudy.dashboard.run_files import PNG, RunFiles
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
 from clipstudy.tracking import Tracking
@@ -142,16 +142,16 @@ def test_the_next_dashboard_begins_with_what_was_known(tmp_path: Path) -> None:
     second.now()
     beside(second)
     assert [r.layer for r in second.now().results] == [1, 2, 3]
-    assert shelf.load(tmp_path / "kept", second._store()) == source.held
+    assert results_file.load(tmp_path / "kept", second._store()) == source.held
     another = Records(source, "another", kept=tmp_path / "kept")
     another.now()
     assert source.asked[-1] is None, "of another study nothing is kept"
 
 
 def test_results_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
-    shelf.save(tmp_path, "store", results(MODELS[:2]))
-    assert shelf.load(tmp_path, "store") == results(MODELS[:2])
-    assert shelf.load(tmp_path, "another store") is None
+    results_file.save(tmp_path, "store", results(MODELS[:2]))
+    assert results_file.load(tmp_path, "store") == results(MODELS[:2])
+    assert results_file.load(tmp_path, "another store") is None
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o077 == 0, "the results are this user's alone"
 
@@ -162,13 +162,13 @@ def test_results_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
     ids=["empty", "no gzip", "cut"],
 )
 def test_a_broken_file_counts_as_none(content: bytes, tmp_path: Path) -> None:
-    shelf.save(tmp_path, "store", [result()])
+    results_file.save(tmp_path, "store", [result()])
     (file,) = tmp_path.iterdir()
     file.write_bytes(content)
-    assert shelf.load(tmp_path, "store") is None
+    assert results_file.load(tmp_path, "store") is None
     for wrong in ([], {}, {"version": 0, "results": []}, {"version": 1, "results": [{"run_id": "r"}]}):
         file.write_bytes(gzip.compress(json.dumps(wrong).encode()))
-        assert shelf.load(tmp_path, "store") is None
+        assert results_file.load(tmp_path, "store") is None
 
 
 def test_where_nothing_can_be_kept_all_is_read(tmp_path: Path) -> None:
@@ -215,11 +215,11 @@ def test_pictures_of_known_runs_alone(tmp_path: Path) -> None:
     source.held = [at(1, 0)]
     known, run = Records(source), source.held[0].run_id
     assert known.knows(run) and not known.knows("another")
-    kept = Kept(source)
-    assert kept.pictures(run) == ["a.png", "b/c.PNG", "fake.png"]
-    assert kept.picture(run, "b/c.PNG") == PNG + b"b/c.PNG"
+    files = RunFiles(source)
+    assert files.pictures(run) == ["a.png", "b/c.PNG", "fake.png"]
+    assert files.picture(run, "b/c.PNG") == PNG + b"b/c.PNG"
     for wrong in ("log.txt", "../a.png", "/etc/a.png", "fake.png", ""):
-        assert kept.picture(run, wrong) is None
+        assert files.picture(run, wrong) is None
 
 
 class Slow(Source):

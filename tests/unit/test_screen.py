@@ -6,7 +6,7 @@ import pytest
 
 from clipstudy.attempt import Tally
 from clipstudy.cli import results, screen, work
-from clipstudy.dashboard import tables
+from clipstudy.dashboard import boards
 from clipstudy.job import Status
 from clipstudy.queue.jobs import Enqueued
 from tests.made_up import MODELS, TASKS, result
@@ -68,8 +68,8 @@ def test_modules_that_are_layers_are_named() -> None:
     own, other = MODELS[0], MODELS[1]
     rows = [result(own, layer=k, layer_label=name) for k, name in enumerate(("stem", "features.2", "features.5"))]
     rows += [result(other, layer=k) for k in range(4)]
-    board = tables.board(rows)
-    view = tables.view(board, board.tasks[0])
+    board = boards.board(rows)
+    view = boards.view(board, board.tasks[0])
     assert view is not None
     assert results._modules(view) == {"1": "1 (features.2)", "2": "2 (features.5)"}
 

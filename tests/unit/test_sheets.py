@@ -12,7 +12,7 @@ import pytest
 
 from clipstudy.cli.results import results as recorded_results
 from clipstudy.dashboard import sheets, units
-from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.views import View, is_near
 from clipstudy.errors import ClipstudyError, NoResults
 from clipstudy.outcome import Estimate, Result

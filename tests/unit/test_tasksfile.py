@@ -316,7 +316,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('category = "syntactic"', "options = {hiden = 3}", 'hiden: unknown key. Did you mean "hidden"?'),
         ('category = "syntactic"', "options = {hidden = 0}", "[tasks.shift.options] hidden: found 0"),
         ('category = "syntactic"', 'options = {probes = ["mlb"]}', 'probes: found "mlb". Did you mean "mlp"?'),
-        ('category = "syntactic"', "options = {probes = []}", "probes: found an empty list"),
+        ('category = "syntactic"', "options = {probes = []}", "probes: found [], expected one or more, each once"),
         ('category = "syntactic"', 'options = {profile = "senteva"}', 'Did you mean "senteval"?'),
         ("[models.bert]", "[models.'be rt']", "a name has letters"),
         ("[datasets.shift]", "[datasets]\nx = 3\n[datasets.shift]", "[datasets.x]: found 3, expected a table"),

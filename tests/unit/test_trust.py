@@ -25,7 +25,8 @@ from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.features.cache import Store
 from clipstudy.job import FailureKind, Group
 from clipstudy.outcome import Artifact
-from clipstudy.settings import RedactedFormatter, Settings, locate, redact
+from clipstudy.redaction import RedactedFormatter, redact
+from clipstudy.settings import Settings, locate
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tracking import open as open_tracking
 from clipstudy.tracking.entry import Entry, entry_tags, note

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from clipstudy import errors
 from clipstudy.cli import screen
 from clipstudy.outcome import Estimate, Outcome, estimates, flat, metrics_from_json, metrics_to_json
-from clipstudy.progress import Bars, Lines, duration, paced
-from clipstudy.settings import Settings, locate, redact
+from clipstudy.progress import Bars, Lines, paced
+from clipstudy.redaction import redact
+from clipstudy.settings import Settings, locate
+from clipstudy.wording import duration
 
 finite = st.floats(-1e6, 1e6)
 metrics = st.dictionaries(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import claims, tasksfile
-from clipstudy.dashboard import beside, charts, evidence, report, sheets, tables, verdicts, views
+from clipstudy.dashboard import beside, boards, charts, evidence, report, sheets, verdicts, views
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.planned import Planned
@@ -182,7 +182,7 @@ def test_other_data_has_other_items_and_a_layer_that_is_missing_is_named() -> No
 
 
 def test_everything_that_the_claims_read_is_kept_somewhere() -> None:
-    assert {reading.metric for reading in claims.wanted()} == set(evidence.KEPT)
+    assert {reading.metric for reading in claims.wanted()} == set(evidence.SCORE_FILES)
 
 
 def judgements(low: str = "g") -> list[claims.Judgement]:
@@ -276,7 +276,7 @@ def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
 
 
 def marks(results: list[Result], numbers: list[Published]) -> tuple[views.Mark, ...]:
-    view = tables.view(tables.board(results), "tense")
+    view = boards.view(boards.board(results), "tense")
     assert view is not None
     return beside.marked(view, numbers).marks
 
@@ -324,8 +324,8 @@ def test_a_number_of_a_view_is_held_to_the_headline_where_that_is_the_view() -> 
 @pytest.mark.parametrize("x", ["layer", "depth"])
 def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str) -> None:
     results = [measured(), measured(layer=2)]
-    shown = tables.board(results)
-    view = tables.view(shown, "tense")
+    shown = boards.board(results)
+    view = boards.view(shown, "tense")
     assert view is not None
     both = [NUMBER, replace(NUMBER, layer=2, value=97.0, read="memory"), replace(NUMBER, layer=7)]
     info = bars_info(beside.marked(view, both), inks_of(shown), x)
@@ -355,7 +355,7 @@ def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
 def test_a_range_is_compared_at_its_nearer_end(value: float, apart: float, inside: bool) -> None:
     (found,) = beside.compared([measured(value)], [replace(NUMBER, upper=85.0)])
     assert found.difference == pytest.approx(apart) and found.inside is inside
-    (line,) = sheets.published(tables.board([measured(value)]), [found.number]).lines
+    (line,) = sheets.published(boards.board([measured(value)]), [found.number]).lines
     assert line[1][1].text == "80.0–85.0"
 
 

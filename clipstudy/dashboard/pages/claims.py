@@ -10,15 +10,15 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.claims import CLAIMS, DRAWS, Verdict
-from clipstudy.dashboard import records, tables, verdicts
+from clipstudy.dashboard import boards, records, verdicts
 from clipstudy.dashboard.address import Claims
-from clipstudy.dashboard.pages import layers, parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard.pages import components, layers
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.records import Judged
-from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.verdicts import Row
 from clipstudy.errors import ClipstudyError
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 KIND = Claims
 TITLE = "Claims"
@@ -35,8 +35,8 @@ def controls(place: Claims, desk: Desk) -> list[Control]:
         found = Counter()
     there = {str(verdict): f"{verdict} ({found[verdict]})" for verdict in Verdict if found[verdict]}
     chosen = [verdict for verdict in there if not place.verdict or verdict in place.verdict]
-    shown = [Control("verdict", "Verdicts", parts.options(there, there), chosen or list(there), "ticks")]
-    return [*parts.studies(place, desk), *(shown if there else [])]
+    shown = [Control("verdict", "Verdicts", components.options(there, there), chosen or list(there), "ticks")]
+    return [*components.studies(place, desk), *(shown if there else [])]
 
 
 def body(place: Claims, desk: Desk) -> Shown:
@@ -48,7 +48,7 @@ def body(place: Claims, desk: Desk) -> Shown:
     except ClipstudyError as error:
         # What was away may be back: a test that failed may be tried again after LOOK.
         again = math.ceil(1000 * records.LOOK) if error.transient else 0
-        return Shown("No verdicts", parts.nothing(TITLE, redact(error.message)), again)
+        return Shown("No verdicts", components.nothing(TITLE, redact(error.message)), again)
     if judged.judgements is None:
         return _being_tested(board, judged.testing or 0.0)
     rows = verdicts.rows(judged.judgements)
@@ -57,24 +57,24 @@ def body(place: Claims, desk: Desk) -> Shown:
     kept = there & set(place.verdict) or there
     shown = [row for row in rows if row.verdict in kept]
     wrong = [
-        *parts.unknown("study", [place.study], desk.records.now().studies),
-        *parts.unknown("verdict here", place.verdict, there),
+        *components.unknown("study", [place.study], desk.records.now().studies),
+        *components.unknown("verdict here", place.verdict, there),
     ]
     return Shown(
         f"{len(shown)} verdicts on {len({row.claim for row in shown})} claims",
         [
-            *parts.complaints(wrong),
-            *parts.callout(tables.note_of(board.results)),
-            *parts.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
+            *components.complaints(wrong),
+            *components.callout(boards.note_of(board.results)),
+            *components.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
             html.H2(TITLE),
             html.P(f"{verdicts.totals(judged.judgements)}. {verdicts.KEY}"),
-            *parts.callout(judged.trouble and f"{FAILED} {judged.trouble}"),
+            *components.callout(judged.trouble and f"{FAILED} {judged.trouble}"),
             *([html.P(OLDER)] if judged.older and not judged.trouble else []),
-            *parts.callout(unplayed),
+            *components.callout(unplayed),
             _judged([row for row in shown if row.statistic]),
             _silent([row for row in shown if not row.statistic and not unplayed]),
             html.P(verdicts.METHOD, className="notes"),
-            *parts.notes(place, desk),
+            *components.notes(place, desk),
         ],
         again=_again(judged),
     )

@@ -9,10 +9,10 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.dashboard.address import Gallery
+from clipstudy.dashboard.boards import Board, family_of
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.pages import parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
-from clipstudy.dashboard.tables import Board, family_of
+from clipstudy.dashboard.pages import components
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.units import layer_name
 from clipstudy.outcome import Result
 
@@ -33,17 +33,17 @@ def controls(place: Gallery, desk: Desk) -> list[Control]:
     tasks = _tasks(place, desk)
     runs = _runs(place, desk, tasks)
     if not runs:
-        return parts.studies(place, desk)
+        return components.studies(place, desk)
     first = {run.layer: run for run in reversed(runs)}
     layers = {str(k): layer_name(k, first[k].tags.get("modality", "image")) for k in sorted(first)}
     asked = [layer for layer in place.layer if layer in layers]
     names = _names(runs, desk)
     return [
-        *parts.studies(place, desk),
-        Control("task", "Task", parts.options(tasks, tasks), runs[0].task, "radio"),
-        Control("picture", "Picture", parts.options(names), _name(place, names), hint="all"),
-        Control("layer", "Layers", parts.options(layers, layers), asked, "picks", "all"),
-        parts.models(place, board, desk.records.inks(), {family_of(run) for run in runs}),
+        *components.studies(place, desk),
+        Control("task", "Task", components.options(tasks, tasks), runs[0].task, "radio"),
+        Control("picture", "Picture", components.options(names), _name(place, names), hint="all"),
+        Control("layer", "Layers", components.options(layers, layers), asked, "picks", "all"),
+        components.models(place, board, desk.records.inks(), {family_of(run) for run in runs}),
     ]
 
 
@@ -55,24 +55,24 @@ def body(place: Gallery, desk: Desk) -> Shown:
     if not runs:
         said = "No run of this study keeps a picture. Feature visualisations, attention maps and reconstructions do."
         said = f"{gone}." if (gone := desk.records.tracking.gone()) else said
-        return Shown("No pictures", parts.nothing(TITLE, said))
+        return Shown("No pictures", components.nothing(TITLE, said))
     there = {family_of(run) for run in runs}
     wanted = there & set(place.model) or there
     families = [family for family in board.families if family in wanted]
     depths = sorted({run.layer for run in runs})
     kept = [k for k in depths if str(k) in place.layer] or depths
     wrong = [
-        *parts.unknown("study", [place.study], desk.records.now().studies),
-        *parts.unknown("task with pictures", [place.task], tasks),
-        *parts.unknown("model here", place.model, there),
-        *parts.unknown("layer", place.layer, map(str, depths)),
-        *parts.unknown("picture", [place.picture], names),
+        *components.unknown("study", [place.study], desk.records.now().studies),
+        *components.unknown("task with pictures", [place.task], tasks),
+        *components.unknown("model here", place.model, there),
+        *components.unknown("layer", place.layer, map(str, depths)),
+        *components.unknown("picture", [place.picture], names),
     ]
     name = _name(place, names)
     kinds = [name] if name else names
     here: dict[tuple[int, str], list[tuple[Result, str]]] = defaultdict(list)
     for run in runs:
-        here[run.layer, family_of(run)] += [(run, n) for n in desk.kept.pictures(run.run_id) if n in kinds]
+        here[run.layer, family_of(run)] += [(run, n) for n in desk.files.pictures(run.run_id) if n in kinds]
     shown = {(layer, family): here[layer, family] for layer in kept for family in families}
     count = sum(map(len, shown.values()))
     draw = _strips if _are_strips(shown, desk) else _grid
@@ -81,12 +81,12 @@ def body(place: Gallery, desk: Desk) -> Shown:
     return Shown(
         f"{title}: {count} pictures",
         [
-            *parts.complaints(wrong),
-            *parts.callout(runs[0].tags.get("note", "")),
+            *components.complaints(wrong),
+            *components.callout(runs[0].tags.get("note", "")),
             html.H2(title),
             html.P(f"{what}A picture opens in its full size."),
             html.Div(
-                draw(_pictures(shown, desk, parts.titled(board), len(kinds) > 1), board, desk.records.inks()),
+                draw(_pictures(shown, desk, components.titled(board), len(kinds) > 1), board, desk.records.inks()),
                 className="wide gallery",
             ),
         ],
@@ -101,7 +101,7 @@ def _tasks(place: Gallery, desk: Desk) -> dict[str, str]:
     first: dict[str, Result] = {}
     for result in desk.board(place).results:
         first.setdefault(result.task, result)
-    return {t: r.tags.get("task_title", t) for t, r in first.items() if desk.kept.pictures(r.run_id)}
+    return {t: r.tags.get("task_title", t) for t, r in first.items() if desk.files.pictures(r.run_id)}
 
 
 def _runs(place: Gallery, desk: Desk, tasks: dict[str, str]) -> list[Result]:
@@ -110,7 +110,7 @@ def _runs(place: Gallery, desk: Desk, tasks: dict[str, str]) -> list[Result]:
 
 
 def _names(runs: list[Result], desk: Desk) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in desk.kept.pictures(run.run_id)))
+    return list(dict.fromkeys(name for run in runs for name in desk.files.pictures(run.run_id)))
 
 
 def _name(place: Gallery, names: list[str]) -> str | None:
@@ -122,15 +122,15 @@ def _are_strips(shown: Cells, desk: Desk) -> bool:
     """Are the pictures so much wider than high that beside each other nothing could be made out on them? Pictures of
     one task are alike, so the first one tells."""
     first = next((pair for pairs in shown.values() for pair in pairs), None)
-    size = desk.kept.size(first[0].run_id, first[1]) if first else None
+    size = desk.files.size(first[0].run_id, first[1]) if first else None
     return size is not None and size[0] > STRIP * size[1]
 
 
 def _grid(shown: Drawn, board: Board, inks: Mapping[str, Ink]) -> Component:
     """Layers down, models across."""
     layers, families = (list(dict.fromkeys(keys)) for keys in zip(*shown, strict=True))
-    titles = parts.titled(board)
-    head = [html.Th("layer"), *(html.Th([parts.swatch(inks[f]), titles[f]]) for f in families)]
+    titles = components.titled(board)
+    head = [html.Th("layer"), *(html.Th([components.swatch(inks[f]), titles[f]]) for f in families)]
     lines = [
         html.Tr(
             [
@@ -145,13 +145,13 @@ def _grid(shown: Drawn, board: Board, inks: Mapping[str, Ink]) -> Component:
 
 def _strips(shown: Drawn, board: Board, inks: Mapping[str, Ink]) -> Component:
     """Layers down, and in each of them the models down: every picture has the whole width."""
-    titles = parts.titled(board)
+    titles = components.titled(board)
     lines = []
     for layer in dict.fromkeys(layer for layer, _ in shown):
         there = [(family, pairs) for (k, family), pairs in shown.items() if k == layer and pairs]
         for at, (family, pairs) in enumerate(there):
             first = [html.Th(_layer(layer, board), scope="rowgroup", rowSpan=len(there))] if at == 0 else []
-            name = html.Th([parts.swatch(inks[family]), titles[family]], scope="row")
+            name = html.Th([components.swatch(inks[family]), titles[family]], scope="row")
             lines.append(html.Tr([*first, name, html.Td(pairs)]))
     head = html.Tr([html.Th("layer"), html.Th("model"), html.Th()])
     return html.Table([html.Thead(head), html.Tbody(lines)], className="strips")
@@ -167,7 +167,7 @@ def _pictures(shown: Cells, desk: Desk, titles: Mapping[str, str], named: bool) 
 
     def drawn(run: Result, name: str, title: str) -> Component:
         captions = [html.Figcaption(name)] if named else []
-        said = parts.explained(*desk.kept.explained(run.run_id, name)) if few else []
-        return html.Figure([parts.picture(run, name, title), *captions, *said])
+        said = components.explained(*desk.files.explained(run.run_id, name)) if few else []
+        return html.Figure([components.picture(run, name, title), *captions, *said])
 
     return {at: [drawn(run, name, titles[at[1]]) for run, name in pairs] for at, pairs in shown.items()}

@@ -10,18 +10,18 @@ from typing import NamedTuple
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, beside, charts, heat, panels, series, sheets, tables, units, writers
+from clipstudy.dashboard import address, beside, boards, charts, heat, panels, series, sheets, units, writers
 from clipstudy.dashboard.address import Layers
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.heat import Likeness
-from clipstudy.dashboard.kept import seeded
-from clipstudy.dashboard.pages import parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.pages import components
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
+from clipstudy.dashboard.run_files import seeded
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.views import Curve, View, models_of
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 KIND = Layers
 TITLE = "Layers"
@@ -32,7 +32,7 @@ SEEDS = {"hidden": "hidden", "points": "as points"}
 #: Plotly's tools of a chart: as few as have room beside the axis's title. The report's page.js has the same.
 TOOLS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
 #: Metrics that say how a run was made, not what it found.
-ASIDE = ("items/", tables.BASELINE)
+ASIDE = ("items/", boards.BASELINE)
 
 
 class Chosen(NamedTuple):
@@ -49,23 +49,23 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
     board = desk.board(place)
     offered = _panels(desk, board)
     if not offered:
-        return parts.studies(place, desk)
+        return components.studies(place, desk)
     found = chosen(place, desk)
     tasks = {view.task: view.title for view in found.there}
     families = {family for view in found.there for family in view.families}
     asked = [task for task in place.task if task in tasks]
     bars = [
-        Control("x", "Horizontal axis", parts.options(_axes(found), AXES), _x(place, found), "radio"),
-        Control("draw", "Draw", parts.options(DRAWN, DRAWN), place.draw, "radio"),
-        Control("seeds", "Seeds", parts.options(SEEDS, SEEDS), _seeds(place, found), "radio"),
+        Control("x", "Horizontal axis", components.options(_axes(found), AXES), _x(place, found), "radio"),
+        Control("draw", "Draw", components.options(DRAWN, DRAWN), place.draw, "radio"),
+        Control("seeds", "Seeds", components.options(SEEDS, SEEDS), _seeds(place, found), "radio"),
     ]
     return [
-        *parts.studies(place, desk),
-        Control("panel", "Panel", parts.options(p.title for p in offered), found.panel.title, "radio"),
-        Control("task", "Tasks", parts.options(tasks, tasks), asked, "picks", "all of the panel"),
-        parts.one("metric", "Metric", metrics(board, tasks), place.metric, "headline"),
+        *components.studies(place, desk),
+        Control("panel", "Panel", components.options(p.title for p in offered), found.panel.title, "radio"),
+        Control("task", "Tasks", components.options(tasks, tasks), asked, "picks", "all of the panel"),
+        components.one("metric", "Metric", metrics(board, tasks), place.metric, "headline"),
         *(bars if found.panel.draw == "bars" else []),
-        parts.models(place, board, desk.records.inks(), families),
+        components.models(place, board, desk.records.inks(), families),
     ]
 
 
@@ -81,18 +81,18 @@ def body(place: Layers, desk: Desk) -> Shown:
     return Shown(
         f"{found.panel.title}: {said}",
         [
-            *parts.complaints(_unknown(place, desk, board, found)),
-            *parts.callout(tables.note_of(board.results)),
+            *components.complaints(_unknown(place, desk, board, found)),
+            *components.callout(boards.note_of(board.results)),
             html.H2(found.panel.title),
             *([html.P(found.panel.caption)] if found.panel.caption else []),
             *shown,
-            *parts.notes(place, desk),
+            *components.notes(place, desk),
         ],
     )
 
 
 def empty() -> list[Component]:
-    return parts.nothing(
+    return components.nothing(
         "Nothing is recorded yet",
         "This page shows what MLflow holds, and it holds no finished result of this study. Type:",
         "clipstudy enqueue --all\nclipstudy worker --drain",
@@ -113,7 +113,7 @@ def chosen(place: Layers, desk: Desk) -> Chosen:
     shown = [sheets.only(view, wanted) for view in there if not tasks or view.task in tasks]
     shown = [beside.levelled(beside.marked(view), board) for view in shown if view.curves]
     if panel.draw == "bars" and (panel.seeds if place.seeds == "panel" else place.seeds == "points"):
-        shown = [seeded(view, desk.kept) for view in shown]
+        shown = [seeded(view, desk.files) for view in shown]
     averaged = replace(panel, average=panel.average or place.draw == "average")
     mean, notes = panels.averaged(averaged, shown) if len(shown) > 1 else (None, ())
     return Chosen(panel, there, shown, mean, notes)
@@ -126,14 +126,14 @@ def file(place: Layers, desk: Desk, ending: str) -> tuple[str, str, str] | None:
     found = chosen(place, desk)
     study = desk.study(place)
     if sheet := _sheet(place, desk, found):
-        way = next((way for way in sheets.DOWNLOADS if way[1] == ending), None)
-        return (f"{writers.file_name(study, sheet.title)}.{ending}", way[2], way[3](sheet)) if way else None
-    writer = next((download for download in writers.DOWNLOADS if download.ending == ending), None)
+        way = writers.by_ending(sheets.DOWNLOADS, ending)
+        return (f"{writers.file_name(study, sheet.title)}.{ending}", way.mime, way.write(sheet)) if way else None
+    download = writers.by_ending(writers.DOWNLOADS, ending)
     view = found.mean if place.draw == "average" else next(iter(found.shown), None)
-    if view is None or writer is None:
+    if view is None or download is None:
         return None
     named = writers.file_name(study, view.task or view.title, view.metric)
-    return f"{named}.{ending}", writer.mime, writer.write(view)
+    return f"{named}.{ending}", download.mime, download.write(view)
 
 
 def metrics(board: Board, tasks: Iterable[str]) -> list[str]:
@@ -171,11 +171,11 @@ def _unknown(place: Layers, desk: Desk, board: Board, found: Chosen) -> list[str
     families = {family for view in found.there for family in view.families}
     tasks = [view.task for view in found.there]
     return [
-        *parts.unknown("study", [place.study], desk.records.now().studies),
-        *parts.unknown("panel", [place.panel], [p.title for p in _panels(desk, board)]),
-        *parts.unknown(f"task of {found.panel.title}", place.task, tasks),
-        *parts.unknown("model here", place.model, families),
-        *parts.unknown("metric", [place.metric], metrics(board, board.tasks)),
+        *components.unknown("study", [place.study], desk.records.now().studies),
+        *components.unknown("panel", [place.panel], [p.title for p in _panels(desk, board)]),
+        *components.unknown(f"task of {found.panel.title}", place.task, tasks),
+        *components.unknown("model here", place.model, families),
+        *components.unknown("metric", [place.metric], metrics(board, board.tasks)),
     ]
 
 
@@ -192,7 +192,7 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
             remarks.append("Some runs kept no value for each seed: their bars have no points.")
     wide = panels.first_is_wide(len(drawn), found.mean is not None)
     inks = desk.records.inks()
-    legend = [html.Li([parts.swatch(inks[curve.family]), curve.title]) for curve in models_of(drawn)]
+    legend = [html.Li([components.swatch(inks[curve.family]), curve.title]) for curve in models_of(drawn)]
     legend += [html.Li(text) for text in charts.signs(drawn)]
     return counted(len(drawn), "chart"), [
         *([html.Ul(legend, className="legend")] if legend else []),
@@ -213,7 +213,7 @@ def _heatmaps(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
 def _heatmap(one: Likeness, at: Layers) -> Component:
     sheet = sheets.likeness(one)
     lines = [(name, [(entry.text, entry.bold) for entry in entries]) for name, entries in sheet.lines]
-    table = html.Details([html.Summary("Table"), parts.table(f"{sheet.title}, {sheet.said}", sheet.head, lines)])
+    table = html.Details([html.Summary("Table"), components.table(f"{sheet.title}, {sheet.said}", sheet.head, lines)])
     return html.Figure([_graph(heat.figure(heat.info(one)), heat.spoken(one)), table, _taken(sheet, at)])
 
 
@@ -221,13 +221,13 @@ def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Componen
     sheet = _sheet(place, desk, found)
     if sheet is None or not sheet.lines:
         return "no line", [html.P(units.sentence((sheet or Sheet).empty))]
-    shown = [html.P(units.sentence(sheet.said)), _taken(sheet, place), parts.sheet(sheet, "sheet")]
+    shown = [html.P(units.sentence(sheet.said)), _taken(sheet, place), components.sheet(sheet, "sheet")]
     return counted(len(sheet.lines), "line"), shown
 
 
 def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
     figures = [
-        html.Figure([html.Figcaption([parts.swatch(desk.records.inks()[curve.family]), caption]), *image])
+        html.Figure([html.Figcaption([components.swatch(desk.records.inks()[curve.family]), caption]), *image])
         for view in found.shown
         for layer in view.layers
         for curve in view.curves
@@ -241,9 +241,10 @@ def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
 
 def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, list[Component]]]:
     for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
-        for name in desk.kept.pictures(run.run_id, panel.picture):
-            image = parts.picture(run, name, curve.title)
-            yield f"{curve.title}, layer {layer}", [image, *parts.explained(*desk.kept.explained(run.run_id, name))]
+        for name in desk.files.pictures(run.run_id, panel.picture):
+            image = components.picture(run, name, curve.title)
+            said = components.explained(*desk.files.explained(run.run_id, name))
+            yield f"{curve.title}, layer {layer}", [image, *said]
 
 
 def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
@@ -256,7 +257,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
             tasks = {view.task for view in found.shown}
             families = {curve.family for view in found.shown for curve in view.curves}
             numbers = [number for number in beside.numbers(found.panel.source) if number.task in tasks]
-            kept = tuple(result for result in board.results if tables.family_of(result) in families)
+            kept = tuple(result for result in board.results if boards.family_of(result) in families)
             return sheets.beside_published(found.shown, replace(board, results=kept), numbers)
         case "heatmap":
             maps = (one for view in found.shown for one in heat.likenesses(view, board))
@@ -269,14 +270,13 @@ def _figure(view: View, place: Layers, desk: Desk, found: Chosen, full: bool) ->
     said = writers.caption(view)
     head, lines = writers.grid(view)
     at = replace(place, panel=found.panel.title, task=(view.task,)) if view.task else replace(place, draw="average")
-    ways = [(download.name, download.ending) for download in writers.DOWNLOADS]
-    table = parts.table(writers.over(view), ["layer", *head], lines)
+    table = components.table(writers.over(view), ["layer", *head], lines)
     return html.Figure(
         [
             _graph(figure, writers.spoken(view)),
             *([html.P(said)] if said else []),
             html.Details([html.Summary("Table"), table]),
-            parts.taken("/take/layers", view.title, address.href(at).partition("?")[2], ways),
+            components.taken("/take/layers", view.title, address.href(at).partition("?")[2], writers.DOWNLOADS),
         ],
         className="full" * full,
     )
@@ -288,9 +288,8 @@ def _graph(figure: Figure, what: str) -> Component:
         config={"displaylogo": False, "responsive": True, "modeBarButtons": TOOLS},
         className="chart",
     )
-    return html.Div(graph, role="img", **parts.labelled(what))
+    return html.Div(graph, role="img", **components.labelled(what))
 
 
 def _taken(sheet: Sheet, at: Layers) -> Component:
-    ways = [(name, ending) for name, ending, _, _ in sheets.DOWNLOADS]
-    return parts.taken("/take/layers", sheet.title, address.href(at).partition("?")[2], ways)
+    return components.taken("/take/layers", sheet.title, address.href(at).partition("?")[2], sheets.DOWNLOADS)

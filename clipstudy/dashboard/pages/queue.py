@@ -11,16 +11,16 @@ from dash.development.base_component import Component
 from sqlalchemy import Engine
 
 from clipstudy import queueview, recorder
-from clipstudy.dashboard import address, tables
+from clipstudy.dashboard import address, boards
 from clipstudy.dashboard.address import Queue
-from clipstudy.dashboard.pages import parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.pages import components
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Job, Selection, Status
-from clipstudy.progress import counted
 from clipstudy.queue import jobs
 from clipstudy.queueview import FailureRow, QueueView, WorkerRow
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
+from clipstudy.wording import counted
 
 KIND = Queue
 TITLE = "Queue"
@@ -42,23 +42,23 @@ def controls(place: Queue, desk: Desk) -> list[Control]:
     if desk.engine is None:
         return []
     studies = _studies(desk, desk.engine)
-    several = [parts.one("study", "Study", studies, place.study, "all")]
+    several = [components.one("study", "Study", studies, place.study, "all")]
     statuses = [str(status) for status in Status]
     chosen = [status for status in statuses if status in _statuses(place)]
     return [
         *(several if len(studies) > 1 else []),
-        Control("status", "Cells", parts.options(statuses, MEANINGS), chosen, "ticks"),
+        Control("status", "Cells", components.options(statuses, MEANINGS), chosen, "ticks"),
     ]
 
 
 def body(place: Queue, desk: Desk) -> Shown:
     """The page; where the job table does not answer, what is wrong with it."""
     if desk.engine is None:
-        return Shown("No job table", parts.nothing(TITLE, "There is no job table here. Type:", "clipstudy init"))
+        return Shown("No job table", components.nothing(TITLE, "There is no job table here. Type:", "clipstudy init"))
     try:
         return _body(place, desk, desk.engine)
     except ClipstudyError as error:
-        return Shown("The job table does not answer", parts.nothing(TITLE, redact(error.message)))
+        return Shown("The job table does not answer", components.nothing(TITLE, redact(error.message)))
 
 
 def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
@@ -82,19 +82,20 @@ def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
 def _body(place: Queue, desk: Desk, engine: Engine) -> Shown:
     selection = Selection(study=desk.records.study or place.study or None)
     wrong = [
-        *parts.unknown("study", [place.study], _studies(desk, engine)),
-        *parts.unknown("status", place.status, map(str, Status)),
+        *components.unknown("study", [place.study], _studies(desk, engine)),
+        *components.unknown("status", place.status, map(str, Status)),
     ]
     view = queueview.read(engine, selection)
     if not view.counts:
         nothing = "Nothing is enqueued."
-        return Shown(nothing, [*parts.complaints(wrong), *parts.nothing(TITLE, nothing, "clipstudy enqueue --all")])
+        said = components.nothing(TITLE, nothing, "clipstudy enqueue --all")
+        return Shown(nothing, [*components.complaints(wrong), *said])
     cells = jobs.rows(engine, selection, _statuses(place), limit=MOST + 1)
     return Shown(
         view.summary,
         [
-            *parts.complaints(wrong),
-            *parts.callout(tables.note_of(r for r in desk.records.now().results if place.study in ("", r.study))),
+            *components.complaints(wrong),
+            *components.callout(boards.note_of(r for r in desk.records.now().results if place.study in ("", r.study))),
             html.H2("Queue"),
             html.P(view.summary, className="summary"),
             *_log(place, desk, engine),
@@ -165,7 +166,7 @@ def _by_model_and_task(view: QueueView) -> Component:
         )
         for (study, model, task), by_status in view.counts.items()
     ]
-    table = parts.table("", ["model and task", *map(str, there)], lines)
+    table = components.table("", ["model and task", *map(str, there)], lines)
     few = len(lines) <= MOST_PAIRS
     return table if few else _folded("fold-pairs", f"How far each of {len(lines):,} pairs is", table)
 
@@ -173,7 +174,7 @@ def _by_model_and_task(view: QueueView) -> Component:
 def _texts(head: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> Component:
     """A table of texts, none of them better than the others."""
     plain = [(name, [(cell, False) for cell in cells]) for name, cells in lines]
-    return parts.table("", head, plain, numbers=False)
+    return components.table("", head, plain, numbers=False)
 
 
 def _folded(name: str, title: str, content: Component) -> Component:
@@ -239,9 +240,9 @@ def _grid(rows: list[Job], choose: bool) -> Component:
             "headerName": HEADERS.get(name, name),
             "tooltipField": name,
             "filter": "agNumberColumnFilter" if name in ("id", "attempt") else True,
-            "width": parts.wide(max([len(name), *(len(str(row[name])) for row in shown)])),
+            "width": components.wide(max([len(name), *(len(str(row[name])) for row in shown)])),
         }
         for name in names
     ]
     ticks = {"rowSelection": {"mode": "multiRow"}} if choose else {}
-    return parts.grid("cells", "cells of the queue", columns, shown, ticks, getRowId="params.data.key")
+    return components.grid("cells", "cells of the queue", columns, shown, ticks, getRowId="params.data.key")

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, sheets, tables, units
+from clipstudy.dashboard import address, boards, sheets, units
 from clipstudy.dashboard.address import Layers, Runs, Tables
-from clipstudy.dashboard.pages import layers, parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
-from clipstudy.dashboard.tables import family_of
+from clipstudy.dashboard.boards import family_of
+from clipstudy.dashboard.pages import components, layers
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.outcome import Result
 
 KIND = Runs
@@ -47,11 +47,11 @@ LINK = {"cellRenderer": "RunLink"}
 
 def controls(place: Runs, desk: Desk) -> list[Control]:
     board = desk.board(place)
-    titles = parts.titled(board)
-    there = parts.options(board.families, titles)
+    titles = components.titled(board)
+    there = components.options(board.families, titles)
     first, second = (family if family in titles else None for family in (place.first, place.second))
     return [
-        *parts.studies(place, desk),
+        *components.studies(place, desk),
         Control("first", "Compare", there, first, hint="a model"),
         Control("second", "with", there, second, hint="another"),
     ]
@@ -62,9 +62,9 @@ def body(place: Runs, desk: Desk) -> Shown:
     if not board.results:
         return Shown("Nothing is recorded yet", layers.empty())
     wrong = [
-        *parts.unknown("study", [place.study], desk.records.now().studies),
-        *parts.unknown("model", [place.first, place.second], parts.titled(board)),
-        *parts.unknown("column", [name.removeprefix("-") for name in place.sort], COLUMNS),
+        *components.unknown("study", [place.study], desk.records.now().studies),
+        *components.unknown("model", [place.first, place.second], components.titled(board)),
+        *components.unknown("column", [name.removeprefix("-") for name in place.sort], COLUMNS),
     ]
     order = sorting(place)
     experiment = quote(desk.records.tracking.experiment())
@@ -92,8 +92,8 @@ def body(place: Runs, desk: Desk) -> Shown:
     return Shown(
         f"{len(rows):,} runs",
         [
-            *parts.complaints(wrong),
-            *parts.callout(tables.note_of(board.results)),
+            *components.complaints(wrong),
+            *components.callout(boards.note_of(board.results)),
             *_comparison(place, desk),
             html.H2(f"{len(rows):,} runs"),
             html.P(
@@ -111,8 +111,8 @@ def body(place: Runs, desk: Desk) -> Shown:
                     ".",
                 ]
             ),
-            parts.grid("runs", "runs", columns, rows),
-            *parts.notes(place, desk),
+            components.grid("runs", "runs", columns, rows),
+            *components.notes(place, desk),
         ],
     )
 
@@ -143,7 +143,7 @@ def sorted_by(place: Runs, state: object) -> Runs:
 
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
-    estimate = tables.estimate(result.metrics, metric) if metric in result.metrics else None
+    estimate = boards.estimate(result.metrics, metric) if metric in result.metrics else None
     _, factor, places = units.unit(metric)
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
@@ -167,8 +167,8 @@ def _comparison(place: Runs, desk: Desk) -> list[Component]:
     first, second = place.first, place.second
     if first == second or not {first, second} <= set(board.families):
         return []
-    views = [found for task in board.tasks if (found := tables.view(board, task)) is not None]
-    sheet = sheets.differences(views, first, second, desk.kept.tested)
+    views = [found for task in board.tasks if (found := boards.view(board, task)) is not None]
+    sheet = sheets.differences(views, first, second, desk.files.tested)
     if not sheet.lines:
         return [html.H2(sheet.title), html.P("They have no task in common.")]
     study = desk.study(place)
@@ -185,5 +185,5 @@ def _comparison(place: Runs, desk: Desk) -> list[Component]:
                 ),
             ]
         ),
-        parts.sheet(sheet, "comparison"),
+        components.sheet(sheet, "comparison"),
     ]

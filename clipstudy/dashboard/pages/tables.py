@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from dash import html
 
-from clipstudy.dashboard import address, beside, panels, sheets, units, writers
-from clipstudy.dashboard import tables as results
+from clipstudy.dashboard import address, beside, boards, panels, sheets, units, writers
 from clipstudy.dashboard.address import Tables
-from clipstudy.dashboard.pages import layers, parts
-from clipstudy.dashboard.pages.parts import Control, Desk, Shown
+from clipstudy.dashboard.boards import family_of
+from clipstudy.dashboard.pages import components, layers
+from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import family_of
 from clipstudy.dashboard.views import View
 from clipstudy.published import Published
 
@@ -28,73 +27,73 @@ KINDS = {
 
 def controls(place: Tables, desk: Desk) -> list[Control]:
     board = desk.board(place)
-    titles, families = {v.task: v.title for v in _views(place, desk)}, parts.titled(board)
+    titles, families = {v.task: v.title for v in _views(place, desk)}, components.titled(board)
     several = place.table != "layers"
     asked = [task for task in place.task if task in titles]
     chosen = [
-        *parts.studies(place, desk),
-        Control("table", "Table", parts.options(KINDS, KINDS), place.table, "radio"),
-        Control("task", "Tasks", parts.options(titles, titles), asked, "picks", "all")
+        *components.studies(place, desk),
+        Control("table", "Table", components.options(KINDS, KINDS), place.table, "radio"),
+        Control("task", "Tasks", components.options(titles, titles), asked, "picks", "all")
         if several
-        else Control("task", "Task", parts.options(titles, titles), _task(place, titles)),
-        parts.one("metric", "Metric", layers.metrics(board, titles), place.metric, "headline"),
+        else Control("task", "Task", components.options(titles, titles), _task(place, titles)),
+        components.one("metric", "Metric", layers.metrics(board, titles), place.metric, "headline"),
     ]
     if place.table == "differences":
         first, second = pair(place, desk)
         there = [family for family in board.families if family in families]
         return [
             *chosen,
-            Control("first", "Model", parts.options(there, families), first),
-            Control("second", "minus", parts.options(there, families), second),
+            Control("first", "Model", components.options(there, families), first),
+            Control("second", "minus", components.options(there, families), second),
         ]
     if place.table == "published":
         papers = list(dict.fromkeys(number.paper for number in _numbers(place, desk)))
         asked = [paper for paper in place.source if paper in papers]
         return [
             *(control for control in chosen if control.key != "metric"),
-            Control("source", "Sources", parts.options(papers), asked, "picks", "all"),
+            Control("source", "Sources", components.options(papers), asked, "picks", "all"),
         ]
     if not titles:
         return chosen
-    return [*chosen, parts.models(place, board, desk.records.inks(), _families(place, _views(place, desk)))]
+    return [*chosen, components.models(place, board, desk.records.inks(), _families(place, _views(place, desk)))]
 
 
 def body(place: Tables, desk: Desk) -> Shown:
     board = desk.board(place)
     if not board.results:
         return Shown("Nothing is recorded yet", layers.empty())
-    families = parts.titled(board)
+    families = components.titled(board)
     one = place.table == "layers"
     here = " with results of this task" if one else ""
     known = _families(place, _views(place, desk)) if one else set(families)
     wrong = [
-        *parts.unknown("study", [place.study], desk.records.now().studies),
-        *parts.unknown("task", place.task, board.tasks),
-        *parts.unknown("model", [place.first, place.second], families),
-        *parts.unknown(f"model{here}", place.model, known),
-        *parts.unknown("metric", [place.metric], layers.metrics(board, board.tasks)),
-        *parts.unknown("source", place.source, {number.paper for number in _numbers(place, desk)}),
+        *components.unknown("study", [place.study], desk.records.now().studies),
+        *components.unknown("task", place.task, board.tasks),
+        *components.unknown("model", [place.first, place.second], families),
+        *components.unknown(f"model{here}", place.model, known),
+        *components.unknown("metric", [place.metric], layers.metrics(board, board.tasks)),
+        *components.unknown("source", place.source, {number.paper for number in _numbers(place, desk)}),
     ]
     sheet = chosen(place, desk)
     if sheet is None or not sheet.lines:
         said = units.sentence((sheet or Sheet).empty)
         note, title = (sheet.note, sheet.title) if sheet else ("", TITLE)
-        return Shown(said, [*parts.complaints(wrong), *parts.callout(note), *parts.nothing(title, said)])
+        return Shown(said, [*components.complaints(wrong), *components.callout(note), *components.nothing(title, said)])
     return Shown(
         f"{sheet.title}: {len(sheet.lines)} lines",
         [
-            *parts.complaints(wrong),
-            *parts.callout(sheet.note),
+            *components.complaints(wrong),
+            *components.callout(sheet.note),
             html.H2(sheet.title),
             html.P(units.sentence(sheet.said)),
-            parts.taken(
+            components.taken(
                 "/take/tables",
                 "this table",
                 address.href(place).partition("?")[2],
-                [(name, ending) for name, ending, _, _ in sheets.DOWNLOADS],
+                sheets.DOWNLOADS,
             ),
-            parts.sheet(sheet, "sheet"),
-            *parts.notes(place, desk),
+            components.sheet(sheet, "sheet"),
+            *components.notes(place, desk),
         ],
     )
 
@@ -105,7 +104,7 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     tasks = {view.task for view in views} & set(place.task)
     if place.table == "differences":
         first, second = pair(place, desk)
-        return sheets.differences([v for v in views if not tasks or v.task in tasks], first, second, desk.kept.tested)
+        return sheets.differences([v for v in views if not tasks or v.task in tasks], first, second, desk.files.tested)
     if place.table == "published":
         numbers = [n for n in _numbers(place, desk) if not place.source or n.paper in place.source]
         return sheets.published(desk.board(place), [n for n in numbers if not tasks or n.task in tasks])
@@ -135,11 +134,11 @@ def pair(place: Tables, desk: Desk) -> tuple[str, str]:
 
 def file(place: Tables, desk: Desk, ending: str) -> tuple[str, str, str] | None:
     """The table of ``place`` as a file: its name, its media type, its text."""
-    writer = next((one for one in sheets.DOWNLOADS if one[1] == ending), None)
-    sheet = chosen(place, desk) if writer else None
-    if writer is None or sheet is None:
+    way = writers.by_ending(sheets.DOWNLOADS, ending)
+    sheet = chosen(place, desk) if way else None
+    if way is None or sheet is None:
         return None
-    return f"{writers.file_name(desk.study(place), sheet.title)}.{ending}", writer[2], writer[3](sheet)
+    return f"{writers.file_name(desk.study(place), sheet.title)}.{ending}", way.mime, way.write(sheet)
 
 
 def _numbers(place: Tables, desk: Desk) -> list[Published]:
@@ -158,7 +157,7 @@ def _views(place: Tables, desk: Desk) -> list[View]:
     ordered = dict.fromkeys(v.task for panel in desk.dashboard.panels for v in panels.views(panel, board))
     names = [*ordered, *(task for task in board.tasks if task not in ordered)]
     metric = place.metric if place.metric in layers.metrics(board, board.tasks) else None
-    return [found for task in names if (found := results.view(board, task, metric)) is not None]
+    return [found for task in names if (found := boards.view(board, task, metric)) is not None]
 
 
 def _families(place: Tables, views: Sequence[View]) -> set[str]:

@@ -89,9 +89,9 @@ def label_sets(data: Sentences | Images, options: Options) -> LabelSets:
     import numpy as np
 
     from clipstudy.probes.control import control_labels, share_seen
-    from clipstudy.probes.mlp import Labels
+    from clipstudy.probes.inputs import Labels
 
-    number = {label: i for i, label in enumerate(data.labelled.classes)}
+    number = data.labelled.class_number
     truth = Labels(*(np.array([number[label] for label in part.labels]) for part in data.labelled.parts))
     if not options.control or not isinstance(data, Sentences):
         return LabelSets(truth, None, 0.0, len(number))

@@ -40,9 +40,9 @@ class Scores:
         """``mse``, ``psnr`` and ``ssim``, with intervals over seeds and images from the same draws for all three."""
         import numpy as np
 
-        from clipstudy.metrics import bootstrap_accuracy, psnr
+        from clipstudy.metrics import bootstrap_mean, psnr
 
-        intervals = bootstrap_accuracy(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
+        intervals = bootstrap_mean(np.stack([self.mse, psnr(self.mse), self.ssim]), draws=draws, rng=0)
         return dict(zip(("mse", "psnr", "ssim"), intervals, strict=True))
 
 
@@ -56,7 +56,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Reconstructions:
     """The held-out images and what became of them."""
 
     of: Mapping[int, Scores]  #: of each layer, and of the raw pixels
@@ -83,7 +83,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Studio:
+class DecoderPasses:
     """Where images stream through the model to its decoders: nothing of a batch is left when the next one comes."""
 
     given: Frozen
@@ -153,10 +153,11 @@ class Studio:
                     errors[layer].append(loss)
         return Trained(decoders, shapes, {layer: float(torch.stack(late).mean()) for layer, late in errors.items()})
 
-    def reconstruct(self, pictures: Sequence[Picture], mean: Tensor, decoders: Decoders) -> Gallery:
+    def reconstruct(self, pictures: Sequence[Picture], mean: Tensor, decoders: Decoders) -> Reconstructions:
         """Every one of ``pictures`` drawn by every decoder; scored batch by batch, and but a few kept."""
         import numpy as np
 
+        from clipstudy.features.pictures import spread
         from clipstudy.metrics import squared_error, ssim
 
         def blank(rows: int) -> Scores:
@@ -166,8 +167,7 @@ class Studio:
             scores.mse[row, at], scores.ssim[row, at] = squared_error(truth, made), ssim(truth, made)
 
         floor, of = blank(1), {layer: blank(len(self.seeds)) for layer, _ in decoders.each}
-        # Spread over the split, which may be sorted by class.
-        shown = np.unique(np.linspace(0, len(pictures) - 1, SHOWN).astype(int))
+        shown = spread(SHOWN, len(pictures))
         originals: list[NDArray[Any]] = []
         drawn: dict[int, list[NDArray[Any]]] = {layer: [] for layer in of}
         start = 0
@@ -184,4 +184,4 @@ class Studio:
                     drawn[layer].append(made[kept])
             start = at.stop
         figures = {layer: np.concatenate(parts) for layer, parts in drawn.items()}
-        return Gallery(of, floor, np.concatenate(originals), figures)
+        return Reconstructions(of, floor, np.concatenate(originals), figures)

@@ -46,10 +46,12 @@ class Images(_Items["Picture"]):
         return tuple(picture for part in self.labelled.parts for picture in part.items)
 
 
-def sentences(labelled: Labelled[tuple[str, ...]]) -> Sentences:
-    """``labelled`` with its texts to encode."""
+def read_sentences(dataset: DatasetSpec) -> Sentences:
+    """Read the three splits of sentences. Raises DataError as the reader does."""
+    from clipstudy.data import senteval, table
     from clipstudy.features.extract import Text
 
+    labelled = (senteval if dataset.reader == "senteval" else table).read(dataset)
     return Sentences(labelled, tuple(Text(words) for part in labelled.parts for words in part.items))
 
 

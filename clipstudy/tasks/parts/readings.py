@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ShownText:
     """One text, or two to be joined, and each marked word's number in it (None: not in this window)."""
 
     texts: tuple[tuple[str, ...], ...]
     marks: tuple[int | None, ...]
 
 
-def readings(pair: Pair, options: Options, question_only: bool) -> list[list[Reading]]:
+def shown_texts(pair: Pair, options: Options, question_only: bool) -> list[list[ShownText]]:
     """What is shown of a pair, side by side, window by window."""
     texts, marked = (pair.first, pair.second), pair.marked if options.marked else None
     if question_only or options.sides == "apart":
         return [
             [
-                Reading((words,), () if marked is None else (_within(marked[side], begin, words),))
+                ShownText((words,), () if marked is None else (_within(marked[side], begin, words),))
                 for begin, words in _stretches(text, options)
             ]
             for side, text in enumerate(texts[:1] if question_only else texts)
@@ -43,7 +43,7 @@ def readings(pair: Pair, options: Options, question_only: bool) -> list[list[Rea
         if marked is not None:  # pairs about a word are never turned
             mark = _within(marked[1], begin, words)
             marks = (_within(marked[0], 0, first), None if mark is None else len(first) + mark)
-        windowed.append(Reading((first, second), marks))
+        windowed.append(ShownText((first, second), marks))
     return [windowed]
 
 
@@ -51,16 +51,16 @@ def items(backbone: TextBackbone, pairs: Sequence[Pair], options: Options, quest
     """The pairs as ``backbone`` reads them. Where two joined texts are too long, the passage is cut."""
     from clipstudy.probes.tuning import Item, Shown
 
-    asked = [readings(pair, options, question_only) for pair in pairs]
-    flat = [reading for sides in asked for side in sides for reading in side]
+    asked = [shown_texts(pair, options, question_only) for pair in pairs]
+    flat = [one for sides in asked for side in sides for one in side]
     if len(flat[0].texts) == 1:
-        encoded = backbone.pieces([reading.texts[0] for reading in flat])
+        encoded = backbone.pieces([one.texts[0] for one in flat])
     else:
-        joined = [(reading.texts[0], reading.texts[1]) for reading in flat]
+        joined = [(one.texts[0], one.texts[1]) for one in flat]
         encoded = backbone.joined(joined, int(_turned(pairs[0], options)))
     shown = iter(
-        Shown(pieces, tuple(_positions(pieces, mark) for mark in reading.marks))
-        for reading, pieces in zip(flat, encoded, strict=True)
+        Shown(pieces, tuple(_positions(pieces, mark) for mark in one.marks))
+        for one, pieces in zip(flat, encoded, strict=True)
     )
     return [Item(tuple(tuple(next(shown) for _ in side) for side in sides)) for sides in asked]
 

@@ -1,19 +1,20 @@
-"""One panel as the report's HTML: charts, heat maps, tables or pictures, each with what takes it away."""
+"""One panel as the report's HTML, below its heading: charts, heat maps, tables or pictures, each with what takes it
+away."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, units, writers
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.kept import Kept, seeded
 from clipstudy.dashboard.panels import Panel
+from clipstudy.dashboard.run_files import RunFiles, seeded
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import Board
 from clipstudy.dashboard.views import Curve, View, models_of
 
 
@@ -25,11 +26,12 @@ class Asked:
     views: Sequence[View]
     shown: Board  #: of the panel's study
     colors: Mapping[str, Ink]
-    anchor: str
-    kept: Kept | None
+    anchor: str  #: of the panel's section; its charts' begin with it
+    files: RunFiles | None
 
 
 def drawn(asked: Asked) -> str:
+    """What lies below the panel's heading."""
     panel = asked.panel
     body = {
         "bars": _bars,
@@ -38,14 +40,13 @@ def drawn(asked: Asked) -> str:
         "published": _published,
         "pictures": _pictures,
     }[panel.draw](asked)
-    head = f"<h2>{escape(panel.title)}</h2>{markup.paragraph(panel.caption)}"
-    return f'<section id="{asked.anchor}" class="panel">{head}{body}</section>'
+    return markup.paragraph(panel.caption) + body
 
 
 def _bars(asked: Asked) -> str:
     found = [beside.levelled(beside.marked(view), asked.shown) for view in asked.views]
-    if asked.panel.seeds and asked.kept is not None:
-        found = [seeded(view, asked.kept) for view in found]
+    if asked.panel.seeds and asked.files is not None:
+        found = [seeded(view, asked.files) for view in found]
     mean, notes = panels.averaged(asked.panel, found)
     everything = ([mean] if mean else []) + found
     legend = "".join(f"<li>{markup.swatch(asked.colors[c.family])}{escape(c.title)}</li>" for c in models_of(found))
@@ -87,21 +88,21 @@ def _published(asked: Asked) -> str:
 
 def _pictures(asked: Asked) -> str:
     """Pictures of each task, layers down and models across, as the gallery has them."""
-    if asked.kept is None:
+    if asked.files is None:
         return markup.paragraph("This page was made without the runs' pictures.")
-    albums = "".join(_album(view, asked.panel, asked.colors, asked.kept) for view in asked.views)
+    albums = "".join(_album(view, asked.panel, asked.colors, asked.files) for view in asked.views)
     return albums or markup.paragraph("No run of these tasks keeps such a picture.")
 
 
-def _album(view: View, panel: Panel, colors: Mapping[str, Ink], kept: Kept) -> str:
+def _album(view: View, panel: Panel, colors: Mapping[str, Ink], files: RunFiles) -> str:
     figures = []
     for layer in view.layers:
         for curve in view.curves:
             runs = [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]
             caption = f"{markup.swatch(colors[curve.family])}{escape(curve.title)}, layer {layer}"
             for run in runs:
-                for name in kept.pictures(run.run_id, panel.picture):
-                    if content := kept.picture(run.run_id, name):
+                for name in files.pictures(run.run_id, panel.picture):
+                    if content := files.picture(run.run_id, name):
                         source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
                         alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
                         image = f'<img src="{source}" alt="{escape(alt)}">'
@@ -163,25 +164,11 @@ def _chart(figure: Figure, label: str, below: str, anchor: str, full: bool = Fal
 
 
 def _table(view: View) -> str:
-    header, body = writers.grid(view)
-    head = "".join(f"<th class=number>{escape(title)}</th>" for title in header)
-    lines = []
-    for name, cells in body:
-        texts = "".join(f"<td class='number{' best' * best}'>{escape(text)}</td>" for text, best in cells)
-        lines.append(f"<tr><th scope=row>{escape(name)}</th>{texts}</tr>")
-    caption = writers.over(view) + f". {view.note}" * bool(view.note)
-    return (
-        f"<details><summary>Table</summary><div class=wide><table><caption>{escape(caption)}</caption>"
-        f"<thead><tr><th>Layer</th>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div></details><p class=downloads>{_downloads(view)}</p>"
-    )
-
-
-def _downloads(view: View) -> str:
+    sheet = sheets.by_layer(view)
+    table = markup.table(replace(sheet, title=writers.over(view), head=("Layer", *sheet.head[1:])))
     named = writers.file_name(_study_of([view]), view.task or view.title, view.metric)
-    return " · ".join(
-        markup.download(named, view.title, d.name, d.ending, d.mime, d.write(view)) for d in writers.DOWNLOADS
-    )
+    links = markup.downloads(view, writers.DOWNLOADS, named, view.title)
+    return f"<details><summary>Table</summary>{table}</details>{links}"
 
 
 def _study_of(views: Sequence[View]) -> str:

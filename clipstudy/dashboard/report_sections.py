@@ -1,4 +1,4 @@
-"""What the report says of a study in words: its models, its data sets, its claims. Pure."""
+"""What the report says of a study in words, below the headings: its models, its data sets, its claims. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import markup, tables, verdicts
+from clipstudy.dashboard import boards, markup, verdicts
+from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.tables import Board
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 
-def about(shown: Board, notes: Sequence[str], anchor: str, title: str, study_note: str, gone: str) -> str:
+def about(shown: Board, notes: Sequence[str], study_note: str, gone: str) -> str:
     """How much there is and when it was measured; what is missing. What it was made of is :func:`sources`."""
     ended = sorted(r.tags["ended"] for r in shown.results if r.tags.get("ended"))
     when = ""
@@ -29,22 +29,21 @@ def about(shown: Board, notes: Sequence[str], anchor: str, title: str, study_not
     count = f"{counted(len(notes), 'note')} on what is missing or left out"
     # A few are read at once; many would push the charts off the page.
     noted = f"<details{' open' * (len(notes) <= 5)}><summary>{count}</summary><ul>{listed}</ul></details>" * bool(notes)
-    said = tables.note_of(shown.results)
+    said = boards.note_of(shown.results)
     note = markup.callout("" if said in study_note else said)  # the head of the page says it
-    about = markup.paragraph(tables.note_of(shown.results, "description"))
-    opened = f'<section id="{anchor}"><h2>{escape(title)}</h2>'
-    return f"{opened}{note}{markup.callout(gone)}{about}<p>{escape(facts)}</p>{noted}</section>"
+    about = markup.paragraph(boards.note_of(shown.results, "description"))
+    return f"{note}{markup.callout(gone)}{about}<p>{escape(facts)}</p>{noted}"
 
 
-def sources(shown: Board, colors: Mapping[str, Ink], anchor: str, title: str) -> str:
+def sources(shown: Board, colors: Mapping[str, Ink]) -> str:
     """Which weights and rows the numbers are of, by their fingerprints."""
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{_models(shown, colors)}{_datasets(shown)}</section>'
+    return _models(shown, colors) + _datasets(shown)
 
 
 def _models(shown: Board, colors: Mapping[str, Ink]) -> str:
     lines = []
     for family in shown.families:
-        members = [r for r in shown.results if tables.family_of(r) == family]
+        members = [r for r in shown.results if boards.family_of(r) == family]
         first = members[0]
         weights = markup.several(r.params.get("model.pretrained", "") for r in members)
         checkpoint = markup.several(r.params.get("model.checkpoint", "") for r in members)
@@ -90,10 +89,10 @@ def _datasets(shown: Board) -> str:
     return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: str) -> str:
+def judged(judgements: Sequence[Judgement], shown: Board) -> str:
     """What was judged as one table; what was not, folded up, with what it lacks."""
     if unplayed := verdicts.unplayed(judgements):
-        return f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.paragraph(unplayed)}</section>'
+        return markup.paragraph(unplayed)
     told, silent = [], []
     for judgement, row in zip(judgements, verdicts.rows(judgements), strict=True):
         said = f"<th scope=row class=quote><b>{row.claim}</b> “{escape(row.quote)}”"
@@ -123,7 +122,7 @@ def judged(judgements: Sequence[Judgement], shown: Board, anchor: str, title: st
         f"<tbody>{''.join(silent)}</tbody></table></div></details>"
     ) * bool(silent)
     return (
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{markup.callout(tables.note_of(shown.results))}'
+        f"{markup.callout(boards.note_of(shown.results))}"
         f"<p>{escape(verdicts.totals(judgements))}. {escape(verdicts.KEY)}</p>{table}{rest}"
-        f"{markup.paragraph(verdicts.METHOD)}</section>"
+        f"{markup.paragraph(verdicts.METHOD)}"
     )

@@ -16,15 +16,16 @@ from sqlalchemy import Engine
 
 from clipstudy.dashboard import planned
 from clipstudy.dashboard.address import Place
+from clipstudy.dashboard.boards import Board, family_of
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.kept import Kept
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records
+from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.tables import Board, family_of
+from clipstudy.dashboard.writers import Download
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Result
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 
 Option = Mapping[str, Any]  #: value, label, perhaps search
 
@@ -61,9 +62,9 @@ class Desk:
     allow_actions: bool = False
 
     @cached_property
-    def kept(self) -> Kept:
-        """The files that runs keep."""
-        return Kept(self.records.tracking)
+    def files(self) -> RunFiles:
+        """Those that runs keep."""
+        return RunFiles(self.records.tracking)
 
     def study(self, place: Place) -> str:
         """The study that a place is about: the one it names if there is such, else the first."""
@@ -256,15 +257,11 @@ def sheet(shown: Sheet, name: str) -> Component:
     return grid(name, shown.title, columns, rows)
 
 
-def taken(path: str, title: str, query: str, downloads: Iterable[tuple[str, str]]) -> Component:
-    """Links that take a table away.
-
-    Args:
-        downloads: name and ending of each way.
-    """
+def taken(path: str, title: str, query: str, ways: Iterable[Download[Any]]) -> Component:
+    """Links that take a table away."""
     links: list[Component | str] = []
-    for name, ending in downloads:
-        link = html.A(name, href=f"{path}.{ending}?{query}", **labelled(f"{title} as {name}"))
+    for way in ways:
+        link = html.A(way.name, href=f"{path}.{way.ending}?{query}", **labelled(f"{title} as {way.name}"))
         links += [" · ", link] if links else [link]
     return html.P(links, className="downloads")
 

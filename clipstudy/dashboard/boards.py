@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from clipstudy import metrics
 from clipstudy.dashboard.pooling import mean, pooled
-from clipstudy.dashboard.units import ranges, within
+from clipstudy.dashboard.units import base, ranges, within
 from clipstudy.dashboard.views import CEILING, Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate, Result
-from clipstudy.progress import counted
+from clipstudy.wording import counted, plural
 
 BASELINE = "baseline/"
 #: Where the pocket models' checkpoints lie.
@@ -45,7 +45,11 @@ class Board:
     results: tuple[Result, ...]
     notes: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = field(default=())
+    tasks: tuple[str, ...] = ()
+    #: What :func:`view` drew once: thousands of results are not gone through again for every page.
+    _view_cache: dict[tuple[str, str | None], View | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @functools.cached_property
     def by_task(self) -> Mapping[str, Sequence[Result]]:
@@ -58,11 +62,6 @@ class Board:
     def metrics(self) -> Mapping[str, frozenset[str]]:
         """Task → the names of all that its runs measured."""
         return {task: frozenset(name for r in rows for name in r.metrics) for task, rows in self.by_task.items()}
-
-    @functools.cached_property
-    def views(self) -> dict[tuple[str, str | None], View | None]:
-        """What was drawn of it once: thousands of results are not gone through again for every page."""
-        return {}
 
     @functools.cached_property
     def by_family(self) -> Mapping[str, Result]:
@@ -119,9 +118,9 @@ def newest(results: Iterable[Result]) -> tuple[list[Result], list[tuple[str, str
 
 def view(shown: Board, task: str, metric: str | None = None) -> View | None:
     """``metric`` (None: the headline) of one task over all models; None: no model has it."""
-    if (task, metric) not in shown.views:
-        shown.views[task, metric] = _view(shown, task, metric)
-    return shown.views[task, metric]
+    if (task, metric) not in shown._view_cache:
+        shown._view_cache[task, metric] = _view(shown, task, metric)
+    return shown._view_cache[task, metric]
 
 
 def _view(shown: Board, task: str, metric: str | None) -> View | None:
@@ -135,7 +134,7 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     for row in rows:
         families[row.study, family_of(row)].append(row)
     several = len({r.study for r in shown.results}) > 1
-    same_kind = name.rsplit("/", 1)[-1] == headline.rsplit("/", 1)[-1]
+    same_kind = base(name) == base(headline)
     lines, own = _baselines(rows, name) if same_kind else ({}, {})
     ranked = sorted((_rank(shown, family, study), (study, family)) for study, family in families)
     curves = tuple(replace(_curve(families[key], name, several, own), rank=rank) for rank, key in ranked)
@@ -173,7 +172,7 @@ def estimate(measured: Mapping[str, Estimate], metric: str) -> Estimate:
     may have widened too far, ends at 0 and 1.
     """
     found, items = measured[metric], measured.get("items/test")
-    if metric.rsplit("/", 1)[-1] == "accuracy" and found.value in (0, 1) and found.low is not None and items:
+    if base(metric) == "accuracy" and found.value in (0, 1) and found.low is not None and items:
         n = round(items.value)
         return Estimate(*metrics.share_interval(round(found.value) * n, n))
     return within(found, metric)
@@ -201,6 +200,11 @@ def recorded_as(metric: str, runs: Sequence[Result]) -> str:
 
 def is_pocket(result: Result) -> bool:
     return result.params.get("model.checkpoint", "").startswith(POCKET)
+
+
+def planned_layers(result: Result) -> frozenset[int]:
+    """The layers at which the study measures the model of ``result`` on its task; none where the run does not say."""
+    return frozenset(int(layer) for layer in result.tags.get("layers", "").split(",") if layer)
 
 
 def family_of(result: Result) -> str:
@@ -232,19 +236,18 @@ def _curve(members: Sequence[Result], metric: str, several: bool, own: Mapping[s
     arm = f"{metric.rpartition('/')[0]}/" if "/" in metric else ""
     cells = tuple(_cell(layer, by_layer[layer], metric, arm, own) for layer in sorted(by_layer))
     dev = {}
-    if metric.rsplit("/", 1)[-1] == "accuracy":
+    if base(metric) == "accuracy":
         scored = f"{arm}dev_accuracy"
         dev = {k: mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
     tags = members[0].tags
     study, title = members[0].study, tags.get("model_title") or family_of(members[0])
-    expected = {int(k) for k in tags.get("layers", "").split(",") if k}
     return Curve(
         family=family_of(members[0]),
         title=f"{study}: {title}" if several else title,
         twin_of=tags.get("twin_of"),
         cells=cells,
         best=best_layer(cells, metric, dev),
-        missing=tuple(sorted(expected - set(by_layer))),
+        missing=tuple(sorted(planned_layers(members[0]) - set(by_layer))),
         role=tags.get("role", ""),
         study=study,
         stands_in=any(stands_in(r) for r in members),
@@ -338,17 +341,16 @@ def _means(found: Iterable[Baselines]) -> Baselines:
 def _gaps(kept: Sequence[Result]) -> list[str]:
     """Layers that the runs themselves say should be there. What of other tasks should be, ``planned`` knows."""
     present: dict[tuple[str, str], set[int]] = defaultdict(set)
-    expected: dict[tuple[str, str], set[int]] = {}
+    expected: dict[tuple[str, str], frozenset[int]] = {}
     for result in kept:
         cell = (result.model, result.task)
         present[cell].add(result.layer)
-        expected[cell] = {int(k) for k in result.tags.get("layers", "").split(",") if k}
+        expected[cell] = planned_layers(result)
     notes = []
     for (model, task), layers in sorted(expected.items()):
         gone = sorted(layers - present[model, task])
         if gone:
-            of = "layer" if len(gone) == 1 else "layers"
-            notes.append(f"{model} · {task}: no result yet for {of} {ranges(gone)}")
+            notes.append(f"{model} · {task}: no result yet for {plural(len(gone), 'layer')} {ranges(gone)}")
     return notes
 
 

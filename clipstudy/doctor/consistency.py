@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from clipstudy.doctor import ledger, mending
+from clipstudy.doctor import comparison, mending
+from clipstudy.doctor.comparison import Disagreement, Kind, State
 from clipstudy.doctor.finding import Finding, Level
-from clipstudy.doctor.ledger import Disagreement, Kind, State
 from clipstudy.heartbeat import OFTEN
 from clipstudy.job import Status
-from clipstudy.progress import counted, duration
 from clipstudy.queue import jobs
-from clipstudy.settings import redact
+from clipstudy.queueview import UNHEARD
+from clipstudy.redaction import redact
 from clipstudy.tracking import Tracking
+from clipstudy.wording import counted, duration
 from clipstudy.worker import SILENT
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ def examine(engine: Engine, tracking: Tracking, fix: bool, answers: bool = True)
 
 def _confirmed(engine: Engine, tracking: Tracking | None) -> tuple[State, list[Disagreement]]:
     """What disagrees at two moments: at one, it may be a live worker's next step that is missing."""
-    found = {one.key for one in ledger.compare(ledger.look(engine, tracking))}
+    found = {one.key for one in comparison.compare(comparison.look(engine, tracking))}
     if found and jobs.workers(engine):
         time.sleep(PAUSE)
-    state = ledger.look(engine, tracking)
-    return state, [one for one in ledger.compare(state) if one.key in found]
+    state = comparison.look(engine, tracking)
+    return state, [one for one in comparison.compare(state) if one.key in found]
 
 
 def _findings(found: Sequence[Disagreement], level: Level | None = None) -> Iterable[Finding]:
@@ -146,16 +147,19 @@ def _silent(engine: Engine, fix: bool) -> Iterable[Finding]:
     registered = jobs.workers(engine)
     for one in registered:
         age = one.age or 0.0
+        seen = f"{one.name} was last seen {duration(age)} ago"
         if age > SILENT:
             if fix:
                 jobs.forget(engine, one.name)  # one that lives after all puts itself down again
             level, do = (Level.MENDED, "") if fix else (Level.WARNING, FIX)
-            found.append(Finding(level, "workers", f"{one.name} was last seen {duration(age)} ago", do))
+            found.append(Finding(level, "workers", seen, do))
         elif age > 2 * OFTEN and one.host == socket.gethostname() and not _lives(one.pid):
             held = "what it holds is taken over when its lease runs out"
             found.append(
                 Finding(Level.WARNING, "workers", f"{one.name} is no process of this machine any more; {held}")
             )
+        elif age >= UNHEARD:
+            found.append(Finding(Level.WARNING, "workers", seen))
     if not found:
         names = ", ".join(f"{one.name} on {one.device}" for one in registered)
         found.append(Finding(Level.OK, "workers", f"{len(registered)} at work: {names}" if registered else "none"))

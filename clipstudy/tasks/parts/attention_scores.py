@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Seen:
-    """What was seen at one layer, by picture."""
+class LayerScores:
+    """What the attention of one layer came to, by picture."""
 
     scores: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
     masks: list[NDArray[Any]] = field(default_factory=list)  #: of the mean map, ``[B, P]``
@@ -36,29 +36,32 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Looked:
+class AttentionScores:
     """What one pass over the chosen pictures gave."""
 
-    seen: Mapping[int, Seen]  #: by layer
+    by_layer: Mapping[int, LayerScores]
     shown: Sequence[Shown]  #: the pictures of the sheet of overlays
     foreground: NDArray[Any] | None  #: share of each patch that is foreground, ``[N, P]``; None: no masks are wanted
 
 
-def look(given: Frozen, data: Images, layers: Sequence[int], options: Options, bench: Bench) -> Looked:
+def score_attention(
+    given: Frozen, data: Images, layers: Sequence[int], options: Options, bench: Bench
+) -> AttentionScores:
     """Every picture once through the model: the scores of each layer, and what is to be drawn."""
     import numpy as np
 
     from clipstudy.backbones.pixels import restored
     from clipstudy.features.attention import attended
+    from clipstudy.features.pictures import spread
     from clipstudy.probes.attention import by_patch, sobel
 
     backbone = given.backbone
-    seen = {layer: Seen() for layer in layers}
+    by_layer = {layer: LayerScores() for layer in layers}
     shown: list[Shown] = []
-    on_sheet = {*np.linspace(0, len(data.chosen) - 1, min(options.shown, len(data.chosen))).astype(int).tolist()}
+    on_sheet = {*spread(options.shown, len(data.chosen)).tolist()}
     shares: list[NDArray[Any]] = []
     for rows, pixels, objects in _batches(given, data, options):
-        by_layer = attended(backbone, pixels, layers, options.rollout)
+        batch = attended(backbone, pixels, layers, options.rollout)
         tokens = backbone.tokens
         assert tokens is not None  # or it could not have been attended to
         pictures = restored(backbone, pixels).numpy()
@@ -68,13 +71,13 @@ def look(given: Frozen, data: Images, layers: Sequence[int], options: Options, b
             shares.append(share)
         drawn = [i for i, row in enumerate(rows) if row in on_sheet]
         shown += [Shown(pictures[i].transpose(1, 2, 0), None if objects is None else objects[i]) for i in drawn]
-        for layer, attention in by_layer.items():
-            _note(seen[layer], attention, edges, share, options)
+        for layer, attention in batch.items():
+            _add(by_layer[layer], attention, edges, share, options)
             rolled = None if attention.rollout is None else attention.rollout.numpy()
             heads = attention.heads.numpy()
-            seen[layer].maps += [Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
+            by_layer[layer].maps += [Maps(heads[i], None if rolled is None else rolled[i]) for i in drawn]
         bench.progress("attention", int(rows[-1]) + 1, len(data.chosen))
-    return Looked(seen, shown, np.concatenate(shares) if shares else None)
+    return AttentionScores(by_layer, shown, np.concatenate(shares) if shares else None)
 
 
 def _batches(
@@ -99,8 +102,8 @@ def _batches(
         yield rows, pixels, inside
 
 
-def _note(
-    seen: Seen, attention: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options
+def _add(
+    found: LayerScores, attention: Attended, edges: NDArray[Any], foreground: NDArray[Any] | None, options: Options
 ) -> None:
     """Add one batch's numbers. The mean map's have no prefix, the heads' ``heads/``, rollout's ``rollout/``."""
     from clipstudy.probes.attention import correlation, divergence, entropy, jaccard, kept
@@ -123,7 +126,7 @@ def _note(
         scores[f"{prefix}jaccard"] = jaccard(masks, beside(maps, foreground))
         scores[f"{prefix}area"] = masks.sum(axis=-1)
         if not prefix:
-            seen.masks.append(masks)
+            found.masks.append(masks)
             scores["pointing"] = foreground[range(len(maps)), maps.argmax(axis=-1)] >= 0.5
     for name, values in scores.items():
-        seen.scores[name].append(values)
+        found.scores[name].append(values)

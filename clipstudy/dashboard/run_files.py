@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from clipstudy import metrics
 from clipstudy.claims import Unit
-from clipstudy.dashboard import evidence
+from clipstudy.dashboard import evidence, units
 from clipstudy.dashboard.evidence import Rows
 from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.errors import ClipstudyError
@@ -42,8 +42,9 @@ class Store(Protocol):
     def artifact(self, run_id: str, name: str) -> bytes: ...
 
 
-class Kept:
-    """What runs of one store keep. A finished run keeps what it has, so a file is read once. Safe in many threads."""
+class RunFiles:
+    """The files that runs of one store keep. A finished run keeps what it has, so a file is read once. Safe in many
+    threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -99,11 +100,11 @@ class Kept:
         return found
 
     def _read(self, run: Result, metric: str) -> Rows | None:
-        kept = evidence.kept_of(metric)
-        if kept is None:
+        file = evidence.score_file_of(metric)
+        if file is None:
             return None
         try:
-            found = evidence.read(kept, metric, run, self._store.artifact)
+            found = evidence.read(file, metric, run, self._store.artifact)
         except ClipstudyError as error:
             if error.transient:
                 raise
@@ -120,16 +121,16 @@ class Kept:
         return Rows(names, evidence.pooled([rows.of(names) for rows in known])) if names else None
 
     def _test(self, first: Cell, second: Cell, metric: str) -> Tested | None:
-        kept = evidence.kept_of(metric)
+        file = evidence.score_file_of(metric)
         a, b = self._pooled(first, metric), self._pooled(second, metric)
-        if kept is None or kept.unit is Unit.CHANNELS or a is None or b is None:  # no model's channels are another's
+        if file is None or file.unit is Unit.CHANNELS or a is None or b is None:  # no model's channels are another's
             return None
         names = _common([a, b])
         if not names:
             return None
-        if kept.unit is Unit.ITEMS:
+        if file.unit is Unit.ITEMS:
             (found,) = metrics.paired_difference(a.of(names)[None], b.of(names)[None], draws=DRAWS)
-            if metric.rsplit("/", 1)[-1] == "accuracy":
+            if units.base(metric) == "accuracy":
                 found = metrics.not_certain(found, len(names))
             return Tested(found, f"{len(names):,} test items")
         if len(names) < 2:
@@ -152,14 +153,14 @@ class Kept:
         return made
 
 
-def seeded(view: View, kept: Kept) -> View:
+def seeded(view: View, files: RunFiles) -> View:
     """``view`` with every seed's own value in each of its cells, where the runs kept what it takes."""
-    kind = evidence.kept_of(view.metric)
-    if kind is None or not kind.seeded:
+    file = evidence.score_file_of(view.metric)
+    if file is None or not file.seeded:
         return view
 
     def cell(one: Cell) -> Cell:
-        found = [kept.scores(run, view.metric) for run in one.runs]
+        found = [files.scores(run, view.metric) for run in one.runs]
         return replace(one, points=tuple(float(v) for rows in found if rows for v in rows.scores.mean(axis=1)))
 
     def curve(one: Curve) -> Curve:

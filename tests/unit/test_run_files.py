@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import metrics
-from clipstudy.dashboard import kept, sheets
-from clipstudy.dashboard.kept import Kept
-from clipstudy.dashboard.tables import board, view
+from clipstudy.dashboard import run_files, sheets
+from clipstudy.dashboard.boards import board, view
+from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.dashboard.views import View
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
@@ -62,7 +62,7 @@ def probed(right: Any, native: Any) -> bytes:
 def test_each_seed_of_each_arm() -> None:
     run = result()
     store = Files({run.run_id: {"predictions.parquet": probed([[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0]] * 2)}})
-    files = Kept(store)
+    files = RunFiles(store)
     found = files.scores(run, "accuracy")
     assert found and found.scores.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
     native = files.scores(run, "native/accuracy")
@@ -78,7 +78,7 @@ def test_clusters_and_images() -> None:
     label, good, bad = ["x", "x", "y", "y"], [0, 0, 1, 1], [0, 1, 0, 1]
     clusters = parquet(sample=[0] * 4 + [1] * 4, label=label * 2, cluster_0=good + bad, cluster_1=good + good)
     images = parquet(mse__seed_0=[0.5, 0.25], mse__seed_1=[0.25, 0.5], mse__mean_image=[1.0, 1.0])
-    files = Kept(Files({run.run_id: {"predictions.parquet": clusters, "images.parquet": images}}))
+    files = RunFiles(Files({run.run_id: {"predictions.parquet": clusters, "images.parquet": images}}))
     found = files.scores(run, "nmi")
     assert found and found.scores.ravel().tolist() == pytest.approx([1, 0, 1, 1]) and len(found.names) == 2
     assert files.scores(run, "native/nmi") is None, "only the headline's clusters are kept"
@@ -88,33 +88,33 @@ def test_clusters_and_images() -> None:
 
 def test_what_is_not_kept_and_what_does_not_answer() -> None:
     run = result()
-    assert Kept(Files({})).scores(run, "accuracy") is None
+    assert RunFiles(Files({})).scores(run, "accuracy") is None
 
     class Away(Files):
         def artifact(self, run_id: str, name: str) -> bytes:
             raise TrackingUnreachable
 
     with pytest.raises(TrackingUnreachable):
-        Kept(Away({})).scores(run, "accuracy")
+        RunFiles(Away({})).scores(run, "accuracy")
 
 
 def test_pictures() -> None:
     run = result()
-    png = kept.PNG + b"..."
-    files = Kept(Files({run.run_id: {"b.png": b"no picture", "a.PNG": png, "notes.txt": b""}}))
+    png = run_files.PNG + b"..."
+    files = RunFiles(Files({run.run_id: {"b.png": b"no picture", "a.PNG": png, "notes.txt": b""}}))
     assert files.pictures(run.run_id) == ["a.PNG", "b.png"] and files.pictures(run.run_id, ["b*"]) == ["b.png"]
     assert files.picture(run.run_id, "a.PNG") == png
     assert files.picture(run.run_id, "b.png") is None and files.picture(run.run_id, "gone.png") is None
 
 
-def both(first: bytes, second: bytes, task: Task = SHIFT, **params: str) -> tuple[View, Kept]:
+def both(first: bytes, second: bytes, task: Task = SHIFT, **params: str) -> tuple[View, RunFiles]:
     """Two models at one layer each, and what they keep."""
     value = {task.metric: Estimate(0.5, 0.4, 0.6)}
     runs = [replace(result(m, task, 3, value), params={"resolved.data": "d"} | params) for m in (BERT, GPT2)]
     shown = view(board(runs, ("bert",)), task.name)
     assert shown
     files = {run.run_id: {"predictions.parquet": one} for run, one in zip(runs, (first, second), strict=True)}
-    return shown, Kept(Files(files))
+    return shown, RunFiles(Files(files))
 
 
 def test_two_models_on_the_same_items() -> None:
@@ -124,7 +124,7 @@ def test_two_models_on_the_same_items() -> None:
     b[:, :60] = False  # what the second misses besides
     shown, files = both(probed(a, a), probed(b, b))
     (line,) = sheets.differences([shown], "bert", "gpt2", files.tested).lines
-    expected = metrics.paired_difference(a[None], b[None], draws=kept.DRAWS)[0]
+    expected = metrics.paired_difference(a[None], b[None], draws=run_files.DRAWS)[0]
     difference, p, on, *_ = line[1]
     assert difference.value == pytest.approx(100 * expected.value) and p.value == expected.p
     assert on.text == "400 test items" and difference.bold and expected.value > 0.05
@@ -151,7 +151,7 @@ def test_models_are_paired_on_the_items_that_both_scored() -> None:
     second_run = cells[1].runs[0].run_id
     store = Files({"x": {"predictions.parquet": probed(first, first)},
                    second_run: {"predictions.parquet": probed(second, second)}})  # fmt: skip
-    assert Kept(store).tested(replace(cells[0], runs=(elsewhere,)), cells[1], "accuracy") is None
+    assert RunFiles(store).tested(replace(cells[0], runs=(elsewhere,)), cells[1], "accuracy") is None
 
 
 WHERE = {"path": "b", "hub": "a/b", "revision": "v1", "checksum": "git:1"}
@@ -172,7 +172,7 @@ def test_other_rows_of_one_file_are_not_taken_for_the_same(key: str) -> None:
     dataset = DatasetSpec("d", "senteval", path="a", limit=400)
     runs = [run(BERT, dataset), run(GPT2, replace(dataset, **{key: (WHERE | WHICH)[key]}))]
     content = probed(np.ones((1, 40), bool), np.ones((1, 40), bool))
-    files = Kept(Files({one.run_id: {"predictions.parquet": content} for one in runs}))
+    files = RunFiles(Files({one.run_id: {"predictions.parquet": content} for one in runs}))
     first, second = (files.scores(one, "accuracy") for one in runs)
     assert first and second and len(set(first.names)) == 40
     assert (first.names == second.names) if key in WHERE else not set(first.names) & set(second.names)
@@ -180,7 +180,7 @@ def test_other_rows_of_one_file_are_not_taken_for_the_same(key: str) -> None:
     before = files.scores(replace(older, run_id="older"), "accuracy")
     assert before is None
     store = Files({"older": {"predictions.parquet": content}})
-    before = Kept(store).scores(replace(older, run_id="older"), "accuracy")
+    before = RunFiles(store).scores(replace(older, run_id="older"), "accuracy")
     assert before and not set(before.names) & {*first.names, *second.names}
 
 
@@ -190,7 +190,7 @@ def test_every_key_of_a_data_set_says_where_it_lies_or_which_rows_are_taken() ->
 
 @pytest.mark.parametrize("content", [b"", b"no table", probed([[1, 0]], [[1, 0]])[:-9]])
 def test_a_file_that_is_damaged_is_told_of_and_not_read(content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    files = Kept(Files({(run := result()).run_id: {"predictions.parquet": content}}))
+    files = RunFiles(Files({(run := result()).run_id: {"predictions.parquet": content}}))
     assert files.scores(run, "accuracy") is None
     assert f"run {run.run_id}: predictions.parquet cannot be read" in caplog.text
 
@@ -202,7 +202,7 @@ def test_an_initialisation_is_one_draw_however_many_seeds_were_probed_on_it() ->
     runs = [result(model, SHIFT, 3, init=k) for k in range(3)] + [result(BERT, SHIFT, 3)]
     items = rng.random(2000)
     right = [np.tile(items < level, (5, 1)) for level in [*levels, 0.65]]
-    files = Kept(Files({r.run_id: {"predictions.parquet": probed(x, x)} for r, x in zip(runs, right, strict=True)}))
+    files = RunFiles(Files({r.run_id: {"predictions.parquet": probed(x, x)} for r, x in zip(runs, right, strict=True)}))
     shown = view(board(runs), SHIFT.name)
     assert shown
     twin, own = (next(c.cells[0] for c in shown.curves if c.family == name) for name in ("twin", "bert"))
@@ -229,10 +229,10 @@ def test_seeds_as_points() -> None:
     model = Model("twin", "Twin", "bert", inits=2)
     runs: list[Result] = [result(model, SHIFT, 0, init=k) for k in (0, 1)]
     a, b = probed([[1, 1, 1, 0]], [[0] * 4]), probed([[1, 0, 0, 0]], [[0] * 4])
-    files = Kept(Files({runs[0].run_id: {"predictions.parquet": a}, runs[1].run_id: {"predictions.parquet": b}}))
+    files = RunFiles(Files({runs[0].run_id: {"predictions.parquet": a}, runs[1].run_id: {"predictions.parquet": b}}))
     shown = view(board([*runs, result(layer=1)]), SHIFT.name)
     assert shown
-    points = {c.family: [cell.points for cell in c.cells] for c in kept.seeded(shown, files).curves}
+    points = {c.family: [cell.points for cell in c.cells] for c in run_files.seeded(shown, files).curves}
     assert points == {"twin": [(0.75, 0.25)], "bert": [()]}
 
 
@@ -241,4 +241,4 @@ def test_a_contact_sheet_says_in_words_what_is_on_it() -> None:
     content = contact_sheet(np.zeros((3, 40, 40, 3)), ["original", "original", "channel 7: 1.5"], "What excites é", 3)
     files = Files({"r": {"a.png": content, "b.png": content[:50], "c.png": b"GIF"}})
     said = ("What excites é", "original (2 images) · channel 7: 1.5")
-    assert [Kept(files).explained("r", f"{n}.png") for n in "abcd"] == [said, ("", ""), ("", ""), ("", "")]
+    assert [RunFiles(files).explained("r", f"{n}.png") for n in "abcd"] == [said, ("", ""), ("", ""), ("", "")]

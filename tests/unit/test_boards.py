@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clipstudy import metrics
-from clipstudy.dashboard import exhibit, panels, sheets, tables, units, views, writers
+from clipstudy.dashboard import boards, panels, report_panels, sheets, units, views, writers
 from clipstudy.dashboard.address import Layers
-from clipstudy.dashboard.exhibit import Asked
+from clipstudy.dashboard.boards import board, newest, view
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.pages import layers
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.pooling import average, pooled
-from clipstudy.dashboard.tables import board, newest, view
+from clipstudy.dashboard.report_panels import Asked
 from clipstudy.dashboard.units import INTERVAL, Z, around, half_width, standard_error
 from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
@@ -396,7 +396,7 @@ def test_a_legend_has_a_twin_behind_its_model() -> None:
     shown = board(_of_two_tasks())
     panel = dashboard.panels[0]
     asked = Asked(panel, panels.views(panel, shown), shown, inks_of(shown), "p", None)
-    of_report = re.findall(r"</span>([^<]+)</li>", exhibit.drawn(asked))
+    of_report = re.findall(r"</span>([^<]+)</li>", report_panels.drawn(asked))
     page = layers.body(Layers(), desk(_of_two_tasks(), dashboard))
     legend = next(part for part in page.body if getattr(part, "className", "") == "legend")
     of_page = [item.children[1] for item in legend.children if isinstance(item.children, list)]
@@ -559,7 +559,7 @@ def test_ranges() -> None:
 
 
 def test_bert_is_its_own_family() -> None:
-    assert tables.family_of(result(BERT, family="")) == "bert"
+    assert boards.family_of(result(BERT, family="")) == "bert"
 
 
 def test_what_a_study_says_of_itself_is_on_every_table() -> None:
@@ -574,8 +574,8 @@ def test_what_a_study_says_of_itself_is_on_every_table() -> None:
 
 def test_of_a_study_that_says_something_else_now_the_last_word_counts() -> None:
     old, new = result(note="Old.", ended="2026-11-01"), result(layer=1, note="New.", ended="2026-11-02")
-    assert tables.note_of([new, old]) == "New."
-    assert tables.note_of([new, result(study="other", note="Other.", ended="2026-10-01")]) in (
+    assert boards.note_of([new, old]) == "New."
+    assert boards.note_of([new, result(study="other", note="Other.", ended="2026-10-01")]) in (
         "New. Other.",
         "Other. New.",
     )
@@ -599,16 +599,16 @@ def test_ten_of_ten_are_not_certain(value: float, ends: tuple[float, float]) -> 
     told = shown.curves[0].cells[0].estimate
     assert (told.value, told.low, told.high) == pytest.approx((value, *ends), abs=1e-3)
     bare = result(BERT, SHIFT, 1, found | {"accuracy": Estimate(value)})
-    assert tables.estimate(bare.metrics, "accuracy") == Estimate(value), "no interval was asked for"
+    assert boards.estimate(bare.metrics, "accuracy") == Estimate(value), "no interval was asked for"
 
 
 def test_no_interval_of_a_share_goes_beyond_0_or_1() -> None:
     measured = {name: Estimate(0.97, 0.93, 1.01) for name in ("native/accuracy", "macro_f1", "nmi")}
-    found = tables.estimates(measured)
+    found = boards.estimates(measured)
     assert found["native/accuracy"] == found["macro_f1"] == Estimate(0.97, 0.93, 1.0)
     assert found["nmi"] == measured["nmi"], "only shares of items are cut"
     one = measured | {"accuracy": Estimate(1.0, 1.0, 1.0), "items/test": Estimate(10)}
-    assert tables.estimates(one)["accuracy"] == tables.estimate(one, "accuracy") != one["accuracy"]
+    assert boards.estimates(one)["accuracy"] == boards.estimate(one, "accuracy") != one["accuracy"]
 
 
 def test_a_glance_has_trained_models_at_their_best_layers_and_what_needs_none() -> None:

@@ -1,0 +1,13 @@
+"""What several tests of models need."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own models may be loaded: their package is one of those that this machine trusts."""
+    from tests.torch.image_checkpoints import OWN  # loads torch and its libraries
+
+    monkeypatch.setenv("CLIPSTUDY_TORCH_PACKAGES", f"somewhere.else, {OWN}")
