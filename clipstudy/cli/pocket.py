@@ -129,10 +129,10 @@ def data(
 
 @group.command()
 def baselines() -> None:
-    """What the data sets give away without a model: majority, length, bags of words."""
+    """What texts and pictures give away without a model: majority, length, bags of words; colours, pixels, shapes."""
     from clipstudy import demo as demonstration
     from clipstudy.pocket import baselines as floors
-    from clipstudy.pocket import corpora
+    from clipstudy.pocket import corpora, pictures
 
     folder = Settings.read().cache / demonstration.STUDY
     corpora.prepare(folder)
@@ -141,6 +141,11 @@ def baselines() -> None:
         for f in floors.report(folder)
     ]
     screen.table(["accuracy (%)", "classes", "majority", "length", "bag of words", "bags of halves, overlap"], rows)
+    typer.echo()
+    seen = pictures.baselines(train=1_500, test=800)
+    labels = list(next(iter(seen.values())))
+    rows = [[name, *(f"{100 * found[label]:.1f}" for label in labels)] for name, found in seen.items()]
+    screen.table(["of pictures, accuracy (%)", *labels], rows)
 
 
 @group.command()

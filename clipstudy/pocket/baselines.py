@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from clipstudy import metrics
 from clipstudy.data import boolq, conll2000, senteval, wic
 from clipstudy.data.pairs import Split
 from clipstudy.spec import DatasetSpec
@@ -64,12 +65,10 @@ def floor(
     name: str, train: Sequence[str], train_labels: Sequence[str], test: Sequence[str], test_labels: Sequence[str]
 ) -> Floor:
     """Accuracies on ``test`` of what was fitted on ``train``."""
-    most = Counter(train_labels).most_common(1)[0][0]
-    majority = sum(label == most for label in test_labels) / len(test_labels)
     scores = [
         _accuracy([f(t) for t in train], train_labels, [f(t) for t in test], test_labels) for f in (length, bag, rough)
     ]
-    return Floor(name, len(set(train_labels)), majority, *scores)
+    return Floor(name, len(set(train_labels)), metrics.majority(train_labels, test_labels), *scores)
 
 
 def length(text: str) -> dict[str, float]:

@@ -69,13 +69,6 @@ def index_map(masks: np.ndarray) -> np.ndarray:
     return np.where(masks.any(axis=0), masks.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 
-def contact_sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images ``[n, h, w, 3]`` side by side, ``columns`` a row: ``[n / columns · h, columns · w, 3]``."""
-    n, h, w, c = images.shape
-    rows = images.reshape(n // columns, columns, h, w, c)
-    return rows.swapaxes(1, 2).reshape(n // columns * h, columns * w, c)
-
-
 def png(pixels: np.ndarray) -> bytes:
     """uint8 ``[h, w]`` or ``[h, w, 3]`` as a PNG file."""
     from PIL import Image
@@ -136,14 +129,6 @@ def baselines(seed: int = 0, train: int = 5_000, test: int = 2_000) -> dict[str,
             guess = np.bincount(y).argmax() if describe is None else _regress(describe(fit), y, describe(held))
             table[name][label] = float((guess == truth).mean())
     return table
-
-
-def as_markdown(table: Mapping[str, Mapping[str, float]]) -> str:
-    """``baselines`` as a table, in per cent."""
-    columns = list(next(iter(table.values())))
-    lines = ["| baseline | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in columns) + " |" for name, row in table.items()]
-    return "\n".join(lines) + "\n"
 
 
 def _labels(drawn: Rendered, label: str) -> np.ndarray:

@@ -8,7 +8,7 @@ anywhere: in a world with centred objects a fixed blob in the middle would pass 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -117,11 +117,6 @@ def rerender(rng: np.random.Generator, scenes: Sequence[Scene]) -> list[Scene]:
     names = list(COLOURS)
     colour = np.array([names.index(scene.main.colour) for scene in scenes], dtype=np.int64)
     return _arrange(rng, shape, texture, colour)
-
-
-def without(scene: Scene, index: int) -> Scene:
-    """The scene with object ``index`` taken away: nothing else changes."""
-    return replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
 
 
 def _arrange(rng: np.random.Generator, shape: np.ndarray, texture: np.ndarray, colour: np.ndarray) -> list[Scene]:
