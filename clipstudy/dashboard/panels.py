@@ -39,9 +39,12 @@ class Panel:
     seeds: bool = False  #: each seed's own value, as points
     source: tuple[str, ...] = ()  #: of ``published``: patterns of the papers; empty: all
     picture: tuple[str, ...] = ()  #: of ``pictures``: patterns of files; empty: all
+    others: tuple[Panel, ...] | None = None  #: shows what none of these does; None: what its tasks and categories say
 
     def takes(self, task: str, category: str) -> bool:
         """Whether the panel shows the task; one that names neither tasks nor categories shows all."""
+        if self.others is not None:
+            return not any(panel.takes(task, category) for panel in self.others)
         named = any(fnmatch.fnmatchcase(task, pattern) for pattern in self.tasks)
         sorted_in = any(fnmatch.fnmatchcase(category, pattern) for pattern in self.category)
         return named or sorted_in or not (self.tasks or self.category)
@@ -114,6 +117,8 @@ def parse(text: str, where: str) -> Dashboard:
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise StudyError(f"{where}: no panel. Add a table [[panel]] with a title and tasks or a category.")
     panels = tuple(_panel(table, f"{where}: panel {number}") for number, table in enumerate(tables, 1))
+    charts = tuple(panel for panel in panels if panel.others is None and panel.draw in ("bars", "heatmap"))
+    panels = tuple(panel if panel.others is None else replace(panel, others=charts) for panel in panels)
     title = values.get("title") or Path(where).stem
     return Dashboard(title, panels, values.get("description", ""), tuple(values.get("order", ())))
 
@@ -189,6 +194,7 @@ _PANEL = {
     "seeds": "true or false",
     "source": _TEXT_OR_TEXTS,
     "picture": _TEXT_OR_TEXTS,
+    "rest": "true or false",
 }
 _DASHBOARD = {"title": "a text", "description": "a text", "order": _TEXTS}
 _FITS: Mapping[str, Callable[[Any], bool]] = {
@@ -215,7 +221,11 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
         values[key] = (value,) if alone else tuple(value) if isinstance(value, list) else value
     if values.get("metric") == "headline":
         del values["metric"]
-    return Panel(**values)
+    if not values.pop("rest", False):
+        return Panel(**values)
+    if "tasks" in values or "category" in values:
+        raise StudyError(f"{where}: rest = true beside tasks or a category. Remove one of the two.")
+    return Panel(**values, others=())
 
 
 def _check(table: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:

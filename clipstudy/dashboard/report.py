@@ -36,8 +36,8 @@ wide as so few initialisations ask (Student's distribution).</li>
 <li><b>Best layer</b>: the best on the dev split where a task scores one, otherwise on the test set itself, which
 flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
 <li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
-<li><b>Dashed lines</b> are baselines that need no model; a <b>dash or cross</b> over a bar is one that each layer
-has its own of, as chance depends on how large an area a map takes; the legend names each. <b>Hollow bars</b> († in
+<li><b>Dashed lines</b> are baselines that need no model; a <b>dash or cross</b> over a bar is a baseline of that layer
+alone, as chance depends on how large an area a map takes; the legend names each. <b>Hollow bars</b> († in
 tables): with at least one seed, a single class is predicted, so the number says little about the layer.</li>
 <li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off
 this page.</li>
@@ -146,7 +146,7 @@ def _unseen(views: Sequence[tuple[Panel, Sequence[View]]], shown: Board) -> list
     Args:
         views: what each panel draws of ``shown``.
     """
-    empty = [panel.title for panel, own in views if not own]
+    empty = [panel.title for panel, own in views if not own and panel.others is None]
     missed = set(shown.tasks) - {view.task for _, own in views for view in own}
     notes = [f"no result of this study is for the panels {', '.join(empty)}"] if empty else []
     if missed:

@@ -26,9 +26,10 @@ MARGIN = "Left − right [95%]"
 TESTED = ("Claim, and what was compared", "Verdict", "Decided by", MARGIN, "p", "n")
 UNTESTED = ("Claim", "Verdict", "Why")
 KEY = (
-    "The inequality shown is the one that the verdict hangs on; the number beside it is its left side less its right "
-    "one, or the difference that a margin bounds. A claim counts blocks as in a model of 12: in a model of another "
-    "depth, its block 6 is the one half way up. The block beside a number is the model's own."
+    "The inequality shown is the one that the verdict hangs on. The number beside it is its left side minus its right "
+    "one; where a margin bounds a difference, it is that difference. p is corrected where one of several "
+    "layers or conditions is enough, the interval is not. A claim counts blocks as in a model of 12: in a model of "
+    "another depth, its block 6 is the one half way up. The block beside a number is the model's own."
 )
 
 
@@ -70,7 +71,7 @@ def unplayed(judgements: Sequence[Judgement]) -> str:
         return ""
     return (
         "No claim is judged: no model with results plays a role that the claims name. A model's table says what it "
-        "plays by the key `role` (docs/study-file.md)."
+        "plays by the key “role” (docs/study-file.md)."
     )
 
 
@@ -110,7 +111,7 @@ def _row(judgement: Judgement) -> Row:
         conditions=_conditions(judgement),
         value="" if part is None else _value(part),
         p="" if judgement.p is None else units.shown_p(judgement.p),
-        n=", ".join(f"{n:,}" for n in judgement.n),
+        n="; ".join(f"{n:,}" for n in judgement.n),
         why=judgement.why,
         todo=judgement.todo,
     )

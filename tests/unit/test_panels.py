@@ -63,6 +63,10 @@ def test_tasks_come_in_the_order_in_which_a_panel_names_them() -> None:
         "word_content",
     ]
     assert len(panels.views(Panel("Everything"), shown)) == 10
+    rest = '[[panel]]\ntitle = "Words"\ncategory = ["s*"]\n[[panel]]\ntitle = "Best"\ndraw = "best"\n'
+    words, _, others = panels.parse(f'{rest}[[panel]]\ntitle = "Rest"\nrest = true\n', "d").panels
+    drawn = [[view.task for view in panels.views(panel, shown)] for panel in (words, others)]
+    assert all(drawn) and sorted(drawn[0] + drawn[1]) == sorted(shown.tasks)
     assert {view.metric for view in panels.views(Panel("N", metric="native/accuracy"), shown)} == {"native/accuracy"}
     mean, _ = panels.averaged(Panel("P", average=True), found)
     assert mean and mean.title == "P: average"

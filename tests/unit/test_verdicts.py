@@ -378,7 +378,7 @@ def test_cancelled_cells_are_tried_again_and_not_enqueued() -> None:
 
 def test_of_a_study_without_roles_it_is_said_once() -> None:
     (found,) = evidence.judged([result(BERT, SHIFT)], lambda run, name: b"").values()
-    assert "the key `role`" in verdicts.unplayed(found) and not any(one.todo for one in found)
+    assert "the key “role”" in verdicts.unplayed(found) and not any(one.todo for one in found)
     assert verdicts.unplayed(judgements()) == ""
 
 

@@ -98,8 +98,8 @@ def body(place: Runs, desk: Desk) -> Shown:
             html.H2(f"{len(rows):,} runs"),
             html.P(
                 [
-                    "The newest of each cell, of the newest settings. The last column is the run's id, "
-                    "whole where one points at it, and leads to ",
+                    "The newest of each cell, of the newest settings. The last column is the run's id "
+                    "(all of it where the mouse points), and leads to ",
                     html.A(
                         "MLflow's own pages",
                         href=f"{desk.mlflow}/#/experiments/{experiment}/runs{TRAINING}",
