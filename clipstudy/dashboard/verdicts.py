@@ -140,4 +140,4 @@ def _statistic(part: Part) -> str:
 def _value(part: Part) -> str:
     _, factor, decimals = units.unit(part.metric)
     value, low, high = (f"{number * factor:.{decimals}f}".replace("-", "−") for number in part.found[:3])
-    return f"{value} [{low}, {high}]" + (" points" if part.metric == "accuracy" else "")
+    return f"{value} [{low},\N{NO-BREAK SPACE}{high}]" + (" points" if part.metric == "accuracy" else "")
