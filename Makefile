@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Real rows, where they are at hand; tests that need them skip with that reason where they are not.
-export CLIPSTUDY_REAL_DATA ?= $(abspath ../shared/data)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test slow docs gpu real pairs paper screenshots chaos check lint types floors format fuzz audit

@@ -18,12 +18,13 @@ from clipstudy.errors import ClipstudyError, DatabaseUnreachable, GroupChanged, 
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Batch, Failure, FailureKind, Job, Status
 from clipstudy.outcome import LOG, Artifact, Outcome
-from clipstudy.progress import Progress, counted, duration
+from clipstudy.progress import Progress
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
-from clipstudy.settings import RedactedFormatter
+from clipstudy.redaction import RedactedFormatter
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import environment
+from clipstudy.wording import counted, duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

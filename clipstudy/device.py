@@ -102,7 +102,7 @@ def find(asked: str) -> str:
     why = "" if torch.cuda.is_available() or not wanted.startswith("cuda") else " (torch sees no CUDA device)"
     raise DeviceError(
         f'device "{asked}" does not exist here{why}. What exists: {", ".join(here)}. '
-        "Say --device auto, which takes what there is."
+        "Try --device auto, which takes what there is."
     )
 
 
@@ -217,7 +217,7 @@ def _hopeless(told: str) -> DeviceError:
     others = held_by_others()
     if others < _NOTICED:
         return DeviceError(told)
-    passing = DeviceError(f"{told} Other processes hold {others / 2**30:.1f} GB of it: later it may.")
+    passing = DeviceError(f"{told} Other processes hold {others / 2**30:.1f} GiB of it: later it may.")
     passing.transient = True
     return passing
 

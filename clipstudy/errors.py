@@ -72,7 +72,7 @@ class ModelError(ClipstudyError):
 
 
 class DeviceError(ClipstudyError):
-    """The device does not exist here. Say --device auto, which takes what there is."""
+    """The device does not exist here. Try --device auto, which takes what there is."""
 
 
 class QueueError(ClipstudyError):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from clipstudy.errors import BUG, DatabaseUnreachable
 from clipstudy.job import Failure, FailureKind, Job
-from clipstudy.progress import duration
 from clipstudy.queue import jobs
+from clipstudy.wording import duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

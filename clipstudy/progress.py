@@ -9,9 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# Exported again: the workers import them from here.
-from clipstudy.wording import counted as counted
-from clipstudy.wording import duration as duration
+from clipstudy.wording import duration
 
 log = logging.getLogger(__name__)
 

@@ -65,7 +65,7 @@ class Published:
     @property
     def tolerance(self) -> float:
         """How far, as a share, a rerun may land: two standard deviations of the paper's own runs where they are known,
-        else two points of accuracy (the report's numbers fit means of several runs) or 0.05 of NMI."""
+        else two points of accuracy (the course report's numbers fit means of several runs) or 0.05 of NMI."""
         return TOLERANCE[self.unit] if self.spread is None else 2 * self.spread * _SHARE[self.unit]
 
     @property

@@ -13,7 +13,7 @@ from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreacha
 from clipstudy.job import Job, Status
 from clipstudy.outcome import LOG
 from clipstudy.queue import outbox
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.tracking import Entry, Tracking
 
 if TYPE_CHECKING:
@@ -108,7 +108,14 @@ def record_group(
         renew()
         runs.append((record, tracking.record(entry_of(record), parent)))
     tracking.project(parent, [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"])
-    return sum(outbox.recorded(engine, record, run_id) for record, run_id in runs)
+    number = 0
+    for record, run_id in runs:
+        if outbox.recorded(engine, record, run_id):
+            number += 1
+        elif (named := outbox.run_named(engine, record)) not in (None, run_id):
+            # The lease ran out while this one slept, and the other recorder's run is what the table names.
+            tracking.settle(named, run_id)
+    return number
 
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
@@ -116,7 +123,7 @@ def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:
     if record.parent_run_id is not None and tracking.active(record.parent_run_id):
         return record.parent_run_id
     with outbox.parent(engine, record.job.group_id) as held:
-        held.run_id = tracking.parent(record.group, record.resolved, held.run_id, record.started)
+        held.run_id = tracking.parent(record.group, held.resolved, held.run_id, record.started)
         return held.run_id
 
 

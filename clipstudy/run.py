@@ -17,7 +17,7 @@ from clipstudy.features.collect import Vectors
 from clipstudy.features.extract import extract
 from clipstudy.job import Failure, FailureKind, Group
 from clipstudy.outcome import Outcome
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.spec import ModelSpec, decisive
 from clipstudy.tasks.task import Bench, Data, Frozen, Kind, Live, Needs, WithReference, options
 

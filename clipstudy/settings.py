@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipstudy.errors import ClipstudyError
-
-# Exported again: the queue, the records and the workers import them from here.
-from clipstudy.redaction import RedactedFormatter as RedactedFormatter
-from clipstudy.redaction import redact as redact
+from clipstudy.redaction import redact
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from typing import IO, TYPE_CHECKING, Protocol
 from clipstudy.device import Gpu
 from clipstudy.errors import AWAY, DatabaseUnreachable, DeviceError
 from clipstudy.job import Job, Status
-from clipstudy.progress import counted
 from clipstudy.queue import jobs
+from clipstudy.wording import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -96,7 +96,7 @@ def on_gpus(gpus: Iterable[Gpu], room: int) -> tuple[list[Post], list[str]]:
     posts, left_out = [], []
     for gpu in gpus:
         if gpu.free < room:
-            free = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GB free"
+            free = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB free"
             left_out.append(f"GPU {gpu.index} ({gpu.name}) is left out: {free}, expected {room / 2**30:.1f}")
             continue
         seen = {"CUDA_VISIBLE_DEVICES": gpu.visible_as}

@@ -22,11 +22,12 @@ from clipstudy.attempt import Attempt, Tally, name
 from clipstudy.device import registered
 from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
-from clipstudy.progress import Progress, duration
+from clipstudy.progress import Progress
 from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.patience import Patience
 from clipstudy.tasks.task import Bench
 from clipstudy.tracking import Tracking
+from clipstudy.wording import duration
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 SILENT = 600.0
 #: Seconds that a worker which was told to stop still gives to MLflow.
 LEAVING = 3.0
+#: Seconds within which signals are one word: SLURM tells each process of a step, and a supervisor its workers.
+ECHO = 1.0
 #: Seconds for which a request that was given up may still reach MLflow.
 STRAGGLERS = 300.0
 
@@ -105,6 +108,7 @@ class Worker:
             self.heartbeat.done.set()
             self.heartbeat.join(timeout=5)
             with contextlib.suppress(DatabaseUnreachable):
+                self.patience(self._disown)
                 jobs.forget(self.engine, self.name)
             self.progress.close()
         return self.tally
@@ -198,8 +202,12 @@ class Worker:
             jobs.forget_silent(self.engine, SILENT)
             self._sweep()
             self._expired_after = time.monotonic() + self.habits.lease / 4
+        self._disown()
+
+    def _disown(self) -> None:
+        """Give back what may run under this name: a connection that broke amid a claim leaves it open whether the claim
+        happened, and one that broke amid a batch what became of its cells. Nothing is held here."""
         if self._doubtful:
-            # A connection that broke amid a claim leaves it open whether the claim happened; nothing is held here.
             jobs.disown(self.engine, self.name)
             self._doubtful = False
 
@@ -260,20 +268,26 @@ def _name() -> str:
 
 def obey_signals(worker: Worker) -> None:
     """SIGTERM, SIGUSR1 (a cluster's notice that it takes the machine away) and SIGINT: drop the layer at hand, give the
-    rest back, leave. A second one: do not wait for the database either, and SIGINT interrupts at once."""
+    rest back, leave. Another one, later than its echo: do not wait for the database either. A second SIGINT interrupts
+    at once."""
     # A handler runs amid whatever the main thread does, which may hold the lock of an event or of a log: only what is
     # reentrant may be done there. The rest is another thread's.
     words: queue.SimpleQueue[int] = queue.SimpleQueue()
-    times = itertools.count(1)
+    interrupts = itertools.count(1)
 
     def on_signal(number: int, frame: object) -> None:
         words.put(number)
-        if next(times) > 1 and number == signal.SIGINT:
+        if number == signal.SIGINT and next(interrupts) > 1:
             raise KeyboardInterrupt
 
     def listen() -> None:
+        first = time.monotonic()
         for number in iter(words.get, None):
-            if worker.stop.is_set():
+            if not worker.stop.is_set():
+                first = time.monotonic()
+            elif time.monotonic() - first < ECHO:
+                continue
+            else:
                 worker.enough.set()
             worker.stop.set()
             log.warning("%s: giving back what is not done", signal.Signals(number).name)

@@ -13,7 +13,8 @@ from hypothesis import settings
 #: What `make fuzz` gives each parser.
 settings.register_profile("fuzz", max_examples=10_000, print_blob=True)
 
-REAL = Path(os.environ.get("CLIPSTUDY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+#: The folder of real rows (docs/real-rows.md says what is in it), before tests lose the user's environment.
+REAL = os.environ.get("CLIPSTUDY_REAL_DATA", "")
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +42,10 @@ def clean_log() -> Iterator[None]:
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of real rows; the test is skipped where it is not."""
-    if not REAL.is_dir():
-        pytest.skip(f"no real rows at {REAL}: set CLIPSTUDY_REAL_DATA")
-    monkeypatch.setenv("CLIPSTUDY_REAL_DATA", str(REAL))
-    return REAL
+    if not REAL or not Path(REAL).is_dir():
+        pytest.skip(f'CLIPSTUDY_REAL_DATA does not name the folder of real rows: found "{REAL}"')
+    monkeypatch.setenv("CLIPSTUDY_REAL_DATA", REAL)
+    return Path(REAL)
 
 
 @pytest.fixture(scope="session")

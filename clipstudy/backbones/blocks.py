@@ -198,7 +198,7 @@ def place(model: nn.Module, device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
             f'the model cannot be put on device "{device}" ({said(error)}). '
-            "Say --device auto, which takes what there is."
+            "Try --device auto, which takes what there is."
         ) from error
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from clipstudy import hub
 from clipstudy.backbones import described
-from clipstudy.errors import ModelError
+from clipstudy.errors import ModelError, said
 from clipstudy.hub import PICKLES, Part, Repository
 from clipstudy.spec import ModelSpec
 
@@ -45,6 +46,18 @@ BROKEN = (
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 #: What a model may be computed in, by the name that its table gives it.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@contextlib.contextmanager
+def describing(spec: ModelSpec, what: str) -> Iterator[None]:
+    """Raises ModelError where what is done within, by what the checkpoint says of itself, cannot be done."""
+    try:
+        yield
+    except BROKEN as error:
+        raise ModelError(
+            f'[models.{spec.name}] checkpoint = "{spec.checkpoint}" says {what} in a way that cannot be followed '
+            f"({type(error).__name__}: {said(error)}). Fetch it again, or choose another one."
+        ) from error
 
 
 def check_dtype(spec: ModelSpec) -> None:

@@ -67,8 +67,9 @@ def load(spec: ModelSpec, device: str) -> open_clip_text.OpenClipText | Vision:
     if weights and (commit := checkpoint.commit_of(weights.parent)):
         resolved["revision"] = commit  # the weights' repository; what identifies them is their content
     if spec.modality == "image":
-        seen = open_clip_image.preprocessing(spec, model.visual)
-        anatomy = open_clip_image.anatomy(spec, model.visual, seen)
+        with checkpoint.describing(spec, vision.PREPARED):
+            seen = open_clip_image.preprocessing(spec, model.visual)
+            anatomy = open_clip_image.anatomy(spec, model.visual, seen)
         checkpoint.check_depth(spec, len(anatomy.stages))
         resolved["input"] = json.dumps(asdict(seen), sort_keys=True)
         tower = model.visual.to(DTYPES[spec.dtype])

@@ -47,16 +47,17 @@ def load(spec: ModelSpec, device: str) -> Vision:
         model = _create(spec, name, weights)
         described = checkpoint.description_in(folder)
         identity = checkpoint.commit_of(folder) or checkpoint.fingerprint([*described, weights])
-    seen = resolve_data_config({}, model=model)
-    built = anatomy(
-        spec,
-        model,
-        transform=create_transform(**seen, is_training=False),
-        whole=create_transform(**{**seen, "crop_pct": 1.0, "crop_mode": "squash"}, is_training=False),
-        size=tuple(seen["input_size"][1:]),
-        mean=seen["mean"],
-        deviation=seen["std"],
-    )
+    with checkpoint.describing(spec, vision.PREPARED):
+        seen = resolve_data_config({}, model=model)
+        built = anatomy(
+            spec,
+            model,
+            transform=create_transform(**seen, is_training=False),
+            whole=create_transform(**{**seen, "crop_pct": 1.0, "crop_mode": "squash"}, is_training=False),
+            size=tuple(seen["input_size"][1:]),
+            mean=seen["mean"],
+            deviation=seen["std"],
+        )
     checkpoint.check_depth(spec, len(built.stages))
     resolved = {
         "checkpoint": identity,

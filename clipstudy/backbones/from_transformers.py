@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -380,9 +381,13 @@ def _limit(model: nn.Module, tokenizer: Any, spec: ModelSpec) -> int:
 
 def _kept_for_padding(model: nn.Module, positions: int) -> int:
     """How many of the first positions no text has: RoBERTa counts from behind its padding's, and so does I-BERT, whose
-    embedding is of its own kind."""
-    kept = 0
+    embedding is of its own kind. A vocabulary may have as many words as there are positions."""
+    kept, words = 0, None
+    with contextlib.suppress(AttributeError, NotImplementedError):  # of some kinds it is not known
+        words = model.get_input_embeddings()  # type: ignore[operator]
     for module in model.modules():
+        if module is words:
+            continue
         weight, padding = (getattr(module, name, None) for name in ("weight", "padding_idx"))
         if isinstance(weight, torch.Tensor) and isinstance(padding, int) and len(weight) == positions:
             kept = max(kept, padding + 1)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Scales of branches start at most here (1e-6 to 1e-4); a scale of 0.1 lets a branch through.
 SMALL = 1e-2
+#: What a description says of how images are prepared; and the longest side that is taken for one.
+PREPARED, LARGEST = "how images are prepared", 4096
 #: Raised when untrained models are calibrated in another way, since they are other models then.
 CALIBRATION = "calibration 2"
 
@@ -75,7 +77,9 @@ class Vision:
                 "that is known here. Remove the key."
             )
         self.module, self.size = model, anatomy.size
-        self.mean, self.deviation = _channels(anatomy.mean), _channels(anatomy.deviation)
+        with checkpoint.describing(spec, PREPARED):
+            self.mean, self.deviation = _channels(anatomy.mean), _channels(anatomy.deviation)
+            _try_out(anatomy)
         self.tokens = anatomy.tokens
         self.summaries = IMAGE_SUMMARIES if self.tokens and self.tokens.cls else ("gap",)
         self.native = spec.view or anatomy.native
@@ -234,6 +238,18 @@ class Vision:
             )
         patches = states[:, tokens.prefix :].transpose(1, 2).unflatten(2, tokens.grid)
         return ImageStates(patches, states[:, 0] if tokens.cls else None)
+
+
+def _try_out(anatomy: Anatomy) -> None:
+    """Raises ValueError, or whatever a library does, where the transforms give no images of their size."""
+    import PIL.Image
+
+    if not all(isinstance(side, int) and 0 < side <= LARGEST for side in anatomy.size):
+        raise ValueError(f"size {anatomy.size}, expected two numbers of pixels, at most {LARGEST}")
+    for transform in (anatomy.transform, anatomy.whole):
+        given = transform(PIL.Image.new("RGB", (80, 60), "grey"))
+        if tuple(given.shape) != (3, *anatomy.size) or not torch.isfinite(given).all():
+            raise ValueError(f"it gives numbers [{', '.join(map(str, given.shape))}] for 3 × {anatomy.size} pixels")
 
 
 def _channels(values: Sequence[float]) -> tuple[float, float, float]:

@@ -1,4 +1,5 @@
-"""The claims of the report that the study repeats, as inequalities over measured quantities, and their verdicts. Pure.
+"""The claims of the course report that the study repeats, as inequalities over measured quantities, and their verdicts.
+Pure.
 
 A claim is a few lines of :data:`CLAIMS`: its sentence, quoted, and what must hold for it. What holds is judged by
 resampling: every quantity is an array of one point estimate and many draws, so that any function of the curves has an
@@ -14,8 +15,8 @@ runs kept no scores of single items, or too few, nothing is tested and the judge
 - "no better than" is non-inferiority: the bound is the floor less a stated margin.
 - Otherwise undecided. A claim whose cells are missing is not run, and says which.
 
-Layers are named as the report does, of twelve blocks: layer k of n stands for block 12k/n, so that claims about early
-and late layers, and about four stages (blocks 3, 6, 9, 12), are asked of models of any depth.
+Layers are named as the course report does, of twelve blocks: layer k of n stands for block 12k/n, so that claims about
+early and late layers, and about four stages (blocks 3, 6, 9, 12), are asked of models of any depth.
 
 Rooms: ``quantities`` (curves and what is computed from them), ``stated`` (the claims), ``drawn`` (what was measured,
 and its draws), ``judging`` (verdicts).

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipstudy.wording import plural
 
-#: The depth in which the report counts.
+#: The depth in which the course report counts.
 BLOCKS = 12
 
 Array = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The claims of the report, each with its sentence. Adding one is adding it to ``CLAIMS``."""
+"""The claims of the course report, each with its sentence. Adding one is adding it to ``CLAIMS``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the report, and what must hold for it."""
+    """A sentence of the course report, and what must hold for it."""
 
     number: str
     quote: str
@@ -51,19 +51,24 @@ class Claim:
         return "; ".join(clause.text for clause in self.clauses)
 
 
-#: The report does not say how it gave CLIP two texts.
-_JOINED = "how the report gave CLIP two texts is not said; here every model reads them as one, cut to what it can read"
+#: The course report does not say how it gave CLIP two texts.
+_JOINED = (
+    "how the course report gave CLIP two texts is not said; here every model reads them as one, cut to what it can read"
+)
 
 
 def above(first: Quantity, second: Quantity | float = 0.0) -> Inequality:
+    """``first`` > ``second`` at each place that both have; a bound in the metric's own scale (accuracy: a share)."""
     return Inequality(f"{first.text} > {_named(second, first)}", first - second)
 
 
 def below(first: Quantity, second: Quantity | float = 0.0) -> Inequality:
+    """``first`` < ``second`` at each place that both have."""
     return Inequality(f"{first.text} < {_named(second, first)}", first - second, below=True)
 
 
 def within(margin: float, first: Quantity, second: Quantity | float) -> Inequality:
+    """They are equivalent: their difference is at most ``margin`` either way (two one-sided tests)."""
     apart = first - second
     return Inequality(f"|{apart.text}| ≤ {shown(margin, apart.metric)}", apart, margin=margin)
 
@@ -73,14 +78,16 @@ def _named(bound: Quantity | float, beside: Quantity) -> str:
 
 
 def every(*parts: Inequality) -> tuple[Clause, ...]:
+    """All of them hold."""
     return (Clause(parts),)
 
 
 def some(*parts: Inequality) -> tuple[Clause, ...]:
+    """One of them holds, or more."""
     return (Clause(parts, some=True),)
 
 
-#: Accuracy is a share: 0.05 is five points.
+#: One point of accuracy, which is a share.
 POINT = 0.01
 NMI = read("NMI", "nmi", "phrases")
 LENGTH = read("sentence length", "accuracy", "sentence_length")
@@ -148,7 +155,7 @@ _DROP, _BEFORE = NMI(CLIP).drops().last(), (NMI(CLIP).drops().but_last(), NMI(CL
 _ACROSS = [below(WIC(GPT2), WIC(CLIP)), above(NMI(CLIP).mean(), NMI(GPT2).mean())]
 _IMAGE_FIRST = [above(PICTURES(CLIP_RN50).stages(1, 2, 3, 4), PICTURES(m).stages(1, 2, 3, 4)) for m in (RN50, VIT)]
 
-#: Every claim of the report, in its order. Adding one is adding it here.
+#: Every claim of the course report, in its order. Adding one is adding it here.
 CLAIMS = (
     Claim("C1", "the performance in the case of BERT degrades from lower to higher layers", _degrades(BERT)),
     Claim("C2", "We observe a similar trend in GPT2.", _degrades(GPT2)),
@@ -320,7 +327,7 @@ CLAIMS = (
     Claim(
         "C33",
         "zero-shot CLIP outperforms the baseline on 16 of 27 datasets",
-        untestable="the report cites it from another paper, and measured none of it",
+        untestable="the course report cites it from another paper, and measured none of it",
     ),
     Claim(
         "C34",

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from clipstudy.dashboard.records import Records, Snapshot
 
-Names = Annotated[list[str] | None, typer.Option("--allow-host", help="Another name of this machine; may be repeated.")]
+Names = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="A host name that visitors may use; may be repeated.")
+]
 
 
 def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but the loopback's wants CLIPSTUDY_TOKEN.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires CLIPSTUDY_TOKEN.")] = (
         "127.0.0.1"
     ),
     allow_host: Names = None,

@@ -25,7 +25,9 @@ def fetch(
     study: StudyFile = None,
     model: Models = None,
     task: Tasks = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what and how large, and fetch nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the downloads and their sizes; download nothing.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check, without network, that all that was fetched is here and whole.")
     ] = False,

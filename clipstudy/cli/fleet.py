@@ -15,7 +15,7 @@ from clipstudy.settings import Settings
 
 group = typer.Typer(
     name="fleet",
-    help="Workers on a SLURM cluster: each drains the queue and leaves.",
+    help="Workers on a SLURM cluster: each drains the queue and exits.",
     no_args_is_help=True,
 )
 
@@ -25,8 +25,10 @@ def submit(
     workers: Annotated[int, typer.Option(min=1, help="How many members the job array has.")] = 1,
     gpus_per_worker: Annotated[int, typer.Option(min=0, help="GPUs of each worker's job; 0 computes on the CPU.")] = 1,
     cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="CPUs of each. [default: the cluster's]")] = None,
-    memory: Annotated[str | None, typer.Option(help="Of each: 32G. [default: the cluster's]")] = None,
-    time: Annotated[str | None, typer.Option(help="Limit of each: 4:00:00 or 1-12. [default: the partition's]")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory of each worker: 32G. [default: the cluster's]")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time limit of each worker: 4:00:00 or 1-12. [default: the partition's]")
+    ] = None,
     partition: Annotated[str | None, typer.Option(help="SLURM's partition. [default: the cluster's]")] = None,
     sbatch: Annotated[
         list[str] | None, typer.Option("--sbatch", help="Any option of sbatch: account=vision; may be repeated.")

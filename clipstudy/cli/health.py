@@ -23,7 +23,7 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Make job table, outbox and MLflow agree.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Is this machine fit, and do job table, outbox and MLflow say the same? Exit code 1 where something is wrong.
+    """Check this machine, and that job table, outbox and MLflow agree. Exit code 1 where something is wrong.
 
     Nothing is changed without --fix, and with it nothing that a live worker holds.
     """

@@ -23,11 +23,11 @@ def status(
     model: Models = None,
     task: Tasks = None,
     layer: Layers = None,
-    rows: Annotated[bool, typer.Option("--rows", help="Every cell, not counts.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", help="List every cell instead of counts.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What is queued, running, done and failed; who works; how fast; how long it will take."""
+    """Show what is queued, running, done and failed, who works, how fast, and the time left."""
     from rich.console import Console
 
     from clipstudy import queueview
@@ -47,7 +47,7 @@ def status(
 
 
 def show(job: JobNumber, as_json: Json = False) -> None:
-    """Everything that is known of one job."""
+    """Show everything known about one job."""
     from clipstudy.queue import jobs
 
     engine = stores.engine(Settings.read())
@@ -55,7 +55,7 @@ def show(job: JobNumber, as_json: Json = False) -> None:
     group, resolved, _ = jobs.group_of(engine, row.group_id)
     facts = {name: value for name, value in vars(row).items() if value is not None}
     if as_json:
-        known = {**facts, "specification": json.loads(group.to_json()), "resolved": json.loads(resolved or "{}")}
+        known = {**facts, "specification": json.loads(group.to_json()), "resolved": _read(resolved)}
         typer.echo(json.dumps(known, default=str))
         return
     width = max(map(len, facts))
@@ -65,8 +65,16 @@ def show(job: JobNumber, as_json: Json = False) -> None:
     typer.echo(f"{'resolved':<{width}}  {resolved or 'not yet'}")
 
 
+def _read(resolved: str | None) -> object:
+    """As the table has it, where somebody wrote something else than JSON there."""
+    try:
+        return json.loads(resolved or "{}")
+    except ValueError:
+        return resolved
+
+
 def logs(job: JobNumber) -> None:
-    """The log of a job's last attempt."""
+    """Print the log of a job's last attempt."""
     from clipstudy import queueview, recorder
     from clipstudy.queue import jobs
     from clipstudy.tracking import open as open_tracking

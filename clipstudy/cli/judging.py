@@ -19,9 +19,9 @@ from clipstudy.job import Selection
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
-    from clipstudy.dashboard.beside import Comparison
-    from clipstudy.dashboard.verdicts import Row
     from clipstudy.published import Published
+    from clipstudy.results.beside import Comparison
+    from clipstudy.results.verdicts import Row
 
 
 #: Of a number's row; and those that are said once where a source's rows have them in common.
@@ -30,8 +30,8 @@ COMMON = ("model", "layers", "metric", "known from", "data", "method")
 
 
 def claims(study: Study = None, as_json: Json = False) -> None:
-    """The report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
-    from clipstudy.dashboard import boards, evidence, verdicts
+    """The course report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
+    from clipstudy.results import boards, evidence, verdicts
     from clipstudy.tracking import open as open_tracking
 
     found, settings = results.recorded(study), Settings.read()
@@ -72,9 +72,9 @@ def _goes_on(shown: Mapping[str, Iterable[Row]]) -> str:
 
 
 def _print_claim(rows: list[Row]) -> bool:
-    """A claim in the report's words, and under it the verdict for each choice of models and what that hangs on. Were
-    the words too many for a line?"""
-    from clipstudy.dashboard import verdicts
+    """A claim in the course report's words, and under it the verdict for each choice of models and what that hangs on.
+    Were the words too many for a line?"""
+    from clipstudy.results import verdicts
 
     head = f"{rows[0].claim:<4} "
     quoted = screen.shortened(rows[0].quote, len(head) + 2)
@@ -100,8 +100,8 @@ def published(
 ) -> None:
     """Numbers that others published, each with its source, beside what was measured where a model plays the role."""
     from clipstudy import published as numbers
-    from clipstudy.dashboard import beside
     from clipstudy.errors import NoResults
+    from clipstudy.results import beside
 
     shown = _named(numbers.load(), names or [])
     try:
@@ -184,22 +184,21 @@ def _source(number: Published) -> str:
 
 
 def _beside(comparison: Comparison) -> list[str]:
-    from clipstudy.dashboard import units
+    from clipstudy.results import units
 
     number = comparison.number
-    _, factor, decimals = units.unit(number.metric)
+    metric = units.unit(number.metric)
     apart, within, compares = "–", "–", "no: from memory"
     if comparison.difference is not None:
-        apart = f"{comparison.difference * factor:+.{decimals}f}"
-        within = f"{'inside' if comparison.inside else 'outside'} ± {number.tolerance * factor:.{decimals}f}"
+        apart = metric.text(comparison.difference, "+")
+        within = f"{'inside' if comparison.inside else 'outside'} ± {metric.text(number.tolerance)}"
         compares = "yes" if number.comparable else f"no: data {number.data}, method {number.method}"
     return [
         number.task,
         "" if number.layer < 0 else str(number.layer),
         comparison.model,
         units.shown_value(comparison.measured, number.metric),
-        "–".join(dict.fromkeys(f"{end * factor:.{decimals}f}" for end in number.ends))
-        + ("" if number.verified else " (from memory)"),
+        "–".join(dict.fromkeys(map(metric.text, number.ends))) + ("" if number.verified else " (from memory)"),
         apart,
         within,
         compares,

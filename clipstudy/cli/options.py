@@ -13,7 +13,7 @@ from clipstudy.errors import NoSuchJob
 def job_number(text: str) -> int:
     """Raises NoSuchJob where ``text`` is no number."""
     if not text.isdecimal():
-        raise NoSuchJob(f'"{text}" is no number of a job. {selecting.where_numbers_are(text)}')
+        raise NoSuchJob(f'"{text}" is not a job number. {selecting.where_numbers_are(text)}')
     return int(text)
 
 

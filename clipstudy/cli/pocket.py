@@ -70,9 +70,10 @@ def _report(settings: Settings, out: Path) -> None:
     """Write the pocket study's page, and print its summary. Only when it has ended: the libraries of pages are memory
     that the workers may need."""
     from clipstudy import demo as demonstration
-    from clipstudy.dashboard import boards, evidence, panels, report, sheets
-    from clipstudy.dashboard.run_files import RunFiles
-    from clipstudy.dashboard.units import INTERVAL
+    from clipstudy.dashboard import panels, report
+    from clipstudy.results import boards, evidence, sheets
+    from clipstudy.results.run_files import RunFiles
+    from clipstudy.results.units import INTERVAL
     from clipstudy.tracking import open as open_tracking
 
     tracking = open_tracking(settings)
@@ -98,7 +99,7 @@ def _report(settings: Settings, out: Path) -> None:
 
 def _print_ended(ended: Ended) -> None:
     from clipstudy import demo as demonstration
-    from clipstudy.dashboard.planned import again
+    from clipstudy.results.planned import again
     from clipstudy.wording import counted, duration
 
     if ended.computed:
@@ -116,7 +117,7 @@ def _print_ended(ended: Ended) -> None:
 @group.command()
 def data(
     out: Annotated[Path | None, typer.Option(help="A folder of your own. [default: in the cache]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Make the pocket study's texts and pictures, in the layouts of the real data sets."""
     from clipstudy import demo as demonstration
@@ -160,12 +161,12 @@ def twins() -> None:
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="[default: all seven]")] = None,
     folder: Annotated[Path, typer.Option(help="Where the checkpoints go.")] = Path("pocket-checkpoints"),
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps than the recipes', to try it out.")] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes at once, one thread each. [default: cores]")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Train anew what is there already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Train existing models again.")] = False,
 ) -> None:
     """Train the pocket models from a seed, record their losses and figures in MLflow, write their card."""
     from clipstudy import progress as progresses
@@ -206,4 +207,6 @@ def pretrain(
     for problem in problems:
         typer.echo(f"  {problem}")
     if problems and steps is None and set(chosen) == set(MODELS):
-        raise ClipstudyError("These models are not what the study needs. Fix their recipes, then say --again.")
+        raise ClipstudyError(
+            "These models are not what the study needs. Fix their recipes, then type: clipstudy pocket pretrain --again"
+        )

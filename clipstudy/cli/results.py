@@ -19,10 +19,10 @@ from clipstudy.redaction import redact
 from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
-    from clipstudy.dashboard.boards import Board
-    from clipstudy.dashboard.planned import Planned
-    from clipstudy.dashboard.views import View
     from clipstudy.outcome import Result
+    from clipstudy.results.boards import Board
+    from clipstudy.results.planned import Planned
+    from clipstudy.results.views import View
 
 FORMATS = ("text", "markdown", "csv", "latex", "json")
 #: What to type where nothing is recorded yet, by the first of these statuses that a cell is in.
@@ -48,9 +48,10 @@ def report(
     note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
 ) -> None:
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
-    from clipstudy.dashboard import evidence, panels
+    from clipstudy.dashboard import panels
     from clipstudy.dashboard import report as reports
-    from clipstudy.dashboard.run_files import RunFiles
+    from clipstudy.results import evidence
+    from clipstudy.results.run_files import RunFiles
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
@@ -86,9 +87,9 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.dashboard import boards
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
+    from clipstudy.results import boards
 
     if format not in FORMATS:
         raise ClipstudyError(f'--format "{format}". {did_you_mean(format, FORMATS)}')
@@ -108,7 +109,7 @@ def results(
 
 def _say_unfinished(planned: Planned) -> None:
     """On stderr, so that a table in a file stays a table."""
-    from clipstudy.dashboard.planned import unfinished
+    from clipstudy.results.planned import unfinished
 
     if said := unfinished(planned):
         typer.echo(said, err=True)
@@ -116,7 +117,7 @@ def _say_unfinished(planned: Planned) -> None:
 
 def _by_layer(shown: Board, metric: str | None, format: str) -> None:
     """A table a task of what is ``shown``, models by layer."""
-    from clipstudy.dashboard import beside, boards, units, writers
+    from clipstudy.results import beside, boards, units, writers
 
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
@@ -157,8 +158,8 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
         ClipstudyError: it is of several studies, where a task of one name may be of other data.
         NoResults: nothing of it has a best layer.
     """
-    from clipstudy.dashboard import boards, sheets
     from clipstudy.errors import NoResults
+    from clipstudy.results import boards, sheets
 
     studies = sorted({result.study for result in shown.results})
     if len(studies) > 1:
@@ -206,7 +207,8 @@ def ui(
 
 def board(found: list[Result]) -> Board:
     """The results that count, their models and tasks in the order in which the page `layers` has them."""
-    from clipstudy.dashboard import boards, panels
+    from clipstudy.dashboard import panels
+    from clipstudy.results import boards
 
     page = panels.find("layers", Settings.read().home)
     shown = boards.board(found, page.order)
@@ -220,7 +222,7 @@ def board(found: list[Result]) -> Board:
 
 def _modules(view: View) -> dict[str, str]:
     """Of layers that are named modules of a model: the row's name → the same with theirs."""
-    from clipstudy.dashboard import units
+    from clipstudy.results import units
 
     found: dict[str, set[str]] = {}
     for cell in (cell for curve in view.curves for cell in curve.cells):

@@ -95,12 +95,12 @@ def _width() -> int:
 
 def number(metric: str, estimate: Estimate | None) -> str:
     """An estimate of ``metric`` as tables of results have it, a count as a whole number, a dash for none."""
-    from clipstudy.dashboard import units
+    from clipstudy.results import units
 
     if estimate is None:
         return "–"
     count = float(estimate.value).is_integer() and estimate.low is None and abs(estimate.value) >= 2
-    if count and units.base(metric) not in units.UNITS:
+    if count and units.base(metric) not in units.known():
         return f"{estimate.value:,.0f}"
     return units.shown_value(estimate, metric)
 

@@ -148,8 +148,8 @@ def _apart(study: Study, selection: Selection) -> str:
 
 def _absent(study: Study, selection: Selection, some: bool) -> str | None:
     """What is wrong with the layers of a selection that took ``some`` cells, or none."""
-    from clipstudy.dashboard.units import ranges
     from clipstudy.job import plan
+    from clipstudy.results.units import ranges
     from clipstudy.spec import WHOLE_MODEL
 
     if some:

@@ -15,9 +15,9 @@ from clipstudy.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from clipstudy.dashboard.planned import Planned
     from clipstudy.features.cache import Store
     from clipstudy.job import Selection
+    from clipstudy.results.planned import Planned
 
 #: Bytes.
 GB = 10**9

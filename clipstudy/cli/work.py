@@ -55,10 +55,10 @@ def enqueue(
     task: Tasks = None,
     layer: Layers = None,
     priority: Annotated[int, typer.Option(min=-LARGEST, max=LARGEST, help="Higher runs first.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be added; change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Put a study's cells into the job table. Doing it twice gives nothing new; a changed table gives new cells."""
+    """Add a study's cells to the job table. Repeating it adds nothing; a changed table gives new cells."""
     from clipstudy import tasksfile
     from clipstudy.job import keys, plan
     from clipstudy.queue import jobs
@@ -143,7 +143,7 @@ def worker(
         int | None, typer.Option(min=1, help="How many workers share the device, one process each.")
     ] = None,
     min_memory: Annotated[
-        float | None, typer.Option(min=0, help="GB that must be free on a GPU. [default: 2 on each of several]")
+        float | None, typer.Option(min=0, help="GiB that must be free on a GPU. [default: 2 on each of several]")
     ] = None,
     device: Device = None,
     drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is queued.")] = False,
@@ -272,7 +272,7 @@ def _tallied(tally: Tally) -> str:
 
 
 def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
-    """A post on each GPU that has so many GB free; of the others it is said why not."""
+    """A post on each GPU that has so many GiB free; of the others it is said why not."""
     from clipstudy import device as devices
     from clipstudy import supervisor
     from clipstudy.errors import DeviceError
@@ -301,13 +301,15 @@ def run(
     study: StudyFile = None,
     layer: Layers = None,
     device: Device = None,
-    save: Annotated[Path | None, typer.Option(help="A folder for the artifacts: predictions, confusion.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for each layer's files: predictions, confusion matrix, pictures.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute one cell, or all layers of one (model, task), with no queue and no MLflow, and print what was found."""
     from clipstudy import device as devices
     from clipstudy import progress as progresses
-    from clipstudy import run as hallway
+    from clipstudy import run as runner
     from clipstudy import tasksfile
     from clipstudy.job import Failure, plan
     from clipstudy.tasks.task import Bench
@@ -319,7 +321,10 @@ def run(
     if wrong := selecting.wrong(whole, selection, groups):
         raise StudyError(wrong)
     if len(groups) > 1:
-        raise StudyError(f'"{model}" and "{task}" name several; name one.')
+        several = ", ".join(f"{group.model.name} {group.task.name}" for group, _ in groups[:5])
+        raise StudyError(
+            f'"{model}" and "{task}" name {len(groups)} pairs ({several}{" …" * (len(groups) > 5)}). Name one.'
+        )
     group, layers = groups[0]
     progress = progresses.for_stderr()
     screen.log(False, progress)
@@ -328,9 +333,7 @@ def run(
     progress.batch(f"{group.model.name} · {group.task.name}")
     outcomes: list[Outcome] = []
     failed: dict[int, str] = {}
-    measured = hallway.run(
-        group, layers, shelf=hallway.Shelf(bench.device), store=stores.features(settings), bench=bench
-    )
+    measured = runner.run(group, layers, shelf=runner.Shelf(bench.device), store=stores.features(settings), bench=bench)
     try:
         for number, result in measured:
             if isinstance(result, Failure):
@@ -353,8 +356,8 @@ def _save(outcome: Outcome, folder: Path) -> None:
 
 
 def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, str], as_json: bool) -> None:
-    from clipstudy.dashboard import boards, units
     from clipstudy.outcome import flat
+    from clipstudy.results import boards, units
 
     shown = {o.layer: boards.estimates(o.metrics) for o in outcomes}
     if as_json:

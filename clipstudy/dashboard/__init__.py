@@ -1,1 +1,1 @@
-"""What is shown: results → boards → views → charts → pages. `records` reads MLflow, `pages/queue` the job table."""
+"""What is shown: views (of `results`) → charts → pages. `records` reads MLflow, `pages/queue` the job table."""

@@ -17,8 +17,8 @@ from clipstudy.dashboard import labels
 from clipstudy.dashboard.inks import DASHES, FLOORS, PATTERNS, SYMBOLS, Ink, floors_of, lighter
 from clipstudy.dashboard.labels import GREY
 from clipstudy.dashboard.series import BarsInfo, LineInfo, MarksInfo, SeriesInfo, bars_info
-from clipstudy.dashboard.units import ONE_CLASS
-from clipstudy.dashboard.views import View
+from clipstudy.results.units import ONE_CLASS
+from clipstudy.results.views import View
 
 #: ``data`` and ``layout`` as Plotly's JSON has them.
 Figure = dict[str, Any]

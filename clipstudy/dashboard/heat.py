@@ -1,18 +1,14 @@
-"""Every layer of a model beside every layer of the task's reference model: the map, then the figure. Pure."""
+"""The figure of a likeness: every layer of a model beside every layer of the reference. Pure."""
 
 from __future__ import annotations
 
 import html
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clipstudy.dashboard import pooling, units
-from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.charts import FONT, HEIGHT, Figure, heading
-from clipstudy.dashboard.views import Cell, View
-from clipstudy.outcome import Estimate
+from clipstudy.results import units
+from clipstudy.results.likeness import Likeness
 
 #: From unlike to alike: light to dark in the lightness that every eye and every printer sees.
 SCALE = "Cividis"
@@ -21,23 +17,6 @@ OUTLINE = "#D55E00"
 SIGNS = "Linear CKA, 0 to 1 on one scale for all; outlined: the reference's most similar layer."
 #: Up to so many columns a cell has room for its number.
 ROOMY = 8
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """One model (or the pooled initialisations of an untrained twin) beside the reference."""
-
-    task: str
-    title: str  #: the task's
-    metric: str
-    family: str
-    model: str  #: its title
-    reference: str  #: the reference's title
-    layers: tuple[int, ...]  #: of the model, down
-    others: tuple[int, ...]  #: of the reference, across
-    cells: tuple[tuple[Estimate | None, ...], ...]  #: ``[layers][others]``
-    study: str = ""
-    note: str = ""
 
 
 class HeatInfo(NamedTuple):
@@ -52,35 +31,6 @@ class HeatInfo(NamedTuple):
     texts: list[list[str]]  #: what hovering says
     nearest: list[tuple[int, int]]  #: places in ``x`` and ``y`` of the outlined cells
     note: str = ""
-
-
-def likenesses(view: View, shown: Board) -> list[Likeness]:
-    """A map for each model of ``view`` whose runs measured the reference's layers one by one: first the reference's
-    own, then in the view's order."""
-    titles = {r.model: r.tags.get("model_title") or r.model for r in shown.results}
-    found = []
-    for curve in (*view.reference, *view.curves):
-        rows = {cell.layer: _row(cell, view.metric) for cell in curve.cells}
-        others = tuple(sorted({j for row in rows.values() for j in row}))
-        if not others:
-            continue
-        reference = curve.cells[0].runs[0].params.get("reference", "")
-        found.append(
-            Likeness(
-                task=view.task,
-                title=view.title,
-                metric=view.metric,
-                family=curve.family,
-                model=curve.title,
-                reference=titles.get(reference, reference or "the reference"),
-                layers=tuple(rows),
-                others=others,
-                cells=tuple(tuple(row.get(j) for j in others) for row in rows.values()),
-                study=curve.study,
-                note=view.note,
-            )
-        )
-    return found
 
 
 def spoken(found: Likeness) -> str:
@@ -165,14 +115,3 @@ def _axis(said: str, names: Sequence[str]) -> dict[str, Any]:
     title = {"text": html.escape(said, quote=False), "standoff": 6}
     shown = {"type": "category", "range": [-0.5, len(names) - 0.5], "showgrid": False, "zeroline": False}
     return {"title": title, **shown}
-
-
-def _row(cell: Cell, metric: str) -> dict[int, Estimate]:
-    """What ``metric`` is with each layer of the reference, ``METRIC/j``; initialisations of a twin pooled."""
-    found: dict[int, list[Estimate]] = defaultdict(list)
-    for run in cell.runs:
-        for name, estimate in run.metrics.items():
-            head, _, last = name.rpartition("/")
-            if head == metric and last.isdecimal():
-                found[int(last)].append(estimate)
-    return {j: pooling.pooled(estimates, metric) for j, estimates in found.items()}

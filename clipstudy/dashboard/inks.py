@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clipstudy.dashboard.boards import Board, family_of
+from clipstudy.results.boards import Board, family_of
 
 #: Each at least 3 : 1 against a light page and a dark one, and apart from the others to every kind of colour vision.
 PALETTE = ("#0072B2", "#A08010", "#C01080", "#20A0C0", "#F06080", "#9000FF", "#806010", "#A070FF")

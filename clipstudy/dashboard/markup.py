@@ -8,10 +8,10 @@ from html import escape
 from typing import TypeVar
 from urllib.parse import quote
 
-from clipstudy.dashboard import sheets, writers
 from clipstudy.dashboard.inks import Ink
-from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.writers import Download
+from clipstudy.results import sheets, writers
+from clipstudy.results.sheets import Sheet
+from clipstudy.results.writers import Download
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from clipstudy.dashboard.boards import Board, called, matches, view
-from clipstudy.dashboard.pooling import average
-from clipstudy.dashboard.views import View
 from clipstudy.errors import StudyError, did_you_mean, nearest
+from clipstudy.results.boards import Board, called, matches, view
+from clipstudy.results.pooling import average
+from clipstudy.results.views import View
 
 Axis = Literal["layer", "stage", "depth"]
 Kind = Literal["bars", "heatmap", "best", "published", "pictures"]

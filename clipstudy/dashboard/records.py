@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import boards, evidence, results_file
-from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard import results_file
 from clipstudy.dashboard.inks import Ink, inks_of
-from clipstudy.dashboard.planned import Planned
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
 from clipstudy.redaction import redact
+from clipstudy.results import boards, evidence
+from clipstudy.results.boards import Board
+from clipstudy.results.planned import Planned
 from clipstudy.tracking import Tracking, newest_runs
 
 OVERLAP = timedelta(hours=1)

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import boards, markup, panels, report_panels, report_sections
-from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard import markup, panels, report_panels, report_sections
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.panels import Dashboard, Panel
-from clipstudy.dashboard.planned import Planned, gaps, left_out
 from clipstudy.dashboard.report_panels import Asked
-from clipstudy.dashboard.run_files import RunFiles
-from clipstudy.dashboard.views import View
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Result
+from clipstudy.results import boards
+from clipstudy.results.boards import Board
+from clipstudy.results.planned import Planned, gaps, left_out
+from clipstudy.results.run_files import RunFiles
+from clipstudy.results.views import View
 
 PAGE = Path(__file__).with_name("page")
 #: The page may run what is in it and fetch nothing, whatever a name in it says.

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from clipstudy.dashboard import beside, charts, heat, markup, panels, sheets, units, writers
-from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard import charts, heat, markup, panels
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.panels import Panel
-from clipstudy.dashboard.run_files import RunFiles, seeded
-from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.views import Curve, View, models_of
+from clipstudy.results import beside, sheets, units, writers
+from clipstudy.results.boards import Board
+from clipstudy.results.likeness import likenesses
+from clipstudy.results.run_files import RunFiles, seeded
+from clipstudy.results.sheets import Sheet
+from clipstudy.results.views import Curve, View, models_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _bars(asked: Asked) -> str:
 
 
 def _heatmaps(asked: Asked) -> str:
-    maps = [found for view in asked.views for found in heat.likenesses(view, asked.shown)]
+    maps = [found for view in asked.views for found in likenesses(view, asked.shown)]
     if not maps:
         return markup.paragraph("No run of these tasks compared layers one by one.")
     drawn = []

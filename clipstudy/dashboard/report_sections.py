@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from clipstudy.claims import Judgement
-from clipstudy.dashboard import boards, markup, verdicts
-from clipstudy.dashboard.boards import Board
+from clipstudy.dashboard import markup
 from clipstudy.dashboard.inks import Ink
+from clipstudy.results import boards, verdicts
+from clipstudy.results.boards import Board
 from clipstudy.wording import counted
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from clipstudy.dashboard.inks import Ink, floors_of
-from clipstudy.dashboard.units import ONE_CLASS, axis_title, layers_title, shown_value, unit
-from clipstudy.dashboard.views import Cell, Curve, Mark, View
 from clipstudy.outcome import Estimate
+from clipstudy.results.units import ONE_CLASS, axis_title, layers_title, shown_value, unit
+from clipstudy.results.views import Cell, Curve, Mark, View
 from clipstudy.spec import WHOLE_MODEL
 
 #: Parts of a model that tasks on ``stages`` have a layer of: of a residual network its stages, of others quarters.
@@ -91,7 +91,7 @@ def bars_info(shown: View, colors: Mapping[str, Ink], x: str = "layer") -> BarsI
         colors: family → ink (:func:`clipstudy.dashboard.inks.inks_of`).
         x: one of :func:`axes`, and otherwise ``layer``.
     """
-    _, factor, _ = unit(shown.metric)
+    factor = unit(shown.metric).factor
     place = _PLACES[x if x in axes(shown) else "layer"]
     symbols = {name: symbol for name, (symbol, _) in floors_of(shown.floors).items()}
     series = [_series(curve, colors[curve.family], place, shown.metric, symbols) for curve in shown.curves]
@@ -137,7 +137,7 @@ _PLACES: Mapping[str, Place] = {"layer": _by_layer, "stage": _by_stage, "depth":
 
 
 def _series(curve: Curve, ink: Ink, place: Place, metric: str, symbols: Mapping[str, str]) -> SeriesInfo:
-    _, factor, _ = unit(metric)
+    factor = unit(metric).factor
     placed = [(x, cell) for cell in curve.cells if (x := place(cell)) is not None]
     cells = [cell for _, cell in placed]
     return SeriesInfo(

@@ -222,11 +222,17 @@ def _check_size(path: Path) -> Any:
     does."""
     import pyarrow.parquet
 
-    about, size = pyarrow.parquet.read_metadata(path), path.stat().st_size
+    about = pyarrow.parquet.read_metadata(path)
+    check_unpacked(about, path.stat().st_size)
+    return about
+
+
+def check_unpacked(about: Any, size: int) -> None:
+    """Raises ValueError where a parquet file of ``size`` bytes says, in its metadata, that it unfolds to what no data
+    does."""
     unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
     if unpacked > max(MOST_UNPACKED * size, SMALL) or about.num_rows > max(MOST_ROWS * size, SMALL):
         raise ValueError(f"{size} bytes that unfold to {unpacked} and {about.num_rows} rows: more than any data does")
-    return about
 
 
 def _cells(stored: Any, names: Sequence[str] | None) -> list[Any]:

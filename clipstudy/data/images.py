@@ -6,6 +6,7 @@ What has no dev split gets one: ``development`` of train, the same share of ever
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipstudy.data import files, fingerprint, formats, table, within
-from clipstudy.data.labelled import Labelled, checked, stratified
+from clipstudy.data.labelled import Labelled, checked, stratified, tell_repeated
 from clipstudy.errors import DataError, did_you_mean, said
 from clipstudy.spec import DatasetSpec
+from clipstudy.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: What is taken for an image in a folder, by ending.
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
 #: What of that its bytes may be, as the library calls it. It knows more, and hands some of them to other programs (EPS
 #: to Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -178,7 +182,17 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
     test, print_, _ = _split(spec, "test")
     test, more = _whole(spec, "test", test)
     found = checked(spec, train, dev, test, fingerprint(p.encode() for p in (*prints, print_)), source)
+    held = {name: rows.items for name, rows in zip(("train", "dev", "test"), found.parts, strict=True)}
+    contents = {name: list(map(_content, pictures)) for name, pictures in held.items()}
+    tell_repeated(spec, source, "images", contents, lambda name, number: held[name][number].where)
     return replace(found, unreadable=broken + more)
+
+
+def _content(picture: Picture) -> Path | bytes:
+    """What is the same where two images are the same: the file, or a hash of the bytes."""
+    if isinstance(picture.content, Path):
+        return picture.content
+    return hashlib.blake2b(picture.read(), digest_size=16).digest()
 
 
 def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], int]:
@@ -239,9 +253,13 @@ def _cut(spec: DatasetSpec, train: Sequence[Row]) -> tuple[list[Row], list[Row]]
 
 def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
     """The rows of one split, what they were read from as a fingerprint, and where that is."""
-    folder = None if spec.hub else within(spec, files(spec), spec.splits.get(split, split))
+    name = spec.splits.get(split, split)
+    folder = None if spec.hub else within(spec, files(spec), name)
     if folder is not None and _classes(folder):
         return _from_folder(spec, split, folder)
+    # What else lies beside tables (assets/, docs/figures/) is nobody's class. Where train is one, the others are.
+    tables = folder and any(table.holds(spec, one) for one in (name, spec.splits.get("train", "train")))
+    folder = None if tables else folder
     if folder is not None and not folder.exists() and any(map(_classes, _classes(files(spec)))):
         there = [home.name for home in _classes(files(spec))]
         raise table.NoSplit(
@@ -294,20 +312,23 @@ def _name(path: Path, folder: Path, spec: DatasetSpec) -> bytes:
 
 
 def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:
-    rows = []
+    rows, others = [], []
     for home in _classes(folder):
         below = {path: path.relative_to(home).parts for path in home.rglob("*")}
-        images = sorted(
-            path
-            for path, parts in below.items()
-            if path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in parts) and path.is_file()
-        )
+        there = sorted(p for p, parts in below.items() if not any(s.startswith(".") for s in parts) and p.is_file())
+        images = [path for path in there if path.suffix.lower() in ENDINGS]
+        others += [path for path in there if path.suffix.lower() not in ENDINGS]
         if not images:
             raise DataError(
                 f"[datasets.{spec.name}] {home}: no image in this class folder (no name ends with one of "
                 f"{', '.join(ENDINGS)}). Remove it, or fill it."
             )
         rows += [(Picture(path, str(path), split), home.name) for path in images]
+    if others:
+        log.warning(
+            "[datasets.%s] %s: %s in class folders taken for no image, by the ending: %s",
+            spec.name, folder, counted(len(others), "file"), others[0].relative_to(folder),
+        )  # fmt: skip
     names = [_name(picture.content, folder, spec) for picture, _ in rows]
     print_ = fingerprint(
         part for name, (picture, _) in zip(names, rows, strict=True) for part in (name, picture.read())

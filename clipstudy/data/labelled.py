@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -95,7 +95,9 @@ def checked(
         splits[name] = Rows(tuple(rows.items[i] for i in kept), tuple(rows.labels[i] for i in kept))
     if len(known) < 2:
         raise DataError(f'[datasets.{spec.name}] {source} has one class only ("{min(known)}"). Fix the file.')
-    _tell_repeated(spec, source, splits)
+    if isinstance(splits["train"].items[0], tuple):
+        texts = {name: [item for item in rows.items if isinstance(item, tuple)] for name, rows in splits.items()}
+        tell_repeated(spec, source, "texts", texts, lambda name, number: " ".join(texts[name][number])[:40])
     return Labelled(splits["train"], splits["dev"], splits["test"], print_, source, dropped)
 
 
@@ -117,22 +119,34 @@ def _some(labels: Iterable[str], most: int = 8) -> str:
     return ", ".join(f'"{name}"' for name in names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
 
 
-def _tell_repeated(spec: DatasetSpec, source: str, splits: Mapping[str, Rows[T]]) -> None:
-    """Warn of texts that are in train too, as what a probe scores on them may be memory; and of a dev that is test."""
-    if splits["dev"].items == splits["test"].items:
+def tell_repeated(
+    spec: DatasetSpec,
+    source: str,
+    what: str,
+    splits: Mapping[str, Sequence[Hashable]],
+    example: Callable[[str, int], str],
+) -> None:
+    """Warn of items that are in train too, as what a probe scores on them may be memory; and of a dev that is test.
+
+    Args:
+        what: the items are.
+        splits: each split's, as what is the same where two are the same.
+        example: how to say the item of that number in that split.
+    """
+    if splits["dev"] == splits["test"]:
         log.warning(
             "[datasets.%s] %s: dev and test are the same rows, so what is chosen on the one is reported on the other. "
             "To measure what a probe has learnt, name two in `splits`.",
             spec.name, source,
         )  # fmt: skip
-    fitted = {item for item in splits["train"].items if isinstance(item, tuple)}
+    fitted = set(splits["train"])
     for name in ("dev", "test"):
-        items = splits[name].items
-        if again := [item for item in items if isinstance(item, tuple) and item in fitted]:
+        items = splits[name]
+        if again := [number for number, item in enumerate(items) if item in fitted]:
             log.warning(
-                '[datasets.%s] %s: %d of %d texts of %s are in train, too ("%s"), so a probe may know them by heart. '
+                '[datasets.%s] %s: %d of %d %s of %s are in train, too ("%s"), so a probe may know them by heart. '
                 "To measure what it has learnt, remove them from either split.",
-                spec.name, source, len(again), len(items), name, " ".join(again[0])[:40],
+                spec.name, source, len(again), len(items), what, name, example(name, again[0]),
             )  # fmt: skip
 
 

@@ -16,9 +16,14 @@ from clipstudy.data.labelled import Labelled, checked
 from clipstudy.errors import DataError, did_you_mean
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import DatasetSpec
+from clipstudy.wording import counted
 
 #: What others call the split that is ``dev`` here.
 DEV = ("validation", "valid", "val", "eval", "development")
+
+
+#: One of several parts of a split, as the Hub numbers them from 0.
+PART = re.compile(r"-(\d{1,9})-of-(\d{1,9})(?=-|$)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,16 @@ def load(spec: DatasetSpec, split: str, columns: Sequence[str]) -> Table:
                 what = f"{column} is absent or hidden (a number that names no class)"
                 raise _refused(spec, split, source, row, what, f"{'an' if column == 'image' else 'a'} {column}")
     return Table(values, fingerprint(path.read_bytes() for path in found), source, tuple(lengths))
+
+
+def holds(spec: DatasetSpec, name: str) -> bool:
+    """Is there a table of the split that is called ``name`` in the data set's local folder?"""
+    try:
+        return bool(_split_files(spec, files(spec), "", name))
+    except NoSplit:
+        return False
+    except DataError:  # there are several, or a part is missing: who reads them says so
+        return True
 
 
 def doubt(spec: DatasetSpec) -> str | None:
@@ -188,7 +203,30 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
             f'{where}: {source} has several tables for "{name}": {those}. Name a folder in `config`, or a file in '
             "`splits`."
         )
+    _check_parts(where, source, name, list(found))
     return list(found)
+
+
+def _check_parts(where: str, source: str, name: str, paths: Sequence[Path]) -> None:
+    """Raises DataError where the tables of one split are not all its parts, each once: ``train-00000-of-00002``."""
+    if any(path.name == name for path in paths):  # that very file was meant
+        return
+    numbered = {path: match for path in paths if (match := PART.search(path.stem))}
+    those = ", ".join(path.name for path in paths)
+    whole_beside = len(paths) > 1 and any(path.stem == name != path.parent.name for path in paths)
+    if whole_beside or len(numbered) not in (0, len(paths)) or len({match[2] for match in numbered.values()}) > 1:
+        raise DataError(
+            f'{where}: {source} has several tables for "{name}" that are not parts of one: {those}. Remove those that '
+            f'are not meant, or name one file in `splits`: splits = {{ … = "{paths[0].name}" }}'
+        )
+    if numbered:
+        found = sorted(int(match[1]) for match in numbered.values())
+        whole = int(next(iter(numbered.values()))[2])
+        if found not in (list(range(whole)), list(range(1, whole + 1))):
+            raise DataError(
+                f'{where}: {source} has {those} for "{name}", which has {counted(whole, "part")} by these names. Bring '
+                "those that are missing, and remove what is there twice."
+            )
 
 
 def _other(folder: Path) -> list[str]:

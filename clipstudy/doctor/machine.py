@@ -74,7 +74,7 @@ def device(settings: Settings, survey: Callable[[], Iterable[devices.Gpu]] = dev
         yield Finding(WRONG, "device", error.message)
         found = ()
     for gpu in found:
-        room = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GB free"
+        room = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB free"
         yield Finding(OK, "device", f"cuda:{gpu.index} ({gpu.name}): {room}")
     if not found and shutil.which("nvidia-smi"):
         yield Finding(
@@ -113,7 +113,7 @@ def place(variable: str, folder: Path) -> Finding:
             WRONG, "disk", f"{folder} cannot be written to ({error.strerror})", f"export {variable}={elsewhere}"
         )
     free = shutil.disk_usage(there).free
-    says = f"{folder}: {free / 2**30:,.1f} GB free" + ("" if there == folder else ", will be made")
+    says = f"{folder}: {free / 1e9:,.1f} GB free" + ("" if there == folder else ", will be made")
     if free >= SCARCE:
         return Finding(OK, "disk", says)
     return Finding(WRONG if free < FULL else WARNING, "disk", says, f"make room, or export {variable}={elsewhere}")
@@ -186,8 +186,8 @@ def clock(there: datetime, before: float, after: float) -> Finding:
     return Finding(
         WARNING,
         "clock",
-        f"this machine's is {abs(ahead):,.0f} s {how} the database's. Leases and results go by the database's; only "
-        "logs are affected",
+        f"this machine's is {abs(ahead):,.0f} s {how} the database's. Leases and results go by the database's; by this "
+        "one go logs, which of two open runs of one result is kept, and which ones `doctor` takes for just begun",
         "timedatectl set-ntp true",
     )
 

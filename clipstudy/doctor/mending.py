@@ -111,7 +111,7 @@ def _new_parent(stores: Stores, found: Sequence[Disagreement]) -> None:
         assert one.group is not None
         row = one.group
         with outbox.parent(stores.engine, row.id) as held:
-            parent = held.run_id = stores.tracking.parent(row.group, row.resolved, held.run_id)
+            parent = held.run_id = stores.tracking.parent(row.group, held.resolved, held.run_id)
         records.gather(stores.tracking, parent, children[group_key(row.group)])
 
 

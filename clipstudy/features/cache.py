@@ -114,7 +114,9 @@ class Store:
             whole = array.shape == shape and array.dtype in (HALF, SINGLE) and _whole(path, array)
         except OSError:  # not there; no right to it, no memory, too many files open
             return None
-        except (ValueError, EOFError):  # cut short, or no .npy at all
+        except (
+            Exception
+        ):  # cut short, or no .npy at all: a damaged header has numpy raise whatever Python's parser does
             whole = False
         if not whole:
             with contextlib.suppress(OSError):  # removed by another worker meanwhile, or a store that may only be read
@@ -261,7 +263,7 @@ class Precision:
             np.abs(values).max(initial=0.0) > np.finfo(HALF).max or self._coarse(values[:LOOKED_AT])
         ):
             self._dtype = SINGLE
-        return self._dtype
+        return self._dtype if self._rows >= ENOUGH else SINGLE
 
     def _coarse(self, values: NDArray[np.float32]) -> bool:
         """Does a dimension of all rows looked at so far vary by less than half precision tells apart?"""
@@ -281,7 +283,8 @@ class Precision:
 
 
 class FileSheet:
-    """Rows streamed to a file, widened when rows come that half precision cannot hold."""
+    """Rows streamed to a file, in single precision until it is known that half of it holds them, and again when rows
+    come that it does not hold."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._path, self._shape = path, shape
@@ -290,8 +293,8 @@ class FileSheet:
         self._open(dtype)
 
     def append(self, values: NDArray[np.float32]) -> None:
-        if self._precision.of(values) != self._dtype:
-            self._widen()
+        if (dtype := self._precision.of(values)) != self._dtype:
+            self._convert(dtype)
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
     def sync(self) -> None:
@@ -316,17 +319,17 @@ class FileSheet:
         with contextlib.suppress(OSError):  # of a full disk, which was told already
             self._file.close()
 
-    def _widen(self) -> None:
-        draft, narrow, start = self._draft, self._file, self._start
+    def _convert(self, dtype: np.dtype[Any]) -> None:
+        draft, file, start, before = self._draft, self._file, self._start, self._dtype
         with self._lock:
-            self._open(SINGLE)
+            self._open(dtype)
             try:
-                narrow.seek(start)
-                while block := narrow.read(2**20):
-                    self._file.write(np.frombuffer(block, HALF).astype(SINGLE).data)
+                file.seek(start)
+                while block := file.read(2**20):
+                    self._file.write(np.frombuffer(block, before).astype(dtype).data)
             finally:
                 draft.unlink()
-                narrow.close()
+                file.close()
 
     def _open(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
@@ -342,11 +345,15 @@ class MemorySheet:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._array = np.zeros(shape, dtype=np.float32)
-        self._precision = Precision(dtype)
+        self._precision, self._dtype = Precision(dtype), dtype
         self._rows = 0
 
     def append(self, values: NDArray[np.float32]) -> None:
-        self._array[self._rows : self._rows + len(values)] = values.astype(self._precision.of(values))
+        dtype = self._precision.of(values)
+        if dtype != self._dtype:
+            self._array[: self._rows] = self._array[: self._rows].astype(dtype)
+            self._dtype = dtype
+        self._array[self._rows : self._rows + len(values)] = values.astype(dtype)
         self._rows += len(values)
 
     def sync(self) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.sql.expression import ColumnClause, ColumnElement, FunctionEleme
 
 from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, NetworkFilesystem, NotMigrated, QueueError, said
 from clipstudy.lock import locked
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 #: File systems on which SQLite's locks and its shared memory cannot be trusted (sqlite.org/faq.html#q5, wal.html).
 NETWORK_FILESYSTEMS = frozenset(

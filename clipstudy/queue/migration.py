@@ -10,7 +10,7 @@ from sqlalchemy.sql.expression import text
 from clipstudy.errors import NotMigrated, QueueError
 from clipstudy.queue.dialect import exists, migrating, reading
 from clipstudy.queue.schema import HEAD
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 
 def check(engine: Engine) -> None:

@@ -255,6 +255,15 @@ def recorded(engine: Engine, record: Record, run_id: str) -> bool:
     return True
 
 
+def run_named(engine: Engine, record: Record) -> str | None:
+    """The run of the record's result, where the table names one; None: it does not yet, or the attempt failed."""
+    if record.kind != "finished":
+        return None
+    this = [jobs.c.id == record.job.id, jobs.c.attempt == record.attempt, is_(jobs.c.status, Status.DONE)]
+    with reading(engine) as connection:
+        return connection.scalar(select(jobs.c.run_id).where(*this))
+
+
 def renew(engine: Engine, token: str, *, lease: timedelta) -> None:
     """Hold what one :func:`take` gave, and what is left of it, for longer."""
     with writing(engine) as connection:
@@ -343,6 +352,7 @@ class Parent:
     """A group's parent run, while nobody else can set it."""
 
     run_id: str | None
+    resolved: str | None  #: JSON of what the group's first batch resolved, as it is now; None: not yet
 
 
 @contextmanager
@@ -354,10 +364,16 @@ def parent(engine: Engine, group_id: int) -> Iterator[Parent]:
     """
     with advisory_lock(engine, "parent", group_id):
         with reading(engine) as connection:
-            found = connection.execute(select(groups.c.parent_run_id).where(groups.c.id == group_id)).scalar_one()
-        held = Parent(found)
+            query = select(groups.c.parent_run_id, groups.c.resolved).where(groups.c.id == group_id)
+            found = connection.execute(query).one()
+        held = Parent(*found)
         yield held
-        if held.run_id != found:
+        if held.run_id != found.parent_run_id:
             with writing(engine) as connection:
-                as_read = [groups.c.id == group_id, groups.c.parent_run_id.is_not_distinct_from(found)]  # or too late
-                connection.execute(update(groups).where(*as_read).values(parent_run_id=held.run_id))
+                # Where something was resolved meanwhile, the parent does not hold it: the next recorder tells it.
+                as_read = [
+                    column.is_not_distinct_from(getattr(found, column.name)) for column in query.selected_columns
+                ]
+                connection.execute(
+                    update(groups).where(groups.c.id == group_id, *as_read).values(parent_run_id=held.run_id)
+                )

@@ -23,7 +23,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.attention_scores import AttentionScores, LayerScores, score_attention
 from clipstudy.tasks.parts.overlays import overlays
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Metric, Needs, at_least
 from clipstudy.wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +36,15 @@ METHOD = 2
 NEEDS = Needs.ATTENTION
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "blocks"
+METRICS = {
+    "jaccard": Metric("Jaccard index"),
+    "diversity": Metric("divergence of heads (bits)", better=0),
+    "entropy": Metric("entropy (bits)", decimals=2, better=0),
+    "distance": Metric("attention distance (pixels)", decimals=1, better=0),
+    "distance_patches": Metric("attention distance (patches)", decimals=2, better=0),
+    "edges": Metric("correlation with edges", better=0),
+    "area": Metric("share of the image", better=0),
+}
 METRIC = "jaccard"
 SEEDS = (0, 1, 2, 3, 4)  #: each another draw of the random masks, and of whose masks are swapped
 READERS = ("images",)

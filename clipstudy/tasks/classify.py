@@ -29,7 +29,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.arms import Arm, Fitted, LabelSets, fit_arms, label_sets
 from clipstudy.tasks.parts.items import Images, Sentences
-from clipstudy.tasks.task import LATER, BadOption, Bench, Needs, at_least, each_once
+from clipstudy.tasks.task import LABELLED, LATER, BadOption, Bench, Metric, Needs, at_least, each_once
 
 if TYPE_CHECKING:
     from clipstudy.features.collect import Vectors
@@ -40,6 +40,7 @@ METHOD = 2
 NEEDS = Needs.VECTORS
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default", "senteval", "jawahar"), "image": ("images",)}
 LAYERS: LayerChoice = "all"
+METRICS: Mapping[str, Metric] = {**LABELLED, "selectivity": Metric("selectivity (points)", 100, 1)}
 METRIC = "accuracy"
 SEEDS = (0, 1, 2, 3, 4)
 READERS = ("senteval", "table", "images")

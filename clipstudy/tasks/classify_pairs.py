@@ -32,6 +32,7 @@ METHOD = classify.METHOD  #: the probes are classify's: what changes them change
 NEEDS = Needs.VECTORS
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default", "senteval")}
 LAYERS: LayerChoice = "all"
+METRICS = classify.METRICS
 METRIC = "accuracy"
 SEEDS = (0, 1, 2, 3, 4)
 READERS = PAIR_READERS

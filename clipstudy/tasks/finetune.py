@@ -23,7 +23,7 @@ from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, readings
 from clipstudy.tasks.parts.pairs import ALONE, PAIR_READERS, Long, OfPairs, pairs_of
-from clipstudy.tasks.task import BadOption, Bench, Live, Needs, at_least
+from clipstudy.tasks.task import LABELLED, BadOption, Bench, Live, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,7 @@ METHOD = 2
 NEEDS = Needs.MODEL
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("superglue", "pair")}
 LAYERS: LayerChoice = "whole"
+METRICS = LABELLED
 METRIC = "accuracy"
 SEEDS = (0, 1, 2)
 READERS = PAIR_READERS

@@ -21,7 +21,7 @@ from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import ANY_SEED, DatasetSpec, LayerChoice, Modality, Seed
 from clipstudy.tasks.parts import files
-from clipstudy.tasks.task import BadOption, Bench, Needs, at_least
+from clipstudy.tasks.task import BadOption, Bench, Metric, Needs, at_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ METHOD = 1
 NEEDS = Needs.VECTORS
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("robust", "jawahar")}
 LAYERS: LayerChoice = "all"
+METRICS = {"nmi": Metric("NMI"), "nmi_arithmetic": Metric("NMI, arithmetic mean"), "ami": Metric("AMI")}
 METRIC = "nmi"
 SEEDS = tuple(range(10))
 READERS = ("conll2000",)
@@ -318,11 +319,17 @@ def _replicate(
 
 def _summary(prefix: str, replicates: Sequence[_Replicate]) -> dict[str, Estimate]:
     """An arm's scores and baselines, over all samples and k-means seeds."""
+    import numpy as np
+
     from clipstudy.metrics import quantile_interval
+
+    def estimate(drawn: Sequence[Any]) -> Estimate:
+        # One clustering says nothing of how much another would differ.
+        return Estimate(float(np.ravel(drawn)[0])) if np.size(drawn) == 1 else Estimate(*quantile_interval(drawn))
 
     values = {name: [r.scores[name] for r in replicates] for name in replicates[0].scores}
     values |= {f"baseline/{name}": [r.baselines[name] for r in replicates] for name in replicates[0].baselines}
-    return {f"{prefix}{name}": Estimate(*quantile_interval(drawn)) for name, drawn in values.items()}
+    return {f"{prefix}{name}": estimate(drawn) for name, drawn in values.items()}
 
 
 def span_vectors(ends: np.ndarray, *, difference: bool = True, decimals: int | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.decoding import DecoderPasses, Reconstructions, Scores, Trained
 from clipstudy.tasks.parts.items import Images
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Metric, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,12 @@ METHOD = 4
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default", "small")}
 LAYERS: LayerChoice = "stages"
+METRICS = {
+    "mse": Metric("mean squared error", decimals=4, better=-1),
+    "explained": Metric("error explained (share of the mean image's)"),
+    "psnr": Metric("PSNR (dB)", decimals=2),
+    "ssim": Metric("SSIM"),
+}
 METRIC = "mse"
 SEEDS = (0, 1, 2)
 READERS = ("images",)

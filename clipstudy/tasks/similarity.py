@@ -17,7 +17,7 @@ from clipstudy.errors import DataError
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
-from clipstudy.tasks.task import Bench, Needs, WithReference, at_least, each_once
+from clipstudy.tasks.task import Bench, Metric, Needs, WithReference, at_least, each_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ METHOD = 1
 NEEDS = Needs.REFERENCE
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default",)}
 LAYERS: LayerChoice = "all"
+METRICS = {"cka": Metric("CKA with the nearest layer")}
 METRIC = "cka"
 SEEDS = (0, 1, 2, 3, 4)  #: each another cut of the texts into minibatches
 READERS = ("senteval", "table", "conll2000")

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Outcome
@@ -89,6 +89,28 @@ class Bench:
         return lambda done, *_: self.progress(what, before + done, of)
 
 
+class Metric(NamedTuple):
+    """How one of a kind's metrics is read and written."""
+
+    title: str  #: what an axis calls it, with its unit
+    factor: float = 1.0  #: what a value is multiplied by where it is shown
+    decimals: int = 3
+    better: int = 1  #: 1: more is better; -1: less is; 0: it describes and does not judge
+    share: bool = False  #: it lies between 0 and 1, and so does its interval
+
+    def text(self, value: float, sign: str = "") -> str:
+        """``value`` as it is shown; ``sign="+"``: with a sign, also where it is positive."""
+        return f"{value * self.factor:{sign}.{self.decimals}f}"
+
+
+#: Those of kinds that tell labels apart.
+LABELLED: Mapping[str, Metric] = types.MappingProxyType({
+    "accuracy": Metric("accuracy (%)", 100, 1, share=True),
+    "dev_accuracy": Metric("dev accuracy (%)", 100, 1, share=True),
+    "macro_f1": Metric("macro F1 (%)", 100, 1, share=True),
+})  # fmt: skip
+
+
 class Kind(Protocol):
     """A module ``tasks/<kind>.py``."""
 
@@ -96,6 +118,7 @@ class Kind(Protocol):
     NEEDS: Needs
     MODALITIES: Mapping[Modality, tuple[str, ...]]  #: what it measures: each with its profiles, the default first
     LAYERS: LayerChoice  #: unless the table says otherwise
+    METRICS: Mapping[str, Metric]  #: how its metrics are shown, by the last part of their names
     METRIC: str  #: the headline metric unless the table says otherwise
     SEEDS: tuple[int, ...]  #: where neither the task nor [study] says seeds
     READERS: tuple[str, ...]  #: the dataset readers that it can use

@@ -21,7 +21,7 @@ from clipstudy.spec import DatasetSpec, LayerChoice, Modality, ModelSpec
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.items import Images
 from clipstudy.tasks.parts.sheet import contact_sheet
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
+from clipstudy.tasks.task import BadOption, Bench, Frozen, Metric, Needs, at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,14 @@ METHOD = 3
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "stages"
+METRICS = {
+    "high_frequency": Metric("share of high frequencies", better=0),
+    "spectral_slope": Metric("fall of the spectrum (exponent)", decimals=2, better=0),
+    "total_variation": Metric("total variation (ranges a pixel)", better=0),
+    "edge_density": Metric("share of pixels on an edge", better=0),
+    "colour_entropy": Metric("entropy of colours (bits)", decimals=2, better=0),
+    "activation": Metric("activation", better=0),
+}
 METRIC = "high_frequency"
 SEEDS = (0, 1, 2)
 READERS = ("images",)

@@ -19,7 +19,7 @@ from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
 from clipstudy.tasks.parts import files, items
 from clipstudy.tasks.parts.items import Images
-from clipstudy.tasks.task import BadOption, Bench, Frozen, Needs, at_least
+from clipstudy.tasks.task import LABELLED, BadOption, Bench, Frozen, Needs, at_least
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ METHOD = 1
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "whole"
+METRICS = LABELLED
 METRIC = "accuracy"
 SEEDS = (0,)  #: nothing here is drawn
 READERS = ("images",)

@@ -12,7 +12,7 @@ from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.spec import Study
 from clipstudy.tasksfile import datasets, models, tasks
 from clipstudy.tasksfile.models import DEEPEST
-from clipstudy.tasksfile.tables import good_seeds, section
+from clipstudy.tasksfile.tables import good_name, good_seeds, section
 from clipstudy.wording import counted
 
 __all__ = ["DEEPEST", "find", "load", "parse", "shipped"]
@@ -121,6 +121,10 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
     for key, value in (("name", name), ("description", description), ("note", note)):
         if not isinstance(value, str):
             problems.append(f"[study] {key}: found {value!r}, expected a text")
+    if isinstance(name, str):
+        good_name(f'[study] name: found "{name}"', name, problems)
+        if name.endswith(".toml"):  # which --study takes for a file's
+            problems.append(f'[study] name: found "{name}". Write it without .toml')
     found_models = models.read(section(tables, "models", problems), base, problems)
     found_datasets = datasets.read(section(tables, "datasets", problems), base, problems)
     known = tasks.Known(tables, found_models, found_datasets, shared)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from clipstudy import checksum, data
+from clipstudy.data import formats
 from clipstudy.errors import did_you_mean
 from clipstudy.spec import DatasetSpec
 from clipstudy.tasksfile.tables import built, good_name
@@ -39,7 +40,9 @@ def _problems(spec: DatasetSpec, given: Collection[str]) -> Iterator[str]:
     if not 0 < spec.development < 1:
         yield f"development: found {spec.development}, expected a share of train, more than 0 and less than 1"
     if spec.reader not in data.READERS:
-        yield f'reader: found "{spec.reader}". {did_you_mean(spec.reader, data.READERS)}'
+        # Who writes the format of a table's file means the reader of tables.
+        meant = "table" if f".{spec.reader}" in formats.ENDINGS else spec.reader
+        yield f'reader: found "{spec.reader}". {did_you_mean(meant, data.READERS)}'
         return
     places = data.READERS[spec.reader]
     named = [place for place in ("path", "hub") if place in given]

@@ -121,7 +121,7 @@ def _recorded(run: Run) -> Recorded | None:
     """None: somebody tagged a run of another kind like ours."""
     try:
         return _read(run)
-    except ValueError:
+    except (ValueError, KeyError, OverflowError, OSError):
         return None
 
 

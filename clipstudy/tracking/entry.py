@@ -17,7 +17,7 @@ from typing import Any
 
 from clipstudy.job import Group, layers_of
 from clipstudy.outcome import Artifact, End, Estimate, Result
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.spec import WHOLE_MODEL, ModelSpec, decisive
 
 #: Every tag of ours; a Result carries them without it.

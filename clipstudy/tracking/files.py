@@ -12,13 +12,20 @@ from urllib.parse import unquote, urlsplit
 
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import LOG, Artifact
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.tracking import store
 from clipstudy.tracking.entry import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+#: Where a server may say that it keeps files: with itself, or in a store that is no folder of this machine. What is not
+#: here may be one: runs:/… and models:/… are addresses that MLflow asks the server about once more.
+ELSEWHERE = frozenset({
+    "mlflow-artifacts", "http", "https", "s3", "r2", "b2", "gs", "wasbs", "abfss", "hdfs", "viewfs", "ftp", "sftp",
+})  # fmt: skip
 
 
 class Opened:
@@ -65,12 +72,11 @@ class Files(Opened):
                     if name in _files(here):
                         return (here / name).read_bytes()
                 else:
-                    self._check_place(client.get_run(run_id))
+                    kept = self._repository(client.get_run(run_id))
                     folder = str(PurePosixPath(name).parent)
-                    kept = client.list_artifacts(run_id, None if folder == "." else folder)
-                    if any(file.path == name for file in kept):
+                    if any(file.path == name for file in kept.list_artifacts(None if folder == "." else folder)):
                         with tempfile.TemporaryDirectory() as place:
-                            return Path(client.download_artifacts(run_id, name, place)).read_bytes()
+                            return Path(kept.download_artifacts(name, place)).read_bytes()
             raise ClipstudyError(
                 f"Run {run_id} kept no {name}: its kind of task makes none, or the file was removed. "
                 "Type: clipstudy rerun --model NAME --task NAME" + (f" ({gone})" if (gone := self.gone()) else "")
@@ -82,11 +88,11 @@ class Files(Opened):
             client, _ = self.connect()
             if (here := self._folder(run_id)) is not None:
                 return _files(here)
-            self._check_place(client.get_run(run_id))
+            kept = self._repository(client.get_run(run_id))
             names: list[str] = []
             folders: list[str | None] = [None]
             while folders:
-                for file in client.list_artifacts(run_id, folders.pop()):
+                for file in kept.list_artifacts(folders.pop()):
                     if _within(file.path):
                         (folders if file.is_dir else names).append(file.path)
             return sorted(names)
@@ -126,32 +132,41 @@ class Files(Opened):
         place = self._place()
         return None if place is None else place / run_id / "artifacts"
 
-    def _check_place(self, run: Run) -> None:
-        """A server's word on where a run's files are is not taken for a folder of this machine, ours excepted.
+    def _repository(self, run: Run) -> ArtifactRepository:
+        """Where the run's files are, by the very answer that is checked here: MLflow's client, given the run's id,
+        would ask the server once more, which may then say something else.
 
         Raises:
-            ClipstudyError: it names another.
+            ClipstudyError: a server names a folder of this machine (ours excepted), or what may lead to one.
         """
-        where = urlsplit(run.info.artifact_uri or "")
-        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme not in ("", "file"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self._check_place(run)
+        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+
+    def _check_place(self, run: Run) -> None:
+        said = run.info.artifact_uri or ""
+        where = urlsplit(said)
+        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme in ELSEWHERE:
             return
         folder = Path(unquote(where.path)).resolve()
-        if self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
+        local = where.scheme in ("", "file")
+        if local and self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
             return
+        at = f"in the folder {folder} of this machine" if local else f"at {redact(said)}"
         raise ClipstudyError(
-            f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are in the folder {folder} of this "
-            "machine, which it may not choose. Start it with --artifacts-destination, so that it keeps them; or, "
-            "where you both share that folder, set CLIPSTUDY_ARTIFACTS to it."
+            f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are {at}, which it may not choose. "
+            "Start it with --artifacts-destination, so that it keeps them; or, where you both share a folder, set "
+            "CLIPSTUDY_ARTIFACTS to it."
         )
 
-    def _keep(self, run_id: str, entry: Entry) -> None:
+    def _keep(self, run: Run, entry: Entry) -> None:
         """The entry's files, in one go; writing a file again replaces it."""
         files = [*entry.artifacts]
         if entry.log:
             files.append(Artifact(LOG, entry.log.encode(errors="replace")))
         if not files:
             return
-        client, _ = self.connect()
         with tempfile.TemporaryDirectory() as folder:
             for artifact in files:
                 if not _within(artifact.name):
@@ -159,7 +174,7 @@ class Files(Opened):
                 path = Path(folder) / artifact.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(artifact.content)
-            client.log_artifacts(run_id, folder)
+            self._repository(run).log_artifacts(folder)
 
 
 def _within(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from clipstudy.errors import TrackingUnreachable
 from clipstudy.job import Group, Job
 from clipstudy.outcome import Estimate, Result, estimates, flat
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 from clipstudy.tracking import entry as entries
 from clipstudy.tracking import inputs, store
 from clipstudy.tracking.entry import LONGEST_PARAM, PREFIX, Entry, clip, milliseconds, safe_key
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 PAGE = 250
 #: Milliseconds by which the clocks of a job table and of what it records may seem to differ.
 SLACK_MS = 2000
+#: Tags of ours that are whole numbers; and what such a number is: anybody who may write to MLflow may write another.
+NUMBERS = ("layer", "attempt", "blocks")
+WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
+#: A layer's depth, a share of the model's, as our tag has it; a whole model's is none.
+DEPTH = re.compile(r"(\d(\.\d{1,9})?)?", re.ASCII)
 #: MLflow's limits of one log_batch.
 MOST_METRICS, MOST_PARAMS = 1000, 100
 
@@ -50,9 +56,9 @@ class Tracking(Files):
     def record(self, entry: Entry, parent_run_id: str) -> str:
         """Writes ``entry`` as one closed run and gives the run's id; recording it again changes nothing.
 
-        Of two recorders that meet, each sees the other's run before it closes its own, and both keep the one that is
-        closed already, else the oldest. Neither deletes a run that is closed: a recorder that slept may be the one who
-        finds two, and the other one may be what the table names.
+        Two recorders that meet keep the one that is closed already, else the oldest. Neither deletes a run that it
+        finds closed: a recorder that slept may be the one who finds two, and the other one may be what the table names.
+        One that is closed between the look and the deletion is restored by :meth:`settle`.
         """
         with self.reaching():
             client, _ = self.connect()
@@ -66,13 +72,21 @@ class Tracking(Files):
                     closed = "FINISHED" if entry.kind == "finished" else "FAILED"
                     client.set_terminated(run.info.run_id, closed, milliseconds(entry.ended))
                     for left in same[1:]:  # by recorders that died, or that will find this one closed
-                        if left.info.status == "RUNNING":
+                        if client.get_run(left.info.run_id).info.status == "RUNNING":
                             client.delete_run(left.info.run_id)
                     break
                 if mine:
                     client.delete_run(run.info.run_id)
                 run, mine = same[0], False
             return str(run.info.run_id)  # closing is the last step, so nothing is missing in one that is closed
+
+    def settle(self, named: str, other: str) -> None:
+        """The job table names the run ``named`` for an attempt that ``other`` records, too: that one stays alone."""
+        with self.reaching():
+            client, _ = self.connect()
+            if client.get_run(named).info.lifecycle_stage != "active":
+                client.restore_run(named)
+            client.delete_run(other)
 
     def parent(
         self,
@@ -281,8 +295,7 @@ class Tracking(Files):
         except MlflowException:
             # Another recorder of this entry wrote the same parameters at the same moment: they are there now.
             self._log(run_id, points, _new(entries.entry_params(entry), self.connect()[0].get_run(run_id)))
-        self._check_place(run)
-        self._keep(run_id, entry)
+        self._keep(run, entry)
 
     @staticmethod
     def _first(runs: Iterable[Run]) -> Run | None:
@@ -344,7 +357,8 @@ def _alike(run: Run) -> dict[str, str]:
 
 
 def _age(run: Run) -> tuple[bool, int, str]:
-    return run.info.status == "RUNNING", int(run.data.tags.get(PREFIX + "claimed", 0)), run.info.run_id
+    claimed = run.data.tags.get(PREFIX + "claimed", "")
+    return run.info.status == "RUNNING", int(claimed) if WHOLE.fullmatch(claimed) else 0, run.info.run_id
 
 
 def _result(run: Run) -> Result | None:
@@ -352,7 +366,10 @@ def _result(run: Run) -> Result | None:
     tags = {k.removeprefix(PREFIX): v for k, v in run.data.tags.items() if k.startswith(PREFIX)}
     numbers = {name: value for name, value in run.data.metrics.items() if name not in entries.PLACE}
     metrics: dict[str, Estimate] = estimates(numbers)
-    if not {"study", "model", "task"} <= tags.keys() or not tags.get("layer", "").lstrip("-").isdecimal():
+    counts = [tags[name] for name in NUMBERS if name in tags] + [k for k in tags.get("layers", "").split(",") if k]
+    if not {"study", "model", "task", "layer"} <= tags.keys() or not all(map(WHOLE.fullmatch, counts)):
+        return None
+    if not DEPTH.fullmatch(tags.get("depth", "")):
         return None
     return Result(
         run_id=run.info.run_id,

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.lock import locked
-from clipstudy.settings import redact
+from clipstudy.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,11 +137,12 @@ def _read_only(file: Path, uri: str) -> tuple[MlflowClient, str]:
 def reaching(uri: str) -> Iterator[None]:
     """Turns MLflow's ways of saying "no answer" into ours; anything else passes."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException  # of requests for files, which MLflow lets through
     from sqlalchemy.exc import OperationalError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         translated = _translate(error, uri)
         if translated is None:
             raise
@@ -161,7 +162,7 @@ def _text_of(error: Exception) -> str:
 
 def _translate(error: Exception, uri: str) -> ClipstudyError | None:
     where, text = redact(uri), _text_of(error)
-    code, status = getattr(error, "error_code", ""), error.get_http_status_code()  # type: ignore[attr-defined]
+    code, status = getattr(error, "error_code", ""), _status_of(error)
     if "out-of-date database schema" in text:
         return ClipstudyError(f"The MLflow store {where} is of another MLflow version. Type: mlflow db upgrade {where}")
     if urlsplit(uri).scheme not in SERVERS:
@@ -193,11 +194,20 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
     return None
 
 
+def _status_of(error: Exception) -> int:
+    """The HTTP status that MLflow answered, or what MLflow's error stands for; 0: none did."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())
+    return int(getattr(getattr(error, "response", None), "status_code", 0))
+
+
 def _lost_connection(error: BaseException | None) -> bool:
     import requests
 
     while error is not None:
-        if isinstance(error, requests.exceptions.RequestException):
+        if isinstance(error, requests.exceptions.RequestException) and error.response is None:
             return True
         error = error.__cause__ or error.__context__
     return False

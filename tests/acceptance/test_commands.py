@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from clipstudy import cli
-from clipstudy import run as hallway
+from clipstudy import run as runner
 from clipstudy.errors import DatabaseUnreachable, StudyError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Status
 from clipstudy.outcome import Estimate, Outcome
@@ -100,7 +100,7 @@ def test_the_log_of_a_cell_that_is_tried_again(place: Place, typed: Typed, monke
         raise ZeroDivisionError("in the probe")
 
     typed("enqueue", "--task", "order", "--model", "bert", "--layer", "0")
-    monkeypatch.setattr(hallway, "run", broken)
+    monkeypatch.setattr(runner, "run", broken)
     settings = Settings.read()
     engine = dialect.connect(settings.database)
     assert Worker(engine, open_tracking(settings), None, "cpu", Habits(), Lines()).step()
@@ -168,7 +168,7 @@ def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: 
             }
             yield k, bad if k == 1 else Outcome(k, metrics)
 
-    monkeypatch.setattr(hallway, "run", stand_in)
+    monkeypatch.setattr(runner, "run", stand_in)
     said = typed("run", "bert", "order", "--device", "cpu", code=2)
     assert re.search(r"accuracy \(%\) +0\.0 \[0\.0, 16\.1\] +25\.0 \[0\.0, 100\.0\]", said.out)
     assert re.search("items/test +20 +20", said.out)
@@ -337,11 +337,11 @@ def test_status_of_more_cells_than_lines(typed: Typed, monkeypatch: pytest.Monke
 def test_what_is_no_number_of_a_job(typed: Typed) -> None:
     for verb in ("show", "logs"):
         said = typed(verb, "abc", code=2).err
-        assert said == 'clipstudy: "abc" is no number of a job. `clipstudy status --rows` lists them.\n'
+        assert said == 'clipstudy: "abc" is not a job number. `clipstudy status --rows` lists them.\n'
     typed("enqueue", "--model", "bert", "--task", "order")
     for word, listed in (("brt", "--model bert"), ("order", "--task order")):
         said = typed("show", word, code=2).err
-        assert said.startswith(f'clipstudy: "{word}" is no number of a job. ')
+        assert said.startswith(f'clipstudy: "{word}" is not a job number. ')
         assert said.endswith(f" are listed by: clipstudy status --rows {listed}\n")
     assert typed("logs", "abc", code=2).err.endswith("`clipstudy status --rows` lists them.\n")
 

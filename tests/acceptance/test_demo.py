@@ -15,9 +15,9 @@ import pytest
 
 from clipstudy import demo, tasksfile
 from clipstudy.cli import pocket
-from clipstudy.dashboard import evidence
 from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
+from clipstudy.results import evidence
 from clipstudy.settings import Settings
 from clipstudy.spec import Study, TaskSpec
 from clipstudy.supervisor import Crew

@@ -67,9 +67,9 @@ def test_gpus_that_are_not_there(typed: Typed, monkeypatch: pytest.MonkeyPatch) 
         assert "GPUs here: none (torch sees no CUDA device). Type: clipstudy worker --device cpu" in said
     monkeypatch.setattr(device, "gpus", lambda: (device.Gpu(0, "H100", 2**20, 2**36), device.Gpu(1, "H100", 0, 2**36)))
     said = typed("worker", "--gpu", "all", "--min-memory", "0.5", code=2).err
-    assert "GPU 1 (H100) is left out: 0.0 of 64.0 GB free, expected 0.5" in said and "--min-memory" in said
+    assert "GPU 1 (H100) is left out: 0.0 of 64.0 GiB free, expected 0.5" in said and "--min-memory" in said
     said = typed("worker", "--gpu", "0", "--min-memory", "0.5", code=2).err
-    assert "GPU 0 (H100) is left out: 0.0 of 64.0 GB free, expected 0.5" in said
+    assert "GPU 0 (H100) is left out: 0.0 of 64.0 GiB free, expected 0.5" in said
 
 
 def test_what_cannot_be_said_together(typed: Typed) -> None:

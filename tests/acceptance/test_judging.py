@@ -8,8 +8,8 @@ import pytest
 
 from clipstudy.claims import CLAIMS
 from clipstudy.cli import judging
-from clipstudy.dashboard import evidence
-from clipstudy.dashboard.verdicts import Row
+from clipstudy.results import evidence
+from clipstudy.results.verdicts import Row
 from clipstudy.settings import Settings
 from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import STUDY, Place, Typed

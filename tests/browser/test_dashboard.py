@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 
 from clipstudy.claims import CLAIMS
-from clipstudy.dashboard import app, evidence, records, sheets, verdicts, writers
+from clipstudy.dashboard import app, records
 from clipstudy.dashboard.address import Runs
-from clipstudy.dashboard.boards import board, view
 from clipstudy.dashboard.pages import queue, runs
 from clipstudy.dashboard.pages.components import Desk
 from clipstudy.dashboard.panels import Dashboard, Panel
@@ -29,6 +28,8 @@ from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Failure, FailureKind, Group, Selection, Status, layer_label
 from clipstudy.outcome import Artifact, Estimate
 from clipstudy.queue import dialect, jobs, migration
+from clipstudy.results import evidence, sheets, verdicts, writers
+from clipstudy.results.boards import board, view
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks.parts.files import parquet
 from clipstudy.tasks.parts.sheet import contact_sheet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from clipstudy.dashboard import beside, sheets
-from clipstudy.dashboard.boards import board
+from clipstudy.results import beside, sheets
+from clipstudy.results.boards import board
 from tests.browser import exhibits
 from tests.browser.served import desk
 from tests.browser.test_dashboard import NASTY, Open, cells, choose, drawn, go, said, visit

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clipstudy.dashboard import panels, report, writers
-from clipstudy.dashboard.boards import board, view
+from clipstudy.dashboard import panels, report
 from clipstudy.dashboard.panels import Dashboard, Panel
-from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.errors import ClipstudyError
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import writers
+from clipstudy.results.boards import board, view
+from clipstudy.results.run_files import RunFiles
 from clipstudy.spec import WHOLE_MODEL
 from tests.browser import exhibits
 from tests.browser.served import Held

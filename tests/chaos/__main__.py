@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 from tests.chaos import servers
 from tests.chaos.faults import FAULTS
 from tests.chaos.house import Backends, Fault, trial
@@ -87,7 +87,11 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run once more what need not be")
     parser.add_argument("--idle", action="store_true", help="nothing else runs on this machine: keep goodput, too")
     parser.add_argument("--list", action="store_true", help="say which faults there are, and do nothing")
+    parser.add_argument("--draw", action="store_true", help="draw the table of the rows that are kept, and run nothing")
     asked = parser.parse_args()
+    if asked.draw:
+        write(rows())
+        sys.exit()
     wanted = [fault for fault in FAULTS if matches(fault.name, asked.only)]
     if asked.list or not wanted:
         print(*(f"{fault.name:24} {fault.what}" for fault in FAULTS), sep="\n")

@@ -66,7 +66,7 @@ def judge(engine: Engine, tracking: Tracking, study: str, samples: int = 20) -> 
     right = {row.id: answer(row.model, row.layer, versions[row.group_id]) for row in rows}
     _rows(verdict, rows, moves)
     _runs_of_rows(verdict, right, rows, [run for run in runs if _tag(run, "level") == "job"])
-    _parents(verdict, client, rows, [run for run in runs if _tag(run, "level") == "parent"], parents)
+    _parents(verdict, client, right, rows, [run for run in runs if _tag(run, "level") == "parent"], parents)
     done = [row for row in rows if row.status is Status.DONE]
     for row in done[:: max(1, len(done) // samples)]:
         for name, wanted in (("answer.txt", str(right[row.id])), ("log.txt", None)):
@@ -129,7 +129,14 @@ def _runs_of_rows(verdict: Verdict, right: dict[int, float], rows: list[Job], ru
             verdict.disagree.append(f"{_name(row)} failed, and MLflow has no FAILED run of that")
 
 
-def _parents(verdict: Verdict, client: MlflowClient, rows: list[Job], runs: list[Any], named: dict[int, str]) -> None:
+def _parents(
+    verdict: Verdict,
+    client: MlflowClient,
+    right: dict[int, float],
+    rows: list[Job],
+    runs: list[Any],
+    named: dict[int, str],
+) -> None:
     of_group: dict[int, list[Job]] = {}
     for row in rows:
         of_group.setdefault(row.group_id, []).append(row)
@@ -139,16 +146,17 @@ def _parents(verdict: Verdict, client: MlflowClient, rows: list[Job], runs: list
         verdict.twice.append(f"{keys.most_common(1)[0]}: several parent runs of one group")
     verdict.disagree += [f"parent {run.info.run_id} was left open" for run in runs if run.info.status == "RUNNING"]
     for group, siblings in of_group.items():
-        done = {row.layer for row in siblings if row.status is Status.DONE}
+        done = {row.layer: right[row.id] for row in siblings if row.status is Status.DONE}
         parent = by_id.get(named.get(group) or "")
         if not done:
             continue
         if parent is None or parent.info.status != "FINISHED":
             verdict.disagree.append(f"group {group}: its parent is {parent and parent.info.status}")
             continue
-        steps = Counter(point.step for point in client.get_metric_history(parent.info.run_id, "accuracy"))
-        if set(steps) != done:
-            verdict.disagree.append(f"group {group}: the parent shows layers {sorted(steps)}, done are {sorted(done)}")
+        points = client.get_metric_history(parent.info.run_id, "accuracy")
+        if (shown := {point.step: point.value for point in points}) != done:
+            verdict.disagree.append(f"group {group}: the parent shows {shown}, done are {done}")
+        steps = Counter(point.step for point in points)
         if steps and max(steps.values()) > 1:
             verdict.twice.append(f"group {group}: a layer stands twice on the parent")
 

@@ -131,14 +131,14 @@ def end_at(orders: Orders) -> None:
     behind(outbox, "take", "take")
     behind(MlflowClient, "create_run", whose)
     behind(MlflowClient, "log_batch", "log_batch")
-    behind(MlflowClient, "log_artifacts", "artifacts")
+    behind(Tracking, "_keep", "artifacts")
     behind(Tracking, "record", "close")
     behind(Tracking, "project", "projection")
     behind(outbox, "recorded", "done")
 
 
 #: Steps that answer nothing.
-_SILENT = frozenset({"_on_progress", "log_batch", "log_artifacts", "project"})
+_SILENT = frozenset({"_on_progress", "log_batch", "_keep", "project"})
 
 
 def wrong_clock(file: Path) -> None:

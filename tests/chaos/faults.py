@@ -15,11 +15,12 @@ from typing import Any
 
 import psutil
 
+from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection, Status
 from clipstudy.queue import jobs
 from tests.chaos import body, cells
 from tests.chaos.body import LEASE, POINTS
-from tests.chaos.house import Fault, House
+from tests.chaos.house import Fault, House, pid_of
 from tests.chaos.servers import Mood
 
 #: Results that may wait for MLflow before no more work is claimed, where that is the question.
@@ -38,11 +39,21 @@ def some_worker(house: House) -> int | None:
     return house.random.choice(awake) if awake else None
 
 
-def send(number: int) -> Callable[[House], int | None]:
-    """Send a signal to some worker."""
+def one_at_work(house: House) -> int | None:
+    """By turns of a coin some worker, or one that has cells in its hands, where there is one."""
+    busy: list[int] = []
+    if house.random.random() < 0.5:
+        with contextlib.suppress(ClipstudyError):
+            rows = jobs.rows(house.engine, statuses=[Status.RUNNING])
+            busy = sorted({pid_of(str(row.worker)) for row in rows} & set(house.pids()))
+    return house.random.choice(busy) if busy else some_worker(house)
+
+
+def send(number: int, whom: Callable[[House], int | None] = some_worker) -> Callable[[House], int | None]:
+    """Send a signal to a worker."""
 
     def blow(house: House) -> int | None:
-        pid = some_worker(house)
+        pid = whom(house)
         if pid is not None:
             house.signal(pid, number)
         return pid
@@ -247,18 +258,20 @@ def at(point: str) -> dict[str, Any]:
 FAULTS: tuple[Fault, ...] = (
     Fault("quiet", "Nothing."),
     Fault("kill", "SIGKILL to some worker every second, as the kernel does to one that takes too much memory.",
-          send(signal.SIGKILL), every=1.0, most=20),
+          send(signal.SIGKILL, one_at_work), every=1.0, most=20, interrupts=True),
     *(
         Fault(f"kill at: {point}", f"A worker kills itself: {what}.", orders=at(point), most=6)
         for point, what in _AT.items()
     ),
-    Fault("terminate", "SIGTERM to some worker every second.", send(signal.SIGTERM), every=1.0, most=20),
+    Fault("terminate", "SIGTERM to some worker every second.",
+          send(signal.SIGTERM, one_at_work), every=1.0, most=20, interrupts=True),
     Fault("sleep", "SIGSTOP to some worker for seven seconds, then SIGCONT: it writes late.",
           send(signal.SIGSTOP), wake, every=1.0, lasts=LONGER_THAN_A_LEASE, most=6, slow=True, interrupts=True,
           orders={"layers_per_batch": FEW}, plan={"millis": LONG}),
     *(
         Fault(f"sleep at: {point}", f"One worker of three sleeps for {name}, then goes on: {_AT[point]}.",
               lift=wake, lasts=lasts, most=6, slow=True, interrupts=point in ("claim", "mid-fit"),
+              taken_over=point in ("create_run", "close"),
               orders={**at(point), "number": signal.SIGSTOP, "layers_per_batch": FEW}, plan={"millis": LONG})
         for point, lasts, name in (
             ("claim", LONGER_THAN_A_LEASE, "seven seconds"),

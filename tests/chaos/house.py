@@ -26,6 +26,7 @@ from clipstudy.queue import dialect, migration, outbox
 from clipstudy.queue import jobs as queue
 from clipstudy.queue.dialect import reading
 from clipstudy.queue.schema import jobs as table
+from clipstudy.queue.schema import outbox as waiting
 from clipstudy.tracking import Tracking
 from tests.chaos import audit, body, cells
 from tests.chaos.audit import Verdict
@@ -47,6 +48,11 @@ class Backends:
     unused: Path  #: an MLflow store in which nobody has made an experiment: making one takes seconds
     postgres: Postgres | None = None
     mlflow: MLflow | None = None
+
+
+def pid_of(worker: str) -> int:
+    """The process of a worker, by its name in the table."""
+    return int(worker.split(":")[1])
 
 
 class House:
@@ -107,6 +113,12 @@ class House:
         with reading(self.engine) as connection:
             return {row.id: Status(row.status) for row in connection.execute(select(table.c.id, table.c.status))}
 
+    def held(self, pid: int) -> set[str]:
+        """The results that a worker holds to record them, each with its lease's token."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(select(waiting.c.id, waiting.c.token, waiting.c.recorder)).all()
+        return {f"{row.id} {row.token}" for row in rows if row.recorder and pid_of(row.recorder) == pid}
+
     def mend(self) -> None:
         """Whatever a fault left behind."""
         if self.postgres:
@@ -144,6 +156,7 @@ class Fault:
     slow: bool = False  #: a tenth of the jobs
     fails: int = 0  #: cells that must fail
     interrupts: bool = False  #: cells that are being computed must be given up, or taken over by others
+    taken_over: bool = False  #: results that a sleeping recorder holds must be taken over by others
 
 
 @dataclass
@@ -154,6 +167,7 @@ class Watched:
     blows: int = 0
     recoveries: list[float] = field(default_factory=list)
     waiting: int = 0  #: cells computed and not recorded, at most
+    taken_over: int = 0  #: sleeping recorders whose results were in other hands, or recorded, when they woke
     over: bool = False  #: everything came to rest in time
 
     @property
@@ -174,7 +188,7 @@ class Loop:
         self._rows: dict[int, Status] = {}
         self._open: list[tuple[float, set[int]]] = []  # ends of blows, and what was in hand then
         self._lifts: list[tuple[float, Any]] = []
-        self._asleep: set[int] = set()
+        self._asleep: dict[int, set[str]] = {}  #: who sleeps, and the results in his hands
         self._sleeper: Any = None  #: the worker that is told to fall asleep: the others are to take over what it held
 
     def run(self) -> Watched:
@@ -232,8 +246,8 @@ class Loop:
                 if self.fault.orders.get("point") and worker.exitcode == -signal.SIGKILL:
                     self._mark()
         if self._sleeps:
-            for pid in set(self.house.asleep()) - self._asleep:
-                self._asleep.add(pid)
+            for pid in set(self.house.asleep()) - self._asleep.keys():
+                self._asleep[pid] = self.house.held(pid)
                 self._mark(after=self.fault.lasts)
                 self._lifts.append((time.monotonic() + self.fault.lasts, pid))
         if self.fault.orders.get("point") and self.seen.blows >= self.fault.most:
@@ -264,9 +278,10 @@ class Loop:
             self._mark()
 
     def _lift(self, given: Any) -> None:
+        if held := self._asleep.pop(given, None):
+            self.seen.taken_over += bool(held - self.house.held(given))
         if self.fault.lift:
             self.fault.lift(self.house, given)
-        self._asleep.discard(given)
 
 
 def trial(
@@ -297,6 +312,8 @@ def trial(
         wrong.insert(0, "not one blow fell: this showed nothing")
     if verdict.failed < fault.fails:
         wrong.insert(0, f"{fault.fails} cells had to fail, {verdict.failed} did")
+    if fault.taken_over and not seen.taken_over:
+        wrong.insert(0, "nobody took over what a sleeping recorder held: this showed nothing")
     if fault.interrupts and verdict.attempts <= verdict.done:
         wrong.insert(0, "no cell that was being computed was given up, or taken over: this showed nothing")
     return seen, verdict, wrong

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipstudy.progress import counted
+from clipstudy.wording import counted
 from tests.chaos import faults
 from tests.chaos.faults import FAULTS
 from tests.chaos.house import Fault
@@ -134,13 +134,18 @@ def drawn(found: Sequence[Row]) -> str:
     """``found`` as Markdown, what was not run below it."""
     counts = ["jobs", "done", "failed", "given up", "lost", "twice", "disagree", "attempts", "injections"]
     head = ["fault", "setup", *counts, "recovery", "worst", "goodput", "run on"]
-    lines = [f"{counted(len(found), 'row')}: in {sum(row.kept for row in found)} the promise held.", "", _line(head)]
+    now = {fault.name: code(fault) for fault in FAULTS}
+    earlier = [row for row in found if row.code != now.get(row.fault)]
+    told = f"{counted(len(found), 'row')}: in {sum(row.kept for row in found)} the promise held."
+    if earlier:
+        told += f" {len(earlier)} of them (†) are of an earlier version of the code: `make chaos` runs these again."
+    lines = [told, "", _line(head)]
     lines.append(_line(["---", "---", *["--:"] * (len(head) - 3), "---"]))
     for row in found:
         cells = [row.jobs, row.done, row.failed, row.given_up, row.lost, row.twice, row.disagree, row.attempts]
         share = "–" if row.goodput is None else f"{row.goodput:.0%}"
         timed = [_seconds(row.median, row.goodput is None), _seconds(row.worst, row.goodput is None), share]
-        shown = [row.fault, row.house, *cells, row.blows, *timed, row.date]
+        shown = [row.fault, row.house, *cells, row.blows, *timed, f"{row.date}{' †' * (row in earlier)}"]
         lines.append(_line(shown if row.kept else [f"**{one}**" for one in shown]))
     for row in found:
         if not row.kept:
@@ -151,7 +156,7 @@ def drawn(found: Sequence[Row]) -> str:
         if missing:
             lines += ["", f"Not run on {house}: {', '.join(missing)}."]
     lines += ["", "What each fault is:", ""]
-    lines += [f"- **{name}**: {what}" for name, what in dict((row.fault, row.what) for row in found).items()]
+    lines += [f"- **{name}**: {what}" for name, what in dict.fromkeys((row.fault, row.what) for row in found)]
     return "\n".join(lines)
 
 

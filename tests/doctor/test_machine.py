@@ -59,7 +59,7 @@ def test_gpus_are_listed_with_their_room(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(machine.devices, "find", lambda asked: "cuda:0")
     monkeypatch.setattr(machine.devices, "described", lambda place: "cuda:0 (H100)")
     _, told = machine.device(settings(tmp_path), lambda: (Gpu(0, "H100", 60 * GB, 80 * GB),))
-    assert told.says == "cuda:0 (H100): 60.0 of 80.0 GB free"
+    assert told.says == "cuda:0 (H100): 60.0 of 80.0 GiB free"
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from clipstudy.backbones import checkpoint, from_open_clip
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.fuzz.damage import damaged, fuzzed, values
-from tests.torch import checkpoints
+from tests.torch import checkpoints, image_checkpoints
 
 SPEC = ModelSpec("m", "transformers", "x", 3)
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -83,6 +84,32 @@ def test_descriptions(name: str, bert: ModelSpec, tmp_path: Path, data: st.DataO
         backbones.load(ModelSpec("m", "transformers", str(folder), 3), "cpu")
     except ModelError as error:
         assert str(error).startswith("[models.m]") or "the tokenizer" in str(error)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    args = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    folder = tmp_path_factory.mktemp("whole") / "vit"
+    return image_checkpoints.of_timm("vit_tiny_patch16_224", args, "cls", (2, 2, 2), True, folder).spec
+
+
+@fuzzed(20)
+@given(data=st.data())
+def test_descriptions_of_images(image: ModelSpec, tmp_path: Path, data: st.DataObject) -> None:
+    """How they are prepared, above all."""
+    whole = (Path(image.checkpoint.removeprefix("local-dir:")) / "config.json").read_bytes()
+    held = json.loads(whole)
+    seen = held["pretrained_cfg"]
+
+    def changed(key: str, value: object) -> bytes:
+        return json.dumps({**held, "pretrained_cfg": {**seen, key: value}}).encode()
+
+    one = st.builds(changed, st.sampled_from([*sorted(seen), "crop_mode", "fixed_input_size"]), values)
+    (tmp_path / "config.json").write_bytes(data.draw(st.one_of(damaged(whole, 2), one)))
+    try:
+        backbones.load(replace(image, checkpoint=f"local-dir:{tmp_path}", init="random"), "cpu")
+    except ModelError as error:
+        assert str(error).startswith("[models.")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ A few dozen examples each in the suite; ten thousand each by ``make fuzz``.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import resource
@@ -20,9 +21,12 @@ from hypothesis import strategies as st
 from clipstudy import fetch, tasksfile
 from clipstudy.backbones.described import has_attention
 from clipstudy.dashboard import panels
-from clipstudy.data import boolq, conll2000, images, senteval, table, wic
+from clipstudy.data import boolq, conll2000, formats, images, senteval, table, wic
 from clipstudy.errors import DataError, NotFetched, StudyError
 from clipstudy.job import Selection, keys, plan
+from clipstudy.outcome import Result
+from clipstudy.results import evidence, run_files
+from clipstudy.results.run_files import PNG
 from clipstudy.spec import DatasetSpec, ModelSpec
 from clipstudy.tracking.entry import LONGEST_KEY, clip, safe_key
 from tests.fuzz.damage import damaged, fuzzed, toml, values
@@ -129,7 +133,9 @@ WIC = b"".join(b"run\tV\t1-1\tI run %d\tthey run\n" % i for i in range(6))
 RAN = {"word": "run", "sentence1": "I run", "sentence2": "a run", "start1": 2, "end1": 5, "start2": 2, "end2": 5}
 WIC_ROWS = "".join(json.dumps({**RAN, "label": label}) + "\n" for label in [True, False] * 3).encode()
 CSV = b"text,label\n" + b"".join(b'"a, b",%d\n' % (i % 2) for i in range(6))
+TSV = b"text\tlabel\n" + b"".join(b'"a" b\t%d\n' % (i % 2) for i in range(6))
 ROWS = b"".join(b'{"text": "a b", "label": %d}\n' % (i % 2) for i in range(6))
+LISTED = json.dumps([{"text": "a b", "label": i % 2} for i in range(6)]).encode()
 LAYOUTS: dict[str, tuple[bytes, str, Callable[[DatasetSpec], Any]]] = {
     "senteval": (SENTEVAL, "x.txt", senteval.read),
     "conll2000": (CONLL, "train.txt", lambda spec: conll2000.read(spec, "train")),
@@ -137,7 +143,9 @@ LAYOUTS: dict[str, tuple[bytes, str, Callable[[DatasetSpec], Any]]] = {
     "wic": (WIC, "train.data.txt", lambda spec: wic.released(spec, "train")),
     "wic rows": (WIC_ROWS, "train.jsonl", lambda spec: wic.released(spec, "train")),
     "csv": (CSV, "train.csv", lambda spec: table.load(spec, "train", ("text", "label"))),
+    "tsv": (TSV, "train.tsv", lambda spec: table.load(spec, "train", ("text", "label"))),
     "jsonl": (ROWS, "train.jsonl", lambda spec: table.load(spec, "train", ("text", "label"))),
+    "json": (LISTED, "train.json", lambda spec: table.load(spec, "train", ("text", "label"))),
 }
 
 
@@ -164,6 +172,8 @@ def tried(read: Callable[[DatasetSpec], Any], reader: str, at: Path, name: str) 
 def test_data_files(layout: str, held: Path, data: st.DataObject) -> None:
     whole, name, read = LAYOUTS[layout]
     (held / name).write_bytes(data.draw(damaged(whole)))
+    if name.endswith(tuple(formats.ENDINGS)):
+        assert all(isinstance(column, str) for column in formats.header(held / name))
     if layout == "wic":
         (held / "train.gold.txt").write_bytes(data.draw(damaged(b"T\nF\n" * 3, 1)))
     tried(read, layout.partition(" ")[0], held / name if layout == "senteval" else held, name)
@@ -172,12 +182,13 @@ def test_data_files(layout: str, held: Path, data: st.DataObject) -> None:
 # --- tables and images
 
 
-def parquet(columns: dict[str, list[Any]]) -> bytes:
+def parquet(columns: dict[str, list[Any]], about: bytes | None = None) -> bytes:
+    """``about``: what ``datasets`` says of the columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = io.BytesIO()
-    pq.write_table(pa.table(columns), file)
+    pq.write_table(pa.table(columns).replace_schema_metadata(about and {"huggingface": about}), file)
     return file.getvalue()
 
 
@@ -193,6 +204,28 @@ PARQUET = {
     "texts": parquet({"text": ["a b", "c"] * 3, "label": [0, 1] * 3}),
     "images": parquet({"image": [{"bytes": picture("PNG"), "path": "x.png"}] * 4, "label": ["a", "b"] * 2}),
 }
+
+
+CLASSES = {"label": {"names": ["a", "b"], "_type": "ClassLabel"}, "text": {"dtype": "string", "_type": "Value"}}
+
+
+@fuzzed(25)
+@given(
+    st.one_of(
+        damaged(json.dumps({"info": {"features": CLASSES}}).encode()),
+        values.map(lambda held: json.dumps({"info": {"features": held}}).encode()),
+        st.builds(
+            lambda key, held: json.dumps({"info": {"features": {**CLASSES, "label": {**CLASSES["label"], key: held}}}}),
+            st.sampled_from(["names", "_type", "num_classes", "id", "x"]),
+            values,
+        ).map(str.encode),
+    )
+)
+def test_what_a_table_says_of_its_columns(held: Path, about: bytes) -> None:
+    content = parquet({"text": ["a b", "c"] * 3, "label": [0, 1] * 3}, about)
+    for split in ("train", "dev", "test"):
+        (held / f"{split}.parquet").write_bytes(content)
+    tried(table.read, "table", held, "parquet")
 
 
 @pytest.mark.parametrize("kind", PARQUET)
@@ -219,6 +252,49 @@ def test_pictures(kind: str, data: st.DataObject) -> None:
         images.Foreground(images.Picture(content, "here", "train", mask=content)).open()
     except DataError as error:
         assert str(error).startswith("here")
+
+
+# --- what runs keep, read back from whoever may write to MLflow
+
+KEPT = {
+    "accuracy": parquet(
+        {"id": [0, 1], "label": ["a", "b"], "mean/mlp/seed_0": ["a", "a"], "mean/mlp/seed_1": ["b", "b"]}
+    ),
+    "nmi": parquet({"sample": [0, 0, 1, 1], "label": ["a", "b"] * 2, "cluster_0": [0, 1, 0, 1]}),
+    "mse": parquet({"mse/seed_0": [0.5, 0.25], "mse/mean_image": [0.5, 0.5]}),
+    "jaccard": parquet({"row": [0, 1], "jaccard": [0.5, float("nan")]}),
+    "edge_density": b"channel,edge_density\n0,0.5\n1,0.25\n0,0.75\n",
+}
+#: Cells of every type that a column may have.
+CELLS = [["x", "y"], [1, 2], [0.5, None], [[1], [2]], [{"a": 1}, {"a": 2}], [b"\xff", b""], [True, False], [None, None]]
+
+
+@st.composite
+def kept(draw: st.DrawFn, metric: str) -> bytes:
+    """The file behind ``metric``: damaged, or with other cells in a column."""
+    if metric == "edge_density" or draw(st.booleans()):
+        return draw(damaged(KEPT[metric]))
+    import pyarrow.parquet as pq
+
+    held = pq.read_table(io.BytesIO(KEPT[metric])).to_pydict()
+    held[draw(st.sampled_from(sorted(held)))] = draw(st.sampled_from(CELLS)) * (len(next(iter(held.values()))) // 2)
+    return parquet(held)
+
+
+@pytest.mark.parametrize("metric", KEPT)
+@fuzzed(25)
+@given(data=st.data())
+def test_scores_that_runs_keep(metric: str, data: st.DataObject) -> None:
+    content = data.draw(kept(metric))
+    run = Result(run_id="r", study="s", model="m", task="t", layer=1, metrics={}, params={}, tags={})
+    with contextlib.suppress(DataError):
+        evidence.read(evidence.SCORE_FILES[metric], metric, run, lambda run_id, name: content)
+
+
+@fuzzed()
+@given(damaged(PNG + b"\0\0\0\x0biTXtTitle\0\0\0\0\0Heads\0\0\0\0\0\0\0\0IDAT"))
+def test_what_pictures_say_of_themselves(content: bytes) -> None:
+    assert all(isinstance(text, str) for text in run_files._texts(content))
 
 
 # --- names, manifests, descriptions

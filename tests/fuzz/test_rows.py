@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from clipstudy.errors import Unreadable
 from clipstudy.job import Group
+from clipstudy.queue import outbox
 from tests.fuzz.damage import damaged, fuzzed, values
 from tests.queue.samples import group
 
@@ -36,3 +38,28 @@ settings = st.one_of(
 def test_settings_of_groups(text: str) -> None:
     with contextlib.suppress(Unreadable):
         Group.from_json(text)
+
+
+HELD = {"metrics": '{"accuracy": [0.5, 0.4, 0.6]}', "params": '{"a": "1"}', "tags": '{"b": "2"}'}
+instants = st.one_of(st.floats(), st.integers(-(2**70), 2**70), st.text(max_size=4))
+
+
+@fuzzed()
+@given(st.sampled_from(sorted(HELD)), st.one_of(values.map(json.dumps), st.text(max_size=40)), instants, instants)
+def test_results_that_wait(column: str, text: str, started: object, ended: object) -> None:
+    """What cannot be read is one of the errors that let a result rest; what can be is one that MLflow may be told."""
+    row: Any = SimpleNamespace(
+        id=1,
+        token="t",
+        attempt=1,
+        kind="finished",
+        worker="w",
+        error=None,
+        log=None,
+        tries=0,
+        **{**HELD, column: text, "started_at": started, "ended_at": ended},
+    )
+    spec: Any = SimpleNamespace(spec=json.dumps(WHOLE), resolved=None, parent_run_id=None)
+    job: Any = SimpleNamespace(id=1, layer=0, label="embedding")
+    with contextlib.suppress(*outbox._UNREAD):
+        outbox._record(row, job, spec, ())

@@ -269,6 +269,19 @@ def test_the_parent_run_is_set_at_the_end_or_not_at_all(engine: Engine) -> None:
     assert jobs.group_of(engine, group_id) == (group(), None, "whole")
 
 
+def test_a_parent_run_without_what_was_resolved_meanwhile_is_not_the_groups(engine: Engine) -> None:
+    jobs.enqueue(engine, cells(group()))
+    group_id = jobs.rows(engine)[0].group_id
+    with outbox.parent(engine, group_id) as held:
+        assert held.resolved is None
+        jobs.pin(engine, group_id, {"checkpoint": "abc"})
+        held.run_id = "of a batch that failed before it resolved anything"
+    with outbox.parent(engine, group_id) as held:
+        assert (held.run_id, held.resolved) == (None, '{"checkpoint": "abc"}')
+        held.run_id = "whole"
+    assert jobs.group_of(engine, group_id)[2] == "whole"
+
+
 def test_of_many_recorders_one_makes_the_parent_run(engine: Engine) -> None:
     jobs.enqueue(engine, cells(group()))
     group_id = jobs.rows(engine)[0].group_id

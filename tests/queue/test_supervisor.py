@@ -246,7 +246,7 @@ def test_each_sees_its_own_gpu_and_a_full_one_is_left_out(monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-5f3a")  # what a cluster gave
     posts, left_out = on_gpus(TWO, 2 * GB)
     assert [post.environment["CUDA_VISIBLE_DEVICES"] for post in posts] == ["4"]
-    assert left_out == ["GPU 1 (H100) is left out: 0.5 of 80.0 GB free, expected 2.0"]
+    assert left_out == ["GPU 1 (H100) is left out: 0.5 of 80.0 GiB free, expected 2.0"]
     assert TWO[1].visible_as == "GPU-5f3a"
 
 

@@ -282,7 +282,7 @@ def test_how_images_of_weights_in_a_file_are_prepared():
 
 
 def test_a_device_that_does_not_exist(bert):
-    with pytest.raises(DeviceError, match="Say --device auto"):
+    with pytest.raises(DeviceError, match="Try --device auto"):
         backbones.load(bert, "cuda:99")
 
 

@@ -1,4 +1,4 @@
-"""Pairs of texts on frozen features: vectors that are known, and a tiny checkpoint through the hallway."""
+"""Pairs of texts on frozen features: vectors that are known, and a tiny checkpoint through `run`."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class TestMeasure:
 
 
 @pytest.mark.parametrize("kind", ["boolq", "wic"])
-def test_through_the_hallway(kind: str, tmp_path: Path) -> None:
+def test_through_run(kind: str, tmp_path: Path) -> None:
     draw = random.Random(0)
     for split, size in (("train", 60), ("dev", 30)):
         rows = []

@@ -29,7 +29,7 @@ def test_what_others_hold_may_be_free_later(
     with pytest.raises(DeviceError, match="one text of 9 tokens does not fit") as caught:
         device.fitting(does_not_fit, "one text of 9 tokens does not fit.")
     assert caught.value.transient is passing
-    assert ("Other processes hold 40.5 GB of it: later it may" in caught.value.message) is passing
+    assert ("Other processes hold 40.5 GiB of it: later it may" in caught.value.message) is passing
 
 
 def test_without_a_gpu_nobody_else_holds_one() -> None:

@@ -13,6 +13,7 @@ from clipstudy.data.labelled import Labelled
 from clipstudy.errors import DataError, StudyError
 from clipstudy.job import Selection, plan
 from clipstudy.outcome import Outcome
+from clipstudy.results import units
 from clipstudy.spec import DatasetSpec
 from clipstudy.tasks.task import Bench
 from tests.torch import checkpoints
@@ -67,6 +68,12 @@ def test_the_kind_is_measured(study: str, tmp_path: Path) -> None:
     # Nothing of a layer follows from which others are in the batch.
     last = max(found)
     assert cosines(study, tmp_path, (last,)) == {last: pytest.approx(found[last], abs=1e-6)}
+
+
+@pytest.mark.usefixtures("kind")
+def test_its_metric_is_shown_as_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "known", units.known.__wrapped__)  # as in a process that starts with the file there
+    assert units.axis_title("mean/cosine") == "mean cosine of two texts, mean" and units.better("cosine") == 0
 
 
 @pytest.mark.usefixtures("kind")

@@ -125,9 +125,13 @@ def test_other_spans_in_the_same_texts_share_the_texts_vectors(store):
 
 
 def test_half_precision_unless_the_values_overflow_it(store):
-    run(Scaled(), store, views=("mean",))
+    few = [Text((str(i),)) for i in range(cache.ENOUGH - 1)]
+    run(Scaled(), store, texts=few, views=("mean",))
+    assert {np.load(e.path).dtype for e in store.entries()} == {np.dtype(np.float32)}, "too few to know"
+    store.prune(0)
+    run(Scaled(), store, texts=[*few, Text(("99",))], views=("mean",))
     assert {np.load(e.path).dtype for e in store.entries()} == {np.dtype(np.float16)}
-    numbers = [16_384, 32_768, 70_000, 49_152]  # equally long, so in this order: the overflow comes third
+    numbers = [16_384, 32_768, 49_152, *range(10_000, 10_048, 8), 70_000]  # equally long, so in this order
     texts = [Text((str(i),)) for i in numbers]
     features = run(Scaled(), store, texts=texts, layers=[0], views=("mean",))
     assert features.vectors(0, "mean")[:, 0].tolist() == numbers
@@ -180,6 +184,16 @@ def test_a_dimension_that_half_precision_cannot_tell_apart_is_kept(store):
     _, test = standardise(found[:200], found[200:])
     assert set(np.sign(test[::2, 0])) == {-1} and set(np.sign(test[1::2, 0])) == {1}
     assert np.array_equal(extracted(columns, None), found)
+
+
+@pytest.mark.parametrize("batches", [[1, 2, 100], [7, 1, 95], [3, 3, 3, 94]])
+def test_rows_that_come_before_precision_is_known_are_not_rounded(store, batches):
+    """The longest texts come first, a few at a time: rounded to 3000, they would lie far from the others."""
+    exact = (3000 + np.random.default_rng(0).normal(0, 0.01, (103, 4))).astype(np.float32)
+    for sheet in (store.sheet("k", "mean", 0, exact.shape), MemorySheet(exact.shape, HALF)):
+        for rows in np.split(exact, np.cumsum(batches)[:-1]):
+            sheet.append(rows)
+        assert np.array_equal(sheet.close(), exact)
 
 
 @pytest.mark.parametrize("columns", [
@@ -241,11 +255,15 @@ def damaged(path: Path, how: str) -> None:
             "zeros": content[:128] + bytes(len(content) - 128),
             "zeros but the sum": content[:128] + bytes(len(content) - 132) + content[-4:],
             "no sum": content[:-4],
+            "brace": content.replace(b"}", b"{", 1),
+            "word": content.replace(b"False", b"F\x00lse", 1),
         }
         path.write_bytes(changed[how])
 
 
-DAMAGE = "cut, longer, empty, header, zeros, zeros but the sum, no sum, another shape, another type, pickled"
+DAMAGE = (
+    "cut, longer, empty, header, zeros, zeros but the sum, no sum, another shape, another type, pickled, brace, word"
+)
 
 
 @pytest.mark.parametrize("how", DAMAGE.split(", "))

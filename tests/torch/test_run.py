@@ -1,4 +1,4 @@
-"""The hallway, with a real tiny model and a kind whose behaviour is known."""
+"""`run`, with a real tiny model and a kind whose behaviour is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models on the same texts: features whose likeness is known, and tiny checkpoints through the hallway."""
+"""Two models on the same texts: features whose likeness is known, and tiny checkpoints through `run`."""
 
 from __future__ import annotations
 

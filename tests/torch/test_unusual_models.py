@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AlbertConfig,
     AutoModel,
+    BertConfig,
     BigBirdConfig,
     ConvBertConfig,
     CpmAntConfig,
@@ -163,6 +164,11 @@ def test_positions_kept_for_padding_are_not_for_text(tmp_path: Path) -> None:
     text = backbone.pieces([["the"] * 40])
     assert backbone.limit == 20 - config.pad_token_id - 1 == len(text[0].ids)
     assert backbone.states(*padded(text), [3])[3].isfinite().all()
+
+
+def test_a_vocabulary_of_as_many_words_as_positions_keeps_none_for_padding(tmp_path: Path) -> None:
+    config = BertConfig(**BERT | {"max_position_embeddings": BERT["vocab_size"]})
+    assert backbones.load(saved(tmp_path, config), "cpu").limit == BERT["vocab_size"]
 
 
 def test_outlying_dimensions_do_not_hide_that_padding_is_read(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from clipstudy import attempt, heartbeat, recorder, run, tasks
+from clipstudy import worker as workers
 from clipstudy.errors import DatabaseUnreachable, DataError, Outdated, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.job import Failure, FailureKind, Selection, Status
@@ -40,6 +42,7 @@ class Book:
         self.away = False
         self.refuses: set[int] = set()  #: jobs
         self.closed: set[str] = set()
+        self.settled: list[tuple[str, str]] = []
         self.swept = 0
 
     def prepare(self) -> None:
@@ -59,6 +62,9 @@ class Book:
             raise ValueError("a name that MLflow does not take")
         self.runs[entry.key] = entry
         return f"run {entry.job}.{entry.attempt}"
+
+    def settle(self, named: str, other: str) -> None:
+        self.settled.append((named, other))
 
     def sweep(self, enough: Any) -> int:
         self.prepare()
@@ -571,25 +577,57 @@ def test_what_is_computed_outlives_the_lease(engine: Engine, worker: Worker, mon
     assert {j.attempt for j in jobs.rows(engine)} == {1}
 
 
+def test_what_it_may_have_claimed_is_given_back_by_a_worker_that_leaves(
+    engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim arrived, its answer did not, and then the worker is told to stop."""
+    jobs.enqueue(engine, cells(group()))
+    real = jobs.claim
+
+    def claim(*words: Any, **named: Any) -> None:
+        assert real(*words, **named)
+        worker.stop.set()
+        raise DatabaseUnreachable
+
+    monkeypatch.setattr(jobs, "claim", claim)
+    worker.work()
+    assert {(j.status, j.tries) for j in jobs.rows(engine)} == {(Status.QUEUED, 0)}
+
+
 def test_asked_twice_to_stop_it_waits_for_nobody(
     engine: Engine, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Twice within a second is once: SLURM tells a worker, and so does its supervisor, whom SLURM told, too."""
     measuring(monkeypatch, outcome)
     away = Away(outbox.hand_over, 1000)
     monkeypatch.setattr(outbox, "hand_over", away)
     jobs.enqueue(engine, cells(group()))
+    clock, echo = 0.0, workers.ECHO
+    heard: list[tuple[float, bool]] = []
+
+    def now() -> float:
+        heard.append((clock, worker.enough.is_set()))
+        return clock
+
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
-        obey_signals(worker)
-        told = signal.getsignal(signal.SIGTERM)
-        assert callable(told)
-        told(signal.SIGTERM, None)
-        assert worker.stop.wait(60) and not worker.enough.is_set()
-        told(signal.SIGTERM, None)
-        assert worker.enough.wait(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(workers, "time", SimpleNamespace(monotonic=now))
+            obey_signals(worker)
+            told = signal.getsignal(signal.SIGTERM)
+            assert callable(told)
+            told(signal.SIGTERM, None)
+            told(signal.SIGTERM, None)
+            until = time.monotonic() + 60
+            while len(heard) < 3 and time.monotonic() < until:  # when it began to listen, and at each word
+                time.sleep(0.01)
+            clock = 2 * echo
+            told(signal.SIGTERM, None)
+            assert worker.enough.wait(60)
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+    assert heard == [(0.0, False)] * 3 + [(2 * echo, False)]
     with pytest.raises(DatabaseUnreachable):
         worker.step()
     assert away.left == 999
@@ -775,6 +813,21 @@ def test_what_mlflow_refuses_holds_up_nobody(
     assert (tally.recorded, tally.waiting) == (3, 1)
     assert [j.status for j in jobs.rows(engine)] == [Status.DONE, Status.COMPUTED, Status.DONE, Status.DONE]
     assert "a name that MLflow does not take" in caplog.text.split("kept in the outbox")[1]
+
+
+def test_a_recorder_that_slept_leaves_the_run_that_the_table_names(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, [(group(), (0,))])
+    book.away = True
+    worker.step()
+    book.away = False
+    slow = outbox.take(engine, "slow", lease=timedelta(seconds=-1))
+    (quick,) = outbox.take(engine, "quick", lease=recorder.LEASE)
+    assert outbox.recorded(engine, quick, "the run of the quick one")
+    assert recorder.record_group(engine, book, slow, lambda: None) == 0  # type: ignore[arg-type]
+    assert book.settled == [("the run of the quick one", "run 1.1")]
 
 
 def test_a_recorder_keeps_its_lease_while_it_works(

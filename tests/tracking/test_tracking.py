@@ -43,7 +43,7 @@ def row(made: Entry) -> Job:
 
 
 class Dying:
-    """A client whose process ends at one call: before the request is sent, or after MLflow has done it."""
+    """A client of MLflow's, or a store of its files, whose process ends at one call: before it is done, or after."""
 
     def __init__(self, client: Any, method: str, when: str) -> None:
         self._client, self._method, self._when = client, method, when
@@ -159,16 +159,29 @@ def test_recording_again_changes_nothing(tracking: Tracking, study: str, group: 
     assert len(tracking.connect()[0].get_metric_history(first, "accuracy")) == 1
 
 
+def test_of_two_closed_runs_the_one_that_the_table_names_stays(
+    tracking: Tracking, study: str, group: Group, entry: Make
+) -> None:
+    parent = tracking.parent(group, None, None)
+    named = tracking.record(entry(), parent)
+    tracking.connect()[0].delete_run(named)  # by a recorder that had seen it open a moment ago
+    other = tracking.record(entry(), parent)
+    tracking.settle(named, other)
+    assert [run.info.run_id for run in runs(tracking, study)] == [named] != [other]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["create_run", "search_runs", "log_batch", "log_artifacts", "set_terminated"])
 def test_a_crash_at_any_step_is_only_a_delay(
-    step: str, when: str, tracking: Tracking, study: str, group: Group, entry: Make
+    step: str, when: str, tracking: Tracking, study: str, group: Group, entry: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = tracking.parent(group, None, None)
     made = entry(artifacts=(Artifact("confusion.csv", b"1,2\n"), Artifact("figures/a.txt", b"x")), log="all went well")
     client, experiment = tracking.connect()
     tracking._opened = (Dying(client, step, when), experiment)  # type: ignore[assignment]
-    with pytest.raises(InterruptedError, match=step):
+    repository = tracking._repository
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError, match=step):
+        patch.setattr(tracking, "_repository", lambda run: Dying(repository(run), step, when))
         tracking.record(made, parent)
     tracking._opened = (client, experiment)
 
@@ -250,12 +263,22 @@ def test_runs_that_somebody_tagged_like_ours_are_passed_by(
     for tags in (
         {"level": "job"},
         {"level": "job", "study": study, "model": "m", "task": "t", "layer": "x", "job": "?"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "--3"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "3", "attempt": "x"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "3", "blocks": "²"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "3", "layers": "0,1,…"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "3", "depth": "deep"},
+        {"level": "job", "study": study, "model": "m", "task": "t", "layer": "9" * 5000},
     ):
         for status in ("FINISHED", "RUNNING"):
             foreign = client.create_run(experiment, tags={f"clipstudy.{name}": value for name, value in tags.items()})
             if status != "RUNNING":
                 client.set_terminated(foreign.info.run_id, status)
     assert len(tracking.results(study)) == 1 and tracking.sweep() == 0
+    for claimed in ("x", "9" * 30):
+        same = {"study": study, "level": "job", "entry": entry().key, "claimed": claimed}
+        client.create_run(experiment, tags={f"clipstudy.{name}": value for name, value in same.items()})
+    assert tracking.record(entry(), parent) == tracking.results(study)[0].run_id and tracking.sweep() == 2
     assert [one.job for one in audit.runs(tracking) if one.group == entry_tags(entry())["clipstudy.group"]][-1:] == [
         107
     ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.outcome import Artifact
 from clipstudy.tracking import Tracking
 from tests.servers import answering, free_port, silent
 
@@ -35,6 +38,17 @@ def test_the_password_is_not_told() -> None:
 def test_server_errors(status: int) -> None:
     with answering(status) as url:
         assert refused(url, "does not answer") < 10
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_store_of_files_that_is_away(status: int) -> None:
+    """MLflow lets through what `requests` says of files: without this, each result would be refused for itself."""
+    run: Any = SimpleNamespace(info=SimpleNamespace(run_id="r", artifact_uri="mlflow-artifacts:/1/r/artifacts"))
+    entry: Any = SimpleNamespace(artifacts=(Artifact("a.txt", b"a"),), log="")
+    with answering(status) as url:
+        tracking = Tracking(url, "")
+        with pytest.raises(TrackingUnreachable, match="does not answer"), tracking.reaching():
+            tracking._keep(run, entry)
 
 
 @pytest.mark.parametrize("status", [404, 400])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clipstudy.dashboard import beside, sheets, writers
-from clipstudy.dashboard.boards import board, view
-from clipstudy.dashboard.views import Level, View
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import beside, sheets, writers
+from clipstudy.results.boards import board, view
+from clipstudy.results.views import Level, View
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, Model, Task, result
 

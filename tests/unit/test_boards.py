@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clipstudy import metrics
-from clipstudy.dashboard import boards, panels, report_panels, sheets, units, views, writers
+from clipstudy.dashboard import panels, report_panels
 from clipstudy.dashboard.address import Layers
-from clipstudy.dashboard.boards import board, newest, view
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.pages import layers
 from clipstudy.dashboard.panels import Dashboard, Panel
-from clipstudy.dashboard.pooling import average, pooled
 from clipstudy.dashboard.report_panels import Asked
-from clipstudy.dashboard.units import INTERVAL, Z, around, half_width, standard_error
-from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import boards, sheets, units, views, writers
+from clipstudy.results.boards import board, newest, view
+from clipstudy.results.pooling import average, pooled
+from clipstudy.results.units import INTERVAL, Z, around, half_width, standard_error
+from clipstudy.results.views import Cell, Curve, View
 from clipstudy.spec import WHOLE_MODEL
 from tests.browser.served import desk
 from tests.made_up import BERT, MODELS, SHIFT, Model, Task, result, results

@@ -13,14 +13,14 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
-from clipstudy.dashboard.boards import Board, board, view
 from clipstudy.dashboard.charts import NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
 from clipstudy.dashboard.inks import KNOWN_FLOORS, PALETTE, PATTERNS, Ink, floors_of, inks_of, lighter
 from clipstudy.dashboard.labels import GREY
 from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, axes, bars_info
-from clipstudy.dashboard.views import Cell, Curve, Level, Mark, View
 from clipstudy.job import layers_of
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results.boards import Board, board, view
+from clipstudy.results.views import Cell, Curve, Level, Mark, View
 from clipstudy.spec import WHOLE_MODEL, ModelSpec, TaskSpec
 from tests.made_up import MODELS, SHIFT, Model, result, results
 

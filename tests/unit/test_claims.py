@@ -17,8 +17,8 @@ from clipstudy import claims, metrics
 from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit, Verdict
 from clipstudy.claims.quantities import Evaluation, read
 from clipstudy.claims.stated import above, below, every, some, within
-from clipstudy.dashboard import verdicts
 from clipstudy.job import layers_of
+from clipstudy.results import verdicts
 from clipstudy.spec import ModelSpec, TaskSpec
 
 SUPPORTED, REFUTED, UNDECIDED = Verdict.SUPPORTED, Verdict.REFUTED, Verdict.UNDECIDED
@@ -355,6 +355,8 @@ def test_only_the_last_layers_drop_is_judged_after_the_final_norm_too() -> None:
         "normed",
     ]
     assert [j.models["clip_text"] for j in claims.judge([plain, normed, *rest], [NUMBERED["C4"]])] == ["plain"]
+    [alone] = claims.judge([normed, *rest], [NUMBERED["C4"]])
+    assert alone.models["clip_text"] == "normed" and "normed is read after its final norm" in alone.why
 
 
 def test_models_of_different_depth_are_not_compared_layer_by_layer() -> None:
@@ -434,7 +436,7 @@ def test_one_seed_is_told_where_another_could_differ() -> None:
     assert two.why.startswith("2 seeds of clip_text, gpt2: ")
     of_pairs = judged("C17", *pairs("wic", 0.7, 0.5, 0.6))
     assert of_pairs.why == of_pairs.claim.note and judged("C29", *CASES["C29"][0]).why == ""
-    assert "how the report gave CLIP two texts is not said" in of_pairs.why
+    assert "how the course report gave CLIP two texts is not said" in of_pairs.why
 
 
 def test_a_single_initialisation_of_a_twin_is_told() -> None:

@@ -536,11 +536,41 @@ class TestTable:
             table.load(DatasetSpec("t", "table", path=str(tmp_path), config="three"), "train", ["text"])
 
     def test_a_split_may_be_a_file_name_and_never_a_part_of_one(self, tmp_path: Path) -> None:
-        for name in ("train", "train-hard", "train-00000-of-00002", "train-00001-of-00002"):
+        for name in ("train-hard", "train-00000-of-00002", "train-00001-of-00002"):
             (tmp_path / f"{name}.csv").write_text(f"text\n{name}\n")
-        spec = DatasetSpec("t", "table", path=str(tmp_path), splits={"dev": "train-hard.csv"})
+        splits = {"dev": "train-hard.csv", "test": "train-00001-of-00002.csv"}
+        spec = DatasetSpec("t", "table", path=str(tmp_path), splits=splits)
         assert table.load(spec, "dev", ["text"]).columns["text"] == ["train-hard"]
+        assert table.load(spec, "test", ["text"]).columns["text"] == ["train-00001-of-00002"]
         assert "train-hard" not in table.load(spec, "train", ["text"]).columns["text"]
+
+    @pytest.mark.parametrize(
+        ("names", "says"),
+        [
+            (["train"], None),
+            (["train-00000-of-00002", "train-00001-of-00002"], None),
+            (["train-1-of-2", "train-2-of-2"], None),
+            (["train-00000-of-00002-5f3a9c", "train-00001-of-00002-0c2e11"], None),
+            (["train-1", "train-2"], None),
+            (["train/train-1", "train/train"], None),
+            (["train", "train-1000"], "several tables .* that are not parts of one: train-1000.csv, train.csv"),
+            (["train", "train-00000-of-00001"], "that are not parts of one"),
+            (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "that are not parts of one"),
+            (["train-00000-of-00004"], "has 4 parts by these names. Bring those that are missing"),
+            (["train-00000-of-00002-5f3a9c", "train-00000-of-00002-0c2e11"], "what is there twice"),
+        ],
+    )
+    def test_a_split_is_all_its_parts_each_once(self, tmp_path: Path, names: list[str], says: str | None) -> None:
+        for name in names:
+            path = tmp_path / f"{name}.csv"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"text\n{name}\n")
+        spec = DatasetSpec("t", "table", path=str(tmp_path))
+        if says is None:
+            assert sorted(table.load(spec, "train", ["text"]).columns["text"]) == sorted(names)
+        else:
+            with pytest.raises(DataError, match=says):
+                table.load(spec, "train", ["text"])
 
     def test_only_a_splits_tables_are_downloaded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub.utils import filter_repo_objects

@@ -315,6 +315,54 @@ class TestFolders:
         with pytest.raises(DataError, match=r"expected a folder of images for each class in it \(train/CLASS/\)"):
             images.read(of(tmp_path))
 
+    @pytest.mark.parametrize("config", [None, "cifar100"])
+    def test_tables_in_a_folder_a_config_and_a_split(self, tmp_path: Path, config: str | None) -> None:
+        """As the Hub's converted tables lie: cifar100/train/0000.parquet."""
+        for split in ("train", "test"):
+            home = cifar(tmp_path / "made", {split: [(encoded(i), i % 5) for i in range(10)]})
+            (tmp_path / "held" / "cifar100" / split).mkdir(parents=True)
+            (home / f"{split}-00000-of-00001.parquet").rename(tmp_path / "held" / "cifar100" / split / "0000.parquet")
+        found = images.read(of(tmp_path / "held", columns=COLUMNS, config=config, development=0.5))
+        assert [len(part) for part in found.parts] == [5, 5, 10]
+
+    @pytest.mark.parametrize("beside", ["assets/sample.png", "docs/figures/plot.png"])
+    def test_pictures_beside_tables_are_no_classes(self, tmp_path: Path, beside: str) -> None:
+        rows = [(encoded(i), i % 5) for i in range(10)]
+        cifar(tmp_path, {"train": rows, "test": rows})
+        (tmp_path / beside).parent.mkdir(parents=True)
+        (tmp_path / beside).write_bytes(encoded(1))
+        assert len(images.read(of(tmp_path, columns=COLUMNS, development=0.5)).test) == 10
+
+    @pytest.mark.parametrize("layout", ["tables", "folders"])
+    def test_images_of_train_are_told(self, layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        rows = {split: [(encoded(i + 100 * k), i % 5) for i in range(10)] for k, split in enumerate(("train", "test"))}
+        if layout == "tables":
+            cifar(tmp_path, rows)
+        else:
+            for split, found in rows.items():
+                for i, (content, label) in enumerate(found):
+                    (tmp_path / split / NAMES[label]).mkdir(parents=True, exist_ok=True)
+                    (tmp_path / split / NAMES[label] / f"{i}.png").write_bytes(content)
+        more = {"columns": COLUMNS} if layout == "tables" else {}
+        images.read(of(tmp_path, **more, development=0.5))
+        assert not caplog.text
+        images.read(of(tmp_path, **more, splits={"dev": "test"}))
+        assert "dev and test are the same rows" in caplog.text and "in train" not in caplog.text
+        caplog.clear()
+        images.read(of(tmp_path, **more, splits={"dev": "test", "test": "train"}))
+        assert "10 of 10 images of test are in train, too" in caplog.text and "same rows" not in caplog.text
+
+    def test_files_that_are_taken_for_no_image_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for split in ("train", "test"):
+            for label in NAMES[:2]:
+                (tmp_path / split / label).mkdir(parents=True)
+                for i, ending in enumerate(("png", "jfif", "pgm", "PNM", "txt", "heic")):
+                    kind = {"jfif": "jpeg", "pgm": "ppm", "PNM": "ppm"}.get(ending, "png")
+                    (tmp_path / split / label / f"{i}.{ending}").write_bytes(encoded(i, kind))
+        found = images.read(of(tmp_path, development=0.5))
+        assert [len(part) for part in found.parts] == [4, 4, 8]
+        assert "train: 4 files in class folders taken for no image, by the ending: apple/4.txt" in caplog.text
+
     def test_a_dev_split_of_another_name_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         images.read(of(self.write(tmp_path, {"train": 20, "val": 4, "test": 6})))
         assert f'"val" of {tmp_path} is not read. If that is meant: splits = {{ dev = "val" }}' in caplog.text

@@ -15,7 +15,7 @@ import typer
 
 from clipstudy import data, tasks
 from clipstudy.cli import app
-from clipstudy.dashboard.sheets import CHOSEN
+from clipstudy.results.sheets import CHOSEN
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasksfile import tables
 from clipstudy.tracking.pretraining import EXPERIMENT

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from clipstudy.dashboard import app, guard
-from clipstudy.dashboard.run_files import RunFiles
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.results.run_files import RunFiles
 from tests.browser.served import desk, picture
 from tests.made_up import BERT, MODELS, SHIFT, result
 

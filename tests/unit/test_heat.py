@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from clipstudy.dashboard import heat, sheets
-from clipstudy.dashboard.boards import board, view
-from clipstudy.dashboard.views import View
+from clipstudy.dashboard import heat
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import sheets
+from clipstudy.results.boards import board, view
+from clipstudy.results.likeness import Likeness, likenesses
+from clipstudy.results.views import View
 from tests.made_up import BERT, Model, Task, result
 
 LIKE = Task("like_bert", "Likeness", "similarity", "cka")
@@ -27,11 +29,11 @@ def compared(model: Model, add: float = 0.0, init: int = 0) -> list[Result]:
     return found
 
 
-def seen(results: list[Result]) -> tuple[View, list[heat.Likeness]]:
+def seen(results: list[Result]) -> tuple[View, list[Likeness]]:
     shown = board([*results, result(BERT)], ("gpt2",))
     found = view(shown, LIKE.name)
     assert found
-    return found, heat.likenesses(found, shown)
+    return found, likenesses(found, shown)
 
 
 def test_a_map_is_what_the_runs_recorded() -> None:
@@ -85,7 +87,7 @@ def test_a_model_is_compared_with_the_others_alone() -> None:
     shown = board([*compared(BERT), *compared(GPT2)])
     found = view(shown, LIKE.name)
     assert found and [curve.family for curve in found.curves] == ["gpt2"] and "BERT" in found.caption
-    assert [one.family for one in heat.likenesses(found, shown)] == ["bert", "gpt2"]
+    assert [one.family for one in likenesses(found, shown)] == ["bert", "gpt2"]
     alone = board(compared(BERT))
     found = view(alone, LIKE.name)
     assert found and [curve.family for curve in found.curves] == ["bert"], "where nothing else is there yet"
@@ -96,4 +98,4 @@ def test_a_model_is_compared_with_the_others_alone() -> None:
 def test_no_map_where_layers_were_not_compared() -> None:
     shown = board([result()])
     found = view(shown, "bigram_shift")
-    assert found and heat.likenesses(found, shown) == []
+    assert found and likenesses(found, shown) == []

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clipstudy.dashboard import beside, panels
-from clipstudy.dashboard.boards import board
+from clipstudy.dashboard import panels
 from clipstudy.dashboard.panels import Dashboard, Panel, parse
 from clipstudy.errors import StudyError
+from clipstudy.results import beside
+from clipstudy.results.boards import board
 from tests.made_up import TASKS, results
 
 

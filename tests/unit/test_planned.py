@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clipstudy.dashboard.boards import board
-from clipstudy.dashboard.planned import gaps, left_out, unfinished
 from clipstudy.job import Status
+from clipstudy.results.boards import board
+from clipstudy.results.planned import gaps, left_out, unfinished
 from tests.made_up import BERT, MODELS, SHIFT, Task, result
 
 DEPTH = Task("tree_depth", "Tree depth", "syntactic")

@@ -14,15 +14,16 @@ from time import sleep
 
 import pytest
 
-from clipstudy.dashboard import evidence, records, results_file
+from clipstudy.dashboard import records, results_file
 from clipstudy.dashboard.address import Claims
 from clipstudy.dashboard.pages import claims
 from clipstudy.dashboard.pages.components import Desk, Shown
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records, merged
-from clipstudy.dashboard.run_files import PNG, RunFiles
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.outcome import Result
+from clipstudy.results import evidence
+from clipstudy.results.run_files import PNG, RunFiles
 from clipstudy.tracking import Tracking
 from tests.made_up import MODELS, SHIFT, Model, Task, result, results
 

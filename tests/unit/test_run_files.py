@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import metrics
-from clipstudy.dashboard import run_files, sheets
-from clipstudy.dashboard.boards import board, view
-from clipstudy.dashboard.run_files import RunFiles
-from clipstudy.dashboard.views import View
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import run_files, sheets
+from clipstudy.results.boards import board, view
+from clipstudy.results.run_files import RunFiles
+from clipstudy.results.views import View
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks.parts.sheet import contact_sheet
 from clipstudy.tracking.entry import group_params

@@ -6,9 +6,9 @@ import pytest
 
 from clipstudy.attempt import Tally
 from clipstudy.cli import results, screen, work
-from clipstudy.dashboard import boards
 from clipstudy.job import Status
 from clipstudy.queue.jobs import Enqueued
+from clipstudy.results import boards
 from tests.made_up import MODELS, TASKS, result
 from tests.made_up import results as made_up
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from clipstudy.cli.results import results as recorded_results
-from clipstudy.dashboard import sheets, units
-from clipstudy.dashboard.boards import board, view
-from clipstudy.dashboard.views import View, is_near
 from clipstudy.errors import ClipstudyError, NoResults
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
+from clipstudy.results import sheets, units
+from clipstudy.results.boards import board, view
+from clipstudy.results.views import View, is_near
 from clipstudy.spec import WHOLE_MODEL
 from tests.made_up import BERT, MODELS, SHIFT, TASKS, Model, Task, result, results
 

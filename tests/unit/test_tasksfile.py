@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from clipstudy.cli import selecting
 from clipstudy.errors import StudyError
 from clipstudy.job import Selection, keys, layer_label, plan
 from clipstudy.spec import ModelSpec, Study, digest, model_from, task_from
-from clipstudy.tasks.task import options
+from clipstudy.tasks.task import Metric, options
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -218,6 +219,8 @@ def test_shipped_studies_are_good(file: str) -> None:
     ("old", "new", "says"),
     [
         ("[study]", "[stdy]", '[stdy]: unknown table. Did you mean "study"?'),
+        ('name = "small"', 'name = "my study"', '[study] name: found "my study": a name has letters'),
+        ('name = "small"', 'name = "small.toml"', "[study] name: found"),
         ("checkpoint =", "chekpoint =", '[models.bert] chekpoint: unknown key. Did you mean "checkpoint"?'),
         ('source = "transformers"', "", "[models.bert] source: missing"),
         ('"transformers"', '"transformer"', 'source: found "transformer". Did you mean "transformers"?'),
@@ -282,6 +285,7 @@ def test_shipped_studies_are_good(file: str) -> None:
         ('"senteval"', '"conll2000"\nexclude = {train = ["81"]}', "exclude.train: found '81', expected a whole number"),
         ('"senteval"', '"conll2000"\nexclude = {trian = [81]}', 'exclude: "trian" is no split. Did you mean "train"?'),
         ('"senteval"', '"conll2000"\nexclude = [81]', "[datasets.shift] exclude: found [81], expected a table"),
+        ('"senteval"', '"csv"', 'reader: found "csv". Did you mean "table"?'),
         ('"senteval"', '"table"\ncolumns = {txt = "t"}', 'columns: found txt = "t". Did you mean "text"?'),
         (
             '"senteval"',
@@ -350,7 +354,16 @@ def test_seeds_are_the_tasks_else_the_studys_else_the_kinds() -> None:
 def test_a_kinds_own_metric_and_seeds_are_good(kind: str) -> None:
     module = tasks.load(kind)
     assert module.METRIC in module.metrics(options(module, {}))
+    assert set(module.metrics(options(module, {}))) <= set(module.METRICS)
     assert module.SEEDS and len(set(module.SEEDS)) == len(module.SEEDS)
+
+
+def test_kinds_show_a_metric_of_one_name_alike() -> None:
+    shown: dict[str, set[Metric]] = defaultdict(set)
+    for kind in tasks.kinds():
+        for name, metric in tasks.load(kind).METRICS.items():
+            shown[name].add(metric)
+    assert {name for name, metrics in shown.items() if len(metrics) > 1} == set()
 
 
 def test_a_metric_that_the_options_leave_out_is_refused() -> None:

@@ -7,9 +7,10 @@ import ast
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ import clipstudy
 from clipstudy import cli, data, hub, queueview, run, tasksfile
 from clipstudy.cli import status
 from clipstudy.data import boolq, conll2000, images, senteval, table
-from clipstudy.errors import ClipstudyError, DataError
+from clipstudy.errors import ClipstudyError, DataError, TrackingUnreachable
 from clipstudy.features.cache import Store
 from clipstudy.job import FailureKind, Group
 from clipstudy.outcome import Artifact
@@ -57,12 +58,14 @@ def dangers(source: str) -> Iterator[str]:
                 yield from (f"{node.lineno}: import {n.name}" for n in names if n.name.partition(".")[0] in RUNNING)
             case ast.ImportFrom(module=str(module)) if module.partition(".")[0] in RUNNING:
                 yield f"{node.lineno}: from {module}"
+            case ast.ImportFrom(module=str(module), names=names) if module.partition(".")[0] in ("torch", "numpy"):
+                yield from (f"{node.lineno}: from {module} import {n.name}" for n in names if n.name.startswith("load"))
             case ast.Call():
                 called = ast.unparse(node.func)
                 given = {word.arg: word.value for word in node.keywords}
                 if called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"):
                     yield f"{node.lineno}: {called}()"
-                if called == "torch.load" or (
+                if re.fullmatch(r"torch\.(\w+\.)*load(_\w+)?|(pd|pandas)\.read_pickle", called) or (
                     called in ("np.load", "numpy.load") and not _is(given, "allow_pickle", False)
                 ):
                     yield f"{node.lineno}: {called}()"
@@ -94,6 +97,10 @@ def _is(given: dict[str | None, ast.expr], name: str, value: object) -> bool:
         "from cloudpickle import loads",
         "eval(x)",
         "torch.load(x, weights_only=True)",
+        "torch.jit.load(x)",
+        "torch.hub.load_state_dict_from_url(x)",
+        "from torch import load",
+        "pd.read_pickle(x)",
         "np.load(x)",
         "np.load(x, allow_pickle=yes)",
         "importlib.import_module(x)",
@@ -284,45 +291,98 @@ HOSTILE_NAMES = ["../x.png", "/tmp/x.png", "a/../../x.png", "..", "a\\..\\x.png"
 
 
 class Server:
-    """A tracking server that answers with names of its own choice."""
+    """A tracking server that answers as it likes, and otherwise the next time that it is asked."""
 
-    def __init__(self, place: str = "mlflow-artifacts:/1/r/artifacts") -> None:
-        self.downloaded: list[str] = []
-        self.place = place
+    def __init__(self, *places: str) -> None:
+        self.places = list(places) or ["mlflow-artifacts:/1/r/artifacts"]
 
     def get_run(self, run_id: str) -> SimpleNamespace:
-        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, artifact_uri=self.place, status="RUNNING"))
+        place = self.places.pop(0) if len(self.places) > 1 else self.places[0]
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, artifact_uri=place, status="RUNNING"))
 
-    def list_artifacts(self, run_id: str, path: str | None = None) -> list[SimpleNamespace]:
+
+class Kept:
+    """What keeps a server's files, and lists names of its own choice."""
+
+    def __init__(self) -> None:
+        self.downloaded: list[str] = []
+
+    def list_artifacts(self, path: str | None = None) -> list[SimpleNamespace]:
         if path is not None:
             return [SimpleNamespace(path=name, is_dir=False) for name in HOSTILE_NAMES]
         return [SimpleNamespace(path=name, is_dir=name == "..") for name in [*HOSTILE_NAMES, "good.png"]]
 
-    def download_artifacts(self, run_id: str, name: str, place: str) -> str:
+    def download_artifacts(self, name: str, place: str) -> str:
         self.downloaded.append(name)
         (Path(place) / name).write_bytes(b"good")
         return str(Path(place) / name)
 
 
-def test_no_name_of_a_tracking_server_leads_elsewhere() -> None:
-    tracking, server = Tracking("http://127.0.0.1:9", ""), Server()
+ENTRY: Any = SimpleNamespace(artifacts=(Artifact("good.png", b"good"),), log="")
+
+
+def asked(server: Server, artifacts: str = "") -> Tracking:
+    tracking = Tracking("http://127.0.0.1:9", artifacts)
     tracking._opened = server, "0"  # type: ignore[assignment]
+    return tracking
+
+
+def test_no_name_of_a_tracking_server_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking, kept = asked(Server()), Kept()
+    monkeypatch.setattr(tracking, "_repository", lambda run: kept)
     assert tracking.files("r") == ["good.png"] and tracking.artifact("r", "good.png") == b"good"
     for name in HOSTILE_NAMES:
         with pytest.raises(ClipstudyError, match="kept no"):
             tracking.artifact("r", name)
-    assert server.downloaded == ["good.png"]
+    assert kept.downloaded == ["good.png"]
 
 
-@pytest.mark.parametrize("place", ["/etc", "file:///etc", "{home}/artifacts/../x", "file://{home}/%2e%2e/x", ""])
+PLACES = [
+    "{home}/x",
+    "file:///etc",
+    "{home}/artifacts/../x",
+    "file://{home}/%2e%2e/x",
+    "",
+    "runs:/other/x",
+    "models:/m/1",
+]
+
+
+@pytest.mark.parametrize("place", [*PLACES, "dbfs:/x", "FILE:{home}/x", "plugin:/x"])
 def test_no_tracking_server_chooses_a_folder_of_ours(place: str, tmp_path: Path) -> None:
-    tracking = Tracking("http://127.0.0.1:9", str(tmp_path / "artifacts"))
-    tracking._opened = Server(place.format(home=tmp_path)), "0"  # type: ignore[assignment]
-    for ask in (tracking.files, lambda run: tracking.artifact(run, "good.png")):
+    server = Server(place.format(home=tmp_path))
+    tracking = asked(server, str(tmp_path / "artifacts"))
+    acts: list[Callable[[str], Any]] = [
+        tracking.files,
+        lambda run: tracking.artifact(run, "good.png"),
+        lambda run: tracking._keep(server.get_run(run), ENTRY),  # type: ignore[arg-type]
+    ]
+    for act in acts:
         with pytest.raises(ClipstudyError, match="which it may not choose"):
-            ask("r")
-    tracking._opened = Server(f"file://{tmp_path}/artifacts/1/r"), "0"  # type: ignore[assignment]
-    assert tracking.files("r") == ["good.png"], "a folder that both share, and that we named"
+            act("r")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_both_share_is_one_that_we_named(tmp_path: Path) -> None:
+    place = tmp_path / "artifacts" / "1" / "r"
+    server = Server(place.as_uri())
+    tracking = asked(server, str(tmp_path / "artifacts"))
+    tracking._keep(server.get_run("r"), ENTRY)  # type: ignore[arg-type]
+    assert (place / "good.png").read_bytes() == b"good"
+    assert tracking.files("r") == ["good.png"] and tracking.artifact("r", "good.png") == b"good"
+
+
+def test_a_tracking_server_that_changes_its_word_is_not_asked_again(tmp_path: Path) -> None:
+    elsewhere = (tmp_path / "elsewhere").as_uri()
+    server = Server("mlflow-artifacts:/1/r/artifacts", elsewhere)
+    tracking = asked(server)
+    with pytest.raises(TrackingUnreachable), tracking.reaching():  # nobody is at that address
+        tracking._keep(server.get_run("r"), ENTRY)  # type: ignore[arg-type]
+    for act in (tracking.files, lambda run: tracking.artifact(run, "good.png")):
+        tracking._opened = Server("mlflow-artifacts:/1/r/artifacts", elsewhere), "0"  # type: ignore[assignment]
+        with pytest.raises(TrackingUnreachable):
+            act("r")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)

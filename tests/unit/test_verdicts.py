@@ -15,16 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import claims, tasksfile
-from clipstudy.dashboard import beside, boards, charts, evidence, report, sheets, verdicts, views
+from clipstudy.dashboard import charts, report
 from clipstudy.dashboard.inks import inks_of
 from clipstudy.dashboard.panels import Dashboard, Panel
-from clipstudy.dashboard.planned import Planned
 from clipstudy.dashboard.series import bars_info
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Status
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
+from clipstudy.results import beside, boards, evidence, sheets, verdicts, views
+from clipstudy.results.planned import Planned
 from clipstudy.tasks.parts import files
 from tests.made_up import BERT, SHIFT, Model, Task, result
 
@@ -200,7 +201,7 @@ def test_a_row_says_verdict_statistic_interval_p_and_n() -> None:
     assert (row.verdict, row.n, row.p) == ("supported", "500", "< 0.001")
     assert row.models == "clip_text = c, gpt2 = g"
     assert row.statistic == row.compared == "WiC(clip_text) > WiC(gpt2)"
-    assert row.value.endswith(" points") and "[" in row.value and row.why.startswith("how the report gave CLIP")
+    assert row.value.endswith(" points") and "[" in row.value and row.why.startswith("how the course report gave CLIP")
     missing = next(r for r in verdicts.rows(judgements()) if r.claim == "C19")
     assert (missing.verdict, missing.statistic, missing.value, missing.p) == ("not run", "", "", "")
     assert "phrases" in missing.why and missing.todo.startswith("clipstudy enqueue --model")

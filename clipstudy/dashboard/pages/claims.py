@@ -1,4 +1,4 @@
-"""Claims: what the report states, quoted, with the verdict of this study's own tests."""
+"""Claims: what the course report states, quoted, with the verdict of this study's own tests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.claims import CLAIMS, DRAWS, Verdict
-from clipstudy.dashboard import boards, records, verdicts
+from clipstudy.dashboard import records
 from clipstudy.dashboard.address import Claims
-from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.records import Judged
-from clipstudy.dashboard.verdicts import Row
 from clipstudy.errors import ClipstudyError
 from clipstudy.redaction import redact
+from clipstudy.results import boards, verdicts
+from clipstudy.results.boards import Board
+from clipstudy.results.verdicts import Row
 
 KIND = Claims
 TITLE = "Claims"

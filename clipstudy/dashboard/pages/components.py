@@ -14,17 +14,17 @@ from dash.development.base_component import Component
 from dash_ag_grid import AgGrid
 from sqlalchemy import Engine
 
-from clipstudy.dashboard import planned
 from clipstudy.dashboard.address import Place
-from clipstudy.dashboard.boards import Board, family_of
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records
-from clipstudy.dashboard.run_files import RunFiles
-from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.writers import Download
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Result
+from clipstudy.results import planned
+from clipstudy.results.boards import Board, family_of
+from clipstudy.results.run_files import RunFiles
+from clipstudy.results.sheets import Sheet
+from clipstudy.results.writers import Download
 from clipstudy.wording import counted
 
 Option = Mapping[str, Any]  #: value, label, perhaps search

@@ -9,12 +9,12 @@ from dash import html
 from dash.development.base_component import Component
 
 from clipstudy.dashboard.address import Gallery
-from clipstudy.dashboard.boards import Board, family_of
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
-from clipstudy.dashboard.units import layer_name
 from clipstudy.outcome import Result
+from clipstudy.results.boards import Board, family_of
+from clipstudy.results.units import layer_name
 
 KIND = Gallery
 TITLE = "Gallery"

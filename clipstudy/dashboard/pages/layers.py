@@ -10,17 +10,18 @@ from typing import NamedTuple
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, beside, boards, charts, heat, panels, series, sheets, units, writers
+from clipstudy.dashboard import address, charts, heat, panels, series
 from clipstudy.dashboard.address import Layers
-from clipstudy.dashboard.boards import Board
 from clipstudy.dashboard.charts import Figure
-from clipstudy.dashboard.heat import Likeness
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
-from clipstudy.dashboard.run_files import seeded
-from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.views import Curve, View, models_of
+from clipstudy.results import beside, boards, sheets, units, writers
+from clipstudy.results.boards import Board
+from clipstudy.results.likeness import Likeness, likenesses
+from clipstudy.results.run_files import seeded
+from clipstudy.results.sheets import Sheet
+from clipstudy.results.views import Curve, View, models_of
 from clipstudy.wording import counted
 
 KIND = Layers
@@ -202,7 +203,7 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
 
 
 def _heatmaps(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
-    maps = [one for view in found.shown for one in heat.likenesses(view, desk.board(place))]
+    maps = [one for view in found.shown for one in likenesses(view, desk.board(place))]
     if not maps:
         return "no map", [html.P("No run of these tasks compared layers one by one.")]
     drawn = [_heatmap(one, replace(place, task=(one.task,), model=(one.family,))) for one in maps]
@@ -260,7 +261,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
             kept = tuple(result for result in board.results if boards.family_of(result) in families)
             return sheets.beside_published(found.shown, replace(board, results=kept), numbers)
         case "heatmap":
-            maps = (one for view in found.shown for one in heat.likenesses(view, board))
+            maps = (one for view in found.shown for one in likenesses(view, board))
             return next((sheets.likeness(one) for one in maps), None)
     return None
 

@@ -11,7 +11,7 @@ from dash.development.base_component import Component
 from sqlalchemy import Engine
 
 from clipstudy import queueview, recorder
-from clipstudy.dashboard import address, boards
+from clipstudy.dashboard import address
 from clipstudy.dashboard.address import Queue
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
@@ -20,6 +20,7 @@ from clipstudy.job import Job, Selection, Status
 from clipstudy.queue import jobs
 from clipstudy.queueview import FailureRow, QueueView, WorkerRow
 from clipstudy.redaction import redact
+from clipstudy.results import boards
 from clipstudy.wording import counted
 
 KIND = Queue

@@ -9,12 +9,13 @@ from urllib.parse import quote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from clipstudy.dashboard import address, boards, sheets, units
+from clipstudy.dashboard import address
 from clipstudy.dashboard.address import Layers, Runs, Tables
-from clipstudy.dashboard.boards import family_of
 from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.outcome import Result
+from clipstudy.results import boards, sheets, units
+from clipstudy.results.boards import family_of
 
 KIND = Runs
 TITLE = "Runs"
@@ -144,7 +145,7 @@ def sorted_by(place: Runs, state: object) -> Runs:
 def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     metric = result.tags.get("metric", "")
     estimate = boards.estimate(result.metrics, metric) if metric in result.metrics else None
-    _, factor, places = units.unit(metric)
+    unit = units.unit(metric)
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
     return {
@@ -152,8 +153,8 @@ def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
         "task": result.tags.get("task_title", result.task),
         "layer": result.layer,
         "metric": units.axis_title(metric),
-        **{name: None if value is None else value * factor for name, value in numbers.items()},
-        "places": places,
+        **{name: None if value is None else value * unit.factor for name, value in numbers.items()},
+        "places": unit.decimals,
         "device": result.params.get("device", ""),
         "ended": result.tags.get("ended", "")[:16].replace("T", " "),
         "run": result.run_id,

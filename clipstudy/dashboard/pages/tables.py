@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from dash import html
 
-from clipstudy.dashboard import address, beside, boards, panels, sheets, units, writers
+from clipstudy.dashboard import address, panels
 from clipstudy.dashboard.address import Tables
-from clipstudy.dashboard.boards import family_of
 from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
-from clipstudy.dashboard.sheets import Sheet
-from clipstudy.dashboard.views import View
 from clipstudy.published import Published
+from clipstudy.results import beside, boards, sheets, units, writers
+from clipstudy.results.boards import family_of
+from clipstudy.results.sheets import Sheet
+from clipstudy.results.views import View
 
 KIND = Tables
 TITLE = "Tables"

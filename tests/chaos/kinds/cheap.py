@@ -16,13 +16,14 @@ from typing import Any
 
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.spec import DatasetSpec, LayerChoice, Modality
-from clipstudy.tasks.task import Bench, Live, Needs
+from clipstudy.tasks.task import LABELLED, Bench, Live, Needs
 from tests.chaos.cells import answer
 
 METHOD = 1
 NEEDS = Needs.MODEL
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("plain",)}
 LAYERS: LayerChoice = "all"
+METRICS = LABELLED
 METRIC = "accuracy"
 SEEDS = (0,)
 READERS = ("senteval",)

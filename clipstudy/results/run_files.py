@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 from clipstudy import metrics
 from clipstudy.claims import Unit
-from clipstudy.dashboard import evidence, units
-from clipstudy.dashboard.evidence import Rows
-from clipstudy.dashboard.views import Cell, Curve, View
 from clipstudy.errors import ClipstudyError
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Result
+from clipstudy.results import evidence, units
+from clipstudy.results.evidence import Rows
+from clipstudy.results.views import Cell, Curve, View
 
 PNG = b"\x89PNG\r\n\x1a\n"
 #: Draws of a paired bootstrap on a page: no visitor waits for more. What lies beyond them is Student's.

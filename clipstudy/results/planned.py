@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from clipstudy.dashboard.boards import Board, is_pocket
 from clipstudy.job import Status
+from clipstudy.results.boards import Board, is_pocket
 from clipstudy.wording import counted
 
 #: (study, model, task) → how many of its cells are in which status.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
+from clipstudy import tasks
 from clipstudy.outcome import Estimate
 from clipstudy.spec import WHOLE_MODEL
+from clipstudy.tasks.task import Metric
 
 LEVEL = 0.95
 Z = 1.959964  #: that LEVEL of a normal distribution lies within
@@ -13,41 +16,12 @@ Z = 1.959964  #: that LEVEL of a normal distribution lies within
 INTERVAL = "± half of the 95% interval (or [both ends])"
 #: What a hollow bar says, and the dagger behind a value.
 ONE_CLASS = "with at least one seed, a single class is predicted"
-LOWER_IS_BETTER = frozenset({"mse", "mae", "loss", "perplexity", "lpips"})
-#: What describes and does not judge: how an image looks, and where heads look and how widely.
-DESCRIPTIVE = frozenset({
-    "activation", "area", "colour_entropy", "distance", "distance_patches", "diversity", "edge_density", "edges",
-    "entropy", "high_frequency", "spectral_slope", "total_variation",
-})  # fmt: skip
-#: What lies between 0 and 1, and so does its interval.
-SHARES = frozenset({"accuracy", "dev_accuracy", "macro_f1"})
-#: The last part of a metric's name → (how an axis calls it, what a value is multiplied by, decimals).
-UNITS: Mapping[str, tuple[str, float, int]] = {
-    "accuracy": ("accuracy (%)", 100, 1),
-    "dev_accuracy": ("dev accuracy (%)", 100, 1),
-    "selectivity": ("selectivity (points)", 100, 1),
-    "macro_f1": ("macro F1 (%)", 100, 1),
-    "nmi": ("NMI", 1, 3),
-    "nmi_arithmetic": ("NMI, arithmetic mean", 1, 3),
-    "ami": ("AMI", 1, 3),
-    "cka": ("CKA with the nearest layer", 1, 3),
-    "jaccard": ("Jaccard index", 1, 3),
-    "diversity": ("divergence of heads (bits)", 1, 3),
-    "entropy": ("entropy (bits)", 1, 2),
-    "distance": ("attention distance (pixels)", 1, 1),
-    "edges": ("correlation with edges", 1, 3),
-    "high_frequency": ("share of high frequencies", 1, 3),
-    "spectral_slope": ("fall of the spectrum (exponent)", 1, 2),
-    "total_variation": ("total variation (ranges a pixel)", 1, 3),
-    "edge_density": ("share of pixels on an edge", 1, 3),
-    "colour_entropy": ("entropy of colours (bits)", 1, 2),
-    "area": ("share of the image", 1, 3),
-    "distance_patches": ("attention distance (patches)", 1, 2),
-    "explained": ("error explained (share of the mean image's)", 1, 3),
-    "mse": ("mean squared error", 1, 4),
-    "psnr": ("PSNR (dB)", 1, 2),
-    "ssim": ("SSIM", 1, 3),
-}
+
+
+@functools.cache
+def known() -> Mapping[str, Metric]:
+    """How the metrics of all task kinds are shown, by the last part of their names."""
+    return {name: metric for kind in tasks.kinds() for name, metric in tasks.load(kind).METRICS.items()}
 
 
 def base(metric: str) -> str:
@@ -79,7 +53,7 @@ def around(value: float, error: float, metric: str) -> Estimate:
 
 def within(estimate: Estimate, metric: str) -> Estimate:
     """``estimate`` with no end of its interval where ``metric`` cannot be."""
-    if base(metric) not in SHARES or estimate.low is None or estimate.high is None:
+    if not unit(metric).share or estimate.low is None or estimate.high is None:
         return estimate
     return Estimate(estimate.value, max(estimate.low, 0.0), min(estimate.high, 1.0))
 
@@ -87,27 +61,26 @@ def within(estimate: Estimate, metric: str) -> Estimate:
 def axis_title(metric: str) -> str:
     """``accuracy (%)``, ``accuracy (%), native``: the unit, and the arm where it is not the headline's."""
     arm, _, last = metric.rpartition("/")
-    return unit(metric)[0] + (f", {arm}" if arm else "") if last in UNITS else metric
+    return known()[last].title + (f", {arm}" if arm else "") if last in known() else metric
 
 
-def unit(metric: str) -> tuple[str, float, int]:
-    """How an axis calls ``metric``, its factor, its decimals."""
-    return UNITS.get(base(metric), (metric, 1.0, 3))
+def unit(metric: str) -> Metric:
+    """How ``metric`` is shown; one that no kind declares as it is, more of it for better."""
+    return known().get(base(metric)) or Metric(metric)
 
 
 def shown_value(estimate: Estimate, metric: str) -> str:
     """``85.3 ± 0.7``, in the axis's unit; ``100.0 [96.4, 100.0]`` where one side of the interval is less than half as
     long as the other, as at the ends of what a share can be, or the value lies outside."""
-    _, factor, decimals = unit(metric)
-    text = f"{estimate.value * factor:.{decimals}f}"
+    said = unit(metric)
+    text = said.text(estimate.value)
     if estimate.low is None or estimate.high is None:
         return text
-    low, value, high = (end * factor for end in (estimate.low, estimate.value, estimate.high))
-    short, long = sorted((value - low, high - value))
+    short, long = sorted((estimate.value - estimate.low, estimate.high - estimate.value))
     # A step of the last decimal may be rounding.
-    if 2 * short < long and long - short > 10**-decimals:
-        return f"{text} [{low:.{decimals}f}, {high:.{decimals}f}]"
-    return f"{text} ± {(high - low) / 2:.{decimals}f}"
+    if 2 * short < long and (long - short) * said.factor > 10**-said.decimals:
+        return f"{text} [{said.text(estimate.low)}, {said.text(estimate.high)}]"
+    return f"{text} ± {said.text((estimate.high - estimate.low) / 2)}"
 
 
 def shown_p(p: float) -> str:
@@ -116,8 +89,7 @@ def shown_p(p: float) -> str:
 
 def better(metric: str) -> int:
     """1 where more of ``metric`` is better, −1 where less is, 0 where neither is."""
-    last = base(metric)
-    return 0 if last in DESCRIPTIVE else -1 if last in LOWER_IS_BETTER else 1
+    return unit(metric).better
 
 
 def layer_name(layer: int, modality: str = "text") -> str:

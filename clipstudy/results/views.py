@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clipstudy.dashboard.units import Z, better, standard_error
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results.units import Z, better, standard_error
 
 #: A baseline by which no model is judged: what the measuring itself reaches at most.
 CEILING = "decoder on the pixels themselves"

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clipstudy import published
-from clipstudy.dashboard import boards, pooling, units
-from clipstudy.dashboard.boards import Board
-from clipstudy.dashboard.views import Curve, Level, Mark, View
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
+from clipstudy.results import boards, pooling, units
+from clipstudy.results.boards import Board
+from clipstudy.results.views import Curve, Level, Mark, View
 from clipstudy.spec import WHOLE_MODEL
 
 

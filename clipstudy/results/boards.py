@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipstudy import metrics
-from clipstudy.dashboard.pooling import mean, pooled
-from clipstudy.dashboard.units import base, ranges, within
-from clipstudy.dashboard.views import CEILING, Cell, Curve, View, best_layer
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results.pooling import mean, pooled
+from clipstudy.results.units import base, ranges, within
+from clipstudy.results.views import CEILING, Cell, Curve, View, best_layer
 from clipstudy.wording import counted, plural
 
 BASELINE = "baseline/"
@@ -194,8 +194,15 @@ def stands_in(result: Result) -> bool:
 def recorded_as(metric: str, runs: Sequence[Result]) -> str:
     """``metric`` as ``runs`` have it: ``native/accuracy`` is ``accuracy`` where that view is the headline's."""
     view, _, name = metric.rpartition("/")
-    headline = [json.loads(run.params.get("option.views", "[]"))[:1] == [view] for run in runs]
+    headline = [_headline_view(run) == view for run in runs]
     return name if view and headline and all(headline) else metric
+
+
+def _headline_view(run: Result) -> str | None:
+    try:
+        return str(json.loads(run.params["option.views"])[0])
+    except (ValueError, LookupError, TypeError):  # it has none, or somebody wrote another parameter into the run
+        return None
 
 
 def is_pocket(result: Result) -> bool:
@@ -214,6 +221,10 @@ def family_of(result: Result) -> str:
 def matches(result: Result, patterns: Sequence[str]) -> bool:
     """Whether a pattern names the result's family, model or one of its roles."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in called(result))
+
+
+#: What is measured of probes, whose accuracy on dev chooses a layer: none is chosen on what is reported.
+OF_PROBES = ("accuracy", "macro_f1", "selectivity")
 
 
 def called(result: Result) -> list[str]:
@@ -236,7 +247,7 @@ def _curve(members: Sequence[Result], metric: str, several: bool, own: Mapping[s
     arm = f"{metric.rpartition('/')[0]}/" if "/" in metric else ""
     cells = tuple(_cell(layer, by_layer[layer], metric, arm, own) for layer in sorted(by_layer))
     dev = {}
-    if base(metric) == "accuracy":
+    if base(metric) in OF_PROBES:
         scored = f"{arm}dev_accuracy"
         dev = {k: mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
     tags = members[0].tags
@@ -281,8 +292,10 @@ def _compared(reference: Sequence[Curve]) -> str:
 
 def _one_sample(rows: Sequence[Result]) -> str:
     """What intervals leave out where a clustering is of one sample of spans."""
-    alone = all("samples" in r.metrics and r.metrics["samples"].value == 1 for r in rows)
-    return "One sample of spans: the intervals are of k-means seeds alone." if alone else ""
+    if not all("samples" in r.metrics and r.metrics["samples"].value == 1 for r in rows):
+        return ""
+    known = any(estimate.low is not None for r in rows for estimate in r.metrics.values())
+    return f"One sample of spans: {'the intervals are of k-means seeds alone' if known else 'there are no intervals'}."
 
 
 def _cell(layer: int, members: Sequence[Result], metric: str, arm: str, own: Mapping[str, Baselines]) -> Cell:

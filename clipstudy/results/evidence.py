@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from clipstudy import claims, metrics, tasksfile
 from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
-from clipstudy.dashboard import boards
-from clipstudy.dashboard.planned import Planned, again, was_cancelled
+from clipstudy.data import formats
 from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.outcome import Result
+from clipstudy.results import boards
+from clipstudy.results.planned import Planned, again, was_cancelled
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -187,12 +188,10 @@ def read(file: ScoreFile, metric: str, result: Result, fetch: Fetch) -> Rows:
         DataError: ``file`` cannot be read.
         ClipstudyError: as ``fetch`` does.
     """
-    import pyarrow as pa
-
     content = fetch(result.run_id, file.name)
     try:
         return file.read(content, metric, result)
-    except (pa.ArrowException, csv.Error, OSError, LookupError, ValueError) as error:
+    except Exception as error:  # MLflow's files are anybody's who may write there: of any form, and cells of any type
         anew = shlex.join(["clipstudy", "rerun", "--model", result.model, "--task", result.task])
         told = DataError(f"run {result.run_id}: {file.name} cannot be read ({error}). Type: {anew}")
         log.warning("%s", told)
@@ -311,7 +310,9 @@ def _named(names: Sequence[Any], scores: NDArray[Any], result: Result, *options:
 def _table(content: bytes) -> Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(content))
+    file = pq.ParquetFile(io.BytesIO(content))
+    formats.check_unpacked(file.metadata, len(content))
+    return file.read()
 
 
 def _texts(table: Table, name: str) -> Any:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
-from clipstudy.dashboard.units import INTERVAL, axis_title, half_width, layer_name, ranges, shown_value
-from clipstudy.dashboard.views import View, is_near
 from clipstudy.outcome import Estimate
+from clipstudy.results.units import INTERVAL, axis_title, half_width, layer_name, ranges, shown_value
+from clipstudy.results.views import View, is_near
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]

@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clipstudy.claims import ALPHA
-from clipstudy.dashboard import boards, writers
-from clipstudy.dashboard.beside import Comparison
-from clipstudy.dashboard.boards import Board, note_of
-from clipstudy.dashboard.heat import Likeness
-from clipstudy.dashboard.pooling import note_said
-from clipstudy.dashboard.run_files import DRAWS, Tested
-from clipstudy.dashboard.units import (
+from clipstudy.metrics import Difference, holm
+from clipstudy.outcome import Estimate
+from clipstudy.published import Published
+from clipstudy.results import boards, writers
+from clipstudy.results.beside import Comparison
+from clipstudy.results.boards import Board, note_of
+from clipstudy.results.likeness import Likeness
+from clipstudy.results.pooling import note_said
+from clipstudy.results.run_files import DRAWS, Tested
+from clipstudy.results.units import (
     INTERVAL,
     ONE_CLASS,
     Z,
@@ -30,11 +33,8 @@ from clipstudy.dashboard.units import (
     standard_error,
     unit,
 )
-from clipstudy.dashboard.views import Cell, View, floor_of, is_near, models_of
-from clipstudy.dashboard.writers import Download
-from clipstudy.metrics import Difference, holm
-from clipstudy.outcome import Estimate
-from clipstudy.published import Published
+from clipstudy.results.views import Cell, View, floor_of, is_near, models_of
+from clipstudy.results.writers import Download
 from clipstudy.spec import WHOLE_MODEL
 
 #: How a layer was chosen, for captions.
@@ -122,7 +122,7 @@ def _glance(views: Sequence[View]) -> tuple[list[str], list[list[str]]]:
 def by_layer(view: View) -> Sheet:
     """Layers down, models across; bold: the model's best layer, and what cannot be told from it."""
     found = [{cell.layer: cell for cell in curve.cells} for curve in view.curves]
-    _, factor, _ = unit(view.metric)
+    factor = unit(view.metric).factor
     head, body = writers.grid(view)
     lines = []
     for name, texts in body:
@@ -295,7 +295,7 @@ def _body(sheet: Sheet) -> writers.Body:
 def _entry(cell: Cell, metric: str, bold: bool) -> Entry:
     where = "" if cell.layer == WHOLE_MODEL else f" ({cell.layer})"
     text = f"{shown_value(cell.estimate, metric)}{'†' * cell.one_class}{where}"
-    return Entry(text, cell.estimate.value * unit(metric)[1], bold)
+    return Entry(text, cell.estimate.value * unit(metric).factor, bold)
 
 
 def _apart(a: Cell, b: Cell, tested: Tested | None) -> Tested:
@@ -317,20 +317,18 @@ def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> t
     text = f"{'+' * (estimate.value >= 0)}{shown_value(estimate, metric)}".replace("-", "−")
     apart = p is not None and p < ALPHA
     known = NONE if p is None else Entry(shown_p(p), p, apart)
-    return Entry(text, estimate.value * unit(metric)[1], apart), known, Entry(tested.on)
+    return Entry(text, estimate.value * unit(metric).factor, apart), known, Entry(tested.on)
 
 
 def _beside(compared: Comparison) -> tuple[Entry, ...]:
     number, measured = compared.number, compared.measured
-    _, factor, decimals = unit(number.metric)
-    value, apart = number.share * factor, NONE
-    shown = "–".join(dict.fromkeys(f"{end * factor:.{decimals}f}" for end in number.ends))
-    if compared.difference is not None:
-        by = compared.difference * factor
-        apart = Entry(f"{by:+.{decimals}f}".replace("-", "−"), by, not compared.inside)
+    metric = unit(number.metric)
+    shown, apart = "–".join(dict.fromkeys(map(metric.text, number.ends))), NONE
+    if (by := compared.difference) is not None:
+        apart = Entry(metric.text(by, "+").replace("-", "−"), by * metric.factor, not compared.inside)
     return (
-        Entry(shown_value(measured, number.metric), measured.value * factor),
-        Entry(f"{shown}{'' if number.verified else ' (from memory)'}", value),
+        Entry(shown_value(measured, number.metric), measured.value * metric.factor),
+        Entry(f"{shown}{'' if number.verified else ' (from memory)'}", number.share * metric.factor),
         apart,
         Entry(number.data),
         Entry(number.method),
@@ -361,7 +359,7 @@ def _baseline(view: View) -> Entry:
     if (floor := _floor(view)) is None:
         return NONE
     text, name, value = floor
-    return Entry(f"{text} ({name})", value * unit(view.metric)[1])
+    return Entry(f"{text} ({name})", value * unit(view.metric).factor)
 
 
 def _above(cell: Cell, view: View) -> bool:

@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from clipstudy.dashboard.units import LEVEL, Z, around, axis_title, standard_error
-from clipstudy.dashboard.views import Cell, Curve, View, best_layer, models_of
 from clipstudy.outcome import Estimate
+from clipstudy.results.units import LEVEL, Z, around, axis_title, standard_error
+from clipstudy.results.views import Cell, Curve, View, best_layer, models_of
 from clipstudy.spec import WHOLE_MODEL
 
 

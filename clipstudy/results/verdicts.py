@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from clipstudy.claims import ALPHA, Judgement, Part, Verdict
-from clipstudy.dashboard import units
+from clipstudy.results import units
 from clipstudy.wording import counted
 
 #: How a page says what the verdicts are.
@@ -138,6 +138,5 @@ def _statistic(part: Part) -> str:
 
 
 def _value(part: Part) -> str:
-    _, factor, decimals = units.unit(part.metric)
-    value, low, high = (f"{number * factor:.{decimals}f}".replace("-", "−") for number in part.found[:3])
+    value, low, high = (units.unit(part.metric).text(number).replace("-", "−") for number in part.found[:3])
     return f"{value} [{low},\N{NO-BREAK SPACE}{high}]" + (" points" if part.metric == "accuracy" else "")
