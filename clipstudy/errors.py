@@ -32,6 +32,8 @@ from collections.abc import Iterable
 
 #: Characters of a line of a message, from its beginning and its end: what is quoted between may be a whole file.
 LONGEST = 8000
+#: Seconds within which signals to stop are one word: SLURM tells each process of a step, and a supervisor its workers.
+ECHO = 1.0
 #: Exit code of a command that met a database or a server that is away (EX_UNAVAILABLE of sysexits.h).
 AWAY = 69
 #: Exit code of a command that ended by an error of its own (EX_SOFTWARE).

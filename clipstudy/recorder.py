@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: How long a recorder holds what it took. Renewed between records, so longer than MLflow's time-outs for one.
 LEASE = timedelta(minutes=3)
+#: Seconds for which one that slept past its lease waits for what the other one makes of the same results, and between
+#: two looks.
+SETTLING, LOOK = 10.0, 0.2
 
 
 def drain(
@@ -108,14 +111,20 @@ def record_group(
         renew()
         runs.append((record, tracking.record(entry_of(record), parent)))
     tracking.project(parent, [entry_of(record).result(run_id) for record, run_id in runs if record.kind == "finished"])
-    number = 0
-    for record, run_id in runs:
-        if outbox.recorded(engine, record, run_id):
-            number += 1
-        elif (named := outbox.run_named(engine, record)) not in (None, run_id):
-            # The lease ran out while this one slept, and the other recorder's run is what the table names.
+    late = [(record, run_id) for record, run_id in runs if not outbox.recorded(engine, record, run_id)]
+    settle(engine, tracking, late)
+    return len(runs) - len(late)
+
+
+def settle(engine: Engine, tracking: Tracking, late: Sequence[tuple[outbox.Record, str]]) -> None:
+    """Results whose lease ran out while this recorder slept: another one is at them, or was. Its run, once the table
+    names it, is the one that stays; where it takes ours instead, that does."""
+    until = time.monotonic() + SETTLING
+    for record, run_id in late:
+        while (named := outbox.run_named(engine, record)) is None and time.monotonic() < until:
+            time.sleep(LOOK)
+        if named not in (None, run_id):
             tracking.settle(named, run_id)
-    return number
 
 
 def parent_of(engine: Engine, tracking: Tracking, record: outbox.Record) -> str:

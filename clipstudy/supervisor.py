@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Protocol
 
 from clipstudy.device import Gpu
-from clipstudy.errors import AWAY, DatabaseUnreachable, DeviceError
+from clipstudy.errors import AWAY, ECHO, DatabaseUnreachable, DeviceError
 from clipstudy.job import Job, Status
 from clipstudy.queue import jobs
 from clipstudy.wording import counted
@@ -154,7 +154,7 @@ class Crew:
         self.engine, self.command, self.say, self.pace = engine, [*command, *words], say, pace or Pace()
         self.draining = "--drain" in words
         self.stopping = 0  #: how often it was told to
-        self._kill_at = float("inf")
+        self._kill_at, self._told_at = float("inf"), float("-inf")
         self._words: queue.SimpleQueue[None] = queue.SimpleQueue()  # to stop
         self._staff = [_Staffed(post) for post in posts]
 
@@ -210,7 +210,10 @@ class Crew:
     def _pass_on(self) -> None:
         self.stopping += 1
         if self.stopping > 1:
+            # What comes at once is no second word to a worker.
+            time.sleep(max(0.0, self._told_at + 1.1 * ECHO - time.monotonic()))
             self._kill_at = time.monotonic() + self.pace.grace * (self.stopping == 2)
+        self._told_at = time.monotonic()
         for one in self._staff:
             if one.process is not None and one.process.poll() is None:
                 one.process.terminate()

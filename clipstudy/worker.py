@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from clipstudy import recorder, run
 from clipstudy.attempt import Attempt, Tally, name
 from clipstudy.device import registered
-from clipstudy.errors import DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
+from clipstudy.errors import ECHO, DatabaseBusy, DatabaseUnreachable, TrackingUnreachable
 from clipstudy.heartbeat import Heartbeat
 from clipstudy.progress import Progress
 from clipstudy.queue import dialect, jobs, outbox
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 SILENT = 600.0
 #: Seconds that a worker which was told to stop still gives to MLflow.
 LEAVING = 3.0
-#: Seconds within which signals are one word: SLURM tells each process of a step, and a supervisor its workers.
-ECHO = 1.0
 #: Seconds for which a request that was given up may still reach MLflow.
 STRAGGLERS = 300.0
 

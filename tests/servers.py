@@ -81,6 +81,10 @@ def answering(status: int, body: bytes = b"nope") -> Iterator[str]:
 
         do_POST = do_GET
 
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
         def log_message(self, *args: object) -> None:
             pass
 

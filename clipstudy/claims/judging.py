@@ -94,11 +94,9 @@ class _Evidence:
     draws: Draws
 
     def playing(self, role: str, both_norms: bool) -> list[str]:
-        """The models of a role; those whose last layer is read after the final norm with ``both_norms``, or where there
-        is no other."""
-        found = [curve for curve in self.measured if curve.role == role]
-        raw = [curve for curve in found if not curve.final_norm]
-        return list(dict.fromkeys(curve.model for curve in (found if both_norms else raw or found)))
+        """The models of a role; those whose last layer is read after the final norm only with ``both_norms``."""
+        found = (curve.model for curve in self.measured if curve.role == role and (both_norms or not curve.final_norm))
+        return list(dict.fromkeys(found))
 
     def twin(self, role: str, model: str) -> str:
         """The family of the untrained twin of ``model``; empty: it has none, or none with results."""
@@ -121,6 +119,8 @@ def _judge(claim: Claim, evidence: _Evidence) -> list[Judgement]:
     playing = {role: evidence.playing(role, claim.both_norms) for role in roles}
     if empty := [role for role in roles if not playing[role]]:
         why = f"no result of a model with the {plural(len(empty), 'role')} {', '.join(empty)}"
+        if normed := dict.fromkeys(model for role in empty for model in evidence.playing(role, both_norms=True)):
+            why += f", raw; the last layer of {', '.join(normed)} is read after its final norm (final_norm)"
         return [Judgement(claim, Verdict.NOT_RUN, why=why, todo="clipstudy enqueue --all", missing=(("", ""),))]
     found = []
     for models in itertools.product(*(playing[role] for role in roles)):
@@ -155,10 +155,6 @@ def _judge_models(claim: Claim, evidence: _Evidence, models: Mapping[str, str]) 
             )
         else:
             chosen[reference] = curve
-            if curve.final_norm and not claim.both_norms:
-                notes.append(
-                    f"the last layer of {model} is read after its final norm; the study has no other such model"
-                )
     if never:
         return Judgement(claim, Verdict.NOT_TESTABLE, models, why="; ".join(never))
     if missing:

@@ -44,6 +44,7 @@ class Picture:
     where: str  #: file and row, for messages
     split: str  #: ``train``, ``dev`` or ``test``
     mask: Any = None  #: the bytes of an image of the same size: a number a pixel, 0 the background; None: none is known
+    digest: bytes | None = None  #: of its bytes, where these were read already
 
     def read(self) -> bytes:
         """The encoded image."""
@@ -188,11 +189,13 @@ def read(spec: DatasetSpec) -> Labelled[Picture]:
     return replace(found, unreadable=broken + more)
 
 
-def _content(picture: Picture) -> Path | bytes:
-    """What is the same where two images are the same: the file, or a hash of the bytes."""
-    if isinstance(picture.content, Path):
-        return picture.content
-    return hashlib.blake2b(picture.read(), digest_size=16).digest()
+def _content(picture: Picture) -> bytes:
+    """What is the same where two images are the same."""
+    return picture.digest or _digest(picture.read())
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], int]:
@@ -257,9 +260,10 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
     folder = None if spec.hub else within(spec, files(spec), name)
     if folder is not None and _classes(folder):
         return _from_folder(spec, split, folder)
-    # What else lies beside tables (assets/, docs/figures/) is nobody's class. Where train is one, the others are.
-    tables = folder and any(table.holds(spec, one) for one in (name, spec.splits.get("train", "train")))
-    folder = None if tables else folder
+    # Where train is a table, the others are: what else lies there (assets/, docs/figures/) is nobody's class.
+    train = spec.splits.get("train", "train")
+    if folder is not None and not _classes(within(spec, files(spec), train)) and table.holds(spec, train):
+        folder = None
     if folder is not None and not folder.exists() and any(map(_classes, _classes(files(spec)))):
         there = [home.name for home in _classes(files(spec))]
         raise table.NoSplit(
@@ -312,7 +316,8 @@ def _name(path: Path, folder: Path, spec: DatasetSpec) -> bytes:
 
 
 def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row], str, str]:
-    rows, others = [], []
+    rows: list[tuple[Path, str]] = []
+    others: list[Path] = []
     for home in _classes(folder):
         below = {path: path.relative_to(home).parts for path in home.rglob("*")}
         there = sorted(p for p, parts in below.items() if not any(s.startswith(".") for s in parts) and p.is_file())
@@ -323,14 +328,20 @@ def _from_folder(spec: DatasetSpec, split: str, folder: Path) -> tuple[list[Row]
                 f"[datasets.{spec.name}] {home}: no image in this class folder (no name ends with one of "
                 f"{', '.join(ENDINGS)}). Remove it, or fill it."
             )
-        rows += [(Picture(path, str(path), split), home.name) for path in images]
+        rows += [(path, home.name) for path in images]
     if others:
         log.warning(
             "[datasets.%s] %s: %s in class folders taken for no image, by the ending: %s",
             spec.name, folder, counted(len(others), "file"), others[0].relative_to(folder),
         )  # fmt: skip
-    names = [_name(picture.content, folder, spec) for picture, _ in rows]
-    print_ = fingerprint(
-        part for name, (picture, _) in zip(names, rows, strict=True) for part in (name, picture.read())
-    )
-    return rows, print_, str(files(spec))
+    found: list[Row] = []
+
+    def contents() -> Iterator[bytes]:
+        for path, label in rows:
+            content = path.read_bytes()
+            found.append((Picture(path, str(path), split, digest=_digest(content)), label))
+            yield _name(path, folder, spec)
+            yield content
+
+    print_ = fingerprint(contents())
+    return found, print_, str(files(spec))

@@ -208,24 +208,30 @@ def _split_files(spec: DatasetSpec, folder: Path, source: str, name: str) -> lis
 
 
 def _check_parts(where: str, source: str, name: str, paths: Sequence[Path]) -> None:
-    """Raises DataError where the tables of one split are not all its parts, each once: ``train-00000-of-00002``."""
-    if any(path.name == name for path in paths):  # that very file was meant
+    """Raises DataError where the tables of one split are not all its parts, each once: ``train-00000-of-00002``. In a
+    folder of the split's name there may be several such series."""
+    if any(path.name == name for path in paths) or PART.search(name):  # that very file was meant
         return
-    numbered = {path: match for path in paths if (match := PART.search(path.stem))}
-    those = ", ".join(path.name for path in paths)
-    whole_beside = len(paths) > 1 and any(path.stem == name != path.parent.name for path in paths)
-    if whole_beside or len(numbered) not in (0, len(paths)) or len({match[2] for match in numbered.values()}) > 1:
+    remedy = f'or name one file in `splits`: splits = {{ … = "{paths[0].name}" }}'
+    series: dict[str, list[tuple[int, int]]] = {}
+    for path in paths:
+        if part := PART.search(path.stem):
+            series.setdefault(path.stem[: part.start()], []).append((int(part[1]), int(part[2])))
+    of_series = sum(map(len, series.values()))
+    alone = [path for path in paths if path.parent.name != name]
+    beside = len(alone) > 1 and (any(path.stem == name for path in alone) or of_series not in (0, len(paths)))
+    if beside or any(len({of for _, of in parts}) > 1 for parts in series.values()):
+        those = ", ".join(path.name for path in paths)
         raise DataError(
             f'{where}: {source} has several tables for "{name}" that are not parts of one: {those}. Remove those that '
-            f'are not meant, or name one file in `splits`: splits = {{ … = "{paths[0].name}" }}'
+            f"are not meant, {remedy}"
         )
-    if numbered:
-        found = sorted(int(match[1]) for match in numbered.values())
-        whole = int(next(iter(numbered.values()))[2])
-        if found not in (list(range(whole)), list(range(1, whole + 1))):
+    for stem, parts in series.items():
+        numbers, of = sorted(number for number, _ in parts), parts[0][1]
+        if numbers not in (list(range(of)), list(range(1, of + 1))):
             raise DataError(
-                f'{where}: {source} has {those} for "{name}", which has {counted(whole, "part")} by these names. Bring '
-                "those that are missing, and remove what is there twice."
+                f'{where}: {source} has {counted(len(parts), "file")} of the {of} parts of "{stem}". Bring those that '
+                f"are missing and remove what is there twice, {remedy}"
             )
 
 

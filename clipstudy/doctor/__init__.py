@@ -24,22 +24,26 @@ def examine(settings: Settings, *, fix: bool = False) -> Iterator[Finding]:
     yield from machine.device(settings)
     yield from machine.places(settings)
     yield machine.hub()
+    tracking, answers = None, False
     try:
         tracking = open_tracking(settings)
     except ClipstudyError as error:
         yield Finding(Level.WRONG, "MLflow", error.message)
-        return
-    answer = machine.mlflow(tracking)
-    yield answer
+    else:
+        answer = machine.mlflow(tracking)
+        yield answer
+        answers = answer.level is not Level.WRONG
     try:
         engine = dialect.connect(settings.database)
     except ClipstudyError as error:
         yield Finding(Level.WRONG, "job table", error.message)
         return
-    usable = True
-    for finding in machine.table(engine):
-        usable = usable and finding.level is not Level.WRONG
-        yield finding
-    if usable:
-        yield from consistency.examine(engine, tracking, fix, answer.level is not Level.WRONG)
-    engine.dispose()
+    try:
+        usable = True
+        for finding in machine.table(engine):
+            usable = usable and finding.level is not Level.WRONG
+            yield finding
+        if usable:
+            yield from consistency.examine(engine, tracking, fix, answers)
+    finally:
+        engine.dispose()

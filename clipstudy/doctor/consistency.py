@@ -72,9 +72,9 @@ ELSE_TYPE: Mapping[Kind, str] = MappingProxyType({
 })  # fmt: skip
 
 
-def examine(engine: Engine, tracking: Tracking, fix: bool, answers: bool = True) -> list[Finding]:
+def examine(engine: Engine, tracking: Tracking | None, fix: bool, answers: bool = True) -> list[Finding]:
     """What disagrees, after mending it where ``fix`` says so. Where MLflow does not answer (``answers``), the job table
-    and the outbox alone.
+    and the outbox alone; where it is not even known which one is meant, they are looked at and left as they are.
 
     Raises:
         DatabaseUnreachable, NotMigrated: the job table cannot be read.
@@ -85,7 +85,7 @@ def examine(engine: Engine, tracking: Tracking, fix: bool, answers: bool = True)
     for _ in range(ROUNDS):
         able = [one for one in found if one.kind in mending.MENDS]
         todo = [one for one in able if one.kind not in mending.LAST] or able
-        if not fix or not todo:
+        if not fix or not todo or tracking is None:
             break
         mending.mend(engine, tracking, state, todo)
         state, found = _confirmed(engine, tracking if answers else None)

@@ -20,6 +20,6 @@ class Finding:
     """What was looked at, how it is, and what to do about it."""
 
     level: Level
-    what: str  #: what was looked at: "job table", "leases", "hub"
+    what: str  #: what was looked at: "job table", "leases", "Hub"
     says: str
     do: str = ""  #: what to type; empty where nothing need be done, or `says` ends with it

@@ -127,7 +127,7 @@ def hub() -> Finding:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return Finding(OK, "hub", f"not asked (HF_HUB_OFFLINE): workers read what is in {constants.HF_HOME}")
+        return Finding(OK, "Hub", f"not asked (HF_HUB_OFFLINE): workers read what is in {constants.HF_HOME}")
     endpoint = constants.ENDPOINT
     troubles: list[str] = []  # one, empty where the Hub answers; none where nothing came of it
 
@@ -146,11 +146,11 @@ def hub() -> Finding:
     asking.join(PATIENCE + 0.5)
     took = time.monotonic() - began
     if troubles and not troubles[0]:
-        return Finding(OK, "hub", f"{redact(endpoint)} answers ({took:.1f} s)")
+        return Finding(OK, "Hub", f"{redact(endpoint)} answers ({took:.1f} s)")
     why = troubles[0] if troubles else f"no answer within {PATIENCE:.0f} s"
     return Finding(
         WARNING,
-        "hub",
+        "Hub",
         redact(f"HEAD {endpoint}: {why}. What is not in {constants.HF_HOME} cannot be read"),
         "on a machine with network: clipstudy fetch; here: export HF_HUB_OFFLINE=1",
     )

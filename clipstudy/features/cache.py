@@ -112,7 +112,7 @@ class Store:
         try:
             array = _mapped(path)
             whole = array.shape == shape and array.dtype in (HALF, SINGLE) and _whole(path, array)
-        except OSError:  # not there; no right to it, no memory, too many files open
+        except (OSError, MemoryError):  # not there; no right to it, no memory, too many files open
             return None
         except (
             Exception

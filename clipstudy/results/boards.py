@@ -6,6 +6,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -201,7 +202,7 @@ def recorded_as(metric: str, runs: Sequence[Result]) -> str:
 def _headline_view(run: Result) -> str | None:
     try:
         return str(json.loads(run.params["option.views"])[0])
-    except (ValueError, LookupError, TypeError):  # it has none, or somebody wrote another parameter into the run
+    except (ValueError, LookupError, TypeError, RecursionError):  # it has none, or one that somebody else wrote
         return None
 
 
@@ -308,7 +309,7 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str, own: Map
         label=tags.get("layer_label", str(layer)),
         estimate=pooled([estimate(r.metrics, metric) for r in members], metric),
         depth=float(depth) if depth else None,
-        n=round(items.value) if items else None,
+        n=round(items.value) if items and math.isfinite(items.value) else None,
         inits=len(members),
         one_class=any(value > 0 for value in flags),
         baselines=tuple(_means(own.get(r.run_id, {}) for r in members).items()),

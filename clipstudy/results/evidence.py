@@ -66,7 +66,7 @@ def _of_study(study: str, judgements: list[Judgement], planned: Planned, played:
             return replace(one, todo="")
         if one.missing and all(was_cancelled(planned, study, *cell) for cell in one.missing):
             return replace(one, todo=again(study))
-        return replace(one, todo=f"{one.todo} --study {study}") if shipped else one
+        return replace(one, todo=f"{one.todo} --study {shlex.quote(study)}") if shipped else one
 
     return [told(one) for one in judgements]
 
@@ -160,6 +160,8 @@ def _scores(
         if error.transient:
             raise
         return None, ()  # removed, or broken
+    if len({len(rows.scores) for members in found for rows in members}) > 1:  # layers of other seeds
+        return None, ()
     if file.unit is Unit.CHANNELS:  # no layer's are another's
         (own,) = found
         if not all(rows.names for rows in own):
@@ -190,7 +192,10 @@ def read(file: ScoreFile, metric: str, result: Result, fetch: Fetch) -> Rows:
     """
     content = fetch(result.run_id, file.name)
     try:
-        return file.read(content, metric, result)
+        rows = file.read(content, metric, result)
+        if rows.scores.ndim != 2 or rows.scores.shape[1] != len(rows.names):
+            raise ValueError(f"{len(rows.names)} names of {rows.scores.shape} scores")
+        return rows
     except Exception as error:  # MLflow's files are anybody's who may write there: of any form, and cells of any type
         anew = shlex.join(["clipstudy", "rerun", "--model", result.model, "--task", result.task])
         told = DataError(f"run {result.run_id}: {file.name} cannot be read ({error}). Type: {anew}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -50,7 +51,8 @@ def unfinished(planned: Planned) -> str:
 
 def again(study: str) -> str:
     """What runs the study's cancelled cells."""
-    return f"clipstudy retry --study {study} --cancelled; clipstudy worker --drain --study {study}"
+    named = shlex.quote(study)  # a study file's name needs none, but rows may be of anybody
+    return f"clipstudy retry --study {named} --cancelled; clipstudy worker --drain --study {named}"
 
 
 def was_cancelled(planned: Planned, study: str, model: str, task: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +22,11 @@ ONE_CLASS = "with at least one seed, a single class is predicted"
 @functools.cache
 def known() -> Mapping[str, Metric]:
     """How the metrics of all task kinds are shown, by the last part of their names."""
-    return {name: metric for kind in tasks.kinds() for name, metric in tasks.load(kind).METRICS.items()}
+    found: dict[str, Metric] = {}
+    for kind in tasks.kinds():
+        with contextlib.suppress(Exception):  # a broken one is told to whoever runs it, and spoils no other's page
+            found |= tasks.load(kind).METRICS
+    return found
 
 
 def base(metric: str) -> str:

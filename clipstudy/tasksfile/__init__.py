@@ -12,7 +12,7 @@ from clipstudy.errors import StudyError, did_you_mean
 from clipstudy.spec import Study
 from clipstudy.tasksfile import datasets, models, tasks
 from clipstudy.tasksfile.models import DEEPEST
-from clipstudy.tasksfile.tables import good_name, good_seeds, section
+from clipstudy.tasksfile.tables import good_seeds, section
 from clipstudy.wording import counted
 
 __all__ = ["DEEPEST", "find", "load", "parse", "shipped"]
@@ -122,7 +122,8 @@ def _study(tables: Mapping[str, Any], path: Path, problems: list[str]) -> Study:
         if not isinstance(value, str):
             problems.append(f"[study] {key}: found {value!r}, expected a text")
     if isinstance(name, str):
-        good_name(f'[study] name: found "{name}"', name, problems)
+        if not name.strip() or not name.isprintable():
+            problems.append(f"[study] name: found {name!r}, expected letters on one line")
         if name.endswith(".toml"):  # which --study takes for a file's
             problems.append(f'[study] name: found "{name}". Write it without .toml')
     found_models = models.read(section(tables, "models", problems), base, problems)

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-#: Where a server may say that it keeps files: with itself, or in a store that is no folder of this machine. What is not
-#: here may be one: runs:/… and models:/… are addresses that MLflow asks the server about once more.
-ELSEWHERE = frozenset({
-    "mlflow-artifacts", "http", "https", "s3", "r2", "b2", "gs", "wasbs", "abfss", "hdfs", "viewfs", "ftp", "sftp",
-})  # fmt: skip
+#: Schemes of folders of this machine; and of addresses that MLflow asks the server about once more, which may lead to
+#: one. Any other is the server's own, an object store's, or that of a plugin which somebody installed here.
+FOLDERS, ASKED_AGAIN = ("", "file", "dbfs"), ("runs", "models")
 
 
 class Opened:
@@ -145,15 +143,18 @@ class Files(Opened):
         return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
 
     def _check_place(self, run: Run) -> None:
+        from mlflow.utils.file_utils import local_file_uri_to_path
+
         said = run.info.artifact_uri or ""
-        where = urlsplit(said)
-        if urlsplit(self.uri).scheme not in store.SERVERS or where.scheme in ELSEWHERE:
+        scheme = urlsplit(said).scheme
+        if urlsplit(self.uri).scheme not in store.SERVERS or scheme not in FOLDERS + ASKED_AGAIN:
             return
-        folder = Path(unquote(where.path)).resolve()
-        local = where.scheme in ("", "file")
-        if local and self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
-            return
-        at = f"in the folder {folder} of this machine" if local else f"at {redact(said)}"
+        at = redact(said)
+        if scheme in FOLDERS:
+            folder = Path(local_file_uri_to_path(said)).resolve()  # as MLflow takes it, whatever the address looks like
+            if self.artifacts_uri and folder.is_relative_to(Path(self.artifacts_uri).resolve()):
+                return
+            at = f"in the folder {folder} of this machine"
         raise ClipstudyError(
             f"MLflow at {redact(self.uri)} says that files of run {run.info.run_id} are {at}, which it may not choose. "
             "Start it with --artifacts-destination, so that it keeps them; or, where you both share a folder, set "

@@ -361,6 +361,13 @@ def _age(run: Run) -> tuple[bool, int, str]:
     return run.info.status == "RUNNING", int(claimed) if WHOLE.fullmatch(claimed) else 0, run.info.run_id
 
 
+def _is_instant(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
 def _result(run: Run) -> Result | None:
     """None: somebody tagged a run of another kind like ours."""
     tags = {k.removeprefix(PREFIX): v for k, v in run.data.tags.items() if k.startswith(PREFIX)}
@@ -369,7 +376,7 @@ def _result(run: Run) -> Result | None:
     counts = [tags[name] for name in NUMBERS if name in tags] + [k for k in tags.get("layers", "").split(",") if k]
     if not {"study", "model", "task", "layer"} <= tags.keys() or not all(map(WHOLE.fullmatch, counts)):
         return None
-    if not DEPTH.fullmatch(tags.get("depth", "")):
+    if not DEPTH.fullmatch(tags.get("depth", "")) or not _is_instant(tags.get("ended", "")):
         return None
     return Result(
         run_id=run.info.run_id,

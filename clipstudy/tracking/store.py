@@ -161,6 +161,8 @@ def _text_of(error: Exception) -> str:
 
 
 def _translate(error: Exception, uri: str) -> ClipstudyError | None:
+    from requests import RequestException
+
     where, text = redact(uri), _text_of(error)
     code, status = getattr(error, "error_code", ""), _status_of(error)
     if "out-of-date database schema" in text:
@@ -186,7 +188,9 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
             f"What answers at {where} is not MLflow, or one older than 3 ({text}). Check CLIPSTUDY_TRACKING: its "
             "scheme, port and path; what was computed is kept in the outbox meanwhile."
         )
-    if status >= 500 or status == 429 or _lost_connection(error):
+    # Of a single file 500 may say that it alone cannot be kept; what stands before a store that is away says others.
+    away = (502, 503, 504) if isinstance(error, RequestException) else range(500, 600)
+    if status in away or status == 429 or _lost_connection(error):
         return TrackingUnreachable(
             f"MLflow does not answer at {where} ({text}). Check CLIPSTUDY_TRACKING and that the server runs; "
             "what was computed is kept in the outbox meanwhile."

@@ -39,8 +39,11 @@ def test_doctor(place: Place, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_doctor_where_the_stores_cannot_be_used(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed("init")
     monkeypatch.setenv("CLIPSTUDY_TRACKING", "./mlruns")
     assert "a plain folder, which MLflow no longer takes" in typed("doctor", code=1).out.replace("\n" + " " * 20, " ")
+    told = json.loads(typed("doctor", "--fix", "--json", code=1).out)["findings"]
+    assert {("leases", "ok"), ("outbox", "ok"), ("runs", "warning")} <= {(f["what"], f["level"]) for f in told}
     monkeypatch.delenv("CLIPSTUDY_TRACKING")
     monkeypatch.setenv("CLIPSTUDY_DATABASE", "mysql://me:s3cret@host/name")
     said = typed("doctor", code=1).out

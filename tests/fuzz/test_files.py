@@ -5,7 +5,6 @@ A few dozen examples each in the suite; ten thousand each by ``make fuzz``.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import resource
@@ -263,7 +262,7 @@ KEPT = {
     "nmi": parquet({"sample": [0, 0, 1, 1], "label": ["a", "b"] * 2, "cluster_0": [0, 1, 0, 1]}),
     "mse": parquet({"mse/seed_0": [0.5, 0.25], "mse/mean_image": [0.5, 0.5]}),
     "jaccard": parquet({"row": [0, 1], "jaccard": [0.5, float("nan")]}),
-    "edge_density": b"channel,edge_density\n0,0.5\n1,0.25\n0,0.75\n",
+    "edge_density": b"channel,edge_density\n0,0.5\n1,0.25\n0,0.75\n1,0.5\n",
 }
 #: Cells of every type that a column may have.
 CELLS = [["x", "y"], [1, 2], [0.5, None], [[1], [2]], [{"a": 1}, {"a": 2}], [b"\xff", b""], [True, False], [None, None]]
@@ -287,8 +286,13 @@ def kept(draw: st.DrawFn, metric: str) -> bytes:
 def test_scores_that_runs_keep(metric: str, data: st.DataObject) -> None:
     content = data.draw(kept(metric))
     run = Result(run_id="r", study="s", model="m", task="t", layer=1, metrics={}, params={}, tags={})
-    with contextlib.suppress(DataError):
-        evidence.read(evidence.SCORE_FILES[metric], metric, run, lambda run_id, name: content)
+    try:
+        rows = evidence.read(evidence.SCORE_FILES[metric], metric, run, lambda run_id, name: content)
+    except DataError:
+        assert content != KEPT[metric]
+    else:
+        assert rows.scores.ndim == 2 and rows.scores.shape[1] == len(rows.names)
+        assert content != KEPT[metric] or rows.scores.size
 
 
 @fuzzed()

@@ -830,6 +830,28 @@ def test_a_recorder_that_slept_leaves_the_run_that_the_table_names(
     assert book.settled == [("the run of the quick one", "run 1.1")]
 
 
+def test_a_recorder_that_slept_waits_for_what_the_table_names(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one closed its run, and has not told the table yet."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, [(group(), (0, 1))])
+    book.away = True
+    worker.step()
+    book.away = False
+    slow = outbox.take(engine, "slow", lease=timedelta(seconds=-1))
+    quick = outbox.take(engine, "quick", lease=recorder.LEASE)
+    ours = f"run {slow[1].job.id}.1"
+
+    def look(seconds: float) -> None:
+        for record, run_id in zip(quick, ("the run of the quick one", ours), strict=True):
+            outbox.recorded(engine, record, run_id)
+
+    monkeypatch.setattr(recorder.time, "sleep", look)
+    assert recorder.record_group(engine, book, slow, lambda: None) == 0  # type: ignore[arg-type]
+    assert book.settled == [("the run of the quick one", f"run {slow[0].job.id}.1")]
+
+
 def test_a_recorder_keeps_its_lease_while_it_works(
     engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -540,6 +540,8 @@ class TestTable:
             (tmp_path / f"{name}.csv").write_text(f"text\n{name}\n")
         splits = {"dev": "train-hard.csv", "test": "train-00001-of-00002.csv"}
         spec = DatasetSpec("t", "table", path=str(tmp_path), splits=splits)
+        by_stem = replace(spec, splits={"test": "train-00001-of-00002"})
+        assert table.load(by_stem, "test", ["text"]).columns["text"] == ["train-00001-of-00002"]
         assert table.load(spec, "dev", ["text"]).columns["text"] == ["train-hard"]
         assert table.load(spec, "test", ["text"]).columns["text"] == ["train-00001-of-00002"]
         assert "train-hard" not in table.load(spec, "train", ["text"]).columns["text"]
@@ -556,7 +558,9 @@ class TestTable:
             (["train", "train-1000"], "several tables .* that are not parts of one: train-1000.csv, train.csv"),
             (["train", "train-00000-of-00001"], "that are not parts of one"),
             (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "that are not parts of one"),
-            (["train-00000-of-00004"], "has 4 parts by these names. Bring those that are missing"),
+            (["train-00000-of-00004"], '1 file of the 4 parts of "train". Bring those'),
+            (["train/en-00000-of-00002", "train/en-00001-of-00002", "train/de-00000-of-00001"], None),
+            (["train/en-00000-of-00002", "train/de-00000-of-00001"], '1 file of the 2 parts of "en"'),
             (["train-00000-of-00002-5f3a9c", "train-00000-of-00002-0c2e11"], "what is there twice"),
         ],
     )

@@ -351,6 +351,12 @@ class TestFolders:
         caplog.clear()
         images.read(of(tmp_path, **more, splits={"dev": "test", "test": "train"}))
         assert "10 of 10 images of test are in train, too" in caplog.text and "same rows" not in caplog.text
+        if layout == "folders":
+            caplog.clear()
+            copied = next((tmp_path / "train" / NAMES[0]).iterdir())
+            (tmp_path / "test" / NAMES[1] / "copy.png").write_bytes(copied.read_bytes())
+            images.read(of(tmp_path, development=0.2))
+            assert "1 of 11 images of test are in train, too" in caplog.text and "copy.png" in caplog.text
 
     def test_files_that_are_taken_for_no_image_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         for split in ("train", "test"):

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,17 @@ def test_every_option() -> None:
     assert sorted(set().union(*OPTIONS.values()) - there) == []
 
 
+def test_every_commands_options_are_where_it_is() -> None:
+    """In the paragraph of docs/commands.md that it begins or stands in; a group's together."""
+    paragraphs = re.sub(r"\n(?!\n)", " ", DOCS["docs/commands.md"]).split("\n")
+    lacking = {}
+    for name, options in OPTIONS.items():
+        [own] = [paragraph for paragraph in paragraphs if f"**`{name}`**" in paragraph]
+        if left := options - set(re.findall(OPTION, own)) - {"--help"}:
+            lacking[name] = sorted(left)
+    assert lacking == {}
+
+
 def test_every_option_that_is_named_exists() -> None:
     known = set().union(*OPTIONS.values()) | {"--help", "--version"}
     foreign = set().union(*FOREIGN.values())
@@ -98,6 +109,24 @@ def test_every_command_that_is_spelled_out_can_be_typed() -> None:
 @pytest.mark.parametrize("cls", [ModelSpec, DatasetSpec, TaskSpec])
 def test_every_key(cls: type) -> None:
     assert [k for k in tables.keys(cls) if k not in KEYS] == []
+
+
+@pytest.mark.parametrize(("what", "cls"), [("model", ModelSpec), ("data set", DatasetSpec), ("task", TaskSpec)])
+def test_every_keys_default(what: str, cls: type) -> None:
+    """As its row has it: in TOML, none, or words for what depends on something else."""
+    rows = STUDY_FILE.split(f"| key of a {what} |")[1].split("\n\n")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", rows, re.MULTILINE))
+    known = {field.name: field for field in fields(cls)}
+    assert set(told) == set(tables.keys(cls)) | ({"init_seeds"} if cls is ModelSpec else set())
+    for key, text in told.items():
+        default = known[key].default if key in known else None
+        if text == "–":
+            assert default is MISSING, key
+        elif text == "none":
+            assert default is None, key
+        elif text.startswith("`"):
+            made = known[key].default_factory() if default is MISSING else default
+            assert tomllib.loads(f"a = {text.strip('`')}")["a"] == made, key
 
 
 def test_every_reader() -> None:

@@ -219,7 +219,7 @@ def test_shipped_studies_are_good(file: str) -> None:
     ("old", "new", "says"),
     [
         ("[study]", "[stdy]", '[stdy]: unknown table. Did you mean "study"?'),
-        ('name = "small"', 'name = "my study"', '[study] name: found "my study": a name has letters'),
+        ('name = "small"', 'name = "\\n"', "[study] name: found '\\n', expected letters on one line"),
         ('name = "small"', 'name = "small.toml"', "[study] name: found"),
         ("checkpoint =", "chekpoint =", '[models.bert] chekpoint: unknown key. Did you mean "checkpoint"?'),
         ('source = "transformers"', "", "[models.bert] source: missing"),
