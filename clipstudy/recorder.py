@@ -58,21 +58,25 @@ def drain(
             tried |= {record.id for record in part}
             try:
                 yield record_group(engine, tracking, part, renew, enough)
-            except TrackingUnreachable as error:
-                for record in chain(part, *parts):
-                    outbox.give_back(engine, record, redact(str(error)))
-                raise
             except DatabaseBusy:  # another recorder is making the parent run, and MLflow may take its time with it
                 outbox.put_off(engine, part)
             except DatabaseUnreachable:
                 raise
             except Exception as error:  # MLflow and its stores raise of every kind; one record must not stop the others
+                away = isinstance(error, TrackingUnreachable)
+                if away and not tracking.answers():
+                    for record in chain(part, *parts):
+                        outbox.give_back(engine, record, redact(str(error)))
+                    raise
                 if len(part) > 1:
                     parts[:0] = [[record] for record in part]  # which of them is it?
                     continue
                 # What MLflow refuses must not hold up those behind it; it backs off and stays visible.
                 outbox.give_back(engine, part[0], redact(f"{type(error).__name__}: {error}"))
-                log.exception("job %d attempt %d could not be recorded", part[0].job.id, part[0].attempt)
+                log.error(
+                    "job %d attempt %d could not be recorded: %s", part[0].job.id, part[0].attempt, error,
+                    exc_info=not away,
+                )  # fmt: skip
         if enough():
             outbox.let_go(engine, records[0].token)
 

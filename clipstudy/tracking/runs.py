@@ -53,6 +53,16 @@ class Tracking(Files):
             )
         self.connect()
 
+    def answers(self) -> bool:
+        """Whether MLflow answers the smallest of questions: where it does, what it refused is a single run's matter."""
+        try:
+            with self.reaching():
+                client, experiment = self.connect()
+                client.get_experiment(experiment)
+        except TrackingUnreachable:
+            return False
+        return True
+
     def record(self, entry: Entry, parent_run_id: str) -> str:
         """Writes ``entry`` as one closed run and gives the run's id; recording it again changes nothing.
 

@@ -137,12 +137,11 @@ def _read_only(file: Path, uri: str) -> tuple[MlflowClient, str]:
 def reaching(uri: str) -> Iterator[None]:
     """Turns MLflow's ways of saying "no answer" into ours; anything else passes."""
     from mlflow.exceptions import MlflowException
-    from requests import RequestException  # of requests for files, which MLflow lets through
     from sqlalchemy.exc import OperationalError
 
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except MlflowException as error:
         translated = _translate(error, uri)
         if translated is None:
             raise
@@ -161,10 +160,8 @@ def _text_of(error: Exception) -> str:
 
 
 def _translate(error: Exception, uri: str) -> ClipstudyError | None:
-    from requests import RequestException
-
     where, text = redact(uri), _text_of(error)
-    code, status = getattr(error, "error_code", ""), _status_of(error)
+    code, status = getattr(error, "error_code", ""), error.get_http_status_code()  # type: ignore[attr-defined]
     if "out-of-date database schema" in text:
         return ClipstudyError(f"The MLflow store {where} is of another MLflow version. Type: mlflow db upgrade {where}")
     if urlsplit(uri).scheme not in SERVERS:
@@ -188,9 +185,7 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
             f"What answers at {where} is not MLflow, or one older than 3 ({text}). Check CLIPSTUDY_TRACKING: its "
             "scheme, port and path; what was computed is kept in the outbox meanwhile."
         )
-    # Of a single file 500 may say that it alone cannot be kept; what stands before a store that is away says others.
-    away = (502, 503, 504) if isinstance(error, RequestException) else range(500, 600)
-    if status in away or status == 429 or _lost_connection(error):
+    if status >= 500 or status == 429 or _lost_connection(error):
         return TrackingUnreachable(
             f"MLflow does not answer at {where} ({text}). Check CLIPSTUDY_TRACKING and that the server runs; "
             "what was computed is kept in the outbox meanwhile."
@@ -198,20 +193,11 @@ def _translate(error: Exception, uri: str) -> ClipstudyError | None:
     return None
 
 
-def _status_of(error: Exception) -> int:
-    """The HTTP status that MLflow answered, or what MLflow's error stands for; 0: none did."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
-    return int(getattr(getattr(error, "response", None), "status_code", 0))
-
-
 def _lost_connection(error: BaseException | None) -> bool:
     import requests
 
     while error is not None:
-        if isinstance(error, requests.exceptions.RequestException) and error.response is None:
+        if isinstance(error, requests.exceptions.RequestException):
             return True
         error = error.__cause__ or error.__context__
     return False

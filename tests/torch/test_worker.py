@@ -63,6 +63,9 @@ class Book:
         self.runs[entry.key] = entry
         return f"run {entry.job}.{entry.attempt}"
 
+    def answers(self) -> bool:
+        return not self.away
+
     def settle(self, named: str, other: str) -> None:
         self.settled.append((named, other))
 
@@ -813,6 +816,27 @@ def test_what_mlflow_refuses_holds_up_nobody(
     assert (tally.recorded, tally.waiting) == (3, 1)
     assert [j.status for j in jobs.rows(engine)] == [Status.DONE, Status.COMPUTED, Status.DONE, Status.DONE]
     assert "a name that MLflow does not take" in caplog.text.split("kept in the outbox")[1]
+
+
+def test_one_result_that_mlflow_answers_with_500_holds_up_nobody(
+    engine: Engine, worker: Worker, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a store of files does that cannot keep one of them; what is asked beside it is answered."""
+    measuring(monkeypatch, outcome)
+    jobs.enqueue(engine, cells(group("bert"), group("gpt2")))
+    book.away = True
+    worker.step(), worker.step()
+    book.away = False
+    first, real = jobs.rows(engine)[0].id, book.record
+
+    def record(entry: Any, parent: str) -> str:
+        if entry.job == first:
+            raise TrackingUnreachable("MLflow does not answer (HTTP 500)")
+        return real(entry, parent)
+
+    monkeypatch.setattr(book, "record", record)
+    assert sum(recorder.drain(engine, book, "rec")) == 7  # type: ignore[arg-type]
+    assert outbox.pending(engine) == 1 and "HTTP 500" in str(outbox.last_error(engine))
 
 
 def test_a_recorder_that_slept_leaves_the_run_that_the_table_names(
