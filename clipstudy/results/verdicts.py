@@ -26,10 +26,10 @@ MARGIN = "Left − right [95%]"
 TESTED = ("Claim, and what was compared", "Verdict", "Decided by", MARGIN, "p", "n")
 UNTESTED = ("Claim", "Verdict", "Why")
 KEY = (
-    "The inequality shown is the one that the verdict hangs on. The number beside it is its left side minus its right "
-    "one; where a margin bounds a difference, it is that difference. p is corrected where one of several "
-    "layers or conditions is enough, the interval is not. A claim counts blocks as in a model of 12: in a model of "
-    "another depth, its block 6 is the one half way up. The block beside a number is the model's own."
+    "Each row shows the inequality that decided the verdict. The number beside it is its left side minus its right "
+    "side; where a margin bounds a difference, it is that difference. p is corrected for several layers or conditions, "
+    "of which one is enough; the interval is not. Claims count blocks as in a model of 12: in a model of another "
+    "depth, block 6 is the one half-way up. The block beside a number is the model's own."
 )
 
 
