@@ -40,7 +40,7 @@ def fetch(
     from clipstudy.job import plan
 
     if dry_run and verify:
-        raise typer.BadParameter("say --dry-run or --verify, not both")
+        raise typer.BadParameter("type --dry-run or --verify, not both")
     settings = Settings.read()
     found = tasksfile.load(tasksfile.find(study, settings.home))
     selection = Selection(tuple(model or ()), tuple(task or ()))

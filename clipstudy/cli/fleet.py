@@ -107,9 +107,9 @@ def cancel(
     from clipstudy.wording import counted
 
     if everything and job:
-        raise typer.BadParameter("name jobs or say --all, not both")
+        raise typer.BadParameter("name jobs or type --all, not both")
     if not (everything or job):
-        raise FleetError("cancel what? Name jobs, or say: clipstudy fleet cancel --all")
+        raise FleetError("No job named. Name one, or type: clipstudy fleet cancel --all")
     settings = Settings.read()
     ended = fleet.cancel(settings, stores.engine(settings), [] if everything else job or [])
     typer.echo(json.dumps({"cancelled": ended}) if as_json else f"{counted(len(ended), 'worker')} cancelled")

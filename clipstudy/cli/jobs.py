@@ -34,7 +34,7 @@ def status(
     from clipstudy.cli import status as terminal
 
     if watch and as_json:
-        raise typer.BadParameter("say --watch or --json, not both")
+        raise typer.BadParameter("type --watch or --json, not both")
     engine = stores.engine(Settings.read())
     chosen = Selection(tuple(model or ()), tuple(task or ()), selecting.layers(layer), selecting.study_name(study))
     selection = selecting.existing(engine, chosen)

@@ -29,7 +29,7 @@ def selection(
 ) -> Selection:
     """The cells that the options name; all of them only with ``everything``. ``verb`` is for the error that says so."""
     if not (everything or model or task or layer or study):
-        raise ClipstudyError(f"{verb} what? Name cells with --model, --task or --layer, or say: clipstudy {verb} --all")
+        raise ClipstudyError(f"No cells chosen. Add --model, --task or --layer, or type: clipstudy {verb} --all")
     return Selection(tuple(model or ()), tuple(task or ()), layers(layer), study_name(study))
 
 

@@ -281,7 +281,7 @@ def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
     for line in left_out:
         typer.echo(line, err=True)
     if not posts:
-        raise DeviceError("No GPU has enough memory free. Free some, or say how little will do: --min-memory 0.5")
+        raise DeviceError("No GPU has enough memory free. Free some, or type how little will do: --min-memory 0.5")
     return posts
 
 

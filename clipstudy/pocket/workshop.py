@@ -284,7 +284,7 @@ def _ours(place: Path, again: bool) -> None:
             return
         raise ClipstudyError(
             f"{place} holds a checkpoint of another seed, number of steps or state of the code. To train it anew in "
-            "its place, say --again; to keep it, name another folder: clipstudy pocket pretrain --folder FOLDER"
+            "its place, add --again; to keep it, name another folder: clipstudy pocket pretrain --folder FOLDER"
         )
     raise ClipstudyError(
         f"{place} is there and has no {RECORD}, so it is no pocket checkpoint and is left alone. Move it away, or name "

@@ -152,7 +152,7 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     assert shown.count("pending") == 3 and "9 queued" in shown
     until(lambda: "BeginTime" in typed("fleet", "status").out, lambda: shown)  # once SLURM has looked at it
     assert f'Did you mean "{job}_1"' in typed("fleet", "cancel", f"{job}_11", code=2).err
-    assert "cancel what?" in typed("fleet", "cancel", code=2).err
+    assert "clipstudy fleet cancel --all" in typed("fleet", "cancel", code=2).err
     assert json.loads(typed("fleet", "cancel", f"{job}_1", "--json").out) == {"cancelled": [f"{job}_1"]}
     assert typed("fleet", "cancel", "--all").out == "2 workers cancelled\n"
     until(lambda: "pending" not in typed("fleet", "status").out, lambda: typed("fleet", "status").out)

@@ -79,7 +79,7 @@ def test_verbs(typed: Typed) -> None:
     assert (shown["model"], shown["layer"], shown["status"]) == ("bert", 0, "queued")
     assert typed("prioritise", "5", "--task", "phrases").out.startswith("9 cells")
     assert "no job 999" in typed("show", "999", code=2).err
-    assert "cancel what?" in typed("cancel", code=2).err
+    assert "or type: clipstudy cancel --all" in typed("cancel", code=2).err
 
 
 def test_sigterm_gives_back(place: Place, typed: Typed) -> None:

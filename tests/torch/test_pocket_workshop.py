@@ -141,7 +141,7 @@ def test_what_cannot_be_asked_for_is_said_before_a_process_begins(
     (tmp_path / "bert" / "thesis.txt").touch()
     refused(r"bert is there and has no pretraining\.json.* is left alone", ["bert"])
     record("gpt2", tmp_path, seed=1)
-    refused(r"gpt2 holds a checkpoint of another seed.* say --again", ["gpt2"])
+    refused(r"gpt2 holds a checkpoint of another seed.* add --again", ["gpt2"])
     assert left(tmp_path) == {"bert", "file", "gpt2"}
 
 
