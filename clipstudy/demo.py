@@ -116,8 +116,8 @@ def foretold(seconds_by_kind: Mapping[str, float], workers: int) -> str:
     if not whole:
         return ""
     return (
-        f"each task kind has a budget of time, {duration(whole)} together: about {duration(whole / workers)} on "
-        f"{counted(workers, 'worker')}, which end what they have begun"
+        f"each task kind has a time budget, {duration(whole)} in total: about {duration(whole / workers)} on "
+        f"{counted(workers, 'worker')}, which finish what they have begun"
     )
 
 
@@ -158,7 +158,7 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
     unfinished = sum(number for status, number in before.present.items() if status not in SETTLED)
     done = before.present.get(Status.DONE, 0)
     if before.new or unfinished or (full and before.revived):
-        progress.say("making the pocket corpora from their seed, once")
+        progress.say("making the pocket corpora from their seed (once only)")
         # In processes of their own: what they need of torch, MLflow and memory is given back before the workers start.
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
             made = pool.submit(corpora.prepare, settings.cache / STUDY, sizes=SIZES)
@@ -202,7 +202,7 @@ def _check_models(study: Study) -> None:
     missing = [place for place in places.values() if place is not None and not place.is_dir()]
     if missing:
         raise ClipstudyError(
-            f"The pocket models are not here: {missing[0]} is no folder. They come with the package: install it "
+            f"The pocket models are missing: {missing[0]} is not a folder. They come with the package: install it "
             f"again, or train them, which takes an hour or two: clipstudy pocket pretrain --folder {missing[0].parent}"
         )
 
@@ -264,7 +264,7 @@ def _watch(
                 spent.add(kind)
                 left = jobs.cancel(engine, Selection(study=study.name, tasks=tuple(tasks)), running=False)
                 if left:
-                    progress.say(f"{kind}: its {budget:.0f} s are spent, {counted(left, 'cell')} left out")
+                    progress.say(f"{kind}: time budget of {budget:.0f} s spent, {counted(left, 'cell')} left out")
         if seconds_by_kind:
             # Cells differ too much to tell the time by; a budget with nothing left to do counts as spent.
             whole = sum(seconds_by_kind.get(kind, 0.0) for kind in tasks_of)

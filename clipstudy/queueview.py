@@ -23,7 +23,7 @@ UNHEARD = 300
 #: What ended an attempt: the word that verbs and scripts know, and what it means.
 REASONS: Mapping[FailureKind, str] = MappingProxyType({
     FailureKind.CODE: "code: its data, model or code is at fault",
-    FailureKind.INFRA: "infra: a server, the network or memory failed it",
+    FailureKind.INFRA: "infra: a server, the network or memory failed",
     FailureKind.LOST: "lost: its worker vanished",
 })  # fmt: skip
 
@@ -61,7 +61,7 @@ class QueueView:
 
     counts: Counts  #: in the order of enqueueing
     totals: Mapping[Status, int]  #: of all of them; a status that does not occur is not there
-    summary: str  #: ``12 of 56 cells done, 44 queued; lately 9.5 cells a minute, 4 min 38 s left at that pace``
+    summary: str  #: ``12 of 56 cells done, 44 queued; lately 9.5 cells per minute, 4 min 38 s left at that pace``
     workers: tuple[WorkerRow, ...]  #: all that are registered, whatever was chosen
     failures: tuple[FailureRow, ...]
 
@@ -141,7 +141,7 @@ def summary(totals: Mapping[Status, int], pace: jobs.Throughput, anybody: bool =
         text += "; no worker is at work"
     elif pace.left and pace.time_left:
         left = duration(pace.time_left.total_seconds())
-        text += f"; lately {pace.per_hour / 60:,.1f} cells a minute, {left} left at that pace"
+        text += f"; lately {pace.per_hour / 60:,.1f} cells per minute, {left} left at that pace"
     if waiting := totals.get(Status.COMPUTED, 0):
         text += f"; {counted(waiting, 'result')} not in MLflow yet"
     return text
@@ -193,7 +193,7 @@ def advice(failures: Sequence[FailureRow]) -> tuple[str, ...]:
     if lost:
         lines.append(f"see: clipstudy show {lost[0].job} (its worker vanished); then: clipstudy retry --lost")
     if errors:
-        mended = "if the study file was mended: clipstudy enqueue --all; a queued cell keeps the settings it came with"
+        mended = "if you fixed the study file: clipstudy enqueue --all; a queued cell keeps the settings it came with"
         lines.append(f"({mended})")
     return tuple(lines)
 

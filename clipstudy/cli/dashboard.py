@@ -29,7 +29,7 @@ Names = Annotated[
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8050,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires CLIPSTUDY_TOKEN.")] = (
         "127.0.0.1"
     ),
@@ -42,7 +42,7 @@ def dashboard(
 ) -> None:
     """Serve charts, tables, pictures, runs and the queue to a browser, from what MLflow and the job table hold.
 
-    Nothing can be changed from there unless --allow-actions says so.
+    Visitors can change nothing unless --allow-actions is given.
     """
     from clipstudy.dashboard import app, guard, panels
     from clipstudy.dashboard.pages.components import Desk

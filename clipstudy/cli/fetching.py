@@ -29,11 +29,11 @@ def fetch(
         bool, typer.Option("--dry-run", help="List the downloads and their sizes; download nothing.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check, without network, that all that was fetched is here and whole.")
+        bool, typer.Option("--verify", help="Check, without network, that everything fetched is here and whole.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Download every weight and data set of a study once; then its cells run without network (HF_HUB_OFFLINE=1)."""
+    """Download all weights and data sets of a study once; its cells then run without network (HF_HUB_OFFLINE=1)."""
     from clipstudy import fetch as fetching
     from clipstudy import progress as progresses
     from clipstudy import tasksfile
@@ -51,7 +51,7 @@ def fetch(
     manifest = fetching.manifest_path(settings.cache, found.name)
     whole = {"study": found.name, "manifest": str(manifest)}
     if not items and not as_json:
-        typer.echo(f"{found.name}: nothing to fetch: its models and data sets are files of this machine")
+        typer.echo(f"{found.name}: nothing to fetch: its models and data sets are files on this machine")
         return
     again = selecting.command("fetch", study, selection)
     if verify:
@@ -74,7 +74,7 @@ def fetch(
         raise NotFetched("\n".join(fetching.told(failures, again + " --dry-run" * dry_run)))
     if not as_json and not dry_run:
         typer.echo(
-            f"all is here; written down in {manifest}\nwithout network: HF_HUB_OFFLINE=1 clipstudy worker --drain"
+            f"everything is here, as listed in {manifest}\nwithout network: HF_HUB_OFFLINE=1 clipstudy worker --drain"
         )
 
 
@@ -115,16 +115,16 @@ def _verify(verified: Iterable[tuple[Item, list[str]]], whole: Mapping[str, obje
         typer.echo(json.dumps({**whole, "items": shown}))
     wrong = [f"{item.name} {problem}" for item, problems in results.items() for problem in problems]
     if wrong:
-        raise NotFetched("\n".join([*wrong, f"Type, on a machine with network: {again}"]))
+        raise NotFetched("\n".join([*wrong, f"On a machine with network, type: {again}"]))
     if not as_json:
-        typer.echo(f"all is here and whole ({counted(len(results), 'item')}), as {whole['manifest']} says")
+        typer.echo(f"everything is here and whole ({counted(len(results), 'item')}), as {whole['manifest']} says")
 
 
 def cache(
     prune: Annotated[
         float | None,
         typer.Option(
-            "--prune", min=0, metavar="GB", help="Remove the least recently used until at most so many GB are left."
+            "--prune", min=0, metavar="GB", help="Remove the least recently used until at most this many GB are left."
         ),
     ] = None,
     as_json: Json = False,

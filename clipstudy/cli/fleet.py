@@ -38,7 +38,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Start workers through SLURM. Each works until nothing is queued; one that is preempted gives back what it holds,
-    spends no try, and is queued again."""
+    uses up no try, and is queued again."""
     from clipstudy import fleet
     from clipstudy.job import Selection
     from clipstudy.queue import jobs
@@ -69,7 +69,7 @@ def submit(
 
 @group.command()
 def status(as_json: Json = False) -> None:
-    """What SLURM does with this job table's workers, and what they do."""
+    """Show what SLURM does with this job table's workers, and what they do."""
     from clipstudy import fleet
     from clipstudy.queue import jobs
     from clipstudy.wording import duration
@@ -102,7 +102,7 @@ def cancel(
     everything: Annotated[bool, typer.Option("--all", help="Every worker of this job table.")] = False,
     as_json: Json = False,
 ) -> None:
-    """End workers. What they hold is queued again, and no try is spent; what is queued stays."""
+    """End workers. What they hold is queued again and uses up no try; what is queued stays queued."""
     from clipstudy import fleet
     from clipstudy.wording import counted
 

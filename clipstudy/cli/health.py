@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Make job table, outbox and MLflow agree.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Make the job table, outbox and MLflow agree.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check this machine, and that job table, outbox and MLflow agree. Exit code 1 where something is wrong.
+    """Check this machine, and that the job table, outbox and MLflow agree. The exit code is 1 if something is wrong.
 
-    Nothing is changed without --fix, and with it nothing that a live worker holds.
+    Nothing is changed without --fix, and even then nothing that a live worker holds.
     """
     from clipstudy import doctor as doctors
 

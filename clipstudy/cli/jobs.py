@@ -27,7 +27,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is queued, running, done and failed, who works, how fast, and the time left."""
+    """Show what is queued, running, done and failed, which workers are at work, their pace and the time left."""
     from rich.console import Console
 
     from clipstudy import queueview
@@ -138,9 +138,9 @@ def _lost(engine: Engine, selection: Selection) -> int:
 def rerun(
     everything: All = False, study: Study = None, model: Models = None, task: Tasks = None, layer: Layers = None
 ) -> None:
-    """Compute done and failed cells once more. Results stay until the new ones are recorded.
+    """Compute done and failed cells again. Results stay until the new ones are recorded.
 
-    The way on where a checkpoint or a data file changed: a (model, task) that is run again whole takes the new one.
+    Use it when a checkpoint or a data file has changed: a (model, task) that is rerun as a whole takes the new one.
     """
     from clipstudy.queue import jobs
 
@@ -148,7 +148,7 @@ def rerun(
     engine = stores.engine(Settings.read())
     number = jobs.rerun(engine, selecting.existing(engine, selection))
     left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
-    later = f"; {left} not done yet: later, type it once more" if left else ""
+    later = f"; {left} not done yet: type it again later" if left else ""
     _changed(engine, selection, number, "queued again", "done or failed", later)
 
 
@@ -160,7 +160,7 @@ def prioritise(
     task: Tasks = None,
     layer: Layers = None,
 ) -> None:
-    """Change which groups run first; a group ranks by its highest cell."""
+    """Change which groups run first; a group ranks by its highest-priority cell."""
     from clipstudy.queue import jobs
 
     selection = selecting.selection(model, task, layer, everything, "prioritise", study)

@@ -30,7 +30,7 @@ COMMON = ("model", "layers", "metric", "known from", "data", "method")
 
 
 def claims(study: Study = None, as_json: Json = False) -> None:
-    """The course report's claims, judged by what is recorded: verdict, statistic with its 95% interval, p, n."""
+    """Judge the course report's claims by what is recorded: verdict, statistic with its 95% interval, p and n."""
     from clipstudy.results import boards, evidence, verdicts
     from clipstudy.tracking import open as open_tracking
 
@@ -57,7 +57,7 @@ def claims(study: Study = None, as_json: Json = False) -> None:
     if shown:
         typer.echo(f"\n{verdicts.KEY}\n{verdicts.METHOD}")
         if short:
-            typer.echo("The quotations whole: clipstudy claims --json")
+            typer.echo("To read the full quotations: clipstudy claims --json")
         typer.echo(_goes_on(shown))
 
 
@@ -65,10 +65,10 @@ def _goes_on(shown: Mapping[str, Iterable[Row]]) -> str:
     """What to type after the claims ``shown`` of each study: what runs what was not run, or what draws it all."""
     commands = {row.todo for rows in shown.values() for row in rows if row.todo}
     if not commands:
-        return f"Beside the figures: {shlex.join(['clipstudy', 'report', '--study', next(iter(shown))])}"
+        return f"With the figures: {shlex.join(['clipstudy', 'report', '--study', next(iter(shown))])}"
     own = any(command.startswith("clipstudy enqueue") and "--study" not in command for command in commands)
     file = ", with --study FILE where the study is not tasks.toml" if own else ""
-    return f"What is not run: type what stands behind its →{file}; then: clipstudy worker --drain; clipstudy claims"
+    return f"To run what is not run, type what follows its →{file}; then: clipstudy worker --drain; clipstudy claims"
 
 
 def _print_claim(rows: list[Row]) -> bool:
@@ -98,7 +98,7 @@ def published(
     study: Study = None,
     as_json: Json = False,
 ) -> None:
-    """Numbers that others published, each with its source, beside what was measured where a model plays the role."""
+    """List published numbers, each with its source, next to what was measured where a model plays the role."""
     from clipstudy import published as numbers
     from clipstudy.errors import NoResults
     from clipstudy.results import beside
@@ -119,8 +119,8 @@ def published(
         sources.setdefault(_source(curve[0]), []).append(_row(curve))
     for source, rows in sources.items():
         _print_source(source, rows)
-    typer.echo('known from: "memory" was not read again, and no result is held to it')
-    typer.echo("data, method: are they the study's own? Only same data and a same or near method compare")
+    typer.echo('known from: "memory" means that it was not read again; no result is judged by it')
+    typer.echo("data, method: are they the study's own? Only the same data and the same or a near method compare")
     if measured:
         typer.echo("\nMeasured here")
         head = ["task", "layer", "model", "measured", "published", "difference", "tolerance", "compares", "source"]
@@ -139,7 +139,7 @@ def _named(found: tuple[Published, ...], names: list[str]) -> list[Published]:
     for pattern in names:
         if not fnmatch.filter(tasks | models, pattern):
             raise ClipstudyError(
-                f'No number was published of a task or model "{pattern}". {nearest(pattern, tasks | models)}'
+                f'No published number has the task or model "{pattern}". {nearest(pattern, tasks | models)}'
                 f"What exists:\n  tasks: {', '.join(sorted(tasks))}\n  models: {', '.join(sorted(models))}"
             )
     return [n for n in found if not names or any(_is(n, pattern) for pattern in names)]

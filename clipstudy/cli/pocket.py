@@ -28,11 +28,11 @@ group = typer.Typer(
 
 
 def demo(
-    full: Annotated[bool, typer.Option("--full", help="The whole pocket study, without a budget of time.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Run the whole pocket study, with no time budget.")] = False,
     device: Device = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """The whole study in minutes, with no network, on miniature models: see what you will get."""
+    """Run the whole study in minutes, with no network, on miniature models: see what you will get."""
     from clipstudy import demo as demonstration
     from clipstudy import progress as progresses
     from clipstudy.wording import counted
@@ -41,7 +41,7 @@ def demo(
     progress = progresses.for_stderr()
     screen.log(False, progress)
     ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
-    typer.echo(f"writing {out}: its claims are tested on what the runs kept")
+    typer.echo(f"writing {out}: testing its claims on what the runs kept")
     _report(settings, out)
     _print_ended(ended)
     typer.echo(f"\n{_reached()}next:  open {out}                   the figures, layer by layer")
@@ -93,7 +93,10 @@ def _report(settings: Settings, out: Path) -> None:
     for head, rows in sheets.glance(shown):
         screen.table(head, rows)
         typer.echo()
-    typer.echo(f"Value {INTERVAL}, at which layer: the best one, {sheets.CHOSEN}; and the best that needs no model.")
+    typer.echo(
+        f"Value {INTERVAL}; in parentheses, the layer: the best one, {sheets.CHOSEN}. "
+        'Under "no model": the best baseline, which needs none.'
+    )
     typer.echo(f"{boards.note_of(shown.results)}\n")
 
 
@@ -105,12 +108,12 @@ def _print_ended(ended: Ended) -> None:
     if ended.computed:
         typer.echo(f"{counted(ended.computed, 'cell')} computed in {duration(ended.seconds)}; {ended.done:,} are done.")
     else:
-        typer.echo(f"Nothing to do: {ended.done:,} cells are done already.")
+        typer.echo(f"Nothing to do: {ended.done:,} cells are already done.")
     if ended.left_out:
         typer.echo(
             f"{counted(ended.left_out, 'cell')} did not fit in the time budget. To run them too: "
             f"{again(demonstration.STUDY)}; clipstudy report --study {demonstration.STUDY}\n"
-            "The whole study, with all its rows, seeds and arms, anew: clipstudy demo --full"
+            "To run the whole study again, with all its rows, seeds and arms: clipstudy demo --full"
         )
 
 
@@ -125,12 +128,12 @@ def data(
 
     folder = out or Settings.read().cache / demonstration.STUDY
     made = corpora.prepare(folder, seed)
-    typer.echo(f"{folder}: {'made' if made else 'there already'}")
+    typer.echo(f"{folder}: {'made' if made else 'already there'}")
 
 
 @group.command()
 def baselines() -> None:
-    """What texts and pictures give away without a model: majority, length, bags of words; colours, pixels, shapes."""
+    """Show what texts and pictures reveal without a model: majority, length, bags of words; colours, pixels, shapes."""
     from clipstudy import demo as demonstration
     from clipstudy.pocket import baselines as floors
     from clipstudy.pocket import corpora, pictures
@@ -151,7 +154,7 @@ def baselines() -> None:
 
 @group.command()
 def twins() -> None:
-    """What the pocket models share, and what sets them apart (Markdown)."""
+    """Print what the pocket models share, and what sets them apart (Markdown)."""
     from clipstudy.pocket import twins as aspects
 
     typer.echo(aspects.as_markdown())
@@ -168,7 +171,7 @@ def pretrain(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Train existing models again.")] = False,
 ) -> None:
-    """Train the pocket models from a seed, record their losses and figures in MLflow, write their card."""
+    """Train the pocket models from a seed, record their losses and figures in MLflow, and write their card."""
     from clipstudy import progress as progresses
     from clipstudy.errors import did_you_mean
     from clipstudy.pocket import card, workshop
@@ -193,7 +196,7 @@ def pretrain(
         except ClipstudyError as error:  # the others train on; typed again, the command records what is there
             progress.say(f"{model.name} is not in MLflow yet: {error.message}")
         figures = ", ".join(f"{key} {value:.3g}" for key, value in model.record["figures"].items())
-        took = "there already" if model.seconds is None else duration(model.seconds)
+        took = "already there" if model.seconds is None else duration(model.seconds)
         progress.say(f"{model.name}: {figures} ({took})")
 
     try:

@@ -39,15 +39,15 @@ NEXT = {
 def report(
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The page to write: report.html, or report-NAME.html of another dashboard."),
+        typer.Option("--out", "-o", help="The page to write: report.html, or report-NAME.html for another dashboard."),
     ] = None,
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
     dashboard: DashboardName = "layers",
-    note: Annotated[str, typer.Option(help="A sentence to put at the head of the page.")] = "",
+    note: Annotated[str, typer.Option(help="A sentence to put at the top of the page.")] = "",
 ) -> None:
-    """Write one self-contained HTML page: per-layer charts, averages by category, result tables, claims."""
+    """Write one self-contained HTML page: per-layer charts, averages by category, result tables and claims."""
     from clipstudy.dashboard import panels
     from clipstudy.dashboard import report as reports
     from clipstudy.results import evidence
@@ -82,11 +82,11 @@ def results(
     study: Study = None,
     model: Models = None,
     task: Tasks = None,
-    metric: Annotated[str | None, typer.Option(help="Another metric than the task's headline.")] = None,
+    metric: Annotated[str | None, typer.Option(help="A metric other than the task's headline.")] = None,
     best: Annotated[bool, typer.Option("--best", help="One table: tasks by models, each at its best layer.")] = False,
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
-    """Tables of what is recorded: a task each, models by layer, mean ± half of the 95% interval."""
+    """Print the recorded results: one table per task, models by layer, mean ± half of the 95% interval."""
     from clipstudy.errors import NoResults, did_you_mean
     from clipstudy.outcome import flat
     from clipstudy.results import boards
@@ -165,13 +165,13 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
     if len(studies) > 1:
         again = f"clipstudy results --best --study {shlex.quote(studies[0])}"
         raise ClipstudyError(
-            f"--best compares the models of one study, and here are {', '.join(studies)}. Type: {again}"
+            f"--best compares the models of one study, and these results are of {', '.join(studies)}. Type: {again}"
         )
     sheet = sheets.best([view for name in shown.tasks if (view := boards.view(shown, name, metric))])
     if not sheet.lines:
         raise NoResults(
-            "Nothing chosen has a best layer: neither more nor less of what was measured is better. To see all layers "
-            "type it without --best, or name another --metric."
+            "Nothing chosen has a best layer: for what was measured, neither higher nor lower is better. To see all "
+            "layers, type it again without --best, or name another --metric."
         )
     writers = {"markdown": sheets.to_markdown, "csv": sheets.to_csv, "latex": sheets.to_latex, "json": sheets.to_json}
     if writer := writers.get(format):
@@ -187,7 +187,7 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Open MLflow's own pages on the right store."""
+    """Serve MLflow's own pages on the right store."""
     import os
 
     from clipstudy.tracking import open as open_tracking
@@ -200,7 +200,7 @@ def ui(
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking  # not a word of the command: it may hold a password
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
-    typer.echo("Its pages may say that MLflow collects usage data: here that is off.", err=True)
+    typer.echo("Its pages may say that MLflow collects usage data: here, that is off.", err=True)
     command = ["-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [sys.executable, *command])
 
@@ -258,7 +258,7 @@ def _nothing(settings: Settings, study: str | None) -> str:
     except NotMigrated:
         planned = {}
     except ClipstudyError:
-        return f"{text}. `clipstudy status` says what is queued, running or failed."
+        return f"{text}. To see what is queued, running or failed, type: clipstudy status"
     studies = {of for of, _, _ in planned}
     if study is not None and studies and study not in studies:
         return f"{text}, and the job table has {selecting.unknown_name(Selection(study=study), study=studies)}"
@@ -268,8 +268,8 @@ def _nothing(settings: Settings, study: str | None) -> str:
             there = ", ".join(f"{number:,} {status}" for status, number in totals.items())
             return f"{text}. What is enqueued: {there}. Type: {command}"
     return (
-        f"{text}, and nothing is enqueued. If yours is in another folder, go there or type: export "
-        "CLIPSTUDY_HOME=FOLDER. To see a study at work first: clipstudy demo. To begin with your own: clipstudy init, "
+        f"{text}, and nothing is enqueued. If your study is in another folder, go there or type: export "
+        "CLIPSTUDY_HOME=FOLDER. To see a study at work first: clipstudy demo. To start your own: clipstudy init, "
         "clipstudy enqueue --all, clipstudy worker --drain"
     )
 

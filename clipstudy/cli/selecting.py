@@ -86,9 +86,9 @@ def existing(engine: Engine, selection: Selection) -> Selection:
         raise QueueError(f"{where} has {unknown}")
     if not jobs.rows(engine, selection, limit=1, newest_only=False):
         raise QueueError(
-            "The job table has each of these names, and no cell that has them all"
+            "The job table has each of these names, but no cell that has them all"
             + (f" at layer {', '.join(map(str, selection.layers))}" if selection.layers else "")
-            + ". `clipstudy status --rows` lists what there is."
+            + ". To list the cells that exist, type: clipstudy status --rows"
         )
     return selection
 
@@ -121,8 +121,8 @@ def where_numbers_are(word: str) -> str:
     there = {"model": {model for _, model, _ in names}, "task": {task for _, _, task in names}}
     for what, known in sorted(there.items(), key=lambda item: word not in item[1]):
         if name := word if word in known else near(word, known):
-            return f"Jobs of the {what} {name} are listed by: clipstudy status --rows {shlex.join([f'--{what}', name])}"
-    return "`clipstudy status --rows` lists them."
+            return f"To list jobs of the {what} {name}, type: clipstudy status --rows {shlex.join([f'--{what}', name])}"
+    return "To list them, type: clipstudy status --rows"
 
 
 def wrong(study: Study, selection: Selection, groups: Sequence[tuple[Group, tuple[int, ...]]]) -> str | None:
@@ -143,7 +143,7 @@ def _apart(study: Study, selection: Selection) -> str:
     models, tasks = Selection(models=selection.models), Selection(tasks=selection.tasks)
     read = {model.modality for name, model in study.models.items() if models.takes(name, "")}
     of = {task.modality for name, task in study.tasks.items() if tasks.takes("", name)}
-    return f"the models chosen read {' or '.join(sorted(read))}s, the tasks chosen are of {' or '.join(sorted(of))}s"
+    return f"the models chosen read {' or '.join(sorted(read))}s, the tasks chosen need {' or '.join(sorted(of))}s"
 
 
 def _absent(study: Study, selection: Selection, some: bool) -> str | None:
@@ -162,7 +162,7 @@ def _absent(study: Study, selection: Selection, some: bool) -> str | None:
         beyond = list(selection.layers)
         layers = {k for _, own in plan(study, replace(selection, layers=())) for k in own}
         if layers == {WHOLE_MODEL}:
-            return "what is chosen is measured of whole models, not of layers. Leave --layer out."
+            return "the cells chosen are measured on whole models, not on layers. Leave out --layer."
         there = f"the cells chosen have layers {ranges(sorted(layers - {WHOLE_MODEL}))}"
         if not layers:  # the models cannot be asked that at any layer
             return None
@@ -179,7 +179,7 @@ def _unable(study: Study, selection: Selection, others: bool) -> str | None:
         if wrong := named or (refused if refused == asked and not others else []):
             able = ", ".join(m for m in alike if m not in models) or "none"
             return (
-                f"[models.{wrong[0]}] has no attention, which [tasks.{task}] looks at. Models of this study that may "
-                f"be asked: {able}. Fix --model or --task."
+                f"[models.{wrong[0]}] has no attention, which [tasks.{task}] looks at. Models of this study that can "
+                f"run it: {able}. Fix --model or --task."
             )
     return None

@@ -62,7 +62,7 @@ def watch(engine: Engine, selection: Selection, *, rows: bool = False, every: fl
 def _drawn(engine: Engine, selection: Selection, view: queueview.QueueView, rows: bool) -> Lines:
     if not view.counts:
         nothing = "Nothing is enqueued. Type: clipstudy enqueue --all"
-        return Lines(Text(nothing if selection == Selection() else "No such cell is among the newest settings."))
+        return Lines(Text(nothing if selection == Selection() else "No such cell has the newest settings."))
     table = cell_table(jobs.rows(engine, selection)) if rows else CountTable(view.counts, jobs.kinds(engine))
     return Lines(table, Text(view.summary), *worker_lines(view.workers), *failure_lines(view.failed, view.failures))
 
@@ -91,7 +91,7 @@ class CountTable:
             yield whole
         else:
             yield self._by_kind()
-            yield Text("(tasks of a kind together; one model or task: --model NAME, --task NAME; every cell: --rows)")
+            yield Text("(tasks grouped by kind; every cell: --rows; one model or task: --model NAME, --task NAME)")
 
     def _by_kind(self) -> Table:
         parts: dict[tuple[str, str], dict[tuple[str, str, str], Mapping[Status, int]]] = {}

@@ -30,7 +30,7 @@ def engine(settings: Settings) -> Engine:
     engine = dialect.connect(settings.database)
     if not dialect.exists(engine):
         raise NotMigrated(
-            f"There is no job table at {engine.url.database}. If yours lies in another folder, go there or type: "
+            f"There is no job table at {engine.url.database}. If yours is in another folder, go there or type: "
             "export CLIPSTUDY_HOME=FOLDER. To begin here, type: clipstudy init"
         )
     migration.check(engine)
@@ -65,7 +65,7 @@ def planned(settings: Settings, selection: Selection) -> Planned:
     except NotMigrated:
         return {}
     except ClipstudyError as error:
-        typer.echo(f"what was planned is not known: {error.message}", err=True)
+        typer.echo(f"cannot tell what was planned: {error.message}", err=True)
         return {}
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: What stands before the slash of a metric's name, where it is neither a view nor a probe.
 ARMS = {
-    "baseline": "what can be had without the model",
+    "baseline": "what can be reached without the model",
     "control": "one random label per type of first (or marked) word",
     "items": "how many rows",
 }
@@ -58,7 +58,7 @@ def enqueue(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be added; change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a study's cells to the job table. Repeating it adds nothing; a changed table gives new cells."""
+    """Add a study's cells to the job table. Repeating it adds nothing; a changed table adds new cells."""
     from clipstudy import tasksfile
     from clipstudy.job import keys, plan
     from clipstudy.queue import jobs
@@ -102,7 +102,7 @@ def _warn(groups: Sequence[Group], fetch: str) -> None:
         typer.echo(f"warning: a worker here would refuse this: {why}", err=True)
     if absent := [name for name, dataset in datasets.items() if data.to_fetch(dataset)]:
         typer.echo(
-            f"warning: {counted(len(absent), 'data set')} yet to be downloaded, which no worker does: "
+            f"warning: {counted(len(absent), 'data set')} not downloaded yet, and no worker downloads any: "
             f"{', '.join(absent)}. Type: {fetch}",
             err=True,
         )
@@ -126,8 +126,8 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
     if enqueued.returned and not dry_run:
         again = [selecting.command("rerun", study, Selection((model,), (task,))) for model, task in enqueued.returned]
         typer.echo(
-            f"{counted(len(again), 'group')} had these settings before, and all results. Figures show what ran last; "
-            f"to have these settings' instead: {'; '.join(again[:3])}{'; …' if again[3:] else ''}"
+            f"{counted(len(again), 'group')} had these settings before, with all results. Figures show what ran last; "
+            f"to show these settings instead: {'; '.join(again[:3])}{'; …' if again[3:] else ''}"
         )
     if enqueued.present.get(Status.FAILED):
         typer.echo("To queue failed cells again: clipstudy retry --failed (--lost: those whose worker vanished)")
@@ -143,7 +143,7 @@ def worker(
         int | None, typer.Option(min=1, help="How many workers share the device, one process each.")
     ] = None,
     min_memory: Annotated[
-        float | None, typer.Option(min=0, help="GiB that must be free on a GPU. [default: 2 on each of several]")
+        float | None, typer.Option(min=0, help="GiB that must be free on a GPU. [default: 2, if several are named]")
     ] = None,
     device: Device = None,
     drain: Annotated[bool, typer.Option("--drain", help="Stop when nothing is queued.")] = False,
@@ -155,11 +155,11 @@ def worker(
     study: Study = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
 ) -> None:
-    """Claim cells, compute them, record them in MLflow; until stopped, or (--drain) until nothing is queued.
+    """Claim cells, compute them and record them in MLflow, until stopped or (--drain) until nothing is queued.
 
-    --gpu 0,1 (or all) and --workers start a process each, keep them at work, and stop them all when told to stop.
-    With --drain the exit code is 1 where cells failed, or where MLflow did not take what was computed; 75 where a
-    signal stopped it before the queue was empty: start it again.
+    --gpu 0,1 (or all) and --workers start one process per worker, keep them at work, and stop them all when told to.
+    With --drain, the exit code is 1 if cells failed, or if MLflow did not take what was computed; 75 if a signal
+    stopped it before the queue was empty: then start it again.
     """
     from clipstudy import device as devices
     from clipstudy import supervisor
@@ -168,7 +168,7 @@ def worker(
     if gpu is not None and (device is not None or workers is not None):
         raise typer.BadParameter("name --gpu alone, or --device and --workers")
     if min_memory is not None and gpu is None:
-        raise typer.BadParameter("--min-memory is about GPUs: name them by --gpu")
+        raise typer.BadParameter("--min-memory applies to GPUs: name them with --gpu")
     _leave_when_told(drain)
     settings = Settings.read()
     engine = stores.engine(settings)
@@ -244,7 +244,7 @@ def _work(settings: Settings, engine: Engine, place: str, habits: Habits, verbos
     tally = one.work()
     typer.echo(_tallied(tally), err=True)
     if one.stop.is_set():
-        typer.echo("what was not done is queued again; to go on: clipstudy worker", err=True)
+        typer.echo("what was not done is queued again; to continue, type: clipstudy worker", err=True)
     elif not jobs.names(engine):
         typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
     if not habits.drain:
@@ -262,7 +262,7 @@ def _tallied(tally: Tally) -> str:
     if tally.failed:
         text += " (see: clipstudy status)"
     if tally.again:
-        text += f", {counted(tally.again, 'attempt')} failed, to be tried again"
+        text += f", {counted(tally.again, 'attempt')} failed and will be tried again"
     text += f", {tally.recorded} recorded"
     if tally.recorded + tally.waiting != tally.computed:
         text += " (workers record each other's results, too)"
@@ -281,7 +281,7 @@ def _gpu_posts(asked: str, min_memory: float) -> list[Post]:
     for line in left_out:
         typer.echo(line, err=True)
     if not posts:
-        raise DeviceError("No GPU has enough memory free. Free some, or type how little will do: --min-memory 0.5")
+        raise DeviceError("No GPU has enough free memory. Free some, or type how little is enough: --min-memory 0.5")
     return posts
 
 
@@ -306,7 +306,7 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compute one cell, or all layers of one (model, task), with no queue and no MLflow, and print what was found."""
+    """Compute one cell, or all layers of one (model, task), without queue and MLflow, and print what was found."""
     from clipstudy import device as devices
     from clipstudy import progress as progresses
     from clipstudy import run as runner

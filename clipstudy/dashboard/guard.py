@@ -29,7 +29,7 @@ FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>clipstudy<
 <style>body{font:16px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:26rem}input,button{font:inherit;padding:.3rem}
 </style><h1>clipstudy</h1><form method="post" action="/token"><p><label>Token <input name="token" type="password"
 autofocus required autocomplete="current-password"></label> <button>Open</button></p></form>
-<p>CLIPSTUDY_TOKEN, as the dashboard was started with.</p></html>"""
+<p>The value of CLIPSTUDY_TOKEN that the dashboard was started with.</p></html>"""
 
 
 def check(host: str, token: str | None) -> None:
@@ -45,8 +45,8 @@ def check(host: str, token: str | None) -> None:
     if token is None and not is_loopback(host):
         raise ClipstudyError(
             f"--host {host}: other machines would read your results. Set a token that they must know: "
-            'export CLIPSTUDY_TOKEN="$(openssl rand -hex 16)"; or stay on 127.0.0.1 and come by '
-            "`ssh -L 8050:127.0.0.1:8050 …`, or behind a reverse proxy that asks for a login."
+            'export CLIPSTUDY_TOKEN="$(openssl rand -hex 16)"; or stay on 127.0.0.1 and connect through '
+            "`ssh -L 8050:127.0.0.1:8050 …`, or a reverse proxy that asks for a login."
         )
 
 
@@ -77,7 +77,7 @@ def protect(server: Flask, hosts: Collection[str], token: str | None, scripts: S
     def admit() -> Response | None:
         if (name := _name(request.host)) not in known:
             start = f"clipstudy dashboard --allow-host {shlex.quote(name)}"
-            return _refuse(403, f"This dashboard does not go by the name {name!r}. Start it with: {start}")
+            return _refuse(403, f"This dashboard does not answer to the name {name!r}. Start it with: {start}")
         if request.method not in ("GET", "HEAD") and not _own(request.host):
             return _refuse(403, "Only the dashboard's own pages may ask for that.")
         if token is None or _same(request.cookies.get(COOKIE, ""), cookie):

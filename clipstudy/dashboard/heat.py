@@ -14,7 +14,7 @@ from clipstudy.results.likeness import Likeness
 SCALE = "Cividis"
 OUTLINE = "#D55E00"
 #: What the figure's signs are.
-SIGNS = "Linear CKA, 0 to 1 on one scale for all; outlined: the reference's most similar layer."
+SIGNS = "Linear CKA on one scale for all maps, 0 to 1; outlined: the most similar layer of the reference."
 #: Up to so many columns a cell has room for its number.
 ROOMY = 8
 

@@ -151,7 +151,7 @@ def misspelt(dashboard: Dashboard, shown: Board) -> list[str]:
             for name in names:
                 near = nearest(name, known).strip()
                 if near and not fnmatch.filter(known, name):
-                    found.append(f'panel "{panel.title}": no result is of {what} "{name}". {near}')
+                    found.append(f'panel "{panel.title}": no result has the {what} "{name}". {near}')
     return found
 
 
@@ -214,7 +214,7 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
         raise StudyError(f'{where}: has no title. Add one: title = "Syntactic".')
     for key, known in (("x", AXES), ("draw", KINDS)):
         if (said := table.get(key, known[0])) not in known:
-            raise StudyError(f"{where}: {key} = {said!r}. {did_you_mean(said, known)} Say one of them.")
+            raise StudyError(f"{where}: {key} = {said!r}. {did_you_mean(said, known)} Use one of them.")
     values: dict[str, Any] = {}
     for key, value in table.items():
         alone = _PANEL[key] == _TEXT_OR_TEXTS and isinstance(value, str)
@@ -224,7 +224,7 @@ def _panel(table: Mapping[str, Any], where: str) -> Panel:
     if not values.pop("rest", False):
         return Panel(**values)
     if "tasks" in values or "category" in values:
-        raise StudyError(f"{where}: rest = true beside tasks or a category. Remove one of the two.")
+        raise StudyError(f"{where}: rest = true cannot be combined with tasks or a category. Remove one of the two.")
     return Panel(**values, others=())
 
 

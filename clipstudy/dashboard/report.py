@@ -26,19 +26,19 @@ PAGE = Path(__file__).with_name("page")
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 METHODS = """
-<li><b>Intervals</b> are 95% intervals, recorded with each run by the task itself: for probes a bootstrap over probe
-seeds and test items, for clusterings quantiles over span samples and k-means seeds (of one sample over seeds alone,
-which is said where it is so). Tables give half the width (±), or both ends where the value is far from the middle. An
-accuracy of 0 or 1 has Wilson's interval instead, as no bootstrap of equals has a width.</li>
+<li><b>Intervals</b> are 95% intervals that the task itself recorded with each run: for probes, a bootstrap over probe
+seeds and test items; for clusterings, quantiles over span samples and k-means seeds (with one sample, over seeds only,
+which is stated where it is so). Tables give half the width (±), or both ends where the value is far from the middle. An
+accuracy of 0 or 1 has Wilson's interval instead, because a bootstrap of equal values has no width.</li>
 <li><b>Untrained twins</b> are pooled over their initialisations: the mean, with se² = variance between initialisations
 / k + mean se² within a run (the test items are the same for all, so this part is not divided by k), and an interval as
-wide as so few initialisations ask (Student's distribution).</li>
+wide as so few initialisations require (Student's distribution).</li>
 <li><b>Averages</b> are plain means over tasks, for tasks and layers that every model shown has; se² = Σ se² / T².</li>
 <li><b>Best layer</b>: the best on the dev split where a task scores one, otherwise on the test set itself, which
-flatters it. Bold in tables, with whatever the two intervals, taken as independent, cannot tell from it.</li>
-<li><b>Layer k</b> is the raw output of block k; layer 0 the embedding output (for images the stem's).</li>
-<li><b>Dashed lines</b> are baselines that need no model; a <b>dash or cross</b> over a bar is a baseline of that layer
-alone, as chance depends on how large an area a map takes; the legend names each. <b>Hollow bars</b> († in
+flatters it. Bold in tables, as is whatever the two intervals, treated as independent, cannot tell from it.</li>
+<li><b>Layer k</b> is the raw output of block k; layer 0 is the embedding output (for images, the stem's).</li>
+<li><b>Dashed lines</b> are baselines that need no model. A <b>dash or cross</b> over a bar is a baseline of that layer
+alone, because chance depends on how large an area a map covers; the legend names each. <b>Hollow bars</b> († in
 tables): with at least one seed, a single class is predicted, so the number says little about the layer.</li>
 <li>Two bars whose intervals overlap may still differ: comparisons of models are paired on the same items, not read off
 this page.</li>
@@ -87,7 +87,7 @@ def write(
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        raise ClipstudyError(f"{path}: the report cannot be written ({error.strerror}). Name another file.") from error
+        raise ClipstudyError(f"{path}: the report cannot be written ({error.strerror}). Name another --out.") from error
 
 
 def page(
@@ -123,7 +123,7 @@ def page(
             told = report_sections.judged(judgements, shown)
             sections.append(Section(f"{anchor}claims", f"{name}Claims", told))
         sections.append(Section(f"{anchor}sources", f"{name}Models and data", report_sections.sources(shown, colors)))
-    sections.append(Section("methods", "What the numbers are", f"<ul>{METHODS}</ul>"))
+    sections.append(Section("methods", "What the numbers mean", f"<ul>{METHODS}</ul>"))
     title = dashboard.title + (f": {', '.join(studies)}" if studies else "")
     body = "".join(section.html for section in sections)
     return (
@@ -149,9 +149,9 @@ def _unseen(views: Sequence[tuple[Panel, Sequence[View]]], shown: Board) -> list
     """
     empty = [panel.title for panel, own in views if not own and panel.others is None]
     missed = set(shown.tasks) - {view.task for _, own in views for view in own}
-    notes = [f"no result of this study is for the panels {', '.join(empty)}"] if empty else []
+    notes = [f"no result of this study belongs on these panels: {', '.join(empty)}"] if empty else []
     if missed:
-        notes.append(f"recorded, but on none of this dashboard's panels: {', '.join(sorted(missed))}")
+        notes.append(f"recorded, but not shown on any panel of this dashboard: {', '.join(sorted(missed))}")
     return notes
 
 

@@ -136,7 +136,7 @@ def _summary(found: Sequence[View]) -> str:
         return ""
     head = "".join(f"<th class=number>{escape(title)}</th>" for title in titles.values())
     return (
-        f'<div class="wide"><table><caption>Best layer: value {units.INTERVAL}, at which layer</caption>'
+        f'<div class="wide"><table><caption>Best layer of each model: value {units.INTERVAL}, and the layer</caption>'
         f"<thead><tr><th>Task</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -23,7 +23,7 @@ def about(shown: Board, notes: Sequence[str], study_note: str, gone: str) -> str
     inits = len({r.model for r in shown.results})
     facts = (
         f"{counted(len(shown.results), 'result')}: {counted(len(shown.families), 'model')}"
-        f"{f' ({inits} with each initialisation counted)' if inits > len(shown.families) else ''}, "
+        f"{f' ({inits} counting each initialisation)' if inits > len(shown.families) else ''}, "
         f"{counted(len(shown.tasks), 'task')}.{when}"
     )
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)

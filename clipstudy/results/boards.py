@@ -288,7 +288,7 @@ def _is_reference(curve: Curve) -> bool:
 
 def _compared(reference: Sequence[Curve]) -> str:
     named = " and ".join(curve.title for curve in reference)
-    return f"Each is compared with {named}, which is left out: any model's likeness to itself is 1." if named else ""
+    return f"Each is compared with {named}, which is left out: any model's similarity to itself is 1." if named else ""
 
 
 def _one_sample(rows: Sequence[Result]) -> str:
@@ -296,7 +296,7 @@ def _one_sample(rows: Sequence[Result]) -> str:
     if not all("samples" in r.metrics and r.metrics["samples"].value == 1 for r in rows):
         return ""
     known = any(estimate.low is not None for r in rows for estimate in r.metrics.values())
-    return f"One sample of spans: {'the intervals are of k-means seeds alone' if known else 'there are no intervals'}."
+    return f"One sample of spans: {'the intervals cover k-means seeds only' if known else 'there are no intervals'}."
 
 
 def _cell(layer: int, members: Sequence[Result], metric: str, arm: str, own: Mapping[str, Baselines]) -> Cell:

@@ -46,7 +46,7 @@ def unfinished(planned: Planned) -> str:
     for statuses in planned.values():
         found.update({status: number for status, number in statuses.items() if status in OPEN})
     of = [f"{found[status]:,} {word}" for status, word in OPEN.items() if found[status]]
-    return f"Not all cells are done: {', '.join(of)} (clipstudy status says more)." if of else ""
+    return f"Not all cells are done: {', '.join(of)} (for more: clipstudy status)." if of else ""
 
 
 def again(study: str) -> str:

@@ -62,7 +62,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     everybody = models_of(usable)
     needed = {(c.study, c.family) for c in everybody if not c.twin_of} or {(c.study, c.family) for c in everybody}
     common = [v for v in usable if needed <= has[v.task].keys()]
-    notes += [f"{v.title}: not in the average, some models have no result yet" for v in usable if v not in common]
+    notes += [f"{v.title}: not in the average, as some models have no result yet" for v in usable if v not in common]
     if len(common) < 2:
         return None, tuple(notes)
     curves = []
@@ -70,7 +70,7 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
         found = [has[v.task].get((first.study, first.family)) for v in common]
         parts = [curve for curve in found if curve is not None]
         if len(parts) < len(common):
-            notes.append(f"{first.title}: not in the average, some tasks have no result of it yet")
+            notes.append(f"{first.title}: not in the average, as some tasks have no result of it yet")
             continue
         cells = _averaged(parts, metric)
         if cells:

@@ -61,7 +61,7 @@ class Sheet:
     head: tuple[str, ...]  #: the first names the lines
     lines: tuple[tuple[str, tuple[Entry, ...]], ...]
     note: str = ""  #: what the study says of itself
-    empty: str = "no result is of the task, the models and the metric chosen"  #: what to say where there is no line
+    empty: str = "no result matches the task, the models and the metric chosen"  #: what to say where there is no line
 
     @property
     def numbers(self) -> tuple[bool, ...]:
@@ -165,15 +165,15 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         entries = (*_tested(a, b, view.metric, tested, p), *both)
         lines.append((f"{view.title}, {axis_title(view.metric)}", entries))
     said = (
-        f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} has more. Each "
+        f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} is higher. Each "
         f"at its best layer (in brackets; {CHOSEN}), mean {INTERVAL}. p is two-sided, with Holm's correction for "
         f"the number of lines. Paired: a bootstrap of {DRAWS:,} draws over the same test items and each model's seeds, "
-        "widened as seeds are few (clusterings: Student's t over samples). Not paired: the two are taken for "
+        "widened because seeds are few (clusterings: Student's t over samples). Not paired: the two are treated as "
         f"independent, which makes the interval too wide rather than too narrow. Bold: p < {ALPHA}"
         f"{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
-    empty = f"{titles[first]} and {titles[second]} have no task in common where more is better or worse"
+    empty = f"{titles[first]} and {titles[second]} have no task in common where higher or lower is better"
     return Sheet(f"{titles[first]} − {titles[second]}", said, head, tuple(lines), note_said(views), empty)
 
 
@@ -209,13 +209,13 @@ def _published(shown: Board, numbers: Iterable[Published]) -> tuple[Sheet, bool]
     )
     if others:
         said += f"; left out: {_standing_in(others)}"
-    head = ["what", "measured", "published", "difference", "on its rows", "by its method"]
+    head = ["what", "measured", "published", "difference", "data", "method"]
     if len(set(sources)) == 1:
         said += f"; published: {sources[0]}"
     else:
         head.append("source")
         lines = [(name, (*entries, Entry(source))) for (name, entries), source in zip(lines, sources, strict=True)]
-    alone = 'The command "clipstudy published" prints what was published'
+    alone = 'To see what was published, type "clipstudy published"'
     empty = f"{_standing_in(others)}. {alone}" if others else Sheet.empty
     title = "Published numbers beside measured ones"
     sheet = Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
@@ -340,7 +340,7 @@ def _standing_in(titles: Collection[str]) -> str:
     stand, model = ("stands", "model") if len(titles) == 1 else ("stand", "models")
     return (
         f"{', '.join(titles)} only {stand} in for the {model} that others measured (pocket, untrained, or of a study "
-        "whose note says what it is not), and nothing is set beside what was published of another model"
+        "whose note says what it is not), and a stand-in is not compared with numbers published for another model"
     )
 
 
@@ -375,7 +375,7 @@ def _above(cell: Cell, view: View) -> bool:
 def _descriptive(views: Sequence[View]) -> str:
     """Which tasks are left out, as they have no best layer."""
     titles = dict.fromkeys(view.title for view in views if not better(view.metric))
-    return f"; left out, as neither more nor less is better: {', '.join(titles)}" if titles else ""
+    return f"; left out, as neither higher nor lower is better: {', '.join(titles)}" if titles else ""
 
 
 def _top(cells: Sequence[Cell], metric: str) -> Cell | None:

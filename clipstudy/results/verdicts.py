@@ -12,12 +12,12 @@ from clipstudy.wording import counted
 
 #: How a page says what the verdicts are.
 METHOD = (
-    "A claim about every layer is supported when it holds at each one (intersection–union, each at "
-    f"α = {ALPHA}) and refuted when some layer goes the other way, corrected for the number of layers (Holm) and of "
-    "conditions (Bonferroni); “comparable” is an equivalence test with its margin stated; “no better than” a baseline "
-    "is a test of non-inferiority, its margin written as a factor below 1 of the baseline; otherwise undecided. "
-    "Models, layers and baselines are compared on the same test items (bootstrap over items, and over each model's "
-    "seeds), clusterings on the same span samples, each the mean of its seeds; channels have no counterpart in another "
+    "A claim about every layer is supported if it holds at each one (intersection–union, each at "
+    f"α = {ALPHA}), and refuted if some layer goes the other way, corrected for the number of layers (Holm) and of "
+    "conditions (Bonferroni). “Comparable” is an equivalence test with its margin stated. “No better than” a baseline "
+    "is a test of non-inferiority, its margin written as a factor below 1 of the baseline. Anything else is undecided. "
+    "Models, layers and baselines are compared on the same test items (bootstrap over items and over each model's "
+    "seeds), clusterings on the same span samples, each the mean of its seeds. Channels have no counterpart in another "
     "model or layer, so each layer's are resampled by themselves. n counts items, samples or channels."
 )
 #: Over the column of numbers, and what they are.
@@ -26,10 +26,10 @@ MARGIN = "Left − right [95%]"
 TESTED = ("Claim, and what was compared", "Verdict", "Decided by", MARGIN, "p", "n")
 UNTESTED = ("Claim", "Verdict", "Why")
 KEY = (
-    "Each row shows the inequality that decided the verdict. The number beside it is its left side minus its right "
-    "side; where a margin bounds a difference, it is that difference. p is corrected for several layers or conditions, "
-    "of which one is enough; the interval is not. Claims count blocks as in a model of 12: in a model of another "
-    "depth, block 6 is the one half-way up. The block beside a number is the model's own."
+    "Each row shows the inequality that decided the verdict. The number beside it is the left side minus the right "
+    "side; where a margin bounds a difference, it is that difference. p is corrected for several layers or conditions "
+    "where one of them is enough; the interval is not. Claims count blocks as in a model of 12: in a model of another "
+    "depth, block 6 is the one halfway up. The block beside a number is the model's own."
 )
 
 
@@ -55,13 +55,13 @@ def rows(judgements: Iterable[Judgement]) -> list[Row]:
 
 
 def totals(judgements: Sequence[Judgement]) -> str:
-    """``3 supported, 1 refuted, … (53 verdicts on 35 claims: some are asked of several models)``."""
+    """``3 supported, 1 refuted, … (53 verdicts on 35 claims: some are tested on several models)``."""
     numbers = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
     told = ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
     claims = len({j.claim.number for j in judgements})
     if len(judgements) == claims:
         return f"{told} ({counted(claims, 'claim')})"
-    return f"{told} ({len(judgements)} verdicts on {counted(claims, 'claim')}: some are asked of several models)"
+    return f"{told} ({len(judgements)} verdicts on {counted(claims, 'claim')}: some are tested on several models)"
 
 
 def unplayed(judgements: Sequence[Judgement]) -> str:
@@ -70,8 +70,8 @@ def unplayed(judgements: Sequence[Judgement]) -> str:
     if not asked or any(j.models or j.todo for j in asked):
         return ""
     return (
-        "No claim is judged: no model with results plays a role that the claims name. A model's table says what it "
-        "plays by the key “role” (docs/study-file.md)."
+        "No claim is judged: no model with results plays a role that the claims name. To give a model a role, add the "
+        "key “role” to its table (docs/study-file.md)."
     )
 
 

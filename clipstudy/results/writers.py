@@ -196,7 +196,7 @@ def caption(shown: View) -> str:
     missing = "; ".join(f"{curve.title} {ranges(curve.missing)}" for curve in shown.curves if curve.missing)
     sources = "; ".join(dict.fromkeys(mark.source for mark in shown.marks))
     signs = " ".join(dict.fromkeys("◇" if mark.from_memory else "◆" for mark in shown.marks))
-    parts = [f"Not there yet: {missing}." * bool(missing), shown.caption, f"{signs} {sources}." * bool(sources)]
+    parts = [f"No result yet: {missing}." * bool(missing), shown.caption, f"{signs} {sources}." * bool(sources)]
     return " ".join(filter(None, parts))
 
 

@@ -172,7 +172,7 @@ def test_run_shows_what_went_well_beside_what_failed(typed: Typed, monkeypatch: 
     said = typed("run", "bert", "order", "--device", "cpu", code=2)
     assert re.search(r"accuracy \(%\) +0\.0 \[0\.0, 16\.1\] +25\.0 \[0\.0, 100\.0\]", said.out)
     assert re.search("items/test +20 +20", said.out)
-    assert "baseline: what can be had without the model; items: how many rows" in said.out
+    assert "baseline: what can be reached without the model; items: how many rows" in said.out
     assert "layer 1 failed: it has NaN" in said.err
     whole = json.loads(typed("run", "bert", "order", "--device", "cpu", "--json", code=2).out)
     assert [one["layer"] for one in whole["layers"]] == [0, 2] and whole["failed"] == {"1": "it has NaN"}
@@ -337,13 +337,13 @@ def test_status_of_more_cells_than_lines(typed: Typed, monkeypatch: pytest.Monke
 def test_what_is_no_number_of_a_job(typed: Typed) -> None:
     for verb in ("show", "logs"):
         said = typed(verb, "abc", code=2).err
-        assert said == 'clipstudy: "abc" is not a job number. `clipstudy status --rows` lists them.\n'
+        assert said == 'clipstudy: "abc" is not a job number. To list them, type: clipstudy status --rows\n'
     typed("enqueue", "--model", "bert", "--task", "order")
     for word, listed in (("brt", "--model bert"), ("order", "--task order")):
         said = typed("show", word, code=2).err
         assert said.startswith(f'clipstudy: "{word}" is not a job number. ')
-        assert said.endswith(f" are listed by: clipstudy status --rows {listed}\n")
-    assert typed("logs", "abc", code=2).err.endswith("`clipstudy status --rows` lists them.\n")
+        assert said.endswith(f", type: clipstudy status --rows {listed}\n")
+    assert typed("logs", "abc", code=2).err.endswith("To list them, type: clipstudy status --rows\n")
 
 
 def test_enqueue_tells_at_once_what_a_worker_would_refuse(place: Place, typed: Typed) -> None:

@@ -70,7 +70,7 @@ def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> No
     assert page.count("these figures say nothing about the real CLIP") > len(TASKS)
 
     again = typed("demo", "--device", "cpu")
-    assert f"Nothing to do: {CELLS} cells are done already." in again.out
+    assert f"Nothing to do: {CELLS} cells are already done." in again.out
     assert totals(typed, "--study", "pocket") == {"done": CELLS}
     _claims_read_what_the_kinds_kept()
 
@@ -138,7 +138,7 @@ def test_where_a_shell_does_not_find_the_command(tmp_path: Path, monkeypatch: py
 
 def test_how_long_it_takes_at_most_is_told() -> None:
     said = demo.foretold({"classify": 220.0, "attend": 20.0}, 2)
-    assert said.startswith("each task kind has a budget of time, 4 min 0 s together: about 2 min 0 s on 2 workers")
+    assert said.startswith("each task kind has a time budget, 4 min 0 s in total: about 2 min 0 s on 2 workers")
     assert demo.foretold({}, 2) == "", "the whole study has no budget"
 
 

@@ -78,7 +78,7 @@ def test_gpus_that_are_not_there(typed: Typed, monkeypatch: pytest.MonkeyPatch) 
 def test_what_cannot_be_said_together(typed: Typed) -> None:
     assert "name --gpu alone" in typed("worker", "--gpu", "0", "--workers", "2", code=2).err
     for place_of in (["--workers", "2"], ["--device", "cpu"], []):
-        assert "name them by --gpu" in typed("worker", "--min-memory", "1", *place_of, code=2).err
+        assert "name them with --gpu" in typed("worker", "--min-memory", "1", *place_of, code=2).err
     assert "not both" in typed("status", "--watch", "--json", code=2).err
     assert "not both" in typed("fleet", "cancel", "1234", "--all", code=2).err
 

@@ -32,14 +32,14 @@ def hub(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     said = typed("enqueue", "--task", "order", "--model", "bert*", "--dry-run").err
-    assert said.count("warning") == 1 and "1 data set yet to be downloaded, which no worker does: order." in said
+    assert said.count("warning") == 1 and "1 data set not downloaded yet, and no worker downloads any: order." in said
     assert said.endswith("Type: clipstudy fetch --model 'bert*' --task order\n")
     said = typed("fetch", "--dry-run").out
     assert "order.txt" in said and "together" in said and "kB" in said
     assert not (place.folder / "order.txt").exists()
     assert "was not fetched" in typed("fetch", "--verify", code=2).err
 
-    assert "all is here" in typed("fetch").out
+    assert "everything is here" in typed("fetch").out
     assert (place.folder / "order.txt").read_bytes() == (hub.root / "released" / "order.txt").read_bytes()
     again = json.loads(typed("fetch", "--json").out)
     (item,) = again["items"]  # the model and the chunks are local files
@@ -50,7 +50,7 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
         assert "nothing to fetch" in typed("fetch", "--task", "phrases", *options).out
 
     hub.stop()
-    assert "all is here and whole (1 item)" in typed("fetch", "--verify").out
+    assert "everything is here and whole (1 item)" in typed("fetch", "--verify").out
     assert json.loads(typed("fetch", "--verify", "--json").out)["items"][0]["problems"] == []
     (place.folder / "order.txt").unlink()
     assert "order.txt is missing" in typed("fetch", "--verify", code=2).err

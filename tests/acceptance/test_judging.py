@@ -64,9 +64,9 @@ def test_claims_and_published_numbers_of_what_was_recorded(
     closing = "where the study is not tasks.toml; then: clipstudy worker --drain; clipstudy claims\n"
     assert "→ clipstudy enqueue" in text and text.endswith(closing)
     monkeypatch.setenv("COLUMNS", "80")
-    assert ' …"' in (narrow := recorded("claims").out) and "The quotations whole: " in narrow
+    assert ' …"' in (narrow := recorded("claims").out) and "To read the full quotations: " in narrow
     monkeypatch.setenv("COLUMNS", "400")
-    assert ' …"' not in (wide := recorded("claims").out) and "The quotations whole: " not in wide
+    assert ' …"' not in (wide := recorded("claims").out) and "To read the full quotations: " not in wide
     assert decided.startswith("     undecided: ") and "left − right [95%]" in decided and "n 3" in decided
     assert 'Did you mean "small"' in recorded("claims", "--study", "smal", code=2).err
 
@@ -135,4 +135,4 @@ def test_the_last_line_goes_on_from_what_was_judged() -> None:
     assert "; then: clipstudy worker --drain; clipstudy claims" in judging._goes_on({"small": [row]})
     assert "--study FILE" in judging._goes_on({"small": [row]})
     assert "--study FILE" not in judging._goes_on({"pocket": [pocket]})
-    assert judging._goes_on({"a b": [row._replace(todo="")]}) == "Beside the figures: clipstudy report --study 'a b'"
+    assert judging._goes_on({"a b": [row._replace(todo="")]}) == "With the figures: clipstudy report --study 'a b'"

@@ -52,7 +52,7 @@ def test_fetched_then_run_online_and_offline(place: Place, real: Path, tmp_path:
         assert not hub.downloads(), "what was fetched is not downloaded again"
 
     place.environment["HF_HUB_OFFLINE"] = "1"
-    assert "all is here and whole" in place("fetch", "--verify").stdout
+    assert "everything is here and whole" in place("fetch", "--verify").stdout
     place("enqueue", "--all")
     work(place)
     whole = tasksfile.load(place.folder / "tasks.toml")

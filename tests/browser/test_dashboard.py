@@ -127,7 +127,7 @@ def test_choosing_writes_the_address_and_the_address_reopens_the_view(visit: Ope
     choose(page, "GPT-2")
     page.wait_for_url("**/?panel=Syntactic&model=bert&model=clip-text")
     choose(page, "depth (lines)")
-    choose(page, "their average alone")
+    choose(page, "only their average")
     said(page, "Syntactic: 1 chart")
     first = drawn(page, "Syntactic: average")
     assert [trace["name"] for trace in first] == ["BERT", "CLIP text"]
@@ -368,7 +368,7 @@ def test_the_page_says_what_is_older_or_missing(visit: Open) -> None:
     text = page.inner_text("body")
     assert "bert · tree_depth: no result yet for layer 5" in text
     assert "bert · bigram_shift: 3 results of older settings (d0) not shown" in text
-    assert "Not there yet: BERT 5." in text
+    assert "No result yet: BERT 5." in text
 
 
 def test_a_link_that_names_what_is_not_there(visit: Open) -> None:
@@ -431,17 +431,17 @@ def test_the_queue_and_its_actions(visit: Open, tmp_path: Path) -> None:
 
     page = visit(desk([], engine=engine, allow_actions=True), "/queue?status=failed&status=queued")
     assert [row[-5] for row in cells(page, "cells")] == [there[s].label for s in (Status.FAILED, Status.QUEUED)]
-    page.get_by_role("button", name="Retry the ticked").click()
+    page.get_by_role("button", name="Retry ticked cells").click()
     page.locator("#did", has_text="No cell is chosen").wait_for()
     tick = page.locator("#cells .ag-body input[type=checkbox]")
     tick.nth(0).check()
-    page.get_by_role("button", name="Retry the ticked").click()
+    page.get_by_role("button", name="Retry ticked cells").click()
     page.locator("#did", has_text="1 cell queued again.").wait_for()
     assert jobs.get(engine, there[Status.FAILED].id).status is Status.QUEUED
     assert jobs.get(engine, there[Status.CANCELLED].id).status is Status.CANCELLED
     page.locator("#cells .ag-body [col-id=status]", has_text="failed").wait_for(state="detached")
     page.locator("#cells .ag-body input[type=checkbox]").nth(1).check()
-    page.get_by_role("button", name="Cancel the ticked").click()
+    page.get_by_role("button", name="Cancel ticked cells").click()
     page.locator("#did", has_text="cancelled.").wait_for()
     assert jobs.get(engine, there[Status.QUEUED].id).status is Status.CANCELLED
 
@@ -457,7 +457,7 @@ def test_what_is_long_of_the_queue_is_folded_and_stays_as_it_is_left(
         jobs.fail(engine, job, Failure(FailureKind.CODE, f"broke {k}", retry=False))
     monkeypatch.setattr(app, "TICK", 300)
     page = visit(desk([], engine=engine), "/queue")
-    assert page.locator("#body summary").all_inner_texts() == ["1 more kind", "How far each of 13 pairs is"]
+    assert page.locator("#body summary").all_inner_texts() == ["1 more kind", "Progress of each of 13 pairs"]
     last = page.get_by_text(f"broke {queue.MOST_FAILURES}", exact=True).first
     assert not last.is_visible() and not page.get_by_text("model-12 · depth").first.is_visible()
     page.get_by_text("1 more kind").click()
@@ -481,7 +481,7 @@ def test_what_is_ticked_stays_ticked(visit: Open, tmp_path: Path, monkeypatch: p
     page = visit(desk([], engine=engine, allow_actions=True), "/queue?status=failed")
     page.locator("#cells .ag-body input[type=checkbox]").check()
     page.wait_for_timeout(4000)
-    page.get_by_role("button", name="Retry the ticked").click()
+    page.get_by_role("button", name="Retry ticked cells").click()
     page.locator("#did", has_text="1 cell queued again.").wait_for()
     assert jobs.get(engine, there[Status.FAILED].id).status is Status.QUEUED
     jobs.cancel(engine, Selection())
@@ -521,7 +521,7 @@ def test_on_a_phone(visit: Open) -> None:
     assert page.locator("#sheet").bounding_box()["y"] < 844
     page.locator(".grid.more").wait_for()
     page.get_by_text("What to show").click()
-    choose(page, "two models' differences")
+    choose(page, "difference between two models")
     said(page, "BERT − GPT-2: 10 lines")
     page.set_viewport_size({"width": 1280, "height": 900})
     page.locator("#controls").wait_for(state="visible")

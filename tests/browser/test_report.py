@@ -105,10 +105,10 @@ def test_the_page_says_what_it_is(reader: Open) -> None:
     text = page.inner_text("body")
     for said in (
         NOTE,
-        "1,559 results: 6 models (12 with each initialisation counted), 10 tasks. Measured 2026-11-24 (UTC).",
+        "1,559 results: 6 models (12 counting each initialisation), 10 tasks. Measured 2026-11-24 (UTC).",
         "bert · tree_depth: no result yet for layer 5",
         "bert · bigram_shift: 3 results of older settings (d0) not shown",
-        "Not there yet: BERT 5.",
+        "No result yet: BERT 5.",
         "org/bert",
         "0123abcd",
         "untrained, 3 initialisations",
@@ -156,7 +156,7 @@ def test_a_study_says_once_what_it_is_and_what_it_is_not(reader: Open) -> None:
     page = reader(found, dashboard, note="")
     assert page.locator(".callout").all_inner_texts() == ["Made up."]
     assert "A study of words." in page.inner_text("#about")
-    assert "no result of this study is for the panels Empty" in page.inner_text("#about")
+    assert "no result of this study belongs on these panels: Empty" in page.inner_text("#about")
     page = reader(found, dashboard, note="Made up. Do not quote.")
     assert page.locator(".callout").all_inner_texts() == ["Made up. Do not quote."]
 
@@ -230,7 +230,7 @@ def test_a_task_of_the_whole_model_beside_an_unfinished_one(reader: Open) -> Non
     whole = [result(model, task, WHOLE_MODEL, layers="-1", layer_label="whole model", depth="") for model in MODELS[:3]]
     page = reader([*whole, result(layer=3)], Dashboard("D", (Panel("Downstream", category=("downstream",)),)))
     assert [trace["y"] for trace in drawn(page, "panel-1-0")] == [[75.0]] * 3
-    assert "recorded, but on none of this dashboard's panels: bigram_shift" in page.inner_text("body")
+    assert "recorded, but not shown on any panel of this dashboard: bigram_shift" in page.inner_text("body")
 
 
 def test_depth_draws_lines(reader: Open) -> None:

@@ -101,7 +101,7 @@ def test_what_only_describes_has_no_best_layer() -> None:
     assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells) and not writers.bold(found)
     assert sheets.glance(shown) == []
     sheet = sheets.best([found])
-    assert sheet.lines == () and "neither more nor less is better: What excites" in sheet.said
+    assert sheet.lines == () and "neither higher nor lower is better: What excites" in sheet.said
 
 
 def test_a_view_of_one_task() -> None:
@@ -167,7 +167,7 @@ def test_no_model_is_judged_by_what_the_measuring_itself_reaches() -> None:
 
 def test_intervals_over_seeds_alone_are_told() -> None:
     task = Task("phrases", "Phrases", "phrase", "nmi")
-    for samples, said in ((1, "One sample of spans: the intervals are of k-means seeds alone."), (5, "")):
+    for samples, said in ((1, "One sample of spans: the intervals cover k-means seeds only."), (5, "")):
         rows = [result(task=task, metrics={"nmi": Estimate(0.4, 0.39, 0.41), "samples": Estimate(samples)})]
         found = view(board(rows), task.name)
         assert found and found.caption == said
@@ -320,7 +320,7 @@ def test_only_tasks_that_every_model_has_are_averaged() -> None:
     assert mean is not None and mean.caption == "Mean of A, B."
     assert notes == (
         "D: measured as NMI, not in the average",
-        "C: not in the average, some models have no result yet",
+        "C: not in the average, as some models have no result yet",
     )
     assert mean.curves[0].cells[0].estimate == e, "no interval where a part has none"
     assert average(views[:1], "One") == (None, ())
@@ -333,7 +333,7 @@ def test_a_twin_that_lacks_a_task_does_not_keep_the_models_from_their_average() 
     views = [_view("a", _curve("bert", e), twin), _view("b", _curve("bert", e))]
     mean, notes = average(views, "Syntactic")
     assert mean is not None and [curve.family for curve in mean.curves] == ["bert"]
-    assert notes == ("BERT, untrained: not in the average, some tasks have no result of it yet",)
+    assert notes == ("BERT, untrained: not in the average, as some tasks have no result of it yet",)
     both, notes = average([views[0], _view("b", _curve("bert", e), twin)], "Syntactic")
     assert both is not None and [curve.family for curve in both.curves] == ["bert", "bert-untrained"] and notes == ()
 
@@ -448,7 +448,7 @@ def test_a_task_that_one_study_lacks_is_not_averaged() -> None:
     found = _two_studies(0.8, 0.2)
     lacking = board([r for r in found if (r.study, r.task) != ("pocket", "tree_depth")])
     views = [v for task in lacking.tasks if (v := view(lacking, task))]
-    assert average(views, "Syntactic") == (None, ("Tree depth: not in the average, some models have no result yet",))
+    assert average(views, "Syntactic") == (None, ("Tree depth: not in the average, as some models have no result yet",))
 
 
 def test_baselines_are_each_studys_own() -> None:

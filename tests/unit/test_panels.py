@@ -104,8 +104,8 @@ def test_a_name_like_one_that_is_recorded_is_told() -> None:
     panel = Panel("Word order", ("bigramshift", "tree_depth", "bi*", "not recorded yet"), models=("brt", "gpt2"))
     shown = board(results())
     assert panels.misspelt(Dashboard("Mine", (panel,)), shown) == [
-        'panel "Word order": no result is of task "bigramshift". Did you mean "bigram_shift"?',
-        'panel "Word order": no result is of model "brt". Did you mean "bert"?',
+        'panel "Word order": no result has the task "bigramshift". Did you mean "bigram_shift"?',
+        'panel "Word order": no result has the model "brt". Did you mean "bert"?',
     ]
     assert panels.misspelt(panels.load(panels.default()), shown) == []
 

@@ -28,7 +28,7 @@ def test_only_what_was_planned_is_missing() -> None:
 
 
 def test_what_is_yet_to_come_is_said() -> None:
-    assert unfinished(PLANNED) == "Not all cells are done: 2 queued (clipstudy status says more)."
+    assert unfinished(PLANNED) == "Not all cells are done: 2 queued (for more: clipstudy status)."
     failed = {(STUDY, "bert", "tree_depth"): {Status.FAILED: 1, Status.QUEUED: 1200, Status.COMPUTED: 5}}
     assert "done: 1,202 queued, 5 not in MLflow yet, 1 failed (" in unfinished({**PLANNED, **failed})
     assert unfinished({}) == unfinished({(STUDY, "bert", "x"): {Status.DONE: 1, Status.CANCELLED: 1}}) == ""

@@ -21,7 +21,7 @@ def test_what_was_left_out_is_said() -> None:
 def test_pace_and_what_mlflow_lacks() -> None:
     said = queueview.summary({Status.DONE: 6, Status.RUNNING: 3, Status.COMPUTED: 1}, Throughput(6, 60.0, 3))
     assert said == (
-        "6 of 10 cells done, 3 running; lately 6.0 cells a minute, 30 s left at that pace; 1 result not in MLflow yet"
+        "6 of 10 cells done, 3 running; lately 6.0 cells per minute, 30 s left at that pace; 1 result not in MLflow yet"
     )
     assert "left" not in queueview.summary({Status.DONE: 6}, Throughput(6, 60.0, 0))
 

@@ -540,7 +540,7 @@ def test_models_without_attention_are_not_asked_for_it() -> None:
 def test_who_asks_them_by_name_is_told(models: tuple[str, ...], tasks: tuple[str, ...]) -> None:
     study, chosen = parse(ATTENTION), Selection(models, tasks)
     said = selecting.wrong(study, chosen, plan(study, chosen))
-    assert said and "[models.rn50] has no attention, which [tasks.sights] looks at" in said and "asked: vit." in said
+    assert said and "[models.rn50] has no attention, which [tasks.sights] looks at" in said and "run it: vit." in said
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ def test_a_table_of_several_initialisations_is_no_models_name() -> None:
 @pytest.mark.parametrize(
     ("model", "task", "layers", "says"),
     [
-        ("bert", "boolq", (3,), "what is chosen is measured of whole models, not of layers. Leave --layer out."),
+        ("bert", "boolq", (3,), "the cells chosen are measured on whole models, not on layers. Leave out --layer."),
         ("bert", "wic-frozen", (9,), "no cell at layer 9; the cells chosen have layers 0–6. Fix --layer."),
         ("vit", "visualise", (4, 9), "no cell at layer 9; the models chosen have layers 0 to 4. Fix --layer."),
         ("vit", "visualise", (0,), "no cell at layer 0; the cells chosen have layers 1–4. Fix --layer."),
@@ -570,7 +570,7 @@ def test_a_table_of_several_initialisations_is_no_models_name() -> None:
             "bert",
             "shapes",
             (1,),
-            "the models chosen read texts, the tasks chosen are of images. Fix the models or the tasks.",
+            "the models chosen read texts, the tasks chosen need images. Fix the models or the tasks.",
         ),
         ("bert", "*", (3, 6), None),
     ],

@@ -248,7 +248,7 @@ def test_claims_and_verdicts_are_counted_apart() -> None:
     assert verdicts.totals(found).endswith(f"({len(claims.CLAIMS)} claims)")
     again = verdicts.totals([*found, found[0]])
     assert again.endswith(
-        f"({len(found) + 1} verdicts on {len(claims.CLAIMS)} claims: some are asked of several models)"
+        f"({len(found) + 1} verdicts on {len(claims.CLAIMS)} claims: some are tested on several models)"
     )
 
 

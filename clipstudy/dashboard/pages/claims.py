@@ -25,8 +25,8 @@ KIND = Claims
 TITLE = "Claims"
 #: Milliseconds between two looks for verdicts that are being worked out.
 SOON = 1000
-OLDER = "Results came since these were tested. They are tested again at most once a minute."
-FAILED = "Results came since these were tested, and could not be tested themselves:"
+OLDER = "New results have come in since these were tested. They are tested again at most once per minute."
+FAILED = "New results have come in since these were tested, and could not be tested:"
 
 
 def controls(place: Claims, desk: Desk) -> list[Control]:
@@ -99,7 +99,7 @@ def _being_tested(board: Board, seconds: float) -> Shown:
     ]
     said = (
         f"{len(CLAIMS)} claims are being tested on {len(board.results):,} results, for {seconds:.0f} s so far: what "
-        f"runs kept of every test item is read and resampled {DRAWS:,} times. The verdicts will appear here."
+        f"the runs kept of every test item is read and resampled {DRAWS:,} times. The verdicts will appear here."
     )
     table = html.Table([html.Thead(html.Tr(html.Th("Claim"))), html.Tbody(lines)])
     return Shown(

@@ -53,7 +53,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
     runs = _runs(place, desk, tasks)
     names = _names(runs, desk)
     if not runs:
-        said = "No run of this study keeps a picture. Feature visualisations, attention maps and reconstructions do."
+        said = "No run of this study keeps a picture. Runs of feature visualisation, attention and reconstruction do."
         said = f"{gone}." if (gone := desk.records.tracking.gone()) else said
         return Shown("No pictures", components.nothing(TITLE, said))
     there = {family_of(run) for run in runs}
@@ -84,7 +84,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
             *components.complaints(wrong),
             *components.callout(runs[0].tags.get("note", "")),
             html.H2(title),
-            html.P(f"{what}A picture opens in its full size."),
+            html.P(f"{what}Click a picture to open it at full size."),
             html.Div(
                 draw(_pictures(shown, desk, components.titled(board), len(kinds) > 1), board, desk.records.inks()),
                 className="wide gallery",

@@ -28,7 +28,7 @@ KIND = Layers
 TITLE = "Layers"
 EVERYTHING = Panel("All tasks")
 AXES = {"layer": "layer (bars)", "stage": "stage (bars)", "depth": "depth (lines)"}
-DRAWN = {"tasks": "each task", "average": "their average alone"}
+DRAWN = {"tasks": "each task", "average": "only their average"}
 SEEDS = {"hidden": "hidden", "points": "as points"}
 #: Plotly's tools of a chart: as few as have room beside the axis's title. The report's page.js has the same.
 TOOLS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
@@ -63,7 +63,7 @@ def controls(place: Layers, desk: Desk) -> list[Control]:
     return [
         *components.studies(place, desk),
         Control("panel", "Panel", components.options(p.title for p in offered), found.panel.title, "radio"),
-        Control("task", "Tasks", components.options(tasks, tasks), asked, "picks", "all of the panel"),
+        Control("task", "Tasks", components.options(tasks, tasks), asked, "picks", "all in the panel"),
         components.one("metric", "Metric", metrics(board, tasks), place.metric, "headline"),
         *(bars if found.panel.draw == "bars" else []),
         components.models(place, board, desk.records.inks(), families),
@@ -95,7 +95,7 @@ def body(place: Layers, desk: Desk) -> Shown:
 def empty() -> list[Component]:
     return components.nothing(
         "Nothing is recorded yet",
-        "This page shows what MLflow holds, and it holds no finished result of this study. Type:",
+        "This page shows what MLflow holds, and it holds no finished result of this study yet. Type:",
         "clipstudy enqueue --all\nclipstudy worker --drain",
     )
 
@@ -184,13 +184,13 @@ def _bars(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component
     drawn = ([found.mean] if found.mean else []) + (found.shown if place.draw == "tasks" else [])
     remarks = [*found.notes]
     if place.draw == "average" and not found.mean:
-        remarks.append("There is no average: it takes two tasks of one metric that every model has.")
+        remarks.append("There is no average: that needs two tasks with the same metric that every model has.")
     if not drawn and not remarks:
-        remarks.append("No result is of a task, a model and a metric chosen all three.")
+        remarks.append("No result matches the chosen tasks, models and metric.")
     if _seeds(place, found) == "points":
         cells = [cell for view in found.shown for curve in view.curves for cell in curve.cells]
         if not all(cell.points for cell in cells):
-            remarks.append("Some runs kept no value for each seed: their bars have no points.")
+            remarks.append("Some runs kept no values per seed, so their bars have no points.")
     wide = panels.first_is_wide(len(drawn), found.mean is not None)
     inks = desk.records.inks()
     legend = [html.Li([components.swatch(inks[curve.family]), curve.title]) for curve in models_of(drawn)]
@@ -237,7 +237,7 @@ def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Compo
     if not figures:
         return "no picture", [html.P("No run of these tasks keeps such a picture.")]
     album = html.Div(figures, className="album")
-    return counted(len(figures), "picture"), [html.P("A picture opens in its full size."), album]
+    return counted(len(figures), "picture"), [html.P("Click a picture to open it at full size."), album]
 
 
 def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, list[Component]]]:

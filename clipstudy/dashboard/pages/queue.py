@@ -154,7 +154,7 @@ def _failure_table(place: Queue, failures: Sequence[FailureRow]) -> Component:
         return html.Span(redact(failure.message), className="error")
 
     lines = [(f.cells, [f.layers, f.reason, message(f), log(f)]) for f in failures]
-    return _texts(["model and task", "layers", "because of", "message", ""], lines)
+    return _texts(["model and task", "layers", "reason", "message", ""], lines)
 
 
 def _by_model_and_task(view: QueueView) -> Component:
@@ -169,7 +169,7 @@ def _by_model_and_task(view: QueueView) -> Component:
     ]
     table = components.table("", ["model and task", *map(str, there)], lines)
     few = len(lines) <= MOST_PAIRS
-    return table if few else _folded("fold-pairs", f"How far each of {len(lines):,} pairs is", table)
+    return table if few else _folded("fold-pairs", f"Progress of each of {len(lines):,} pairs", table)
 
 
 def _texts(head: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]]) -> Component:
@@ -201,7 +201,7 @@ def _cells(place: Queue, cells: list[Job], choose: bool) -> list[Component]:
     """The cells, and what may be done to them."""
     if not cells:
         return [html.P(f"None is {_listed(_statuses(place))}.")]
-    cut = [html.P(f"The first {MOST:,}.")] if len(cells) > MOST else []
+    cut = [html.P(f"Only the first {MOST:,} are shown.")] if len(cells) > MOST else []
     return [*cut, *(_buttons() if choose else []), _grid(cells[:MOST], choose)]
 
 
@@ -209,8 +209,8 @@ def _buttons() -> list[Component]:
     return [
         html.Div(
             [
-                html.Button("Retry the ticked", id={"type": "act", "verb": "retry"}, n_clicks=0),
-                html.Button("Cancel the ticked", id={"type": "act", "verb": "cancel"}, n_clicks=0),
+                html.Button("Retry ticked cells", id={"type": "act", "verb": "retry"}, n_clicks=0),
+                html.Button("Cancel ticked cells", id={"type": "act", "verb": "cancel"}, n_clicks=0),
             ],
             className="buttons",
         )

@@ -99,15 +99,15 @@ def body(place: Runs, desk: Desk) -> Shown:
             html.H2(f"{len(rows):,} runs"),
             html.P(
                 [
-                    "The newest of each cell, of the newest settings. The last column is the run's id "
-                    "(all of it where the mouse points), and leads to ",
+                    "The newest run of each cell, with the newest settings. The last column is the run's id "
+                    "(hover to see all of it), and links to ",
                     html.A(
                         "MLflow's own pages",
                         href=f"{desk.mlflow}/#/experiments/{experiment}/runs{TRAINING}",
                         target="_blank",
                         rel="noreferrer",
                     ),
-                    "; where nothing answers there, type ",
+                    "; if nothing answers there, type ",
                     html.Code("clipstudy ui"),
                     ".",
                 ]

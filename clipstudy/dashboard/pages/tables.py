@@ -21,8 +21,8 @@ TITLE = "Tables"
 KINDS = {
     "best": "best layers",
     "layers": "one task, layer by layer",
-    "differences": "two models' differences",
-    "published": "beside published numbers",
+    "differences": "difference between two models",
+    "published": "compared with published numbers",
 }
 
 
