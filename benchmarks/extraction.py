@@ -28,7 +28,7 @@ from clipstudy.backbones import kernels
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.kernels import Chain, Kernel
 from clipstudy.data import conll2000
-from clipstudy.features import abreast, pictures
+from clipstudy.features import parallel, pictures
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text, extract
 from clipstudy.spec import DatasetSpec, ModelSpec
@@ -140,7 +140,7 @@ def encode(readers: Sequence[Any], batches: Sequence[Batch], layers: Sequence[in
     def states(reader: Any, batch: Batch) -> None:
         reader.states(*batch, layers)
 
-    for _ in abreast.in_order(states, readers, batches):
+    for _ in parallel.in_order(states, readers, batches):
         pass
 
 
@@ -198,7 +198,7 @@ def bare(batch: int, length: int = 32, blocks: int = 12, width: int = 768, passe
             x = F.layer_norm(down(up(x)) + x, (width,))
         return x
 
-    return lambda: list(abreast.in_order(run, range(abreast.number()), range(passes)))
+    return lambda: list(parallel.in_order(run, range(parallel.number()), range(passes)))
 
 
 def against_products(

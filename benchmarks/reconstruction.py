@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.figures import Row, Stopwatch, in_turns, ratios
 from clipstudy import backbones, tasks
 from clipstudy.features import pictures
-from clipstudy.pocket import pictures as scenes
+from clipstudy.pocket.images import pictures as scenes
 from clipstudy.spec import DatasetSpec, ModelSpec
 from clipstudy.tasks.task import Bench, Frozen, options
 

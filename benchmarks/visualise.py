@@ -11,7 +11,7 @@ import torch
 from benchmarks.figures import Row, in_turns, ratios
 from clipstudy import backbones
 from clipstudy.backbones.backbone import ImageBackbone
-from clipstudy.pocket import models
+from clipstudy.pocket.training import models
 from clipstudy.probes.activation import Recipe, maximise, targets
 from clipstudy.spec import ModelSpec
 

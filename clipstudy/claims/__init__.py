@@ -18,16 +18,16 @@ runs kept no scores of single items, or too few, nothing is tested and the judge
 Layers are named as the course report does, of twelve blocks: layer k of n stands for block 12k/n, so that claims about
 early and late layers, and about four stages (blocks 3, 6, 9, 12), are asked of models of any depth.
 
-Rooms: ``quantities`` (curves and what is computed from them), ``stated`` (the claims), ``drawn`` (what was measured,
+Rooms: ``quantities`` (curves and what is computed from them), ``catalogue`` (the claims), ``draws`` (what was measured,
 and its draws), ``judging`` (verdicts).
 """
 
 from __future__ import annotations
 
-from clipstudy.claims.drawn import Measured, Unit, tasks_read
+from clipstudy.claims.catalogue import CLAIMS, Claim, wanted
+from clipstudy.claims.draws import Measured, Unit, tasks_read
 from clipstudy.claims.judging import ALPHA, DRAWS, Condition, Judgement, Part, Verdict, judge
 from clipstudy.claims.quantities import UNTRAINED
-from clipstudy.claims.stated import CLAIMS, Claim, wanted
 
 __all__ = [
     "ALPHA",

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from clipstudy import metrics
-from clipstudy.claims.drawn import Draws, Measured, tasks_read
+from clipstudy.claims.catalogue import ASKED_FOR, CLAIMS, Claim, Clause, Inequality, wanted
+from clipstudy.claims.draws import Draws, Measured, tasks_read
 from clipstudy.claims.quantities import UNTRAINED, Array, Evaluation, MetricReference, Unfit
-from clipstudy.claims.stated import ASKED_FOR, CLAIMS, Claim, Clause, Inequality, wanted
 from clipstudy.metrics import Difference
 from clipstudy.wording import plural
 

@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print. Heavy imports are inside the commands that need them.
 
-``work``, ``fetching``, ``fleet``, ``jobs``, ``health``, ``results``, ``judging``, ``dashboard`` and ``pocket`` hold
-the commands. What they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant),
+``demo``, ``work``, ``fetch``, ``fleet``, ``jobs``, ``doctor``, ``results``, ``claims``, ``dashboard`` and ``pocket``
+hold the commands. What they share: ``options`` (the types of their options), ``selecting`` (words → the cells meant),
 ``stores`` (what settings point to), ``screen`` (tables, the log), ``status`` (the job table on a terminal).
 """
 
@@ -20,7 +20,7 @@ from typing import Annotated, TextIO
 import typer
 
 from clipstudy import __version__
-from clipstudy.cli import dashboard, fetching, fleet, health, jobs, judging, pocket, results, work
+from clipstudy.cli import claims, dashboard, demo, doctor, fetch, fleet, jobs, pocket, results, work
 from clipstudy.errors import AWAY, BUG, ClipstudyError, printable
 from clipstudy.redaction import redact
 
@@ -37,10 +37,10 @@ app = typer.Typer(
 
 #: In the order in which `clipstudy --help` lists them.
 COMMANDS = (
-    pocket.demo,
+    demo.demo,
     work.init,
-    fetching.fetch,
-    fetching.cache,
+    fetch.fetch,
+    fetch.cache,
     work.enqueue,
     work.worker,
     work.run,
@@ -51,11 +51,11 @@ COMMANDS = (
     jobs.retry,
     jobs.rerun,
     jobs.prioritise,
-    health.doctor,
+    doctor.doctor,
     results.report,
     results.results,
-    judging.claims,
-    judging.published,
+    claims.claims,
+    claims.published,
     dashboard.dashboard,
     results.ui,
 )

@@ -117,7 +117,7 @@ def _say_unfinished(planned: Planned) -> None:
 
 def _by_layer(shown: Board, metric: str | None, format: str) -> None:
     """A table a task of what is ``shown``, models by layer."""
-    from clipstudy.results import beside, boards, units, writers
+    from clipstudy.results import boards, comparisons, units, writers
 
     formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
@@ -130,7 +130,7 @@ def _by_layer(shown: Board, metric: str | None, format: str) -> None:
         if view is None:
             continue
         one_class |= any(cell.one_class for curve in view.curves for cell in curve.cells)
-        view = beside.levelled(view, shown)
+        view = comparisons.levelled(view, shown)
         if once:
             view = replace(view, note="")
         if writer := formats.get(format):

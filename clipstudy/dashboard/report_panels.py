@@ -12,7 +12,7 @@ from clipstudy.dashboard import charts, heat, markup, panels
 from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.panels import Panel
-from clipstudy.results import beside, sheets, units, writers
+from clipstudy.results import comparisons, sheets, units, writers
 from clipstudy.results.boards import Board
 from clipstudy.results.likeness import likenesses
 from clipstudy.results.run_files import RunFiles, seeded
@@ -46,7 +46,7 @@ def drawn(asked: Asked) -> str:
 
 
 def _bars(asked: Asked) -> str:
-    found = [beside.levelled(beside.marked(view), asked.shown) for view in asked.views]
+    found = [comparisons.levelled(comparisons.marked(view), asked.shown) for view in asked.views]
     if asked.panel.seeds and asked.files is not None:
         found = [seeded(view, asked.files) for view in found]
     mean, notes = panels.averaged(asked.panel, found)
@@ -83,7 +83,7 @@ def _best_layers(asked: Asked) -> str:
 
 def _published(asked: Asked) -> str:
     tasks = {view.task for view in asked.views}
-    numbers = [number for number in beside.numbers(asked.panel.source) if number.task in tasks]
+    numbers = [number for number in comparisons.numbers(asked.panel.source) if number.task in tasks]
     shown = panels.narrowed(asked.panel, asked.shown)
     return _said(sheets.beside_published(asked.views, shown, numbers), _study_of(asked.views))
 

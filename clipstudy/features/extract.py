@@ -2,7 +2,7 @@
 
 A GPU returns from a pass at once and works on alone. Meanwhile texts of later batches are tokenized here, between two
 passes, and what earlier ones gave is written by another thread; so the encoder waits for neither. Processor cores have
-a batch each, see :mod:`clipstudy.features.abreast`.
+a batch each, see :mod:`clipstudy.features.parallel`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clipstudy.backbones.backbone import SUMMARIES, Pieces, TextBackbone
 from clipstudy.device import Stopwatch, fitting, landing, sent
-from clipstudy.features import abreast
+from clipstudy.features import parallel
 from clipstudy.features import views as view_of
 from clipstudy.features.cache import Store
 from clipstudy.features.collect import Arrival, Cell, Collection, Vectors
@@ -189,7 +189,7 @@ class _Run:
         whole = Stopwatch()
         with whole.running():
             readers = self._readers()
-            with closing(abreast.in_order(self._encoded, readers, self._batches())) as encoded:
+            with closing(parallel.in_order(self._encoded, readers, self._batches())) as encoded:
                 for batch, arrivals in chain.from_iterable(encoded):
                     self._collection.expect(arrivals)
                     self.useful += sum(len(pieces.ids) for _, pieces in batch)
@@ -206,8 +206,8 @@ class _Run:
         typical = self._reading.typical()
         self._budget, most = self._batch_size * typical, 1
         if self._device == "cpu":
-            most = abreast.number()
-            in_cache = abreast.threads(most) * CACHE // (4 * 4 * self._backbone.width)
+            most = parallel.number()
+            in_cache = parallel.threads(most) * CACHE // (4 * 4 * self._backbone.width)
             self._budget = min(self._budget, in_cache)
             most = min(most, math.ceil(typical * len(self._reading.texts) / max(1, self._budget)))
         return [_Reader(backbone, Stopwatch()) for backbone in self._backbone.copies(most)]

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from clipstudy.errors import DataError
 from clipstudy.lock import locked
-from clipstudy.pocket import pairs, pictures, probing
 from clipstudy.pocket.baskets import Sizes
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.tree import Sentence
+from clipstudy.pocket.images import pictures
+from clipstudy.pocket.text import pairs, probing
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.tree import Sentence
 
 #: Says what made the files beside it.
 MADE_BY = "made_by.json"
@@ -71,7 +72,7 @@ def _told(made_by: Mapping[str, object]) -> str:
 def _code() -> str:
     """A hash of this room's code: a sentence may come out otherwise after any change of it."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

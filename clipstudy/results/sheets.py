@@ -16,8 +16,8 @@ from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
 from clipstudy.results import boards, writers
-from clipstudy.results.beside import Comparison
 from clipstudy.results.boards import Board, note_of
+from clipstudy.results.comparisons import Comparison
 from clipstudy.results.likeness import Likeness
 from clipstudy.results.pooling import note_said
 from clipstudy.results.run_files import DRAWS, Tested

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from clipstudy import demo, tasksfile
-from clipstudy.cli import pocket
+from clipstudy.cli import demo as command
 from clipstudy.job import Selection, Status, plan
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.results import evidence
@@ -127,13 +127,13 @@ def test_where_a_shell_does_not_find_the_command(tmp_path: Path, monkeypatch: py
     bin.mkdir(parents=True)
     monkeypatch.setattr(sys, "prefix", str(own))
     monkeypatch.setenv("PATH", str(bin))
-    assert pocket._reached().startswith("first: export PATH=")
+    assert command._reached().startswith("first: export PATH=")
     (bin / "activate").touch()
-    assert pocket._reached().startswith(f"first: source '{bin}/activate' ")
+    assert command._reached().startswith(f"first: source '{bin}/activate' ")
     monkeypatch.chdir(tmp_path)
-    assert pocket._reached().startswith("first: source 'my env/bin/activate' ")
+    assert command._reached().startswith("first: source 'my env/bin/activate' ")
     (bin / "clipstudy").touch(mode=0o755)
-    assert pocket._reached() == ""
+    assert command._reached() == ""
 
 
 def test_how_long_it_takes_at_most_is_told() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from clipstudy.results import beside, sheets
+from clipstudy.results import comparisons, sheets
 from clipstudy.results.boards import board
 from tests.browser import exhibits
 from tests.browser.served import desk
@@ -54,7 +54,7 @@ def test_hostile_names_stay_text_in_whatever_a_panel_draws(visit: Open) -> None:
 
 def test_published_numbers_beside_measured_ones(visit: Open) -> None:
     page = visit(desk(exhibits.RESULTS, exhibits.DASHBOARD, exhibits.FILES), "/tables?table=published")
-    shown = sheets.published(board(exhibits.RESULTS), beside.numbers())
+    shown = sheets.published(board(exhibits.RESULTS), comparisons.numbers())
     found = cells(page, "sheet")
     assert found[0][:3] == ["Questions, BERT", "71.0 ± 1.0", "69.2"]
     assert [row[:2] for row in found] == [[name, entries[0].text] for name, entries in shown.lines]

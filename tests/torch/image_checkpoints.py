@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from clipstudy.pocket import models as pocket
+from clipstudy.pocket.training import models as pocket
 from clipstudy.spec import ModelSpec
 from tests.torch import own_models
 

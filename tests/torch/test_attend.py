@@ -22,7 +22,7 @@ from clipstudy.data.labelled import Labelled, Rows
 from clipstudy.errors import DataError
 from clipstudy.features.attention import distances, followed, spacing, summary
 from clipstudy.job import Failure, Group
-from clipstudy.pocket import pictures
+from clipstudy.pocket.images import pictures
 from clipstudy.spec import DatasetSpec, TaskSpec
 from clipstudy.tasks import attend
 from clipstudy.tasks.parts import attention_scores, overlays

@@ -20,7 +20,7 @@ from clipstudy.features import pictures
 from clipstudy.features.cache import Store
 from clipstudy.job import Group
 from clipstudy.outcome import Outcome
-from clipstudy.pocket import pictures as scenes
+from clipstudy.pocket.images import pictures as scenes
 from clipstudy.spec import DatasetSpec, TaskSpec
 from clipstudy.tasks.task import Bench, options, plain
 from tests.torch import image_checkpoints

@@ -11,8 +11,9 @@ import timm
 import torch
 
 from clipstudy.backbones import load
-from clipstudy.pocket import batches, models, twins, wordlist
-from clipstudy.pocket.language import Language
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.training import batches, models, twins
 from clipstudy.spec import ModelSpec
 
 TEXT = [name for name, model in models.MODELS.items() if model.reads]

@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from clipstudy.errors import ModelError
-from clipstudy.pocket import batches, evaluation, models, objectives, wordlist
-from clipstudy.pocket.pretrain import PICTURES, RECIPES, RECORD, TEXT, Recipe, pretrain, train
-from clipstudy.pocket.scenes import rerender
+from clipstudy.pocket.images.scenes import rerender
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.training import batches, evaluation, models, objectives
+from clipstudy.pocket.training.pretrain import PICTURES, RECIPES, RECORD, TEXT, Recipe, pretrain, train
 
 SHORT = Recipe(steps=15, batch=16, rate=3e-3, warm_up=3)
 

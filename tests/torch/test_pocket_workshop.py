@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from clipstudy.errors import ClipstudyError, ModelError
-from clipstudy.pocket import card, evaluation, models, workshop
-from clipstudy.pocket.pretrain import RECIPES, RECORD
-from clipstudy.pocket.workshop import LONGEST_FIRST, Ready, finished, pretrain_all
+from clipstudy.pocket.training import card, evaluation, models, workshop
+from clipstudy.pocket.training.pretrain import RECIPES, RECORD
+from clipstudy.pocket.training.workshop import LONGEST_FIRST, Ready, finished, pretrain_all
 
 HELD = 8
 

@@ -19,7 +19,7 @@ from clipstudy.backbones.vision import Vision
 from clipstudy.errors import DataError, DeviceError, ModelError, StudyError
 from clipstudy.job import Group
 from clipstudy.outcome import Outcome
-from clipstudy.pocket import pictures as scenes
+from clipstudy.pocket.images import pictures as scenes
 from clipstudy.spec import DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks.parts.decoding import DecoderPasses
 from clipstudy.tasks.task import BadOption, Bench, Frozen, options, plain

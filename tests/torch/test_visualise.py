@@ -19,7 +19,7 @@ from clipstudy.backbones.backbone import ImageStates
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.job import Selection, plan
 from clipstudy.outcome import Outcome
-from clipstudy.pocket import pictures as scenes
+from clipstudy.pocket.images import pictures as scenes
 from clipstudy.probes import activation
 from clipstudy.probes.activation import Recipe, Target, maximise, responses, targets, through
 from clipstudy.tasks.task import BadOption, Bench, options

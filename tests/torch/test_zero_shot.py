@@ -21,7 +21,7 @@ from clipstudy.data.labelled import Labelled, Rows
 from clipstudy.errors import ModelError
 from clipstudy.job import Failure, Group
 from clipstudy.outcome import Outcome
-from clipstudy.pocket import pictures as scenes
+from clipstudy.pocket.images import pictures as scenes
 from clipstudy.spec import WHOLE_MODEL, DatasetSpec, ModelSpec, TaskSpec
 from clipstudy.tasks import zero_shot
 from clipstudy.tasks.parts.items import Images

@@ -15,8 +15,8 @@ from scipy import stats
 
 from clipstudy import claims, metrics
 from clipstudy.claims import CLAIMS, UNTRAINED, Claim, Judgement, Measured, Unit, Verdict
+from clipstudy.claims.catalogue import above, below, every, some, within
 from clipstudy.claims.quantities import Evaluation, read
-from clipstudy.claims.stated import above, below, every, some, within
 from clipstudy.job import layers_of
 from clipstudy.results import verdicts
 from clipstudy.spec import ModelSpec, TaskSpec

@@ -11,7 +11,7 @@ import pytest
 from clipstudy.dashboard import panels
 from clipstudy.dashboard.panels import Dashboard, Panel, parse
 from clipstudy.errors import StudyError
-from clipstudy.results import beside
+from clipstudy.results import comparisons
 from clipstudy.results.boards import board
 from tests.made_up import TASKS, results
 
@@ -117,7 +117,7 @@ def test_the_reports_figures_are_a_dashboard() -> None:
     assert paper.panels[-1].metric == "native/accuracy", "beside Jawahar et al.'s Table 2, which is of [CLS]"
     drawn = {panel.title.split(".")[0]: panel.draw for panel in paper.panels}
     assert (drawn["Figure 1"], drawn["Figure 2"], drawn["Table 1"]) == ("pictures", "bars", "published")
-    assert beside.numbers(paper.panels[5].source), "its pattern takes the report's numbers"
+    assert comparisons.numbers(paper.panels[5].source), "its pattern takes the report's numbers"
 
 
 @pytest.mark.parametrize(

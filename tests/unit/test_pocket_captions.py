@@ -6,16 +6,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from clipstudy.pocket import vocabulary
-from clipstudy.pocket.captions import caption, captions
 from clipstudy.pocket.dice import Dice
-from clipstudy.pocket.language import LONGEST, SHORTEST, Language
-from clipstudy.pocket.lexicon import PLAIN_WORDS
-from clipstudy.pocket.mixture import mixture
-from clipstudy.pocket.mixture import vocabulary as ranked_words
-from clipstudy.pocket.scenes import COLOURS, SIZES, Scene, SceneObject, relation, sample
-from clipstudy.pocket.silhouettes import SHAPES, TEXTURES
-from clipstudy.pocket.tree import chunk_tags, leaves
+from clipstudy.pocket.images.scenes import COLOURS, SIZES, Scene, SceneObject, relation, sample
+from clipstudy.pocket.images.silhouettes import SHAPES, TEXTURES
+from clipstudy.pocket.text import vocabulary
+from clipstudy.pocket.text.captions import caption, captions
+from clipstudy.pocket.text.language import LONGEST, SHORTEST, Language
+from clipstudy.pocket.text.lexicon import PLAIN_WORDS
+from clipstudy.pocket.text.mixture import mixture
+from clipstudy.pocket.text.mixture import vocabulary as ranked_words
+from clipstudy.pocket.text.tree import chunk_tags, leaves
 
 MEANS = {word: name for name, text in PLAIN_WORDS.items() for word in text.split()}
 ACROSS, DOWN = {"left", "right"}, {"top", "bottom"}

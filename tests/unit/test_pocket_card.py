@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from clipstudy.errors import ModelError
-from clipstudy.pocket import card
-from clipstudy.pocket.models import MODELS
-from clipstudy.pocket.pretrain import RECIPES, RECORD
+from clipstudy.pocket.training import card
+from clipstudy.pocket.training.models import MODELS
+from clipstudy.pocket.training.pretrain import RECIPES, RECORD
 
 SEEN = {
     "captions": {"retrieval": 0.512, "true_over_twin": 0.713, "zero_shot": 0.334, "k_nn": 0.221},

@@ -8,11 +8,12 @@ import pytest
 
 from clipstudy.data import conll2000, images, senteval
 from clipstudy.errors import DataError
-from clipstudy.pocket import baselines, corpora, labels, pairs, probing, vocabulary
+from clipstudy.pocket import baselines, corpora
 from clipstudy.pocket.baskets import Basket, Row, Sizes
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.lexicon import FRAMES
-from clipstudy.pocket.tree import depth
+from clipstudy.pocket.text import labels, pairs, probing, vocabulary
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.lexicon import FRAMES
+from clipstudy.pocket.text.tree import depth
 from clipstudy.spec import DatasetSpec
 
 SIZES = Sizes(train=400, dev=100, test=200)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipstudy.data.conll2000 import chunks
-from clipstudy.pocket import labels, lexicon, vocabulary
 from clipstudy.pocket.dice import Dice, Table
-from clipstudy.pocket.inflect import Noun, Verb, noun, verb
-from clipstudy.pocket.language import LONGEST, SHORTEST, Language
-from clipstudy.pocket.tree import Node, Sentence, bracketed, chunk_tags, depth, leaves
+from clipstudy.pocket.text import labels, lexicon, vocabulary
+from clipstudy.pocket.text.inflect import Noun, Verb, noun, verb
+from clipstudy.pocket.text.language import LONGEST, SHORTEST, Language
+from clipstudy.pocket.text.tree import Node, Sentence, bracketed, chunk_tags, depth, leaves
 
 SEEDS = st.integers(0, 2**32)
 FEW = settings(max_examples=40, deadline=None)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipstudy.pocket import pictures
-from clipstudy.pocket.drawing import MOST, render
-from clipstudy.pocket.scenes import COARSE, COLOURS, EDGE, FINE, SIZES, Scene, relation, rerender, sample
-from clipstudy.pocket.silhouettes import SHAPES, TEXTURES, plane, shape_table, texture_table
+from clipstudy.pocket.images import pictures
+from clipstudy.pocket.images.drawing import MOST, render
+from clipstudy.pocket.images.scenes import COARSE, COLOURS, EDGE, FINE, SIZES, Scene, relation, rerender, sample
+from clipstudy.pocket.images.silhouettes import SHAPES, TEXTURES, plane, shape_table, texture_table
 
 
 def drawn(seed: int, n: int) -> list[Scene]:

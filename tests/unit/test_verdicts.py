@@ -24,7 +24,7 @@ from clipstudy.job import Status
 from clipstudy.metrics import Difference
 from clipstudy.outcome import Estimate, Result
 from clipstudy.published import Published
-from clipstudy.results import beside, boards, evidence, sheets, verdicts, views
+from clipstudy.results import boards, comparisons, evidence, sheets, verdicts, views
 from clipstudy.results.planned import Planned
 from clipstudy.tasks.parts import files
 from tests.made_up import BERT, SHIFT, Model, Task, result
@@ -279,7 +279,7 @@ def test_the_page_has_a_section_of_claims_and_interprets_no_name() -> None:
 def marks(results: list[Result], numbers: list[Published]) -> tuple[views.Mark, ...]:
     view = boards.view(boards.board(results), "tense")
     assert view is not None
-    return beside.marked(view, numbers).marks
+    return comparisons.marked(view, numbers).marks
 
 
 def test_a_comparable_number_is_a_mark_on_its_models_bar() -> None:
@@ -300,14 +300,14 @@ def test_nothing_published_is_drawn_on_stand_ins_or_untrained_models() -> None:
     assert marks([measured(note="These are stand-ins.")], [NUMBER]) == ()
     twin = measured(model=Model("bert-untrained", "BERT, untrained", "bert"))
     assert marks([measured(), twin], [NUMBER]) == marks([measured()], [NUMBER])
-    assert beside.compared([replace(measured(), params=POCKET)], [NUMBER]) == []
-    assert beside.compared([measured(note="These are stand-ins.")], [NUMBER]) == []
-    assert beside.compared([twin], [NUMBER]) == []
+    assert comparisons.compared([replace(measured(), params=POCKET)], [NUMBER]) == []
+    assert comparisons.compared([measured(note="These are stand-ins.")], [NUMBER]) == []
+    assert comparisons.compared([twin], [NUMBER]) == []
 
 
 def test_nothing_published_is_drawn_on_a_part_of_the_rows() -> None:
     limited = replace(measured(), params={"dataset.limit": "500"})
-    assert marks([limited], [NUMBER]) == () and beside.compared([limited], [NUMBER]) == []
+    assert marks([limited], [NUMBER]) == () and comparisons.compared([limited], [NUMBER]) == []
 
 
 def test_a_number_of_a_view_is_held_to_the_headline_where_that_is_the_view() -> None:
@@ -317,8 +317,8 @@ def test_a_number_of_a_view_is_held_to_the_headline_where_that_is_the_view() -> 
     both = replace(measured(), params={"option.views": '["mean", "native"]'})
     other = {"accuracy": Estimate(0.5), "native/accuracy": Estimate(0.6)}
     both, asked = replace(both, metrics=other), replace(asked, metrics={"accuracy": Estimate(0.7)})
-    assert [found.measured.value for found in beside.compared([both], [native])] == [0.6]
-    assert [found.measured.value for found in beside.compared([asked], [native])] == [0.7]
+    assert [found.measured.value for found in comparisons.compared([both], [native])] == [0.6]
+    assert [found.measured.value for found in comparisons.compared([asked], [native])] == [0.7]
     assert marks([both], [native]) == () and len(marks([asked], [native])) == 1
 
 
@@ -329,7 +329,7 @@ def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str)
     view = boards.view(shown, "tense")
     assert view is not None
     both = [NUMBER, replace(NUMBER, layer=2, value=97.0, read="memory"), replace(NUMBER, layer=7)]
-    info = bars_info(beside.marked(view, both), inks_of(shown), x)
+    info = bars_info(comparisons.marked(view, both), inks_of(shown), x)
     (drawn,) = info.marks
     assert (drawn.x, drawn.hollow) == (info.series[0].x, [False, True])
     assert drawn.y == pytest.approx([80.0, 97.0]) and info.top > 97
@@ -342,19 +342,19 @@ def test_a_chart_draws_marks_where_their_bars_are_and_hollow_from_memory(x: str)
 
 
 def test_a_comparison_is_a_difference_inside_or_outside_the_tolerance() -> None:
-    (near,), (far,) = (beside.compared([measured(value)], [NUMBER]) for value in (0.785, 0.7))
+    (near,), (far,) = (comparisons.compared([measured(value)], [NUMBER]) for value in (0.785, 0.7))
     assert near.difference == pytest.approx(-0.015) and near.inside
     assert far.difference == pytest.approx(-0.1) and not far.inside
-    (told,) = beside.compared([measured(0.7)], [replace(NUMBER, read="memory")])
+    (told,) = comparisons.compared([measured(0.7)], [replace(NUMBER, read="memory")])
     assert told.difference is told.inside is None
     spread = replace(NUMBER, spread=6.0)
-    assert spread.tolerance == pytest.approx(0.12) and beside.compared([measured(0.7)], [spread])[0].inside
+    assert spread.tolerance == pytest.approx(0.12) and comparisons.compared([measured(0.7)], [spread])[0].inside
     assert math.isclose(replace(NUMBER, unit="share", value=0.8).tolerance, 0.05)
 
 
 @pytest.mark.parametrize(("value", "apart", "inside"), [(0.78, -0.02, True), (0.83, 0, True), (0.88, 0.03, False)])
 def test_a_range_is_compared_at_its_nearer_end(value: float, apart: float, inside: bool) -> None:
-    (found,) = beside.compared([measured(value)], [replace(NUMBER, upper=85.0)])
+    (found,) = comparisons.compared([measured(value)], [replace(NUMBER, upper=85.0)])
     assert found.difference == pytest.approx(apart) and found.inside is inside
     (line,) = sheets.published(boards.board([measured(value)]), [found.number]).lines
     assert line[1][1].text == "80.0–85.0"

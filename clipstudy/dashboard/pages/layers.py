@@ -16,7 +16,7 @@ from clipstudy.dashboard.charts import Figure
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.dashboard.panels import Panel
-from clipstudy.results import beside, boards, sheets, units, writers
+from clipstudy.results import boards, comparisons, sheets, units, writers
 from clipstudy.results.boards import Board
 from clipstudy.results.likeness import Likeness, likenesses
 from clipstudy.results.run_files import seeded
@@ -112,7 +112,7 @@ def chosen(place: Layers, desk: Desk) -> Chosen:
     wanted = families & set(place.model) or families
     tasks = {view.task for view in there} & set(place.task)
     shown = [sheets.only(view, wanted) for view in there if not tasks or view.task in tasks]
-    shown = [beside.levelled(beside.marked(view), board) for view in shown if view.curves]
+    shown = [comparisons.levelled(comparisons.marked(view), board) for view in shown if view.curves]
     if panel.draw == "bars" and (panel.seeds if place.seeds == "panel" else place.seeds == "points"):
         shown = [seeded(view, desk.files) for view in shown]
     averaged = replace(panel, average=panel.average or place.draw == "average")
@@ -257,7 +257,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
         case "published":
             tasks = {view.task for view in found.shown}
             families = {curve.family for view in found.shown for curve in view.curves}
-            numbers = [number for number in beside.numbers(found.panel.source) if number.task in tasks]
+            numbers = [number for number in comparisons.numbers(found.panel.source) if number.task in tasks]
             kept = tuple(result for result in board.results if boards.family_of(result) in families)
             return sheets.beside_published(found.shown, replace(board, results=kept), numbers)
         case "heatmap":

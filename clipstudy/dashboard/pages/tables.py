@@ -11,7 +11,7 @@ from clipstudy.dashboard.address import Tables
 from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.published import Published
-from clipstudy.results import beside, boards, sheets, units, writers
+from clipstudy.results import boards, comparisons, sheets, units, writers
 from clipstudy.results.boards import family_of
 from clipstudy.results.sheets import Sheet
 from clipstudy.results.views import View
@@ -114,7 +114,7 @@ def chosen(place: Tables, desk: Desk) -> Sheet | None:
     if place.table == "layers":
         wanted = _task(place, {view.task: view.title for view in views})
         view = next((view for view in views if view.task == wanted), None)
-        return sheets.by_layer(sheets.only(beside.levelled(view, desk.board(place)), kept)) if view else None
+        return sheets.by_layer(sheets.only(comparisons.levelled(view, desk.board(place)), kept)) if view else None
     return sheets.best([sheets.only(view, kept) for view in views if not tasks or view.task in tasks])
 
 
@@ -146,7 +146,7 @@ def _numbers(place: Tables, desk: Desk) -> list[Published]:
     """Published numbers of tasks that are recorded and of roles that some model of them plays."""
     board = desk.board(place)
     roles = {role for result in board.results for role in result.tags.get("role", "").split()}
-    return [number for number in beside.numbers() if number.role in roles and number.task in board.tasks]
+    return [number for number in comparisons.numbers() if number.role in roles and number.task in board.tasks]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------

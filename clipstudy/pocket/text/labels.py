@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clipstudy.pocket.inflect import Noun, Verb
-from clipstudy.pocket.tree import Node
+from clipstudy.pocket.text.inflect import Noun, Verb
+from clipstudy.pocket.text.tree import Node
 
 #: SentEval's sentence-length bins, in tokens, both ends included. They are not equally wide.
 LENGTHS = ((5, 8), (9, 12), (13, 16), (17, 20), (21, 25), (26, 28))

@@ -13,13 +13,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from clipstudy.pocket import wordlist
-from clipstudy.pocket.captions import Caption, caption
 from clipstudy.pocket.dice import Dice
-from clipstudy.pocket.drawing import render
-from clipstudy.pocket.mixture import mixture
-from clipstudy.pocket.models import DEVIATION, MEAN, SIDE
-from clipstudy.pocket.scenes import COLOURS, Scene, sample
+from clipstudy.pocket.images.drawing import render
+from clipstudy.pocket.images.scenes import COLOURS, Scene, sample
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.text.captions import Caption, caption
+from clipstudy.pocket.text.mixture import mixture
+from clipstudy.pocket.training.models import DEVIATION, MEAN, SIDE
 
 #: How many lines are two at once. Questions over passages are longer than any sentence, and positions that training
 #: never reached would mean nothing.

@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from clipstudy.pocket import labels, vocabulary
 from clipstudy.pocket.baskets import SPLITS, Basket, Row, Sizes
-from clipstudy.pocket.inflect import Noun, Verb
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.lexicon import FRAMES
-from clipstudy.pocket.phrases import Mood
-from clipstudy.pocket.tree import Node, Sentence, depth, leaves
+from clipstudy.pocket.text import labels, vocabulary
+from clipstudy.pocket.text.inflect import Noun, Verb
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.lexicon import FRAMES
+from clipstudy.pocket.text.phrases import Mood
+from clipstudy.pocket.text.tree import Node, Sentence, depth, leaves
 
 Rule = Callable[[Sentence], Iterator[Row]]
 

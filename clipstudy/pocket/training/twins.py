@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from clipstudy.pocket import models, wordlist
-from clipstudy.pocket.models import MODELS, PocketModel
-from clipstudy.pocket.pretrain import RECIPES
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.training import models
+from clipstudy.pocket.training.models import MODELS, PocketModel
+from clipstudy.pocket.training.pretrain import RECIPES
 
 #: Trunk → the models that have one of its kind; both CLIPs have the text trunk.
 TWINS = {

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from clipstudy.errors import ModelError
-from clipstudy.pocket import evaluation, models
-from clipstudy.pocket.objectives import objective
+from clipstudy.pocket.training import evaluation, models
+from clipstudy.pocket.training.objectives import objective
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clipstudy.pocket import wordlist
-from clipstudy.pocket.scenes import FINE
-from clipstudy.pocket.wordlist import END, PAD, START
+from clipstudy.pocket.images.scenes import FINE
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.text.wordlist import END, PAD, START
 
 Objective = Literal["masked words", "next word", "captions", "classes", "pairs"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from clipstudy.pocket.drawing import Rendered, render
-from clipstudy.pocket.scenes import COARSE, FINE, sample
-from clipstudy.pocket.silhouettes import TEXTURES
+from clipstudy.pocket.images.drawing import Rendered, render
+from clipstudy.pocket.images.scenes import COARSE, FINE, sample
+from clipstudy.pocket.images.silhouettes import TEXTURES
 
 #: Pictures a split.
 SIZES = {"train": 10_000, "test": 2_000}

@@ -7,11 +7,11 @@ from itertools import islice
 
 import numpy as np
 
-from clipstudy.pocket.captions import Caption, caption
 from clipstudy.pocket.dice import Dice
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.scenes import sample
-from clipstudy.pocket.vocabulary import all_words
+from clipstudy.pocket.images.scenes import sample
+from clipstudy.pocket.text.captions import Caption, caption
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.vocabulary import all_words
 
 
 def mixture(seed: int, share: float = 0.5) -> Iterator[tuple[str, ...]]:

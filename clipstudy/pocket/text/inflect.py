@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from clipstudy.pocket.lexicon import HE, IRREGULAR_PLURALS, IRREGULAR_VERBS, SHE
+from clipstudy.pocket.text.lexicon import HE, IRREGULAR_PLURALS, IRREGULAR_VERBS, SHE
 
 _DOUBLES = re.compile(r"(?:[^aeiou]+|[^aeiou]*qu)[aeiou][^aeiouwxy]$|^(?:forget|unpack)$")
 

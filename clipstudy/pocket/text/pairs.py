@@ -10,12 +10,12 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from clipstudy.pocket import vocabulary as voc
 from clipstudy.pocket.dice import Table
-from clipstudy.pocket.inflect import Noun, Verb
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.lexicon import FRAMES
-from clipstudy.pocket.tree import Node, leaves
+from clipstudy.pocket.text import vocabulary as voc
+from clipstudy.pocket.text.inflect import Noun, Verb
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.lexicon import FRAMES
+from clipstudy.pocket.text.tree import Node, leaves
 
 #: Why a question is answered with no, by how often: its object is not in the passage; its parts are, but not together;
 #: the passage denies it.

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clipstudy.pocket import batches, wordlist
-from clipstudy.pocket.models import MODELS, PocketModel, encode_image, encode_text
-from clipstudy.pocket.scenes import Scene, rerender
-from clipstudy.pocket.wordlist import END, MASK, PAD, START
+from clipstudy.pocket.images.scenes import Scene, rerender
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.text.wordlist import END, MASK, PAD, START
+from clipstudy.pocket.training import batches
+from clipstudy.pocket.training.models import MODELS, PocketModel, encode_image, encode_text
 
 #: Share of words to be guessed, and how: most are masked, some replaced, the rest left (Devlin et al. 2019, §3.1; they
 #: mask 15%). Small models learn faster from more.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from clipstudy.pocket.mixture import vocabulary
+from clipstudy.pocket.text.mixture import vocabulary
 
 PAD, UNKNOWN, MASK, START, END = "<pad>", "<unk>", "<mask>", "<cls>", "<eot>"
 

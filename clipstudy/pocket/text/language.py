@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipstudy.pocket import vocabulary as voc
 from clipstudy.pocket.dice import Dice, Table
-from clipstudy.pocket.lexicon import FRAMES
-from clipstudy.pocket.phrases import ASKS, COMMA, JOINS, STOP, THERE, THINGS, Mood, Phrases, Referent, be, leaf
-from clipstudy.pocket.tree import Node, Sentence
+from clipstudy.pocket.text import vocabulary as voc
+from clipstudy.pocket.text.lexicon import FRAMES
+from clipstudy.pocket.text.phrases import ASKS, COMMA, JOINS, STOP, THERE, THINGS, Mood, Phrases, Referent, be, leaf
+from clipstudy.pocket.text.tree import Node, Sentence
 
 #: SentEval's sentences have 5 to 28 tokens; whatever falls outside is drawn again.
 SHORTEST, LONGEST = 5, 28

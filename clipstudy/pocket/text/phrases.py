@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clipstudy.pocket import vocabulary as voc
 from clipstudy.pocket.dice import Dice, Table
-from clipstudy.pocket.inflect import Noun, Verb
-from clipstudy.pocket.lexicon import FRAMES, GIFTS
-from clipstudy.pocket.tree import Node, leaves
+from clipstudy.pocket.text import vocabulary as voc
+from clipstudy.pocket.text.inflect import Noun, Verb
+from clipstudy.pocket.text.lexicon import FRAMES, GIFTS
+from clipstudy.pocket.text.tree import Node, leaves
 
 
 class Mood(NamedTuple):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clipstudy.claims import CLAIMS
-from clipstudy.cli import judging
+from clipstudy.cli import claims as commands
 from clipstudy.results import evidence
 from clipstudy.results.verdicts import Row
 from clipstudy.settings import Settings
@@ -132,7 +132,7 @@ def test_before_anything_is_judged_the_next_command_is_named(typed: Typed) -> No
 def test_the_last_line_goes_on_from_what_was_judged() -> None:
     row = Row("C1", "words", "not run", "", "", "", "", "", "", "", "missing", "clipstudy enqueue --model bert")
     pocket = row._replace(todo="clipstudy enqueue --model bert --study pocket")
-    assert "; then: clipstudy worker --drain; clipstudy claims" in judging._goes_on({"small": [row]})
-    assert "--study FILE" in judging._goes_on({"small": [row]})
-    assert "--study FILE" not in judging._goes_on({"pocket": [pocket]})
-    assert judging._goes_on({"a b": [row._replace(todo="")]}) == "With the figures: clipstudy report --study 'a b'"
+    assert "; then: clipstudy worker --drain; clipstudy claims" in commands._goes_on({"small": [row]})
+    assert "--study FILE" in commands._goes_on({"small": [row]})
+    assert "--study FILE" not in commands._goes_on({"pocket": [pocket]})
+    assert commands._goes_on({"a b": [row._replace(todo="")]}) == "With the figures: clipstudy report --study 'a b'"

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from clipstudy.pocket.dice import Dice, Table
-from clipstudy.pocket.inflect import noun
-from clipstudy.pocket.language import LONGEST
-from clipstudy.pocket.lexicon import DEGREE, PLAIN_WORDS
-from clipstudy.pocket.phrases import AND, COMMA, STOP, THAN, THERE, be, leaf
-from clipstudy.pocket.scenes import SIZES, Scene, SceneObject, relation
-from clipstudy.pocket.tree import Node, Sentence, leaves
+from clipstudy.pocket.images.scenes import SIZES, Scene, SceneObject, relation
+from clipstudy.pocket.text.inflect import noun
+from clipstudy.pocket.text.language import LONGEST
+from clipstudy.pocket.text.lexicon import DEGREE, PLAIN_WORDS
+from clipstudy.pocket.text.phrases import AND, COMMA, STOP, THAN, THERE, be, leaf
+from clipstudy.pocket.text.tree import Node, Sentence, leaves
 
 #: Scene's word → words for it, commonest first. Those left out are said as they are.
 SYNONYMS = {

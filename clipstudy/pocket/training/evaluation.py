@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from clipstudy.pocket import batches, objectives, wordlist
-from clipstudy.pocket.captions import SYNONYMS
-from clipstudy.pocket.language import Language
-from clipstudy.pocket.models import MODELS, PocketModel, encode_image, encode_text
-from clipstudy.pocket.scenes import FINE, Scene
-from clipstudy.pocket.silhouettes import TEXTURES
-from clipstudy.pocket.tree import Sentence
-from clipstudy.pocket.wordlist import END, MASK
+from clipstudy.pocket.images.scenes import FINE, Scene
+from clipstudy.pocket.images.silhouettes import TEXTURES
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.text.captions import SYNONYMS
+from clipstudy.pocket.text.language import Language
+from clipstudy.pocket.text.tree import Sentence
+from clipstudy.pocket.text.wordlist import END, MASK
+from clipstudy.pocket.training import batches, objectives
+from clipstudy.pocket.training.models import MODELS, PocketModel, encode_image, encode_text
 
 #: Held-out sentences or pictures, and how many of them a retrieval chooses from.
 HELD, CHOICE = 1024, 256

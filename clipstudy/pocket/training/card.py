@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from clipstudy.errors import ModelError
-from clipstudy.pocket import evaluation, twins
-from clipstudy.pocket.models import MODELS, PocketModel
-from clipstudy.pocket.pretrain import RECIPES, RECORD
-from clipstudy.pocket.scenes import COLOURS, FINE
-from clipstudy.pocket.silhouettes import TEXTURES
+from clipstudy.pocket.images.scenes import COLOURS, FINE
+from clipstudy.pocket.images.silhouettes import TEXTURES
+from clipstudy.pocket.training import evaluation, twins
+from clipstudy.pocket.training.models import MODELS, PocketModel
+from clipstudy.pocket.training.pretrain import RECIPES, RECORD
 
 CARD = "CARD.md"
 #: What the folders of all models may take together, in millions of bytes.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from clipstudy.pocket import lexicon as lex
 from clipstudy.pocket.dice import Table, zipf
-from clipstudy.pocket.inflect import Noun, Verb, noun, verb
-from clipstudy.pocket.tree import Node
+from clipstudy.pocket.text import lexicon as lex
+from clipstudy.pocket.text.inflect import Noun, Verb, noun, verb
+from clipstudy.pocket.text.tree import Node
 
 
 def words(label: str, text: str | list[str]) -> Table[Node]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from clipstudy.pocket.inflect import Noun, Verb
+from clipstudy.pocket.text.inflect import Noun, Verb
 
 
 class Node(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clipstudy.outcome import Estimate, Result
-from clipstudy.results import beside, sheets, writers
+from clipstudy.results import comparisons, sheets, writers
 from clipstudy.results.boards import board, view
 from clipstudy.results.views import Level, View
 from clipstudy.spec import WHOLE_MODEL
@@ -35,7 +35,7 @@ def levelled(task: Task, metric: str | None = None) -> View:
     shown = board(FOUND)
     found = view(shown, task.name, metric)
     assert found
-    return beside.levelled(found, shown)
+    return comparisons.levelled(found, shown)
 
 
 def test_each_models_own_on_the_same_data() -> None:
@@ -49,7 +49,7 @@ def test_none_on_other_data_beside_itself_or_beside_what_is_no_accuracy() -> Non
     assert levelled(OTHER).levels == () == levelled(NAMED).levels
     shown = board([*probed(CLIP), zero_shot(CLIP, 0.5)])
     found = view(shown, PROBED.name)
-    assert found and beside.levelled(View(**{**vars(found), "metric": "selectivity"}), shown).levels == ()
+    assert found and comparisons.levelled(View(**{**vars(found), "metric": "selectivity"}), shown).levels == ()
 
 
 def test_the_table_holds_the_line() -> None:
@@ -79,16 +79,16 @@ def test_the_first_text_alone_at_the_models_best_layer() -> None:
     found = view(shown, BOOLQ.name)
     assert found
     alone_there = Level("bert", "first text alone", Estimate(0.65, 0.65, 0.65), "paper")
-    assert beside.levelled(found, shown).levels == (alone_there,)
+    assert comparisons.levelled(found, shown).levels == (alone_there,)
     alone = view(shown, BOOLQ.name, "question_only/accuracy")
-    assert alone and beside.levelled(alone, shown).levels == ()
+    assert alone and comparisons.levelled(alone, shown).levels == ()
 
 
 def test_the_first_text_alone_beside_a_whole_model() -> None:
     shown = board([paired(WHOLE_MODEL, 0.7, 0.6)])
     found = view(shown, BOOLQ.name)
     assert found
-    _, body = writers.grid(beside.levelled(found, shown))
+    _, body = writers.grid(comparisons.levelled(found, shown))
     assert [name for name, _ in body][:2] == ["whole model", "first text alone"]
 
 
@@ -98,6 +98,6 @@ def test_models_of_one_name_in_two_studies_have_a_level_each() -> None:
     shown = board(both)
     found = view(shown, BOOLQ.name)
     assert found
-    head, body = writers.grid(beside.levelled(found, shown))
+    head, body = writers.grid(comparisons.levelled(found, shown))
     assert head == ["paper: BERT", "pocket: BERT"]
     assert [text for text, _ in dict(body)["first text alone"]] == ["65.0 ± 0.0", "55.0 ± 0.0"]

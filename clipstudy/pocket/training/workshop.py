@@ -25,8 +25,9 @@ from typing import Any
 import torch
 
 from clipstudy.errors import ClipstudyError, ModelError, did_you_mean
-from clipstudy.pocket import batches, evaluation, models, objectives, wordlist
-from clipstudy.pocket.pretrain import RECIPES, RECORD, Recipe, pretrain
+from clipstudy.pocket.text import wordlist
+from clipstudy.pocket.training import batches, evaluation, models, objectives
+from clipstudy.pocket.training.pretrain import RECIPES, RECORD, Recipe, pretrain
 
 log = logging.getLogger(__name__)
 

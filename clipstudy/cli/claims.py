@@ -20,7 +20,7 @@ from clipstudy.settings import Settings
 
 if TYPE_CHECKING:
     from clipstudy.published import Published
-    from clipstudy.results.beside import Comparison
+    from clipstudy.results.comparisons import Comparison
     from clipstudy.results.verdicts import Row
 
 
@@ -101,11 +101,11 @@ def published(
     """List published numbers, each with its source, next to what was measured where a model plays the role."""
     from clipstudy import published as numbers
     from clipstudy.errors import NoResults
-    from clipstudy.results import beside
+    from clipstudy.results import comparisons
 
     shown = _named(numbers.load(), names or [])
     try:
-        measured = beside.compared(results.recorded(study), shown)
+        measured = comparisons.compared(results.recorded(study), shown)
     except NoResults:
         if study is not None:
             raise

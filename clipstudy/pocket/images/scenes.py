@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from clipstudy.pocket.silhouettes import SHAPES, TEXTURES
+from clipstudy.pocket.images.silhouettes import SHAPES, TEXTURES
 
 #: Colour word → RGB (0–255). What is drawn differs from it by up to ``SHADE`` a channel.
 COLOURS = {

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clipstudy import backbones
-from clipstudy.features import abreast
+from clipstudy.features import parallel
 from clipstudy.features.extract import Text, extract
 from tests.torch import checkpoints
 
@@ -40,7 +40,7 @@ class TestInOrder:
                 second.set()
             return batch
 
-        assert list(abreast.in_order(work, ["a", "b"], range(50))) == list(range(50))
+        assert list(parallel.in_order(work, ["a", "b"], range(50))) == list(range(50))
 
     def test_a_reader_has_one_batch_at_a_time(self) -> None:
         at_work: list[str] = []
@@ -54,13 +54,13 @@ class TestInOrder:
             together.wait()
             return reader
 
-        assert set(abreast.in_order(work, ["a", "b", "c"], range(12))) == {"a", "b", "c"}
+        assert set(parallel.in_order(work, ["a", "b", "c"], range(12))) == {"a", "b", "c"}
 
     def test_each_has_its_share_of_the_threads_and_nobody_else_less(self) -> None:
         def work(_reader: int, _batch: int) -> tuple[int, str]:
             return torch.get_num_threads(), threading.current_thread().name
 
-        found = list(abreast.in_order(work, [1, 2], range(8)))
+        found = list(parallel.in_order(work, [1, 2], range(8)))
         assert {threads for threads, _ in found} == {2}
         assert threading.current_thread().name not in {name for _, name in found}
         assert torch.get_num_threads() == 4
@@ -71,7 +71,7 @@ class TestInOrder:
         def work(_reader: int, _batch: int) -> tuple[int, str]:
             return torch.get_num_threads(), threading.current_thread().name
 
-        assert set(abreast.in_order(work, [1], range(3))) == {(4, threading.current_thread().name)}
+        assert set(parallel.in_order(work, [1], range(3))) == {(4, threading.current_thread().name)}
 
     def test_batches_are_taken_a_few_ahead(self) -> None:
         taken: list[int] = []
@@ -81,7 +81,7 @@ class TestInOrder:
                 taken.append(batch)
                 yield batch
 
-        found = abreast.in_order(lambda _, batch: batch, ["a", "b"], batches())
+        found = parallel.in_order(lambda _, batch: batch, ["a", "b"], batches())
         assert next(found) == 0
         assert len(taken) == 5
         found.close()
@@ -95,7 +95,7 @@ class TestInOrder:
             done.append(batch)
             return batch
 
-        found = abreast.in_order(work, ["a", "b"], range(1000))
+        found = parallel.in_order(work, ["a", "b"], range(1000))
         assert [next(found) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(ValueError, match="the fourth"):
             next(found)
@@ -109,7 +109,7 @@ class TestInOrder:
             ended.append(batch)
             return batch
 
-        found = abreast.in_order(work, ["a", "b"], range(1000))
+        found = parallel.in_order(work, ["a", "b"], range(1000))
         next(found)
         found.close()
         assert sorted(begun) == sorted(ended)
@@ -118,7 +118,7 @@ class TestInOrder:
 
 @pytest.fixture(scope="module", params=["bert", "gpt2", "clip", "open_clip"])
 def backbone(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    sample = checkpoints.BUILDERS[request.param](tmp_path_factory.mktemp("abreast") / request.param)
+    sample = checkpoints.BUILDERS[request.param](tmp_path_factory.mktemp("parallel") / request.param)
     return backbones.load(sample.spec, "cpu")
 
 
@@ -139,7 +139,7 @@ class TestCopies:
             ids = torch.tensor(draw.integers(3, 9, (int(draw.integers(1, 5)), int(draw.integers(2, 9)))))
             asked.append((ids, torch.ones_like(ids, dtype=torch.bool), [turn % (backbone.depth + 1), backbone.depth]))
         alone = [backbone.states(*one) for one in asked]
-        together = abreast.in_order(lambda reader, one: reader.states(*one), backbone.copies(4), asked)
+        together = parallel.in_order(lambda reader, one: reader.states(*one), backbone.copies(4), asked)
         for one, other in zip(alone, together, strict=True):
             assert one.keys() == other.keys()
             for layer, states in one.items():
@@ -147,7 +147,7 @@ class TestCopies:
 
     def test_the_model_is_what_it_was_after_it(self, backbone: Any) -> None:
         list(
-            abreast.in_order(
+            parallel.in_order(
                 lambda reader, _: reader.states(torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3) > 0, [1]),
                 backbone.copies(2),
                 range(8),
@@ -190,7 +190,7 @@ def test_features_are_those_of_one_reader(backbone: Any, monkeypatch: pytest.Mon
         return extract(watched, texts, layers=layers, views=["mean", "native", "span"], batch_size=2)
 
     several = features()
-    monkeypatch.setattr(abreast, "MOST", 1)
+    monkeypatch.setattr(parallel, "MOST", 1)
     one = features()
     assert watched.asked == [4, 1]
     assert several.coverage == one.coverage

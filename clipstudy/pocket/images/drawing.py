@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipstudy.pocket.grounds import ground_table
-from clipstudy.pocket.scenes import MOST, Scene, SceneObject
-from clipstudy.pocket.silhouettes import GRID, REACH, SHAPES, TEXTURES, shape_table, texture_table
+from clipstudy.pocket.images.grounds import ground_table
+from clipstudy.pocket.images.scenes import MOST, Scene, SceneObject
+from clipstudy.pocket.images.silhouettes import GRID, REACH, SHAPES, TEXTURES, shape_table, texture_table
 
 #: Scenes drawn at once: so few that their pixels stay in a core's cache.
 CHUNK = 16

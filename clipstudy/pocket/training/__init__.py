@@ -1,0 +1,1 @@
+"""The pocket models: what they are, how they are trained, and what each is worth."""
