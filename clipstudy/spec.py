@@ -185,7 +185,9 @@ def model_from(values: Mapping[str, Any]) -> ModelSpec:
 
 def dataset_from(values: Mapping[str, Any]) -> DatasetSpec:
     """As :func:`model_from`."""
-    return DatasetSpec(**_known(DatasetSpec, values))
+    kept = _known(DatasetSpec, values)
+    kept["exclude"] = {split: tuple(rows) for split, rows in kept.get("exclude", {}).items()}
+    return DatasetSpec(**kept)
 
 
 def task_from(values: Mapping[str, Any]) -> TaskSpec:

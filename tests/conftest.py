@@ -8,13 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# Fixtures, one of each for all tests of a process.
+from tests.databases import migrated_database as migrated_database
+from tests.databases import migrated_file as migrated_file
+from tests.databases import new_database as new_database
+from tests.databases import postgres as postgres
+
+#: Three processes share two cores: how long one example takes says nothing.
+settings.register_profile("suite", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 #: What `make fuzz` gives each parser.
 settings.register_profile("fuzz", max_examples=10_000, print_blob=True)
 
 #: The folder of real rows (docs/real-rows.md says what is in it), before tests lose the user's environment.
 REAL = os.environ.get("CLIPSTUDY_REAL_DATA", "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for real rows is marked so."""
+    for item in items:
+        if "real" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,8 @@ def mlflow(folder: Path) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError((folder / "log").read_text())
             time.sleep(0.1)
+        if process.poll() is not None:  # somebody else took the port, and answers there
+            raise RuntimeError((folder / "log").read_text())
         yield url
     finally:
         process.terminate()

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from clipstudy import cli
-from tests.queue.conftest import new_database, postgres  # noqa: F401 (fixtures)
 
 WORDS = [f"w{i}" for i in range(30)]
 STUDY = """

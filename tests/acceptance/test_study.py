@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipstudy.outcome import flat
+from clipstudy.results import boards
 from clipstudy.settings import Settings
 from clipstudy.tracking import open as open_tracking
 from tests.acceptance.conftest import Place, Typed, told, totals
@@ -55,9 +56,11 @@ def test_from_tasks_toml_to_a_chart(placed: Place, typed: Typed) -> None:
 
     assert "0 cells computed" in typed("worker", "--drain", "--device", "cpu").err
 
-    # The queue-less run finds the same numbers.
-    shown = told(typed, "run", "bert", "order", "--layer", "2")["layers"][0]
-    assert shown["metrics"] == flat(one.metrics)
+    # All layers at once, without queue, store of results and other workers: the same numbers.
+    for model, task in (("bert", "order"), ("bert-untrained-1", "phrases")):
+        shown = told(typed, "run", model, task)["layers"]
+        recorded = {r.layer: flat(boards.estimates(r.metrics)) for r in found if (r.model, r.task) == (model, task)}
+        assert {layer["layer"]: layer["metrics"] for layer in shown} == recorded and len(recorded) == 3
 
 
 def test_a_changed_table_gives_new_cells(place: Place, typed: Typed) -> None:
@@ -159,7 +162,7 @@ class TestBadInput:
         assert 'Did you mean "bert"' in self.refused(typed, "enqueue", "--model", "brt")
         assert "no cell at layer 9" in self.refused(typed, "enqueue", "--layer", "9")
         assert "no cell at layer 3, 4;" in self.refused(typed, "enqueue", "--layer", "1-4")
-        assert "enqueue what?" in self.refused(typed, "enqueue")
+        assert "or type: clipstudy enqueue --all" in self.refused(typed, "enqueue")
         assert "no study file" in self.refused(typed, "enqueue", "--all", "--study", "other.toml")
 
     def test_layer_beyond_the_checkpoint(self, place: Place, typed: Typed) -> None:
@@ -193,7 +196,6 @@ class TestBadInput:
     def test_database_not_migrated(self, typed: Typed) -> None:
         assert "clipstudy init" in self.refused(typed, "status")
 
-    @pytest.mark.postgres
     def test_database_away(self, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CLIPSTUDY_DATABASE", "postgresql://me:s3cret@127.0.0.1:9/clipstudy")
         said = typed("status", code=69).err  # another time it may answer

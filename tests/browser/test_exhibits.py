@@ -8,9 +8,7 @@ from clipstudy.results import comparisons, sheets
 from clipstudy.results.boards import board
 from tests.browser import exhibits
 from tests.browser.served import desk
-from tests.browser.test_dashboard import NASTY, Open, cells, choose, drawn, go, said, visit
-
-__all__ = ["visit"]  # a fixture: asked for by its name
+from tests.browser.visiting import NASTY, Open, cells, choose, drawn, go, said
 
 
 def test_whatever_a_panel_draws(visit: Open) -> None:

@@ -40,13 +40,15 @@ def some_worker(house: House) -> int | None:
 
 
 def one_at_work(house: House) -> int | None:
-    """By turns of a coin some worker, or one that has cells in its hands, where there is one."""
-    busy: list[int] = []
-    if house.random.random() < 0.5:
+    """By turns of a coin some worker, or one that has cells in its hands, waited for: most of the time they record."""
+    until = time.monotonic() + (2.0 if house.random.random() < 0.5 else 0.0)
+    while time.monotonic() < until:
         with contextlib.suppress(ClipstudyError):
             rows = jobs.rows(house.engine, statuses=[Status.RUNNING])
-            busy = sorted({pid_of(str(row.worker)) for row in rows} & set(house.pids()))
-    return house.random.choice(busy) if busy else some_worker(house)
+            if busy := sorted({pid_of(str(row.worker)) for row in rows} & set(house.pids())):
+                return house.random.choice(busy)
+        time.sleep(0.02)
+    return some_worker(house)
 
 
 def send(number: int, whom: Callable[[House], int | None] = some_worker) -> Callable[[House], int | None]:

@@ -20,7 +20,6 @@ from clipstudy.queue import dialect, jobs, outbox
 from clipstudy.queue.schema import jobs as job_table
 from clipstudy.queue.schema import outbox as outbox_table
 from clipstudy.tracking import Tracking
-from tests.queue.conftest import migrated_database, migrated_file, new_database, postgres  # noqa: F401 (fixtures)
 from tests.queue.samples import cells, claim, group, outcome
 
 
@@ -93,7 +92,7 @@ def store(tmp_path: Path, empty_mlflow: Path) -> Tracking:
 
 
 @pytest.fixture
-def stores(tmp_path: Path, store: Tracking, migrated_file: Path) -> Iterator[Stores]:  # noqa: F811
+def stores(tmp_path: Path, store: Tracking, migrated_file: Path) -> Iterator[Stores]:
     """Both empty, on SQLite."""
     shutil.copy(migrated_file, tmp_path / "jobs.db")
     engine = dialect.connect(f"sqlite:///{tmp_path / 'jobs.db'}")

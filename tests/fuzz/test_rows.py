@@ -36,8 +36,11 @@ settings = st.one_of(
 @fuzzed()
 @given(settings)
 def test_settings_of_groups(text: str) -> None:
-    with contextlib.suppress(Unreadable):
-        Group.from_json(text)
+    try:
+        read = Group.from_json(text)
+    except Unreadable:
+        return
+    assert Group.from_json(read.to_json()).to_json() == read.to_json()  # NaN is no equal of its own
 
 
 HELD = {"metrics": '{"accuracy": [0.5, 0.4, 0.6]}', "params": '{"a": "1"}', "tags": '{"b": "2"}'}
@@ -47,7 +50,7 @@ instants = st.one_of(st.floats(), st.integers(-(2**70), 2**70), st.text(max_size
 @fuzzed()
 @given(st.sampled_from(sorted(HELD)), st.one_of(values.map(json.dumps), st.text(max_size=40)), instants, instants)
 def test_results_that_wait(column: str, text: str, started: object, ended: object) -> None:
-    """What cannot be read is one of the errors that let a result rest; what can be is one that MLflow may be told."""
+    """What cannot be read is one of the errors that let a result rest; whatever else it is, MLflow refuses it alone."""
     row: Any = SimpleNamespace(
         id=1,
         token="t",

@@ -12,14 +12,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 from clipstudy.errors import NotMigrated, QueueError
+from clipstudy.job import Status
 from clipstudy.queue import dialect, jobs, migration
-from clipstudy.queue.dialect import connect, writing
+from clipstudy.queue.dialect import connect, reading, writing
 from clipstudy.queue.migration import migrate
 from clipstudy.queue.schema import HEAD, metadata
-from tests.queue.samples import cells, claim, group
+from tests.queue.samples import cells, claim, group, one_of_each
 
 
 @pytest.fixture
@@ -85,6 +86,21 @@ def test_down_and_up_again(own: Engine) -> None:
     migrate(own)
     assert structure(own) == before
     assert jobs.enqueue(own, cells(group())).new == 4
+
+
+def test_down_and_up_again_keeps_every_row(own: Engine) -> None:
+    one_of_each(own)
+
+    def rows() -> dict[str, list[str]]:
+        with reading(own) as connection:
+            return {name: sorted(map(str, connection.execute(select(each)))) for name, each in metadata.tables.items()}
+
+    before = rows()
+    assert len(before["jobs"]) == len(Status) and before["outbox"]
+    with writing(own) as connection:
+        command.downgrade(config(connection), "0001")
+    migrate(own)
+    assert rows() == before
 
 
 def test_rows_of_the_first_version_learn_their_study(own: Engine) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from clipstudy.errors import DatabaseBusy
+from clipstudy.errors import DatabaseBusy, DatabaseUnreachable
 from clipstudy.job import Status
 from clipstudy.outcome import Artifact, Estimate, Outcome
 from clipstudy.queue import dialect, jobs, outbox
@@ -322,7 +322,16 @@ def test_a_parent_run_is_held_while_a_tracking_server_takes_its_time(
     jobs.enqueue(engine, cells(group()))
     group_id = jobs.rows(engine)[0].group_id
     with outbox.parent(slow, group_id) as held:
-        time.sleep(2)
+        with pytest.raises(DatabaseUnreachable), writing(slow) as other:  # one that is idle for as long is ended
+            process, until = other.scalar(text("SELECT pg_backend_pid()")), time.monotonic() + 60
+            while time.monotonic() < until:
+                with reading(engine) as connection:
+                    if (
+                        connection.scalar(text("SELECT pid FROM pg_stat_activity WHERE pid = :p"), {"p": process})
+                        is None
+                    ):
+                        break
+                time.sleep(0.1)
         with pytest.raises(DatabaseBusy, match="is busy"), outbox.parent(slow, group_id):
             pass
         held.run_id = "parent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -137,6 +138,36 @@ class Walk(RuleBasedStateMachine):
             outbox.give_back(self.engine, record, "away")
         elif outbox.recorded(self.engine, record, f"run-{record.job.id}-{record.attempt}"):
             self.done[record.job.id, record.attempt] += 1
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data(), how=st.sampled_from(["put off", "let go", "renew"]))
+    def hold_back(self, data: st.DataObject, how: str) -> None:
+        record = data.draw(st.sampled_from(self.taken))
+        match how:
+            case "put off":
+                outbox.put_off(self.engine, [record])
+            case "let go":
+                outbox.let_go(self.engine, record.token)
+            case _:
+                outbox.renew(self.engine, record.token, lease=LEASE)
+
+    @rule(worker=WORKERS)
+    def bury(self, worker: str) -> None:
+        running = jobs.rows(self.engine, newest_only=False, statuses=[Status.RUNNING])
+        held = {job.id for job in running if job.worker == worker}
+        assert {job.id for job in jobs.bury(self.engine, worker)} == held
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), found=st.sampled_from(["one", "other"]))
+    def pin(self, data: st.DataObject, found: str) -> None:
+        job = data.draw(st.sampled_from(self.held))
+        running = {(j.id, j.attempt) for j in jobs.rows(self.engine, newest_only=False, statuses=[Status.RUNNING])}
+        known = jobs.group_of(self.engine, job.group_id)[1]
+        pinned = jobs.pin(self.engine, job.group_id, {"data": found}, [job])
+        if (job.id, job.attempt) not in running:
+            assert pinned is None and jobs.group_of(self.engine, job.group_id)[1] == known
+        else:
+            assert pinned == ({"data": found} if known is None else json.loads(known))
 
     @invariant()
     def holds(self) -> None:

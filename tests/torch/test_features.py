@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -211,16 +210,18 @@ def test_what_a_batch_gave_is_written_while_the_next_one_is_encoded(monkeypatch)
 
 
 def test_no_more_waits_to_be_written_than_is_allowed(monkeypatch):
-    written, ahead = [0], []
+    written, ahead, enough = [0], [], threading.Event()
     append, states = Collection.append, Counting.states
 
     def slow(self, cell, values):
-        time.sleep(0.002)
+        assert enough.wait(60)
         append(self, cell, values)
         written[0] += len(values)
 
     def watched(self, *given):
         ahead.append(len(self.batches) - written[0])
+        if ahead[-1] >= 3:
+            enough.set()
         return states(self, *given)
 
     monkeypatch.setattr(Collection, "append", slow)

@@ -103,16 +103,25 @@ class TestInOrder:
 
     def test_who_closes_it_waits_for_what_runs_and_for_no_more(self) -> None:
         begun, ended = [], []
+        running, let = threading.Event(), threading.Event()
 
         def work(_reader: str, batch: int) -> int:
             begun.append(batch)
+            if batch == 1:
+                running.set()
+                assert let.wait(60)
             ended.append(batch)
             return batch
 
         found = parallel.in_order(work, ["a", "b"], range(1000))
         next(found)
-        found.close()
-        assert sorted(begun) == sorted(ended)
+        assert running.wait(60)
+        closing = threading.Thread(target=found.close)
+        closing.start()
+        assert 1 not in ended and closing.is_alive()
+        let.set()
+        closing.join(60)
+        assert sorted(begun) == sorted(ended) and 1 in ended
         assert len(begun) <= 5
 
 

@@ -163,7 +163,7 @@ def test_the_longest_begin_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_ships_is_of_this_very_code(tmp_path: Path) -> None:
-    shipped = Path(models.__file__).with_name("checkpoints")
+    shipped = Path(models.__file__).parents[1] / "checkpoints"
     for name in models.MODELS:
         record = json.loads((shipped / name / RECORD).read_text(encoding="utf-8"))
         assert record["settings"] == workshop._settings(evaluation.HELD)["settings"], name

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from clipstudy import run, tasks
-from clipstudy.errors import DataError
+from clipstudy.errors import DataError, ModelError
 from clipstudy.features.cache import Store
 from clipstudy.features.extract import Text
 from clipstudy.job import Failure, Group
@@ -210,7 +210,7 @@ class TestHallway:
     def test_a_reference_that_cannot_be_loaded_is_named(self, group: Group) -> None:
         assert group.task.reference
         gone = replace(group.task.reference, name="gone", checkpoint="./nowhere")
-        with pytest.raises(Exception, match=r"models\.gone"):
+        with pytest.raises(ModelError, match=r"models\.gone"):
             self.run(replace(group, task=replace(group.task, reference=gone)), [1])
 
     def test_other_kinds_are_given_what_they_were(self, group: Group) -> None:

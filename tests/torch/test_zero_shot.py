@@ -109,6 +109,28 @@ def test_towers_whose_answer_is_known() -> None:
     assert table["label"] == ["ash_tree", "bear", "bear", "elm", "goat"]
 
 
+class Chance(Towers):
+    """Images and names in directions that have nothing to do with one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = torch.Generator().manual_seed(0)
+
+    def embed(self, pixels):
+        return torch.randn(len(pixels), 16, generator=self.draw)
+
+    def captions(self, texts):
+        return torch.randn(len(texts), 16, generator=self.draw)
+
+
+def test_directions_that_have_nothing_to_do_with_the_labels_are_at_chance() -> None:
+    labels = np.random.default_rng(0).choice(Towers.names, 1400).tolist()
+    accuracy = measured([0] * 1400, labels, Chance())[0].metrics["accuracy"]
+    assert abs(accuracy.value - 1 / 7) < 3 * (1 / 7 * 6 / 7 / 1400) ** 0.5
+    assert accuracy.low is not None and accuracy.high is not None
+    assert accuracy.low < 1 / 7 < accuracy.high and accuracy.high - accuracy.low < 0.06
+
+
 def test_a_class_is_the_direction_of_the_mean_of_its_templates() -> None:
     named = [*Towers.names]
     assert measured([*range(7)], named, Aside())[0].metrics["accuracy"].value == 1

@@ -217,7 +217,9 @@ class TestSentEval:
 
     def test_released_layout(self, real: Path, tmp_path: Path) -> None:
         """Genuine rows of all ten files pass the reader, but for labels that so small a sample lacks in train."""
-        for path in sorted((real / "senteval_original_sample").glob("*[a-z].txt")):
+        files = sorted((real / "senteval_original_sample").glob("*[a-z].txt"))
+        assert len(files) == 10
+        for path in files:
             rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
             same = "".join(f"{split}\t{label}\t{i}\n" for split in ("tr", "va", "te") for i, label in enumerate("AB"))
             found = senteval.read(probing(tmp_path, same + "".join(f"{s}\tA\t{text}\n" for s, _, text in rows)))

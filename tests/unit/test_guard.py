@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from flask.testing import FlaskClient
 
 from clipstudy.dashboard import app, guard
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.job import Status
+from clipstudy.queue import dialect, jobs, migration
 from clipstudy.results.run_files import RunFiles
 from tests.browser.served import desk, picture
 from tests.made_up import BERT, MODELS, SHIFT, result
+from tests.queue import samples
 
 TOKEN = "0123456789abcdef0123"
 RUN = result(BERT, SHIFT, 1).run_id
@@ -50,6 +54,31 @@ def test_other_names_are_not(host: str) -> None:
 def test_a_page_elsewhere_cannot_ask_for_changes(headers: dict[str, str]) -> None:
     answer = client().post("/_dash-update-component", json={}, headers={"Host": "localhost", **headers})
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_request_changes_a_row_only_where_that_is_allowed(allowed: bool, tmp_path: Path) -> None:
+    """As the page's own button sends it: there is none to press without ``--allow-actions``, and nothing behind it."""
+    engine = dialect.connect(f"sqlite:///{tmp_path / 'q.db'}")
+    migration.migrate(engine)
+    failed = samples.one_of_each(engine)[Status.FAILED].id
+    verbs = [{"type": "act", "verb": verb} for verb in ("retry", "cancel")]
+    press = {
+        "output": "..did.children...tick.n_intervals..",
+        "outputs": [{"id": "did", "property": "children"}, {"id": "tick", "property": "n_intervals"}],
+        "inputs": [[{"id": verb, "property": "n_clicks", "value": 1} for verb in verbs]],
+        "changedPropIds": [json.dumps(verbs[0], separators=(",", ":"), sort_keys=True) + ".n_clicks"],
+        "state": [
+            {"id": "cells", "property": "selectedRows", "value": [{"id": failed}]},
+            {"id": "tick", "property": "n_intervals", "value": 0},
+        ],
+    }
+    shown = desk([], engine=engine, allow_actions=allowed)
+    visitor = app.application(shown).server.test_client()
+    answer = visitor.post("/_dash-update-component", json=press, headers={"Host": "localhost"})
+    assert (answer.status_code == 200) is allowed
+    assert jobs.get(engine, failed).status is (Status.QUEUED if allowed else Status.FAILED)
+    engine.dispose()
 
 
 def test_a_token_is_asked_for_and_then_forgotten_by_the_address() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clipstudy.job import MOVES, SETTLED, Group, Selection, Status, keys, layer_label, layers_of, plan
 from clipstudy.spec import DatasetSpec, ModelSpec, Study, TaskSpec
 
@@ -69,3 +72,35 @@ def test_moves() -> None:
     assert set(MOVES) == set(Status)
     assert all(Status.RUNNING not in MOVES[s] for s in SETTLED)  # a settled cell is queued before it runs again
     assert MOVES[Status.COMPUTED] == {Status.DONE}  # what was computed is never thrown away
+
+
+NAMES = st.text("abc-_.é😀 ", min_size=1, max_size=8)
+SEEDS = st.integers(0, 2**32 - 1)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+MODELS = st.builds(
+    ModelSpec, name=NAMES, source=NAMES, checkpoint=NAMES, layers=st.integers(1, 99),
+    modality=st.sampled_from(["text", "image"]), tower=st.none() | NAMES, revision=st.none() | NAMES,
+    init=st.sampled_from(["pretrained", "random"]), init_seed=SEEDS, final_norm=st.booleans(), bos=st.booleans(),
+    max_tokens=st.none() | st.integers(3, 999), modules=st.none() | st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+    mean=st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS), batch_size=st.integers(1, 999), role=st.none() | NAMES,
+)  # fmt: skip
+DATASETS = st.builds(
+    DatasetSpec, name=NAMES, reader=NAMES, path=st.none() | NAMES, splits=st.dictionaries(NAMES, NAMES, max_size=2),
+    limit=st.none() | st.integers(2, 999), unreadable=st.floats(0, 0.5), development=st.floats(0.1, 0.9),
+    exclude=st.dictionaries(NAMES, st.lists(SEEDS, max_size=3).map(tuple), max_size=2),
+)  # fmt: skip
+VALUES = st.booleans() | st.integers() | NUMBERS | NAMES | st.lists(NAMES, max_size=2)
+TASKS = st.builds(
+    TaskSpec, name=NAMES, kind=NAMES, dataset=NAMES, metric=NAMES, seeds=st.lists(SEEDS, max_size=3).map(tuple),
+    models=st.lists(NAMES, max_size=2).map(tuple), reference=st.none() | MODELS,
+    options=st.dictionaries(NAMES, VALUES, max_size=3),
+)  # fmt: skip
+
+
+@given(NAMES, MODELS, DATASETS, TASKS)
+def test_any_group_survives_the_table_with_its_digest(
+    study: str, model: ModelSpec, dataset: DatasetSpec, task: TaskSpec
+) -> None:
+    group = Group(study, model, dataset, task, note="é\n")
+    again = Group.from_json(group.to_json())
+    assert again == group and again.digest == group.digest

@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from time import sleep
 
 import pytest
 
@@ -320,13 +319,13 @@ def test_verdicts_stay_where_newer_ones_cannot_be_had(tmp_path: Path, monkeypatc
 
 def test_one_study_is_tested_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "PATIENCE", 0.0)
-    at_work, most, ended = [0], [0], threading.Semaphore(0)
+    at_work, most, ended, let = [0], [0], threading.Semaphore(0), threading.Event()
     before = set(threading.enumerate())
 
     def judged(results: Collection[Result], *given: object) -> dict[str, list[object]]:
         at_work[0] += 1
         most[0] = max(most[0], at_work[0])
-        sleep(0.1)
+        assert let.wait(30)
         at_work[0] -= 1
         ended.release()
         return {}
@@ -341,6 +340,7 @@ def test_one_study_is_tested_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(thread.daemon for thread in set(threading.enumerate()) - before), (
         "nothing holds the program up at its end"
     )
+    let.set()
     assert all(ended.acquire(timeout=30) for _ in studies)
     assert most == [1]
 

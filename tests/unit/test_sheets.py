@@ -98,7 +98,7 @@ def test_best_layers_of_two_studies_are_not_held_against_each_other(monkeypatch:
     """A task's name may mean other data there, and a baseline of one study is none of the other's."""
     found = [result(BERT, SHIFT, 1, study=study) for study in ("paper", "pocket")]
     monkeypatch.setattr("clipstudy.cli.results.recorded", lambda study: found)
-    with pytest.raises(ClipstudyError, match=r"here are paper, pocket\. Type: clipstudy results --best --study paper$"):
+    with pytest.raises(ClipstudyError, match=r"are of paper, pocket\. Type: clipstudy results --best --study paper$"):
         recorded_results(best=True)
 
 

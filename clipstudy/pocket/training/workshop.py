@@ -315,7 +315,7 @@ def _settings(held: int) -> dict[str, Any]:
     """What a record says besides: ``held``, and a digest of ``METHOD``, the words and every plain constant of the
     modules that make up data, models, objectives and figures."""
     constants = [
-        (module.__name__, name, value)
+        (f"clipstudy.pocket.{module.__name__.rpartition('.')[2]}", name, value)  # in whichever folder of it
         for module in (batches, evaluation, models, objectives)
         for name, value in sorted(vars(module).items())
         if name.isupper() and isinstance(value, int | float | str | tuple | dict) and _is_plain(value)
