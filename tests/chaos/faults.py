@@ -4,6 +4,7 @@ one that became a read-only replica, workers that are killed, asleep or poisoned
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import signal
 import sqlite3
@@ -15,7 +16,6 @@ from typing import Any
 
 import psutil
 
-from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection, Status
 from clipstudy.queue import jobs
 from tests.chaos import body, cells
@@ -40,15 +40,28 @@ def some_worker(house: House) -> int | None:
 
 
 def one_at_work(house: House) -> int | None:
-    """By turns of a coin some worker, or one that has cells in its hands, waited for: most of the time they record."""
-    until = time.monotonic() + (2.0 if house.random.random() < 0.5 else 0.0)
-    while time.monotonic() < until:
-        with contextlib.suppress(ClipstudyError):
-            rows = jobs.rows(house.engine, statuses=[Status.RUNNING])
-            if busy := sorted({pid_of(str(row.worker)) for row in rows} & set(house.pids())):
-                return house.random.choice(busy)
+    """A worker that has cells in its hands, waited for, since most of the time they record; any, where none is left to
+    be computed."""
+    until = time.monotonic() + SECONDS
+    while under_way := jobs.rows(house.engine, statuses=[Status.QUEUED, Status.RUNNING]):
+        assert time.monotonic() < until, "nothing is computed any more"
+        busy = {pid_of(str(row.worker)) for row in under_way if row.status is Status.RUNNING} & set(house.pids())
+        if busy:
+            return house.random.choice(sorted(busy))
         time.sleep(0.02)
     return some_worker(house)
+
+
+def in_turn(
+    first: Callable[[House], int | None], second: Callable[[House], int | None]
+) -> Callable[[House], int | None]:
+    """Now the one, now the other."""
+    numbers = itertools.count()
+
+    def whom(house: House) -> int | None:
+        return (second if next(numbers) % 2 else first)(house)
+
+    return whom
 
 
 def send(number: int, whom: Callable[[House], int | None] = some_worker) -> Callable[[House], int | None]:
@@ -260,13 +273,13 @@ def at(point: str) -> dict[str, Any]:
 FAULTS: tuple[Fault, ...] = (
     Fault("quiet", "Nothing."),
     Fault("kill", "SIGKILL to some worker every second, as the kernel does to one that takes too much memory.",
-          send(signal.SIGKILL, one_at_work), every=1.0, most=20, interrupts=True),
+          send(signal.SIGKILL, in_turn(one_at_work, some_worker)), every=1.0, most=20, interrupts=True),
     *(
         Fault(f"kill at: {point}", f"A worker kills itself: {what}.", orders=at(point), most=6)
         for point, what in _AT.items()
     ),
     Fault("terminate", "SIGTERM to some worker every second.",
-          send(signal.SIGTERM, one_at_work), every=1.0, most=20, interrupts=True),
+          send(signal.SIGTERM, in_turn(one_at_work, some_worker)), every=1.0, most=20, interrupts=True),
     Fault("sleep", "SIGSTOP to some worker for seven seconds, then SIGCONT: it writes late.",
           send(signal.SIGSTOP), wake, every=1.0, lasts=LONGER_THAN_A_LEASE, most=6, slow=True, interrupts=True,
           orders={"layers_per_batch": FEW}, plan={"millis": LONG}),
