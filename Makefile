@@ -44,7 +44,7 @@ real: install  ## the study of tests/real with two workers, some of it on Postgr
 pairs: install  ## the study of tests/real/pairs.toml: WiC and BoolQ, frozen and fine-tuned; its table goes there too
 	$(BIN)/python tests/real/real.py pairs
 
-paper: install  ## the paper's study on full-size random weights, from a stand-in of the Hub: a batch of each model (PAPER=--all: all of it, an hour and a half for the texts)
+paper: install  ## the paper's study on full-size random weights, from a stand-in of the Hub: a batch of each text model and of each kind of image task (PAPER=--all: all of it, thinned)
 	$(BIN)/python tests/real/paper.py $(PAPER)
 	$(BIN)/python tests/real/paper.py --images $(PAPER)
 

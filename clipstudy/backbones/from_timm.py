@@ -61,6 +61,8 @@ def load(spec: ModelSpec, device: str) -> Vision:
     checkpoint.check_depth(spec, len(built.stages))
     resolved = {
         "checkpoint": identity,
+        # Two architectures may have the same weights: GELU and QuickGELU, one padding and another.
+        "architecture": split_model_name_tag(name)[0] if _is_name(spec) else "",
         "timm": checkpoint.release(timm.__version__),
         "torch": checkpoint.release(torch.__version__),
         "dtype": spec.dtype,

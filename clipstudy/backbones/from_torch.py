@@ -23,7 +23,7 @@ from PIL.Image import Resampling
 from safetensors.torch import load_model
 from torch import nn
 
-from clipstudy.backbones import blocks, checkpoint, trust, vision
+from clipstudy.backbones import blocks, checkpoint, own_code, trust, vision
 from clipstudy.backbones.vision import Anatomy, Vision
 from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
@@ -53,13 +53,13 @@ def load(spec: ModelSpec, device: str) -> Vision:
     _check(spec)
     factory = _factory(spec)
     model = _built(spec, factory, spec.init_seed)
-    code = _code(factory, model)
+    code = own_code.files(spec, factory, model, Settings.read().torch_packages)
     if spec.init == "random":
         _check_random(spec, model, _built(spec, factory, (spec.init_seed + 1) % len(ANY_SEED)))
         vision.open_branches(model)
-        identity = checkpoint.fingerprint(code, f"random init, {checkpoint.weights_of(model)}")
+        identity = checkpoint.fingerprint(code, spec.checkpoint, f"random init, {checkpoint.weights_of(model)}")
     else:
-        identity = checkpoint.fingerprint([*code, _loaded(spec, model)])
+        identity = checkpoint.fingerprint([*code, _loaded(spec, model)], spec.checkpoint)
     stages = _stages(spec, model)
     size, mean, std = spec.size or 0, spec.mean or (0.0,) * 3, spec.std or (1.0,) * 3
     tokens = _tokens(spec, model, stages)
@@ -183,22 +183,6 @@ def _may_build(factory: object, trusted: Sequence[str]) -> bool:
 def _builds(held: object, trusted: Sequence[str]) -> bool:
     is_model = inspect.isclass(held) and issubclass(held, nn.Module)
     return (is_model or inspect.isfunction(held)) and trust.within(held.__module__, trusted)
-
-
-def _code(factory: Callable[[], object], model: nn.Module) -> list[Path]:
-    """The files that define what ``model`` is built of, torch's own left out: other code computes other states."""
-    kinds = {type(module) for module in model.modules()}
-    own: list[Any] = [factory, *(kind for kind in kinds if kind.__module__.partition(".")[0] != "torch")]
-    return sorted({Path(file) for file in map(_source_file, own) if file})
-
-
-def _source_file(code: Any) -> str | None:
-    """Where ``code`` is defined; of an object that is called, where its class is. None: read of no file."""
-    code = inspect.unwrap(code)
-    try:
-        return inspect.getsourcefile(code if inspect.isroutine(code) or inspect.isclass(code) else type(code))
-    except TypeError:  # built into the interpreter, or compiled
-        return None
 
 
 def _said(error: Exception) -> str:

@@ -39,7 +39,7 @@ class OpenClipText:
         self._context, self.width = self._tower.positional_embedding.shape
         front, back, self._pad = _frame(tokenizer)
         rows = self._tower.token_embedding.num_embeddings
-        if max(*front, *back, self._pad) >= rows:
+        if max((*front, *back, self._pad)) >= rows:
             raise ModelError(
                 f"[models.{spec.name}] the tokenizer's special tokens ({front}, {back}) are past the {rows} that the "
                 "model embeds. Put the model's own tokenizer beside its weights."

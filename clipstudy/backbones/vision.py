@@ -288,8 +288,10 @@ def open_branches(model: nn.Module) -> None:
     for module in model.modules():
         own = dict(module.named_parameters(recurse=False))
         closing = [own[name] for name in GAINS if name in own]
-        if "weight" in own and own["weight"].ndim == 1 and type(module).__name__ not in ADDING:
+        if "weight" in own and own["weight"].ndim == 1:
             closing.append(own["weight"])
+        if type(module).__name__ in ADDING:
+            closing = []
         for scale in closing:
             if not scale.any():
                 nn.init.ones_(scale)

@@ -38,13 +38,14 @@ class WordPieces:
     _warned: bool = field(default=False, repr=False)
 
     def pieces(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        spelled = [self._spelled(words) for words in texts]
+        spelled = self._spelled(texts)
         self._learn(word for words in spelled for word in words)
         room = self.limit - len(self.front) - len(self.back)
         return [self._framed(self._fill(words, room)) for words in spelled]
 
     def joined(self, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], whole: int) -> list[Pieces]:
-        spelled = [(self._spelled(one), self._spelled(two, inside=not self.between)) for one, two in pairs]
+        first = self._spelled([one for one, _ in pairs])
+        spelled = list(zip(first, self._spelled([two for _, two in pairs], inside=not self.between), strict=True))
         self._learn(word for pair in spelled for words in pair for word in words)
         room = self.limit - len(self.front) - len(self.between) - len(self.back)
         found = []
@@ -55,8 +56,23 @@ class WordPieces:
             found.append(self._framed(one, two.after(len(pair[0]))))
         return found
 
-    def _spelled(self, words: Sequence[str], inside: bool = False) -> list[str]:
-        return [self.lead + word if i or inside else word for i, word in enumerate(words)]
+    def _spelled(self, texts: Sequence[Sequence[str]], inside: bool = False) -> list[list[str]]:
+        """Words as they are encoded: what comes first, or behind nothing but words that have no piece, has no lead."""
+        if not self.lead or inside:
+            return [[self.lead + word for word in words] for words in texts]
+        self._learn(words[0] for words in texts if words)
+        found = []
+        for words in texts:
+            first = 0
+            while first < len(words) - 1 and not self._pieces_of(words[first]):
+                first += 1
+            found.append([*words[: first + 1], *(self.lead + word for word in words[first + 1 :])])
+        return found
+
+    def _pieces_of(self, word: str) -> tuple[int, ...]:
+        if word not in self._known:
+            self._learn([word])
+        return self._known[word]
 
     def _learn(self, words: Iterable[str]) -> None:
         new = sorted(set(words) - self._known.keys())

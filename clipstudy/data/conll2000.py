@@ -51,7 +51,12 @@ def read(spec: DatasetSpec, split: str) -> Corpus:
     if spec.hub:
         return _from_hub(spec, split)
     folder = files(spec)
-    path = within(spec, folder, spec.splits.get(split, f"{split}.txt")) if folder.is_dir() else folder
+    if folder.is_file():
+        raise DataError(
+            f"[datasets.{spec.name}] path: {folder} is one file, but each split has its own. Name their folder, and a "
+            f'file in it: splits = {{ {split} = "{folder.name}" }}'
+        )
+    path = within(spec, folder, spec.splits.get(split, f"{split}.txt"))
     if not path.exists():
         known = [p.name for p in path.parent.glob("*") if p.is_file()]
         raise DataError(

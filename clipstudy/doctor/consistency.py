@@ -83,6 +83,8 @@ def examine(engine: Engine, tracking: Tracking | None, fix: bool, answers: bool 
     state, found = _confirmed(engine, tracking if answers else None)
     mended: list[Disagreement] = []
     for _ in range(ROUNDS):
+        if any(one.kind is Kind.ELSEWHERE for one in found):
+            break  # what waits must not be recorded in a store that is not the table's
         able = [one for one in found if one.kind in mending.MENDS]
         todo = [one for one in able if one.kind not in mending.LAST] or able
         if not fix or not todo or tracking is None:

@@ -311,8 +311,9 @@ class FileSheet:
         # Else the name may outlive a power loss and the content not.
         self.sync()
         self._file.close()
+        kept = _mapped(self._draft)  # under its own name another worker may remove it at once
         self._draft.replace(self._path)
-        return _mapped(self._path)
+        return kept
 
     def discard(self) -> None:
         self._draft.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ why.
 Profiles
     ``superglue``  the pair as one text, a linear layer on the summary token and on the marked words (Wang et al. 2019,
                    SuperGLUE): Adam at 1e-5, batches of 4, ten epochs, passage first, 256 tokens as jiant released it.
-    ``pair``       each text by itself, [u; v; |u − v|; u ∘ v]: the only way in which CLIP can be asked, so the one that
-                   all models can. Batches of 32 at 2e-5, 128 tokens, at most twelve epochs (Chen et al. 2023); warm-up,
-                   linear decay and weight decay as BERT's (Devlin et al. 2019).
+    ``pair``       each text by itself, [u; v; |u − v|; u ∘ v], as CLIP was trained to read texts: batches of 32 at
+                   2e-5, 128 tokens, at most twelve epochs (Chen et al. 2023); warm-up, linear decay and weight decay
+                   as BERT's (Devlin et al. 2019).
 """
 
 from __future__ import annotations

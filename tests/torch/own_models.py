@@ -47,6 +47,14 @@ class InPlace(nn.Module):
         return self.act(self.second(self.act(self.first(x)))).mean(dim=(2, 3))
 
 
+class Smooth(InPlace):
+    """The same weights, and another activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.GELU()  # type: ignore[assignment]
+
+
 class Patches(nn.Module):
     """A small vision transformer, with a class token or without; its parts are called as timm's are."""
 

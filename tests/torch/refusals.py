@@ -10,8 +10,8 @@ from clipstudy import backbones
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
-#: A sentence, or a variable to set.
-ENDS = re.compile(r"(\.|: [A-Z_]+=\S+)\Z")
+#: A sentence, a variable to set, or a command.
+ENDS = re.compile(r"(\.|: [A-Z_]+=\S+|: clipstudy [\w -]+)\Z")
 
 
 def refused(spec: ModelSpec, *words: str) -> None:

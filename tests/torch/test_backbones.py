@@ -28,7 +28,7 @@ from benchmarks.extraction import MINILM
 from benchmarks.study import go, groups
 from clipstudy import backbones, run
 from clipstudy.backbones import open_clip_text, tokenizing
-from clipstudy.backbones.wordpieces import lead_of
+from clipstudy.backbones.wordpieces import WordPieces, lead_of
 from clipstudy.data import conll2000
 from clipstudy.errors import ModelError
 from clipstudy.spec import DatasetSpec, ModelSpec
@@ -514,3 +514,22 @@ def test_a_word_inside_a_text_keeps_its_mark_where_the_tokenizer_cleans_texts():
     (whole,) = own(["The dog runs"])
     assert [*own(["The"])[0], *own([" dog"])[0], *own([" runs"])[0]] == whole
     assert own(["  "]) == [[]]
+
+
+@pytest.mark.parametrize("text", ['" Hello there', "( - Hello , there )", "Hello - there", '"', '" -', "Hello"])
+def test_a_text_begins_where_its_pieces_do(text):
+    """SigLIP 2's cleaning leaves nothing of punctuation: what then comes first is spelled as the first word."""
+
+    def encode(texts):
+        clean = [" ".join("".join(c for c in text if c not in '"-(),').split()) for text in texts]
+        marked = [" " * text[:1].isspace() + own if own else "" for text, own in zip(texts, clean, strict=True)]
+        return [[hash(piece) for piece in text.replace(" ", " ▁").split(" ") if piece] for text in marked]
+
+    assert lead_of(encode) == " "
+    words = WordPieces(encode, (), (), 50, 0, lead=" ")
+    (whole,) = encode([text])
+    for _ in range(2):  # also of words that are known
+        (found,) = words.pieces([tuple(text.split())])
+        assert list(found.ids) == (whole or [0])
+    (joined,) = words.joined([(tuple(text.split()), ("a",))], 0)
+    assert list(joined.ids) == whole + encode([" a"])[0]

@@ -333,6 +333,15 @@ def test_untrained_models_by_their_librarys_names_need_no_file(source, checkpoin
     assert backbone.preprocess(picture()).shape == (3, 224, 224)
 
 
+def test_architectures_of_equal_weights_are_told_apart():
+    """They differ in how they pad; others in their GELU."""
+    specs = [
+        ModelSpec("m", "timm", f"{name}efficientnet_b0", 7, modality="image", init="random") for name in ("", "tf_")
+    ]
+    one, two = (backbones.load(spec, "cpu").resolved for spec in specs)
+    assert one["checkpoint"] == two["checkpoint"] and one != two
+
+
 def test_the_papers_names_are_the_libraries():
     """Every image model of the study is published under its name, and computes the GELU that its weights learnt."""
     study = tasksfile.load(Path(__file__).parents[2] / "tasks.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks
+from clipstudy.backbones import blocks, own_code
 from clipstudy.spec import ModelSpec
 from tests.torch import own_models
 from tests.torch.image_checkpoints import BUILDERS, OWN, Sample
@@ -21,6 +22,32 @@ from tests.torch.refusals import refused
 pytestmark = pytest.mark.usefixtures("trust")
 
 TRUST = "CLIPSTUDY_TORCH_PACKAGES"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of somebody's own, whose network is spread over its files, and which has another file."""
+    folder = tmp_path / f"lab_{len(tmp_path.name)}{tmp_path.name.replace('-', '_')}"
+    folder.mkdir()
+    texts = {
+        "__init__": "",
+        "nets": "from torch import nn\nfrom . import ops\nfrom .base import Base\n\n"
+        "class Net(Base):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.block = nn.Conv2d(3, 4, 3)\n",
+        "base": f"from torch import nn\n\nclass Base(nn.Module):\n    def forward(self, x):\n"
+        f"        import {folder.name}.late\n        from {folder.name}.ops import twice\n"
+        "        return twice(self.block(x)).mean(dim=(2, 3))\n",
+        "ops": "def twice(x):\n    return 2 * x\n",
+        "late": "",
+        "another": "",
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(TRUST, folder.name)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == folder.name]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +81,9 @@ class TestWhatIsImported:
 
     def test_nothing_that_a_trusted_package_itself_imported(self) -> None:
         refused(
-            own("abort", "stages"), "defines no function or class abort", "Convolutions, InPlace, Named, Patches, Twice"
+            own("abort", "stages"),
+            "defines no function or class abort",
+            "Convolutions, InPlace, Named, Patches, Smooth, Twice",
         )
         refused(own("nn", "stages"), "defines no function or class nn")
 
@@ -72,8 +101,8 @@ class TestWhatIsImported:
         refused(own("Touches", "stages"), "defines no function or class Touches")
 
     def test_what_is_called_may_be_an_object(self) -> None:
-        called, direct = (backbones.load(own(name, "stages"), "cpu") for name in ("build", "Convolutions"))
-        assert called.resolved["checkpoint"] == direct.resolved["checkpoint"], "the same code, the same draws"
+        called, direct = (states(own(name, "stages"), 1)[0] for name in ("build", "Convolutions"))
+        assert torch.equal(called, direct), "the same code, the same draws"
 
     def test_a_twin_that_its_seed_does_not_draw(self) -> None:
         refused(own("loaded", "stages"), "gives the same weights for another seed", "(1278 of 1338 numbers)")
@@ -173,6 +202,29 @@ class TestWeights:
         assert all(backbones.load(spec, "cpu").resolved != first for spec in others)
         monkeypatch.setattr("inspect.getsourcefile", lambda of: __file__)
         assert backbones.load(stages.spec, "cpu").resolved["checkpoint"] != first["checkpoint"], "other code"
+
+    def test_another_factory_of_the_same_file_and_weights_is_another_model(self) -> None:
+        """What has no weights of its own, as an activation, shows in neither."""
+        one, two = (backbones.load(own(name, "first", "second"), "cpu").resolved for name in ("InPlace", "Smooth"))
+        assert one["checkpoint"] != two["checkpoint"]
+
+    def test_code_is_all_that_the_model_is_built_of(self, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = replace(own("x", "block"), checkpoint=f"{lab.name}.nets:Net")
+        first = backbones.load(spec, "cpu").resolved
+        found = own_code.files(spec, sys.modules[f"{lab.name}.nets"].Net, nn.Identity(), [lab.name])
+        assert {file.name for file in found} == {"__init__.py", "nets.py", "base.py", "ops.py", "late.py"}
+        for file in found:
+            whole = file.read_text()
+            monkeypatch.setattr(own_code, "_imported", {})
+            file.write_text(f"{whole}\n# changed\n")
+            assert backbones.load(spec, "cpu").resolved["checkpoint"] != first["checkpoint"], file.name
+            file.write_text(whole)
+
+    def test_what_was_changed_since_it_was_imported_is_not_run(self, lab: Path) -> None:
+        spec = replace(own("x", "block"), checkpoint=f"{lab.name}.nets:Net")
+        backbones.load(spec, "cpu")
+        (lab / "ops.py").write_text("def twice(x):\n    return 3 * x\n")
+        refused(spec, "ops.py was changed since this process imported it", "Restart the worker")
 
     def test_keys_that_do_not_fit(self, stages: Sample) -> None:
         for key in ("tower", "revision"):

@@ -406,6 +406,15 @@ def test_an_untrained_twin_has_more_than_its_shortcuts(name: str, args: dict[str
     assert all(bool((scale == 1).all()) for scale in changed.values())
 
 
+@pytest.mark.parametrize("scale", ["gamma", "weight"])
+def test_a_norm_that_adds_its_input_is_not_opened(scale: str) -> None:
+    """ConvNeXt-V2's, as its authors call its scale and as timm does: at zero all of the input passes."""
+    norm = type("GRN", (torch.nn.Module,), {})()
+    norm.register_parameter(scale, torch.nn.Parameter(torch.zeros(8)))
+    vision.open_branches(torch.nn.Sequential(norm))
+    assert not getattr(norm, scale).any()
+
+
 @pytest.mark.parametrize("skipinit", [False, True])
 def test_so_has_one_without_norms(skipinit: bool) -> None:
     """Their branches are multiplied by a gain of zero."""

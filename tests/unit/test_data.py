@@ -84,6 +84,11 @@ class TestConll:
         with pytest.raises(DataError, match=r'Did you mean "train\.txt".*splits = { tran = "…" }$'):
             conll2000.read(conll(tmp_path), "tran")
 
+    def test_one_file_is_no_split(self, tmp_path: Path) -> None:
+        (tmp_path / "train.txt").write_text(CONLL)
+        with pytest.raises(DataError, match=r"is one file, but each split has its own.*splits = { test = "):
+            conll2000.read(conll(tmp_path / "train.txt"), "test")
+
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "conll2000").mkdir()
         with pytest.raises(DataError, match=r"does not exist. In .*: conll2000.* Fix the path"):
