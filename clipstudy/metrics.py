@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _LEVEL = 0.95
 #: Sums of single precision in different order differ by less: what is this small, between draws or from 0, is nothing.
-_TIE = 1e-6
+TIE = 1e-6
 #: Mean squared error that rounding to 8 bits makes by itself, of pixels in [0, 1].
 ROUNDING = 1 / (12 * 255**2)
 #: The window of SSIM: Gaussian weights of this deviation on so many pixels a side (Wang et al. 2004, section III.C).
@@ -116,7 +116,7 @@ def bootstrap_mean(scores: NDArray[Any], *, draws: int = 1000, rng: np.random.Ge
     booleans an accuracy, which ends at 0 and 1.
 
     Each draw resamples seeds and N items with replacement; every seed was scored on the same items, so the two
-    are crossed. Quantile interval, widened for few seeds.
+    are crossed. Quantile interval, widened for few seeds and few items.
 
     Args:
         scores: ``[L, S, N]``: what seed s scores on item n at layer l, or whether it is right.
@@ -125,7 +125,7 @@ def bootstrap_mean(scores: NDArray[Any], *, draws: int = 1000, rng: np.random.Ge
     numbers = np.asarray(scores, dtype=np.float32)
     seeds = numbers.mean(axis=2, dtype=np.float64)
     found = [
-        _interval(means.mean(), drawn, freedom(float(drawn.std()), [means]))
+        _interval(means.mean(), drawn, freedom(float(drawn.std()), [means], numbers.shape[2]))
         for means, drawn in zip(seeds, resampled([numbers], draws, rng)[0], strict=True)
     ]
     if np.asarray(scores).dtype != np.bool_:
@@ -146,7 +146,7 @@ def bootstrap_gain(
     of, at = resampled([error[None], floor[None, None]], draws, rng)
     drawn = 1 - of[0] / np.maximum(at[0], ROUNDING)
     seeds = 1 - error.mean(axis=1, dtype=np.float64) / max(float(floor.mean(dtype=np.float64)), ROUNDING)
-    return _interval(seeds.mean(), drawn, freedom(float(drawn.std()), [seeds]))
+    return _interval(seeds.mean(), drawn, freedom(float(drawn.std()), [seeds], len(floor)))
 
 
 def share_interval(right: int, n: int) -> Interval:
@@ -158,17 +158,32 @@ def share_interval(right: int, n: int) -> Interval:
     return Interval(right / n, float(ends.low), float(ends.high))
 
 
-def not_certain(found: Difference, n: int) -> Difference:
-    """A difference of shares of ``n`` items that every draw gives alike, as wide as Wilson's interval of none in ``n``;
-    any other as it is. p is no less than a normal distribution of that width gives."""
+def not_certain(found: Difference, n: int, differing: float) -> Difference:
+    """A difference of shares of ``n`` items, ``differing`` of which differ at all, where a bootstrap is too sure of it.
+
+    Where every draw gives the same, it is as wide as Wilson's interval of none in ``n``, and p is no less than a normal
+    distribution of that width gives. Where few items differ, p is no less than that of so many equal signs, 2^(1 − k):
+    the least that the exact test gives (McNemar 1947, Psychometrika 12), of which draws know nothing; and an interval
+    reaches 0 where that is above 0.05.
+    """
     from scipy.stats import norm
 
     if found.error:
-        return found
+        least = min(1.0, 2.0 ** (1 - differing))
+        if least > 1 - _LEVEL:
+            found = found._replace(low=min(found.low, 0.0), high=max(found.high, 0.0))
+        return found._replace(p=max(found.p, least))
     half = share_interval(0, n).high
     error = half / float(norm.ppf((1 + _LEVEL) / 2))
     low, high = max(found.value - half, -1.0), min(found.value + half, 1.0)
     return Difference(found.value, low, high, max(found.p, float(2 * norm.sf(abs(found.value) / error))), error)
+
+
+def differing(draws: ArrayLike, n: int) -> float:
+    """How many of ``n`` items differ, by the share of bootstrap draws in which none does, (1 − k/n)^n; infinite where
+    there is no such draw."""
+    none = float((np.abs(np.asarray(draws, dtype=np.float64)) < TIE).mean())
+    return n * (1 - none ** (1 / n)) if none else math.inf
 
 
 def quantile_interval(replicates: ArrayLike) -> Interval:
@@ -214,8 +229,8 @@ def difference(value: float, draws: ArrayLike, seeds: Iterable[NDArray[Any]], un
 
     # A tie speaks for neither side, and draws that differ by a rounding are no spread for a normal distribution.
     drawn = np.asarray(draws, dtype=np.float64)
-    drawn = np.where(np.abs(drawn) < _TIE, 0.0, drawn)
-    error = 0.0 if np.ptp(drawn) < _TIE else float(drawn.std())
+    drawn = np.where(np.abs(drawn) < TIE, 0.0, drawn)
+    error = 0.0 if np.ptp(drawn) < TIE else float(drawn.std())
     free = freedom(error, seeds if error else (), units)
     tail = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
     beyond = bool(error) and tail == 0

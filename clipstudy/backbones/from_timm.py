@@ -113,7 +113,20 @@ def _found(spec: ModelSpec) -> tuple[str, Path | None]:
             f'[models.{spec.name}] {config}: architecture is "{architecture}", no model of timm {timm.__version__}. '
             f"{_near(str(architecture))} Give a checkpoint in timm's layout."
         )
+    _check_input(spec, known, config)
     return f"{LOCAL}{folder}", folder
+
+
+def _check_input(spec: ModelSpec, known: dict[str, Any], config: Path) -> None:
+    """The size of the pictures that a description asks for, if it does: timm builds a model for any."""
+    prepared = known.get("pretrained_cfg", known)  # older descriptions say all at the top
+    size = prepared.get("input_size") if isinstance(prepared, dict) else None
+    sides = size if isinstance(size, list) else []
+    if size is not None and (len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides)):
+        raise ModelError(
+            f"[models.{spec.name}] {config}: input_size is {json.dumps(size)[:80]}, expected [3, height, width] in "
+            "pixels. Fetch the checkpoint again."
+        )
 
 
 def _is_name(spec: ModelSpec) -> bool:

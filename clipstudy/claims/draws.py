@@ -51,6 +51,8 @@ class Measured:
     final_norm: bool = False  #: the last layer is read after the model's final norm
     twin_of: str = ""  #: of an untrained twin: the model
     inits: int = 1  #: of an untrained twin: how many initialisations; a single one's seeds are drawn in their place
+    #: The settings in which the task's models were not measured alike, with its values: several where its runs differ.
+    settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def pattern(self) -> str:
@@ -91,6 +93,7 @@ class Draws:
                         f"{curve.model} · {task}: its runs kept no scores of single {curve.unit}, so nothing says how "
                         f"far {curve.metric} would move. Type: clipstudy rerun --model {curve.pattern} --task {task}"
                     )
+            _check_alike(task, group.values())
             if any(curve.unit is Unit.CHANNELS for curve in group.values()):
                 n = min(_channels(curve) for curve in group.values())
                 evaluated = {reference: self._by_layer(curve) for reference, curve in group.items()}
@@ -210,6 +213,24 @@ def _without_each(
             columns.append((n * point - own) / (n - 1))
         found[reference] = evaluation._replace(values=np.concatenate(columns, axis=1), seeds=numbers)
     return found
+
+
+def _check_alike(task: str, curves: Iterable[Measured]) -> None:
+    """Raises Unfit where models are compared that were measured with other settings."""
+
+    def told_of(values: Sequence[str]) -> str:
+        return " and ".join(value if len(value) <= 40 else f"{value[:40]}…" for value in values)
+
+    told = {curve.model: curve.settings for curve in curves}
+    if len(set(told.values())) > 1 or any(len(values) > 1 for own in told.values() for _, values in own):
+        apart = "; ".join(
+            f"{model} with {', '.join(f'{name} = {told_of(values)}' for name, values in own) or 'other ones'}"
+            for model, own in told.items()
+        )
+        raise Unfit(
+            f"{task} was not measured alike: {apart}. To measure all with the newest settings, type: clipstudy enqueue "
+            f"--task {task}; clipstudy worker --drain"
+        )
 
 
 def _taken(curve: Measured, names: Sequence[str]) -> Array:

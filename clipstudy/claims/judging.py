@@ -274,7 +274,8 @@ def _test(part: Inequality, evaluation: Evaluation, values: Array) -> tuple[Diff
     else:
         found = metrics.difference(value, draws, seeds, evaluation.units)
         if part.quantity.metric == "accuracy":
-            found = metrics.not_certain(found, int(evaluation.units))
+            n = int(evaluation.units)
+            found = metrics.not_certain(found, n, metrics.differing(draws, n))
     # An interval knows nothing of where a rank correlation ends.
     found = found._replace(low=max(found.low, evaluation.ends[0]), high=min(found.high, evaluation.ends[1]))
     if part.margin is not None:

@@ -7,12 +7,14 @@ import fnmatch
 import functools
 import json
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clipstudy import metrics
 from clipstudy.outcome import Estimate, Result
+from clipstudy.results import alike
 from clipstudy.results.pooling import mean, pooled
 from clipstudy.results.units import base, ranges, within
 from clipstudy.results.views import CEILING, Cell, Curve, View, best_layer
@@ -35,6 +37,8 @@ BASELINE_NAMES = {
 APART = 0.03
 #: What the cells of a group have in common besides its settings, and how it is called.
 PINNED = {"checkpoint": "another checkpoint", "data": "other data", "reference": "another reference model"}
+#: How is said that models were measured with other settings.
+UNLIKE = "Not measured alike, so not to be compared"
 #: Name → value of what needs no model.
 Baselines = dict[str, float]
 
@@ -91,7 +95,7 @@ def board(results: Iterable[Result], order: Sequence[str] = ()) -> Board:
         said = [
             f"{model} · {task}: {counted(number, 'result')} of {what} not shown" for model, task, what, number in older
         ]
-        notes += [f"{study}: {note}" if len(studies) > 1 else note for note in (*said, *_gaps(rows))]
+        notes += [f"{study}: {note}" if len(studies) > 1 else note for note in (*said, *_mixed(rows), *_gaps(rows))]
     ranked = sorted(kept, key=lambda r: (r.tags.get("category", ""), r.task))
     tasks = tuple(dict.fromkeys(r.task for r in ranked))
     return Board(tuple(kept), tuple(notes), tuple(order), tasks)
@@ -143,6 +147,7 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     if len(reference) == len(curves):  # nothing else is there yet
         reference = ()
     baselines = tuple((f"{of}: {what}" if several else what, value) for (of, what), value in lines.items())
+    mixed = "; ".join(filter(None, (_unlike(r for r in rows if r.study == of) for of in {r.study: None for r in rows})))
     return View(
         task=task,
         title=rows[0].tags.get("task_title", task),
@@ -151,8 +156,9 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         modality=rows[0].tags.get("modality", "text"),
         curves=tuple(curve for curve in curves if curve not in reference),
         baselines=baselines,
-        caption=" ".join(filter(None, (_compared(reference), _one_sample(rows)))),
+        caption=" ".join(filter(None, (_compared(reference), _one_sample(rows), mixed and f"{UNLIKE}: {mixed}."))),
         note=note_of(rows),
+        mixed=mixed,
         reference=reference,
     )
 
@@ -304,13 +310,15 @@ def _cell(layer: int, members: Sequence[Result], metric: str, arm: str, own: Map
     items = members[0].metrics.get("items/test")
     flags = [r.metrics[f"{arm}one_class"].value for r in members if f"{arm}one_class" in r.metrics]
     depth = tags.get("depth")
+    by_init = {r.model: estimate(r.metrics, metric) for r in members}
     return Cell(
         layer=layer,
         label=tags.get("layer_label", str(layer)),
-        estimate=pooled([estimate(r.metrics, metric) for r in members], metric),
+        estimate=pooled([*by_init.values()], metric),
         depth=float(depth) if depth else None,
         n=round(items.value) if items and math.isfinite(items.value) else None,
         inits=len(members),
+        by_init=by_init,
         one_class=any(value > 0 for value in flags),
         baselines=tuple(_means(own.get(r.run_id, {}) for r in members).items()),
         runs=tuple(members),
@@ -350,6 +358,25 @@ def _means(found: Iterable[Baselines]) -> Baselines:
         for name, value in one.items():
             values[name].append(value)
     return {name: mean(numbers) for name, numbers in values.items()}
+
+
+def _unlike(rows: Iterable[Result]) -> str:
+    """In which settings a task's models were not measured alike."""
+    rows = list(rows)
+    return alike.said(alike.unlike(rows), {family_of(r): r.tags.get("model_title") or family_of(r) for r in rows})
+
+
+def _mixed(kept: Sequence[Result]) -> list[str]:
+    """What tasks' models were not measured alike, and how they would be."""
+    tasks: dict[str, list[Result]] = defaultdict(list)
+    for result in kept:
+        tasks[result.task].append(result)
+    return [
+        f"{task}: not measured alike: {apart}. To measure all of them with the newest settings, type: clipstudy "
+        f"enqueue --task {shlex.quote(task)}; clipstudy worker --drain"
+        for task, rows in sorted(tasks.items())
+        if (apart := _unlike(rows))
+    ]
 
 
 def _gaps(kept: Sequence[Result]) -> list[str]:

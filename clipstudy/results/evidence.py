@@ -27,7 +27,7 @@ from clipstudy.claims import UNTRAINED, Judgement, Measured, Unit
 from clipstudy.data import formats
 from clipstudy.errors import ClipstudyError, DataError
 from clipstudy.outcome import Result
-from clipstudy.results import boards
+from clipstudy.results import alike, boards
 from clipstudy.results.planned import Planned, again, was_cancelled
 
 if TYPE_CHECKING:
@@ -91,6 +91,13 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
         for part, metric in sorted({(r.role, r.metric) for r in readings if r.role in parts and r.means(task, kind)}):
             one, runs = _measured(model, members, metric)
             found.append((replace(one, role=part, twin_of=twin_of), runs))
+    for task in {one.task for one, _ in found}:
+        apart = alike.unlike(r for one, runs in found if one.task == task for own in runs for r in own)
+        for at, (one, runs) in enumerate(found):
+            if apart and one.task == task and one.layers:
+                family = boards.family_of(runs[0][0])
+                own = tuple((key.partition(".")[2], of[family]) for key, of in sorted(apart.items()) if family in of)
+                found[at] = replace(one, settings=own), runs
     # Of several tasks that would do, one is read; the files of the others are not fetched.
     read = {(task, reading.metric) for reading, task in claims.tasks_read((one for one, _ in found), readings).items()}
     scored: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}
@@ -298,15 +305,11 @@ def score_file_of(metric: str) -> ScoreFile | None:
     return SCORE_FILES.get("accuracy" if metric.endswith("/accuracy") else metric)
 
 
-#: Keys of a data set that say where it lies: of what is in it, the fingerprint of its files tells.
-_WHERE = ("path", "hub", "revision", "checksum")
-
-
 def _named(names: Sequence[Any], scores: NDArray[Any], result: Result, *options: str) -> Rows:
     """Scores by the names of their units. The same name in other data, in another choice of its rows (its limit, its
     splits, what it leaves out) or with other ``options`` is another."""
     decisive = {"resolved.data", *(f"option.{option}" for option in options)}
-    decisive |= {key for key in result.params if key.startswith("dataset.")} - {f"dataset.{key}" for key in _WHERE}
+    decisive |= {key for key in result.params if key.startswith("dataset.")} - alike.WHERE
     said = {key: value for key, value in result.params.items() if key in decisive}
     mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
     return Rows(tuple(f"{mark} {name}" for name in names), scores)

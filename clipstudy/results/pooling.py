@@ -7,7 +7,9 @@ errors are, read back from the intervals as (high − low) / (2 · 1.96), or fro
 - **pooling** k initialisations of one untrained twin: the mean; se² = between-initialisation variance / k + mean
   within-run se². The test items are the same for every initialisation, so the within part is not divided by k. k are
   few: the interval is read on Student's distribution, at Satterthwaite's degrees of freedom (k − 1 of the former part);
-- **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent.
+- **averaging** T tasks of one category: the mean; se² = Σ se² / T², the tasks' test items being independent. Their
+  initialisations are not, where an untrained twin's are the same for each task: each is averaged by itself first, and
+  these means are pooled.
 """
 
 from __future__ import annotations
@@ -61,6 +63,8 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     has = {v.task: {(curve.study, curve.family): curve for curve in v.curves} for v in usable}
     everybody = models_of(usable)
     needed = {(c.study, c.family) for c in everybody if not c.twin_of} or {(c.study, c.family) for c in everybody}
+    notes += [f"{v.title}: not measured alike, not in the average" for v in usable if v.mixed]
+    usable = [v for v in usable if not v.mixed]
     common = [v for v in usable if needed <= has[v.task].keys()]
     notes += [f"{v.title}: not in the average, as some models have no result yet" for v in usable if v not in common]
     if len(common) < 2:
@@ -115,16 +119,11 @@ def _averaged(parts: Sequence[Curve], metric: str) -> tuple[Cell, ...]:
     cells = []
     for layer in sorted(set.intersection(*(set(table) for table in tables))):
         found = [table[layer] for table in tables]
-        value = mean([cell.estimate.value for cell in found])
-        errors = [standard_error(cell.estimate) for cell in found]
-        known = [se for se in errors if se is not None]
-        error = math.sqrt(sum(se**2 for se in known)) / len(found)
-        estimate = around(value, error, metric) if len(known) == len(errors) else Estimate(value)
         cells.append(
             Cell(
                 layer=layer,
                 label=found[0].label,
-                estimate=estimate,
+                estimate=_of_tasks(found, metric),
                 depth=found[0].depth,
                 inits=min(cell.inits for cell in found),
                 one_class=any(cell.one_class for cell in found),
@@ -132,3 +131,20 @@ def _averaged(parts: Sequence[Curve], metric: str) -> tuple[Cell, ...]:
             )
         )
     return tuple(cells)
+
+
+def _of_tasks(found: Sequence[Cell], metric: str) -> Estimate:
+    """The mean over a cell of each task."""
+    names = {frozenset(cell.by_init) for cell in found}
+    if len(names) == 1 and len(inits := names.pop()) > 1:
+        return pooled([_independent([cell.by_init[name] for cell in found], metric) for name in sorted(inits)], metric)
+    return _independent([cell.estimate for cell in found], metric)
+
+
+def _independent(found: Sequence[Estimate], metric: str) -> Estimate:
+    """The mean of estimates on different test items."""
+    value, errors = mean([e.value for e in found]), [standard_error(e) for e in found]
+    known = [se for se in errors if se is not None]
+    if len(known) < len(errors):
+        return Estimate(value)
+    return around(value, math.sqrt(sum(se**2 for se in known)) / len(found), metric)

@@ -129,15 +129,17 @@ class RunFiles:
         if not names:
             return None
         if file.unit is Unit.ITEMS:
-            (found,) = metrics.paired_difference(a.of(names)[None], b.of(names)[None], draws=DRAWS)
+            one, two = a.of(names), b.of(names)
+            (found,) = metrics.paired_difference(one[None], two[None], draws=DRAWS)
             if units.base(metric) == "accuracy":
-                found = metrics.not_certain(found, len(names))
+                apart = abs(one.mean(axis=0) - two.mean(axis=0)) > metrics.TIE
+                found = metrics.not_certain(found, len(names), int(apart.sum()))
             return Tested(found, f"{len(names):,} test items")
         if len(names) < 2:
             # Seeds of k-means alone say nothing of how another sample of spans would come out.
             return Tested(None, "one sample: no test")
-        apart = a.of(names).mean(axis=0) - b.of(names).mean(axis=0)
-        found = metrics.of_samples(float(apart.mean()), apart)
+        gaps = a.of(names).mean(axis=0) - b.of(names).mean(axis=0)
+        found = metrics.of_samples(float(gaps.mean()), gaps)
         return Tested(found, f"{len(names)} samples")
 
     def _held(self, held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any], most: int = HELD) -> Any:

@@ -15,7 +15,7 @@ from clipstudy.claims import ALPHA
 from clipstudy.metrics import Difference, holm
 from clipstudy.outcome import Estimate
 from clipstudy.published import Published
-from clipstudy.results import boards, writers
+from clipstudy.results import alike, boards, writers
 from clipstudy.results.boards import Board, note_of
 from clipstudy.results.comparisons import Comparison
 from clipstudy.results.likeness import Likeness
@@ -50,6 +50,8 @@ class Entry(NamedTuple):
 
 
 NONE = Entry("—")
+#: Of what was measured with other settings, there is no difference.
+UNLIKE = Tested(None, "not measured alike")
 #: Two cells and their metric → first minus second, paired; None: they cannot be.
 Test = Callable[[Cell, Cell, str], Tested | None]
 
@@ -83,9 +85,12 @@ def best(views: Sequence[View]) -> Sheet:
         if not at:
             continue
         top = _top(list(at.values()), view.metric)
-        bold = {k for k, cell in at.items() if is_near(top, cell, view.metric) and _above(cell, view)}
+        bold = {
+            k for k, cell in at.items() if not view.mixed and is_near(top, cell, view.metric) and _above(cell, view)
+        }
         entries = [_entry(at[key], view.metric, key in bold) if key in at else NONE for key in titles]
-        lines.append((f"{view.title}, {axis_title(view.metric)}", (*entries, *([_baseline(view)] if based else []))))
+        name = f"{view.title}, {axis_title(view.metric)}{' ‡' * bool(view.mixed)}"
+        lines.append((name, (*entries, *([_baseline(view)] if based else []))))
     said = f"at its best layer (in brackets; {CHOSEN}), mean {INTERVAL}"
     if len(titles) == 1:
         said = f"the model {said}"
@@ -95,6 +100,8 @@ def best(views: Sequence[View]) -> Sheet:
         said += ", where the interval lies beyond the best baseline, which needs no model" if based else ""
     if any("†" in entry.text for _, entries in lines for entry in entries):
         said += f"; †: {ONE_CLASS}"
+    if any(view.mixed for view in judged):
+        said += "; ‡: its models were not measured alike (see the notes), and are not to be compared"
     head = ("task", *titles.values(), *(["best baseline"] if based else []))
     return Sheet("Best layers", said + _descriptive(views), head, tuple(lines), note_said(views))
 
@@ -155,6 +162,9 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         a, b = curves[first].chosen, curves[second].chosen
         if a is None or b is None:
             continue
+        if alike.unlike([*a.runs, *b.runs]):
+            found.append((view, a, b, UNLIKE))
+            continue
         found.append((view, a, b, _apart(a, b, test(a, b, view.metric) if test else None)))
     known = [tested.difference.p for *_, tested in found if tested.difference]
     adjusted = iter(holm(known).tolist())
@@ -168,8 +178,9 @@ def differences(views: Sequence[View], first: str, second: str, test: Test | Non
         f"{titles[first]} minus {titles[second]}{trained}, task by task: above 0 where {titles[first]} is higher. Each "
         f"at its best layer (in brackets; {CHOSEN}), mean {INTERVAL}. p is two-sided, with Holm's correction for "
         f"the number of lines. Paired: a bootstrap of {DRAWS:,} draws over the same test items and each model's seeds, "
-        "widened because seeds are few (clusterings: Student's t over samples). Not paired: the two are treated as "
-        f"independent, which makes the interval too wide rather than too narrow. Bold: p < {ALPHA}"
+        "widened because seeds are few (clusterings: Student's t over samples, of where one more would land). Not "
+        "paired: the two are treated as independent, which makes the interval too wide rather than too narrow. "
+        f"Bold: p < {ALPHA}"
         f"{_descriptive(views)}"
     )
     head = ("task", "difference", "p", "paired on", titles[first], titles[second])
@@ -191,7 +202,7 @@ def _published(shown: Board, numbers: Iterable[Published]) -> tuple[Sheet, bool]
     sources: list[str] = []
     others: dict[str, None] = {}
     for number in sorted(numbers, key=lambda n: shown.tasks.index(n.task) if n.task in shown.tasks else -1):
-        found = boards.view(shown, number.task, number.metric) if number.role and number.task in shown.tasks else None
+        found = _view_of(number, shown) if number.role and number.task in shown.tasks else None
         for curve in found.curves if found else ():
             cell = next((cell for cell in curve.cells if cell.layer == number.layer), None)
             if not found or not cell or number.role not in curve.role.split():
@@ -220,6 +231,12 @@ def _published(shown: Board, numbers: Iterable[Published]) -> tuple[Sheet, bool]
     title = "Published numbers beside measured ones"
     sheet = Sheet(title, said, tuple(head), tuple(lines), note_of(shown.results), empty)
     return sheet, bool(others) and not lines
+
+
+def _view_of(number: Published, shown: Board) -> View | None:
+    """The number's metric, by the name under which the models of its role have it."""
+    own = [run for run in shown.by_task[number.task] if number.role in run.tags.get("role", "").split()]
+    return boards.view(shown, number.task, boards.recorded_as(number.metric, own))
 
 
 def beside_published(views: Sequence[View], shown: Board, numbers: Iterable[Published]) -> Sheet:
@@ -313,6 +330,8 @@ def _apart(a: Cell, b: Cell, tested: Tested | None) -> Tested:
 def _tested(a: Cell, b: Cell, metric: str, tested: Tested, p: float | None) -> tuple[Entry, Entry, Entry]:
     """The difference, its p and what the two were paired on."""
     found = tested.difference
+    if tested is UNLIKE:
+        return NONE, NONE, Entry(tested.on)
     estimate = Estimate(found.value, found.low, found.high) if found else Estimate(a.estimate.value - b.estimate.value)
     text = f"{'+' * (estimate.value >= 0)}{shown_value(estimate, metric)}".replace("-", "−")
     apart = p is not None and p < ALPHA

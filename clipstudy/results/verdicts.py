@@ -17,8 +17,9 @@ METHOD = (
     "conditions (Bonferroni). “Comparable” is an equivalence test with its margin stated. “No better than” a baseline "
     "is a test of non-inferiority, its margin written as a factor below 1 of the baseline. Anything else is undecided. "
     "Models, layers and baselines are compared on the same test items (bootstrap over items and over each model's "
-    "seeds), clusterings on the same span samples, each the mean of its seeds. Channels have no counterpart in another "
-    "model or layer, so each layer's are resampled by themselves. n counts items, samples or channels."
+    "seeds), clusterings on the same span samples, each the mean of its seeds; their interval and p say where one "
+    "more sample would land. Channels have no counterpart in another model or layer, so each layer's are resampled by "
+    "themselves. n counts items, samples or channels."
 )
 #: Over the column of numbers, and what they are.
 MARGIN = "Left − right [95%]"

@@ -23,6 +23,8 @@ class Cell:
     depth: float | None = None  #: fraction of the model's blocks; None for a task of the whole model
     n: int | None = None  #: test items
     inits: int = 1  #: initialisations pooled
+    #: Each one's own estimate, by its model's name.
+    by_init: Mapping[str, Estimate] = field(default_factory=dict, compare=False, repr=False)
     one_class: bool = False  #: with at least one seed, a single class is predicted: that says little about the layer
     #: What needs no model, name and value, where it differs from layer to layer; see ``View.baselines``.
     baselines: tuple[tuple[str, float], ...] = ()
@@ -91,6 +93,7 @@ class View:
     levels: tuple[Level, ...] = ()
     caption: str = ""
     note: str = ""  #: what the results' studies say of themselves: what they are not to be taken for
+    mixed: str = ""  #: in which settings its models were not measured alike: no difference between them is theirs
     reference: tuple[Curve, ...] = ()  #: of the model that the others are compared with: itself beside itself
 
     @property

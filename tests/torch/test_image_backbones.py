@@ -424,6 +424,13 @@ def test_folders_that_are_not_timms(samples, tmp_path):
     ):
         (tmp_path / "config.json").write_text(text)
         refused(spec, words, "timm's layout.")
+    for size in ("[0, 0, 0]", "[false, 32, 32]", "[32, 32]", '"3x32x32"', "[3, 32.5, 32]"):
+        for text in (
+            '{"architecture": "resnet18", "input_size": %s}',
+            '{"architecture": "resnet18", "pretrained_cfg": {"input_size": %s}}',
+        ):
+            (tmp_path / "config.json").write_text(text % size)
+            refused(replace(spec, init="random"), "input_size is ", "expected [3, height, width]")
     (tmp_path / "config.json").write_text('{"architecture": "densenet121"}')
     refused(replace(spec, init="random"), "whose layers are not known here", "vision transformer.")
 

@@ -263,13 +263,33 @@ def test_shares_of_all_or_none_are_pooled_and_averaged_within_0_and_1() -> None:
     share = metrics.share_interval(10, 10)
     assert (every.value, every.low, every.high) == pytest.approx(share)
     assert (none.value, none.low, none.high) == pytest.approx((0, 0, 1 - share.low))
-    error = metrics.not_certain(metrics.Difference(0, 0, 0, 1, 0), 10).error
+    error = metrics.not_certain(metrics.Difference(0, 0, 0, 1, 0), 10, 0).error
     assert [standard_error(e) for e in (every, none)] == pytest.approx([error, error], rel=1e-5)
     mean, _ = average([views[0], replace(views[0], title="again")], "All")
     assert mean is not None
     both = mean.curves[0].cells[0].estimate
     assert both.high == 1 and standard_error(both) == pytest.approx(error / math.sqrt(2), rel=1e-5)
     assert around(0.9, 0.1, "nmi").high == pytest.approx(0.9 + Z * 0.1), "not all that is measured ends at 1"
+
+
+def test_what_a_twins_initialisations_have_in_common_is_not_averaged_away() -> None:
+    """The same three are behind each task: five tasks do not make them fifteen."""
+    tasks = [Task(f"task{k}", f"Task {k}", "semantic") for k in range(5)]
+    offsets = (-0.03, 0.01, 0.02)
+    rows = [
+        result(TWIN, task, 1, {"accuracy": Estimate(v, v - Z * 0.001, v + Z * 0.001)}, init)
+        for task in tasks
+        for init, offset in enumerate(offsets)
+        if (v := 0.5 + offset)
+    ]
+    shown = board(rows)
+    mean, _ = average([found for task in tasks if (found := view(shown, task.name))], "Semantic")
+    assert mean is not None
+    found = mean.curves[0].cells[0].estimate
+    within = 0.001 / math.sqrt(5)
+    alone = pooled([Estimate(0.5 + o, 0.5 + o - Z * within, 0.5 + o + Z * within) for o in offsets], "accuracy")
+    assert (found.value, found.low, found.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert half_width(found) > 0.06, "Student's at two degrees of freedom"
 
 
 @given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=6), st.floats(0, 0.05))

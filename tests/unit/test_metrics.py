@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from clipstudy.metrics import (
     bootstrap_gain,
     bootstrap_mean,
     difference,
+    differing,
     freedom,
     holm,
     macro_f1,
@@ -87,6 +90,13 @@ def test_with_one_seed_the_interval_is_the_binomial_one() -> None:
     assert (value - low, high - value) == (pytest.approx(half, rel=0.1), pytest.approx(half, rel=0.1))
 
 
+def test_few_items_widen_the_interval() -> None:
+    few = np.arange(8.0)
+    (found,) = bootstrap_mean(few[None, None], draws=20_000)
+    students = stats.t.ppf(0.975, 7) * few.std() / np.sqrt(8)
+    assert (found.high - found.low) / 2 == pytest.approx(students, rel=0.03)
+
+
 def test_seeds_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     alike = rng.random((4, 500)) < 0.7
@@ -146,13 +156,27 @@ def test_a_share_of_all_or_none_has_an_interval() -> None:
 def test_a_difference_that_no_draw_moves_is_not_certain() -> None:
     right = np.ones((1, 3, 10))
     (found,) = paired_difference(right, right)
-    wide = not_certain(found, 10)
+    wide = not_certain(found, 10, 0)
     assert (found.low, found.high, found.error) == (0, 0, 0)
     assert wide.low == pytest.approx(-0.278, abs=1e-3) and wide.high == -wide.low and wide.p == found.p
     assert tost(0.0, wide.error, 0.05) > 0.3, "ten items alike say little of five points"
-    assert tost(0.0, not_certain(found, 1000).error, 0.05) < 0.001
+    assert tost(0.0, not_certain(found, 1000, 0).error, 0.05) < 0.001
     moved = found._replace(error=0.1)
-    assert not_certain(moved, 10) is moved
+    assert not_certain(moved, 10, math.inf) == moved
+
+
+@pytest.mark.parametrize("apart", [2, 4, 5, 8, 12, 40])
+def test_a_few_items_that_all_point_one_way_are_no_more_than_so_many_signs(apart: int) -> None:
+    """The exact test of them (McNemar's), which a bootstrap undercuts."""
+    first, second = np.ones((1, 2, 2000)), np.ones((1, 3, 2000))
+    second[..., :apart] = 0
+    (found,) = paired_difference(first, second, draws=4000)
+    told = not_certain(found, 2000, apart)
+    exact = stats.binomtest(apart, apart).pvalue
+    assert told.p == max(found.p, exact) and (told.value, told.error) == (found.value, found.error)
+    assert (told.low <= 0) == (exact > 0.05), "the interval says the same"
+    (drawn,) = resampled([first[:, :1] - second[:, :1]], 4000)[0]
+    assert differing(drawn, 2000) == pytest.approx(apart, rel=0.2) or (apart > 5 and differing(drawn, 2000) > 5)
 
 
 @pytest.mark.parametrize("seeds", [3, 7, 8, 11])
@@ -161,7 +185,7 @@ def test_a_rounding_is_no_spread(seeds: int, score: float) -> None:
     """The mean of 7 seeds that all agree differs in its last digit from draw to draw."""
     (found,) = paired_difference(np.full((1, seeds, 10), score), np.zeros((1, seeds, 10)), draws=2000)
     assert found.error == 0 and found.p == pytest.approx(2 * stats.t.sf(stats.norm.isf(1 / 2001), 9))
-    wide = not_certain(found, 10)
+    wide = not_certain(found, 10, 0)
     assert wide.low == pytest.approx(score - 0.278, abs=1e-3) and wide.p == pytest.approx(
         max(found.p, 2 * stats.norm.sf(score / wide.error))
     )
@@ -170,9 +194,9 @@ def test_a_rounding_is_no_spread(seeds: int, score: float) -> None:
 def test_no_draw_moves_a_number_that_is_taken_from_all() -> None:
     found = difference(-0.05, np.zeros(2000) - 0.05, [np.full(7, -0.05)], 10)
     assert found.error == 0
-    wide = not_certain(found, 10)
+    wide = not_certain(found, 10, 0)
     assert wide.high == pytest.approx(0.228, abs=1e-3) and wide.p > 0.7, "of ten items five points are none"
-    assert not_certain(found, 10_000).p == found.p < 0.01
+    assert not_certain(found, 10_000, 0).p == found.p < 0.01
 
 
 def test_quantile_interval_is_over_the_replicates() -> None:

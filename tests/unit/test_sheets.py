@@ -184,6 +184,12 @@ def test_published_numbers_beside_measured_ones() -> None:
     assert [e.text for e in two.lines[1][1][1:3]] == ["70.0 (from memory)", "—"]
 
 
+def test_a_number_of_a_view_is_beside_the_headline_where_that_is_the_view() -> None:
+    alone = replace(played("bert", 0.71), params={"option.views": '["native"]'})
+    sheet = sheets.published(board([alone]), [number(metric="native/accuracy")])
+    assert [(name, entries[0].text) for name, entries in sheet.lines] == [("Questions, BERT", "71.0 ± 1.0")]
+
+
 POCKET = {"model.checkpoint": "package:clipstudy/pocket/checkpoints/bert"}
 
 
