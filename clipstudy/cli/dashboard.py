@@ -55,9 +55,13 @@ def dashboard(
     guard.check(host, token)
     shown = panels.find(dashboard, settings.home)
     engine = _queue(settings)
-    planned = partial(jobs.counts, engine) if engine is not None else dict
+    planned, groups = (
+        (partial(jobs.counts, engine), partial(stores.groups, engine)) if engine is not None else (dict, tuple)
+    )
     name = selecting.study_name(study)
-    records = Records(open_tracking(settings), name, shown.order, settings.cache / "dashboard", planned=planned)
+    records = Records(
+        open_tracking(settings), name, shown.order, settings.cache / "dashboard", planned=planned, groups=groups
+    )
     results = _first_look(records, name)
     desk = Desk(records, shown, _mlflow(settings.tracking), engine, allow_actions)
     server = _listening(app.application(desk, [host, *(allow_host or ())], token), host, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -232,8 +233,9 @@ def _modules(view: View) -> dict[str, str]:
 
 
 def recorded(study: str | None) -> list[Result]:
-    """What MLflow has of the study named (or of all)."""
+    """What MLflow has of the study named (or of all), called as the job table calls it now."""
     from clipstudy.errors import NoResults
+    from clipstudy.results.presented import presented
     from clipstudy.tracking import open as open_tracking
 
     settings = Settings.read()
@@ -243,6 +245,8 @@ def recorded(study: str | None) -> list[Result]:
         raise NoResults(f"The results have {selecting.unknown_name(Selection(study=name), study=others)}")
     if not found:
         raise NoResults(_nothing(settings, name))
+    with contextlib.suppress(ClipstudyError):  # without a job table, as they were called when they were measured
+        found = presented(found, stores.groups(stores.engine(settings)))
     return found
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from clipstudy.features.cache import Store
-    from clipstudy.job import Selection
+    from clipstudy.job import Group, Selection
     from clipstudy.results.planned import Planned
 
 #: Bytes.
@@ -67,6 +67,13 @@ def planned(settings: Settings, selection: Selection) -> Planned:
     except ClipstudyError as error:
         typer.echo(f"cannot tell what was planned: {error.message}", err=True)
         return {}
+
+
+def groups(engine: Engine) -> list[Group]:
+    """The newest settings of each model on each task, as they were last enqueued."""
+    from clipstudy.queue import audit
+
+    return [row.group for row in audit.group_rows(engine)[0] if row.newest]
 
 
 def features(settings: Settings) -> Store:

@@ -28,11 +28,13 @@ from clipstudy.claims import Judgement
 from clipstudy.dashboard import results_file
 from clipstudy.dashboard.inks import Ink, inks_of
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.job import Group
 from clipstudy.outcome import Result
 from clipstudy.redaction import redact
 from clipstudy.results import boards, evidence
 from clipstudy.results.boards import Board
 from clipstudy.results.planned import Planned
+from clipstudy.results.presented import presented
 from clipstudy.tracking import Tracking, newest_runs
 
 OVERLAP = timedelta(hours=1)
@@ -107,6 +109,7 @@ class Records:
         order: patterns of models: which are drawn first.
         kept: the folder that holds from one dashboard to the next what is known; None: nothing is kept.
         planned: asks the job table what the studies planned; by default there is none.
+        groups: asks it what their models and tasks are called now.
     """
 
     def __init__(
@@ -117,9 +120,11 @@ class Records:
         kept: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         planned: Callable[[], Planned] = dict,
+        groups: Callable[[], Iterable[Group]] = tuple,
     ) -> None:
         self.tracking = tracking
-        self.study, self._order, self._kept, self._clock, self._planned = study, order, kept, clock, planned
+        self.study, self._order, self._kept, self._clock = study, order, kept, clock
+        self._planned, self._groups = planned, groups
         self._lock = threading.Lock()
         self._known = Snapshot()
         self._runs: frozenset[str] = frozenset()
@@ -225,7 +230,7 @@ class Records:
             self._known = replace(self._known, read=datetime.now(UTC), trouble="")
 
     def _know(self, found: Iterable[Result]) -> None:
-        results = tuple(found)
+        results = tuple(self._presented(found))
         if results != self._known.results:
             before, after = _by_study(self._known.results), _by_study(results)
             # A study that nothing came to keeps its board, and with it the verdicts on its claims.
@@ -233,6 +238,12 @@ class Records:
             self._inks = {}
             self._runs = frozenset(r.run_id for r in results)
         self._known = Snapshot(results, datetime.now(UTC), self._known.planned)
+
+    def _presented(self, found: Iterable[Result]) -> Iterable[Result]:
+        try:
+            return presented(found, self._groups())
+        except ClipstudyError:  # the look at what is planned tells of it
+            return found
 
     def _everything(self) -> list[Result]:
         """Reads all runs, and says when that is due again. Needs no lock."""

@@ -72,7 +72,7 @@ def unplayed(judgements: Sequence[Judgement]) -> str:
         return ""
     return (
         "No claim is judged: no model with results plays a role that the claims name. To give a model a role, add the "
-        "key “role” to its table (docs/study-file.md)."
+        "key “role” to its table and enqueue the study again (docs/study-file.md)."
     )
 
 

@@ -63,6 +63,19 @@ def test_from_tasks_toml_to_a_chart(placed: Place, typed: Typed) -> None:
         assert {layer["layer"]: layer["metrics"] for layer in shown} == recorded and len(recorded) == 3
 
 
+def test_what_a_model_is_called_is_not_measured_anew(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--model", "bert", "--task", "order", "--layer", "1")
+    place.work()
+    assert "Tiny BERT" in typed("results").out
+    assert not any(row["todo"] for row in told(typed, "claims")), "no model plays any"
+    file = place.folder / "tasks.toml"
+    text = file.read_text().replace('label = "Tiny BERT"', 'label = "Little BERT"\nrole = "bert"')
+    file.write_text(text.replace('category = "syntactic"', 'category = "order"'))
+    assert told(typed, "enqueue", "--model", "bert", "--task", "order", "--layer", "1")["new"] == 0
+    assert "Little BERT" in typed("results").out and "Tiny" not in typed("results").out
+    assert any(row["todo"] for row in told(typed, "claims")), "it plays its role"
+
+
 def test_a_changed_table_gives_new_cells(place: Place, typed: Typed) -> None:
     typed("enqueue", "--all")
     file = place.folder / "tasks.toml"

@@ -19,12 +19,15 @@ from clipstudy.dashboard.pages import claims
 from clipstudy.dashboard.pages.components import Desk, Shown
 from clipstudy.dashboard.panels import Dashboard, Panel
 from clipstudy.dashboard.records import Records, merged
-from clipstudy.errors import ClipstudyError, TrackingUnreachable
+from clipstudy.errors import ClipstudyError, DatabaseUnreachable, TrackingUnreachable
+from clipstudy.job import Group
 from clipstudy.outcome import Result
 from clipstudy.results import evidence
 from clipstudy.results.run_files import PNG, RunFiles
 from clipstudy.tracking import Tracking
+from clipstudy.tracking.entry import PREFIX, group_tags
 from tests.made_up import MODELS, SHIFT, Model, Task, result, results
+from tests.queue.samples import group
 
 
 class Source(Tracking):
@@ -347,3 +350,23 @@ def test_one_study_is_tested_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_run_that_comes_twice_counts_once() -> None:
     assert merged([at(1, 0)], [at(1, 0), at(2, 3)]) == [at(1, 0), at(2, 3)]
+
+
+def test_models_are_called_as_the_job_table_calls_them(tmp_path: Path) -> None:
+    source, named = Source(tmp_path), group("bert", study="paper")
+    tags = {key.removeprefix(PREFIX): value for key, value in group_tags(named).items()} | {"role": "gpt2"}
+    source.held = [replace(result(MODELS[0], SHIFT, 1), tags={**tags, "ended": "2026-11-24T12:00:00+00:00"})]
+    now = replace(named, model=replace(named.model, label="Ernie", role="bert"))
+    (shown,) = Records(source, groups=lambda: [now]).now().results
+    assert (shown.tags["model_title"], shown.tags["role"], shown.tags["ended"]) == (
+        "Ernie", "bert", "2026-11-24T12:00:00+00:00",
+    )  # fmt: skip
+    plain = replace(named, model=replace(named.model, role=None))
+    assert "role" not in Records(source, groups=lambda: [plain]).now().results[0].tags
+    other = replace(now, task=replace(now.task, options={"hidden": 7}))
+    assert Records(source, groups=lambda: [other]).now().results[0].tags["role"] == "gpt2", "of other settings"
+
+    def away() -> list[Group]:
+        raise DatabaseUnreachable
+
+    assert Records(source, groups=away).now().results[0].tags["role"] == "gpt2"
