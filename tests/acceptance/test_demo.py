@@ -68,6 +68,7 @@ def test_from_nothing_to_a_page(small: None, typed: Typed, tmp_path: Path) -> No
     page = (tmp_path / "here" / "report.html").read_text(encoding="utf-8")
     # At the head of the page, and under the title of each figure.
     assert page.count("these figures say nothing about the real CLIP") > len(TASKS)
+    assert "measured alike" not in page, "one study, enqueued at once"
 
     again = typed("demo", "--device", "cpu")
     assert f"Nothing to do: {CELLS} cells are already done." in again.out
