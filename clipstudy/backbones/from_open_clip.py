@@ -20,10 +20,10 @@ from torch import nn
 from clipstudy import hub
 from clipstudy.backbones import blocks, checkpoint, open_clip_image, open_clip_text, vision
 from clipstudy.backbones.backbone import SUMMARIES
+from clipstudy.backbones.building import building
 from clipstudy.backbones.checkpoint import DTYPES
 from clipstudy.backbones.described import HUB, LOCAL
 from clipstudy.backbones.vision import Vision
-from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Part, Repository
 from clipstudy.spec import ModelSpec
@@ -266,7 +266,7 @@ def _create(spec: ModelSpec) -> Any:
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # it warns, on the root logger, that no weights were loaded; they are loaded after
     try:
-        with seeded(spec.init_seed), _nobody_asked():
+        with building(spec), _nobody_asked():
             model: nn.Module = open_clip.create_model(
                 spec.checkpoint, load_weights=False, pretrained_image=False, pretrained_text=False
             )

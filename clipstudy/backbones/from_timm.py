@@ -16,9 +16,9 @@ from timm.models import get_pretrained_cfg, is_model, list_models, list_pretrain
 from torch import nn
 
 from clipstudy.backbones import checkpoint, vision
+from clipstudy.backbones.building import building
 from clipstudy.backbones.described import HUB, LOCAL
 from clipstudy.backbones.vision import Anatomy, Vision
-from clipstudy.device import seeded
 from clipstudy.errors import ModelError, did_you_mean, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
@@ -183,7 +183,7 @@ def _weights(spec: ModelSpec, folder: Path) -> Path:
 def _create(spec: ModelSpec, name: str, weights: Path | None) -> Any:
     # The weights are always a file here: what timm would fetch by itself may be pickled.
     source = {"file": str(weights), "source": None} if weights else {}
-    with seeded(spec.init_seed):
+    with building(spec):
         try:
             return timm.create_model(name, pretrained=weights is not None, pretrained_cfg_overlay=source)
         except checkpoint.BROKEN as error:

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModel, CLIPTextModel
 
 from clipstudy.backbones import blocks, checkpoint, tokenizing
 from clipstudy.backbones.backbone import SUMMARIES, Pieces
+from clipstudy.backbones.building import building
 from clipstudy.backbones.checkpoint import DTYPES
 from clipstudy.backbones.fused import Fused
 from clipstudy.backbones.wordpieces import WordPieces, lead_of
-from clipstudy.device import seeded
 from clipstudy.errors import ModelError, said
 from clipstudy.hub import Repository
 from clipstudy.spec import ModelSpec
@@ -301,7 +301,7 @@ def _config(folder: Path, spec: ModelSpec) -> Any:
 
 
 def _random(config: Any, spec: ModelSpec) -> nn.Module:
-    with seeded(spec.init_seed):
+    with building(spec):
         try:
             if config.model_type == "clip":
                 return CLIPTextModel._from_config(config.text_config, dtype=DTYPES[spec.dtype])

@@ -45,8 +45,10 @@ def read(folder: Path, spec: ModelSpec) -> Any:
 def _read(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> Any:
     """The tokenizer of ``folder`` while its files are these."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    tokenizer(["a"], ["a"])  # some of what is wrong with it shows only then
+    # Some of what is wrong with it shows only when it is used.
+    tokenizer(["a"], ["a"])
     tokenizer.num_special_tokens_to_add()
+    tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
     return tokenizer
 
 

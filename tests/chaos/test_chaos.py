@@ -37,7 +37,8 @@ def mixed(embedded: Backends) -> Iterator[Backends]:
 
 
 def hold(name: str, backends: Backends, folder: Path, jobs: int = 30) -> None:
-    fault = replace(NAMED[name], most=2)
+    # Those that come by the clock may come before any work began.
+    fault = replace(NAMED[name], most=2 if NAMED[name].blow is None else 6)
     seen, verdict, wrong = trial(fault, backends, folder / "house", jobs, busy=5.0, workers=2, limit=120)
     assert wrong == [] and (seen.recoveries or not fault.most or fault.fails), "no cell was in anybody's hands"
     assert verdict.jobs == verdict.done + verdict.failed >= jobs

@@ -13,11 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipstudy import backbones
-from clipstudy.backbones import checkpoint, from_open_clip
+from clipstudy.backbones import building, checkpoint, from_open_clip
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 from tests.fuzz.damage import damaged, fuzzed, values
 from tests.torch import checkpoints, image_checkpoints
+
+#: Bytes that a model may take.
+ROOM = 1 << 28
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptions of large models are refused, not filled with numbers, however much memory there is."""
+    monkeypatch.setattr(building, "free", lambda: ROOM)
+
 
 SPEC = ModelSpec("m", "transformers", "x", 3)
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

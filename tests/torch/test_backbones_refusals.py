@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import open_clip
 import pytest
+import timm
 import torch
 import transformers
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -18,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks, open_clip_image
+from clipstudy.backbones import blocks, building, checkpoint, open_clip_image
 from clipstudy.errors import DeviceError, ModelError
 from clipstudy.spec import ModelSpec
-from tests.torch import checkpoints
+from tests.torch import checkpoints, image_checkpoints
 from tests.torch.refusals import refused
 
 COMMIT = "c0ffee" + "0" * 34
@@ -179,6 +180,42 @@ def test_tokenizers_that_are_absent_or_too_large(bert):
         file.rename(file.with_suffix(".json"))
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
     refused(replace(bert, init="random"), "ids up to 66, but the model embeds 20 tokens")
+
+
+def test_a_tokenizer_whose_unknown_token_is_unknown(bert):
+    """The library looks it up by looking it up."""
+    file = Path(bert.checkpoint) / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"unk_token": ""}))
+    refused(bert, "has no tokenizer that can be read (maximum recursion depth exceeded")
+
+
+def test_models_that_do_not_fit_into_memory(bert, tower, tmp_path):
+    """None of these could be made: the kernel would end whoever tries."""
+    large = 2**40 // 256
+    file = Path(bert.checkpoint) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"intermediate_size": large}))
+    file = Path(tower.checkpoint.removeprefix("local-dir:")) / "open_clip_config.json"
+    described = json.loads(file.read_text())
+    described["model_cfg"]["text_cfg"]["context_length"] = 2**22  # the mask alone: 64 TiB
+    file.write_text(json.dumps(described))
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    vit = image_checkpoints.of_timm("vit_tiny_patch16_224", small, "cls", (2, 2, 2), True, tmp_path / "vit").spec
+    file = Path(vit.checkpoint.removeprefix("local-dir:")) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_args": {**small, "mlp_ratio": large}}))
+    for spec in (bert, tower, vit):
+        refused(replace(spec, init="random"), "is too large for this machine", "GiB of memory, and", "are free")
+
+
+def test_watching_memory_changes_nothing_that_is_drawn(monkeypatch):
+    spec = ModelSpec("m", "timm", "resnet18", 4, init="random", init_seed=3, modality="image")
+    monkeypatch.setattr(building, "UNSEEN", 0)
+    with building.building(spec):
+        watched = timm.create_model("resnet18")
+    torch.manual_seed(3)
+    assert checkpoint.weights_of(watched) == checkpoint.weights_of(timm.create_model("resnet18"))
+    monkeypatch.setattr(building, "free", lambda: 2**20)
+    with pytest.raises(ModelError, match="resnet18"), building.building(spec):
+        timm.create_model("resnet18")
 
 
 def test_another_models_tokenizer(bert, tmp_path, caplog):
