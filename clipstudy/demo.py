@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipstudy import device as devices
 from clipstudy import tasksfile
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, writing
 from clipstudy.job import SETTLED, Group, Job, Selection, Status, plan
 from clipstudy.pocket import corpora
 from clipstudy.pocket.baskets import Sizes
@@ -100,6 +100,11 @@ class Ended:
         return self.statuses.get(Status.FAILED, 0)
 
     @property
+    def unfinished(self) -> int:
+        """Cells that were neither measured nor given up, or that MLflow has not taken, when the workers had left."""
+        return sum(number for status, number in self.statuses.items() if status not in SETTLED)
+
+    @property
     def left_out(self) -> int:
         """Cells that the budgets had no room for."""
         return self.statuses.get(Status.CANCELLED, 0)
@@ -146,7 +151,7 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
     """Bring the pocket study to its end on ``device``. What is done already is not done again.
 
     Raises:
-        ClipstudyError: its models are not here, or the device is not.
+        ClipstudyError: its models are not here, or the device is not; or nothing can be written here.
     """
     began = time.monotonic()
     engine = dialect.connect(settings.database)
@@ -158,6 +163,8 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
     unfinished = sum(number for status, number in before.present.items() if status not in SETTLED)
     done = before.present.get(Status.DONE, 0)
     if before.new or unfinished or (full and before.revived):
+        with writing(logs := log_file(settings, 0).parent, "Go to a folder of your own, then type: clipstudy demo"):
+            logs.mkdir(parents=True, exist_ok=True)
         progress.say("making the pocket corpora from their seed (once only)")
         # In processes of their own: what they need of torch, MLflow and memory is given back before the workers start.
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

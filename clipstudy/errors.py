@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 #: Characters of a line of a message, from its beginning and its end: what is quoted between may be a whole file.
 LONGEST = 8000
@@ -160,6 +161,15 @@ def near(found: str, known: Iterable[str]) -> str | None:
         part = re.compile(rf"(?<![^\W_]){re.escape(found)}", re.IGNORECASE)
         alike += sorted(filter(part.search, names), key=len)
     return alike[0] if alike else None
+
+
+@contextmanager
+def writing(place: object, remedy: str, kind: type[ClipstudyError] = ClipstudyError) -> Iterator[None]:
+    """Raises ``kind``, which ends with ``remedy``, where what is done within cannot write to ``place``."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{place} cannot be written to ({error.strerror or error}). {remedy}") from error
 
 
 def said(error: BaseException, most: int = 200) -> str:

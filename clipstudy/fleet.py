@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import make_url
+
 from clipstudy.errors import AWAY, BUG, FleetError, did_you_mean
 from clipstudy.job import Status
 from clipstudy.queue import jobs
@@ -56,7 +58,7 @@ class Wanted:
     memory: str | None = None  #: as sbatch has it: 32G
     time: str | None = None  #: as sbatch has it: 4:00:00 or 1-12
     partition: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)  #: further ones of sbatch: account → vision
+    options: Mapping[str, str | bool] = field(default_factory=dict)  #: further ones of sbatch: account → vision
     words: tuple[str, ...] = ()  #: further ones of `clipstudy worker`
 
 
@@ -86,7 +88,8 @@ class Member:
 
 def name(settings: Settings) -> str:
     """What SLURM calls the jobs that work on this job table."""
-    return f"clipstudy-{hashlib.sha256(redact(settings.database).encode()).hexdigest()[:8]}"
+    database = make_url(settings.database).render_as_string(hide_password=True)
+    return f"clipstudy-{hashlib.sha256(database.encode()).hexdigest()[:8]}"
 
 
 def folder(settings: Settings) -> Path:

@@ -50,7 +50,7 @@ class Settings:
             home=home,
             database=_url(env, store / "clipstudy.db", "CLIPSTUDY_DATABASE"),
             tracking=_url(env, store / "mlflow.db", "CLIPSTUDY_TRACKING", "MLFLOW_TRACKING_URI"),
-            artifacts=env.get("CLIPSTUDY_ARTIFACTS") or str(store / "artifacts"),
+            artifacts=_place(env, "CLIPSTUDY_ARTIFACTS", store / "artifacts"),
             cache=_folder(env, "CLIPSTUDY_CACHE", f"{caches}/clipstudy").absolute(),
             cache_gb=_number(env, "CLIPSTUDY_CACHE_GB", 20.0),
             device=env.get("CLIPSTUDY_DEVICE") or "auto",
@@ -58,8 +58,8 @@ class Settings:
         )
 
 
-#: A SQLite URL without the third slash, behind which a file is named.
-_NO_FILE = re.compile(r"sqlite(\+\w+)?:(?!///)", re.IGNORECASE)
+#: A SQLite URL without the third slash, behind which a file is named, or with nothing behind it.
+_NO_FILE = re.compile(r"sqlite(\+\w+)?:(?!///[^?])", re.IGNORECASE)
 
 
 def _url(env: Mapping[str, str], file: Path, *names: str) -> str:
@@ -83,6 +83,12 @@ def _folder(env: Mapping[str, str], name: str, default: str) -> Path:
         raise ClipstudyError(
             f'{name} is "{text}", and no home folder is known for that. Type: export {name}=/WHOLE/PATH'
         ) from None
+
+
+def _place(env: Mapping[str, str], name: str, default: Path) -> str:
+    """A URL as it is, else a whole path: it is written down, and read from other folders."""
+    text = env.get(name) or str(default)
+    return text if "://" in text else str(_folder(env, name, text).absolute())
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -60,7 +60,8 @@ COMMANDS = (
     results.ui,
 )
 for command in COMMANDS:
-    app.command()(command)
+    # A priority may be below zero: -5 is none of its options.
+    app.command(context_settings={"ignore_unknown_options": True} if command is jobs.prioritise else None)(command)
 
 
 def _version(asked: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from clipstudy.cli import selecting, stores
+from clipstudy.cli import ports, selecting, stores
 from clipstudy.cli.options import DashboardName, Study
 from clipstudy.errors import ClipstudyError, NoResults, NotMigrated
 from clipstudy.job import Selection
@@ -99,15 +98,7 @@ def _listening(served: Dash, host: str, port: int) -> BaseWSGIServer:
     try:
         return app.listen(served, host, port)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ClipstudyError(
-                f"--port {port}: another program listens there. Type: clipstudy dashboard --port {port + 1} "
-                "(or --port 0, which takes a free one)"
-            ) from None
-        raise ClipstudyError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror or error}). Name another port, "
-            "or --port 0 for a free one."
-        ) from None
+        raise ports.refused("dashboard", host, port, error) from None
 
 
 def _queue(settings: Settings) -> Engine | None:

@@ -38,10 +38,18 @@ def demo(
     typer.echo(f"writing {out}: testing its claims on what the runs kept")
     _report(settings, out)
     _print_ended(ended)
-    typer.echo(f"\n{_reached()}next:  open {out}                   the figures, layer by layer")
+    typer.echo(f"\n{_reached()}next:  open {shlex.quote(str(out))}                   the figures, layer by layer")
     typer.echo("       clipstudy dashboard                the same with controls, and the runs' pictures")
     typer.echo("       clipstudy ui                       every run in MLflow")
-    typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
+    if (settings.home / "tasks.toml").is_file():
+        typer.echo("       clipstudy enqueue --all --dry-run  the real study, as tasks.toml declares it")
+    if ended.unfinished:
+        raise ClipstudyError(
+            f"{counted(ended.unfinished, 'cell')} of the study "
+            f"{'is' if ended.unfinished == 1 else 'are'} not finished, and its workers have left: see "
+            f"{demonstration.log_file(settings, 0)}. To go on, type: clipstudy worker --drain --study "
+            f"{demonstration.STUDY}"
+        )
     if ended.failed:
         raise ClipstudyError(
             f"{counted(ended.failed, 'cell')} failed. See: clipstudy status --study {demonstration.STUDY}"

@@ -57,7 +57,7 @@ def fetch(
     if verify:
         _verify(fetching.verify(items, manifest), whole, again, as_json)
         return
-    surveys, failures = fetching.survey_all(items)
+    surveys, failures = fetching.survey_all(items, again)
     if surveys and not as_json:
         _print(surveys)
     if not dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def submit(
     ] = None,
     partition: Annotated[str | None, typer.Option(help="SLURM's partition. [default: the cluster's]")] = None,
     sbatch: Annotated[
-        list[str] | None, typer.Option("--sbatch", help="Any option of sbatch: account=vision; may be repeated.")
+        list[str] | None, typer.Option("--sbatch", help="Any option of sbatch: account=vision, hold; may be repeated.")
     ] = None,
     study: Study = None,
     layers_per_batch: LayersPerBatch = None,
@@ -49,7 +50,8 @@ def submit(
     only = selecting.study_name(study)
     selecting.existing(engine, Selection(study=only))
     if not jobs.any_queued(engine, only):
-        raise FleetError("Nothing is queued: workers would leave at once. Type: clipstudy enqueue --all")
+        of, what = (f" of {only}", shlex.join(["status", "--study", only])) if only else ("", "enqueue --all")
+        raise FleetError(f"Nothing{of} is queued: workers would leave at once. Type: clipstudy {what}")
     words = ["--study", only] if only else []
     if layers_per_batch:
         words += ["--layers-per-batch", str(layers_per_batch)]
@@ -115,12 +117,12 @@ def cancel(
     typer.echo(json.dumps({"cancelled": ended}) if as_json else f"{counted(len(ended), 'worker')} cancelled")
 
 
-def _options(given: list[str] | None) -> dict[str, str]:
-    """``account=vision`` → account: vision."""
-    found = {}
+def _options(given: list[str] | None) -> dict[str, str | bool]:
+    """``account=vision`` → account: vision; ``hold`` → hold: True."""
+    found: dict[str, str | bool] = {}
     for text in given or ():
         key, equals, value = text.removeprefix("--").partition("=")
-        if not (key and equals and value):
-            raise FleetError(f'--sbatch "{text}": expected KEY=VALUE, as in --sbatch account=vision')
-        found[key] = value
+        if not key or (equals and not value):
+            raise FleetError(f'--sbatch "{text}": expected KEY=VALUE or KEY, as in --sbatch account=vision')
+        found[key] = value if equals else True
     return found

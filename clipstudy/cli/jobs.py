@@ -62,7 +62,7 @@ def show(job: JobNumber, as_json: Json = False) -> None:
     for name, value in facts.items():
         typer.echo(f"{name:<{width}}  {printable(redact(str(value)))}")
     typer.echo(f"{'options':<{width}}  {json.dumps(dict(group.task.options))}")
-    typer.echo(f"{'resolved':<{width}}  {resolved or 'not yet'}")
+    typer.echo(f"{'resolved':<{width}}  {printable(redact(resolved or 'not yet'))}")
 
 
 def _read(resolved: str | None) -> object:
@@ -125,7 +125,7 @@ def retry(
     if cancelled:
         meant.append("cancelled")
     more = f"; {counted(left, 'cell')} failed because a worker vanished: clipstudy retry --lost" if left else ""
-    _changed(engine, selection, number, "queued again", " or ".join(meant), more)
+    _changed(engine, selection, number, "queued again", " or ".join(meant), more, newest_only=True)
 
 
 def _lost(engine: Engine, selection: Selection) -> int:
@@ -149,7 +149,7 @@ def rerun(
     number = jobs.rerun(engine, selecting.existing(engine, selection))
     left = len(jobs.rows(engine, selection, [Status.RUNNING, Status.COMPUTED]))
     later = f"; {left} not done yet: type it again later" if left else ""
-    _changed(engine, selection, number, "queued again", "done or failed", later)
+    _changed(engine, selection, number, "queued again", "done or failed", later, newest_only=True)
 
 
 def prioritise(
@@ -163,21 +163,27 @@ def prioritise(
     """Change which groups run first; a group ranks by its highest-priority cell."""
     from clipstudy.queue import jobs
 
-    selection = selecting.selection(model, task, layer, everything, "prioritise", study)
+    selection = selecting.selection(model, task, layer, everything, f"prioritise {priority}", study)
     engine = stores.engine(Settings.read())
     number = jobs.set_priority(engine, selecting.existing(engine, selection), priority)
     _changed(engine, selection, number, "changed", "queued or running")
 
 
-def _changed(engine: Engine, selection: Selection, number: int, done: str, of: str, more: str = "") -> None:
-    """How many cells a verb changed; where none, why: it is about cells that are ``of``, and those meant are not."""
+def _changed(
+    engine: Engine, selection: Selection, number: int, done: str, of: str, more: str = "", *, newest_only: bool = False
+) -> None:
+    """How many cells a verb changed; where none, why: it is about cells that are ``of``, and those meant are not.
+
+    Args:
+        newest_only: it is about cells of the newest settings alone.
+    """
     from clipstudy import queueview
     from clipstudy.queue import jobs
     from clipstudy.wording import counted
 
     why = ""
     if not number:
-        totals = queueview.totals_of(jobs.counts(engine, selection, newest_only=False))
+        totals = queueview.totals_of(jobs.counts(engine, selection, newest_only=newest_only))
         there = ", ".join(f"{count:,} {status}" for status, count in totals.items()) or "none"
         why = f": none is {of}. What is there: {there}"
     typer.echo(f"{counted(number, 'cell')} {done}{why}{more}")

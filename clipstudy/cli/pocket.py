@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,6 @@ def pretrain(
 ) -> None:
     """Train the pocket models from a seed, record their losses and figures in MLflow, and write their card."""
     from clipstudy import progress as progresses
-    from clipstudy.errors import did_you_mean
     from clipstudy.pocket.training import card, workshop
     from clipstudy.pocket.training.models import MODELS
     from clipstudy.tracking import entry, pretraining
@@ -83,8 +83,6 @@ def pretrain(
     from clipstudy.wording import duration
 
     chosen = names or list(MODELS)
-    if unknown := [name for name in chosen if name not in MODELS]:
-        raise ClipstudyError(f'no pocket model "{unknown[0]}". {did_you_mean(unknown[0], MODELS)}')
     settings = Settings.read()
     open_tracking(settings).prepare()  # what is wrong with it is told before the hours of training
     progress = progresses.for_stderr()
@@ -113,5 +111,6 @@ def pretrain(
         typer.echo(f"  {problem}")
     if problems and steps is None and set(chosen) == set(MODELS):
         raise ClipstudyError(
-            "These models are not what the study needs. Fix their recipes, then type: clipstudy pocket pretrain --again"
+            "These models are not what the study needs. Fix their recipes, then type: clipstudy pocket pretrain "
+            f"--again --folder {shlex.quote(str(folder))}"
         )

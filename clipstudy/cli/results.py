@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipstudy.cli import screen, selecting, stores
+from clipstudy.cli import ports, screen, selecting, stores
 from clipstudy.cli.options import DashboardName, Models, Study, Tasks
 from clipstudy.errors import ClipstudyError
 from clipstudy.job import Selection, Status
@@ -186,7 +186,7 @@ def _best(shown: Board, metric: str | None, format: str) -> None:
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Serve MLflow's own pages on the right store."""
     import os
@@ -198,6 +198,7 @@ def ui(
         typer.echo(f"the MLflow server is at {redact(settings.tracking)}")
         return
     open_tracking(settings).prepare()
+    ports.check("ui", port)
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking  # not a word of the command: it may hold a password
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C stops it)", err=True)
@@ -241,22 +242,25 @@ def recorded(study: str | None) -> list[Result]:
     settings = Settings.read()
     tracking, name = open_tracking(settings), selecting.study_name(study)
     found = tracking.results(name)
-    if not found and name is not None and (others := {r.study for r in tracking.results()}):
-        raise NoResults(f"The results have {selecting.unknown_name(Selection(study=name), study=others)}")
     if not found:
-        raise NoResults(_nothing(settings, name))
+        others = {r.study for r in tracking.results()} if name is not None else set()
+        raise NoResults(_nothing(settings, name, others))
     with contextlib.suppress(ClipstudyError):  # without a job table, as they were called when they were measured
         found = presented(found, stores.groups(stores.engine(settings)))
     return found
 
 
-def _nothing(settings: Settings, study: str | None) -> str:
-    """That nothing is recorded of ``study`` (or at all), why, as the job table tells it, and what to type."""
+def _nothing(settings: Settings, study: str | None, others: set[str]) -> str:
+    """That nothing is recorded of ``study`` (or at all), why, as the job table tells it, and what to type.
+
+    Args:
+        others: studies of which something is recorded.
+    """
     from clipstudy import queueview
     from clipstudy.errors import NotMigrated
     from clipstudy.queue import jobs
 
-    text = f"Nothing is recorded yet in {redact(settings.tracking)}"
+    text = f"Nothing{f' of {study}' * bool(others)} is recorded yet in {redact(settings.tracking)}"
     try:
         planned = jobs.counts(stores.engine(settings))
     except NotMigrated:
@@ -264,6 +268,8 @@ def _nothing(settings: Settings, study: str | None) -> str:
     except ClipstudyError:
         return f"{text}. To see what is queued, running or failed, type: clipstudy status"
     studies = {of for of, _, _ in planned}
+    if others and study not in studies:
+        return f"The results have {selecting.unknown_name(Selection(study=study), study=others)}"
     if study is not None and studies and study not in studies:
         return f"{text}, and the job table has {selecting.unknown_name(Selection(study=study), study=studies)}"
     totals = queueview.totals_of({cell: numbers for cell, numbers in planned.items() if study in (None, cell[0])})

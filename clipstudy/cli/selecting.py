@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def selection(
     verb: str,
     study: str | None = None,
 ) -> Selection:
-    """The cells that the options name; all of them only with ``everything``. ``verb`` is for the error that says so."""
+    """The cells that the options name; all of them only with ``everything``. ``verb``, with what else must be typed, is
+    for the error that says so."""
     if not (everything or model or task or layer or study):
         raise ClipstudyError(f"No cells chosen. Add --model, --task or --layer, or type: clipstudy {verb} --all")
     return Selection(tuple(model or ()), tuple(task or ()), layers(layer), study_name(study))
@@ -139,11 +141,20 @@ def wrong(study: Study, selection: Selection, groups: Sequence[tuple[Group, tupl
 
 
 def _apart(study: Study, selection: Selection) -> str:
-    """What the models and the tasks that are chosen are of."""
-    models, tasks = Selection(models=selection.models), Selection(tasks=selection.tasks)
-    read = {model.modality for name, model in study.models.items() if models.takes(name, "")}
-    of = {task.modality for name, task in study.tasks.items() if tasks.takes("", name)}
-    return f"the models chosen read {' or '.join(sorted(read))}s, the tasks chosen need {' or '.join(sorted(of))}s"
+    """Why none of the models chosen is put to any of the tasks chosen."""
+    chosen = Selection(models=selection.models), Selection(tasks=selection.tasks)
+    models = [model for name, model in study.models.items() if chosen[0].takes(name, "")]
+    tasks = [task for name, task in study.tasks.items() if chosen[1].takes("", name)]
+    alike = [(model, task) for model in models for task in tasks if model.modality == task.modality]
+    if not alike:
+        read, of = ({one.modality for one in several} for several in (models, tasks))
+        return f"the models chosen read {' or '.join(sorted(read))}s, the tasks chosen need {' or '.join(sorted(of))}s"
+    put = [(model, task) for model, task in alike if Selection(models=task.models).takes(model.name, "")]
+    if not put:
+        model, task = alike[0]
+        return f"[tasks.{task.name}] models = {json.dumps(task.models)} leaves {model.name} out"
+    kind, name = next((("model", model.name) for model, _ in put if model.optional), ("task", put[0][1].name))
+    return f"the {kind} {name} is optional, and runs only where it is named: --{kind} {name}"
 
 
 def _absent(study: Study, selection: Selection, some: bool) -> str | None:

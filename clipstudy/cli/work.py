@@ -14,7 +14,7 @@ import typer
 
 from clipstudy.cli import screen, selecting, stores
 from clipstudy.cli.options import All, Device, Json, Layers, LayersPerBatch, Models, Study, StudyFile, Tasks
-from clipstudy.errors import ClipstudyError, StudyError
+from clipstudy.errors import ClipstudyError, StudyError, printable, writing
 from clipstudy.job import LARGEST, Selection, Status
 from clipstudy.redaction import redact
 from clipstudy.settings import Settings
@@ -35,6 +35,8 @@ ARMS = {
     "control": "one random label per type of first (or marked) word",
     "items": "how many rows",
 }
+#: Of a folder that cannot be written to.
+REMEDY = "Name another one: --save FOLDER"
 
 
 def init() -> None:
@@ -65,7 +67,8 @@ def enqueue(
 
     settings = Settings.read()
     whole = tasksfile.load(tasksfile.find(study, settings.home))
-    selection = selecting.selection(model, task, layer, everything, "enqueue")
+    typed = selecting.command("enqueue", study, Selection()).removeprefix("clipstudy ")
+    selection = selecting.selection(model, task, layer, everything, typed)
     groups = plan(whole, selection)
     if wrong := selecting.wrong(whole, selection, groups):
         raise StudyError(wrong)
@@ -82,6 +85,14 @@ def enqueue(
         "revived": enqueued.revived,
         "superseded": enqueued.superseded,
         "present": dict(enqueued.present),
+        "changed": [
+            {
+                "model": model,
+                "task": task,
+                "settings": {key: {"was": old, "is": new} for key, (old, new) in both.items()},
+            }
+            for model, task, both in enqueued.changed
+        ],
         "returned": [{"model": model, "task": task} for model, task in enqueued.returned],
         "dry_run": dry_run,
     }
@@ -122,7 +133,7 @@ def _print_enqueued(study: str, cells: int, groups: int, enqueued: Enqueued, dry
     typer.echo(text)
     for model, task, differences in enqueued.changed:
         for key, (old, new) in differences.items():
-            typer.echo(f"  {model} · {task}: {key} was {old}, is {new}")
+            typer.echo(printable(f"  {model} · {task}: {key} was {old}, is {new}"))
     if enqueued.returned and not dry_run:
         again = [selecting.command("rerun", study, Selection((model,), (task,))) for model, task in enqueued.returned]
         typer.echo(
@@ -333,6 +344,10 @@ def run(
     progress.batch(f"{group.model.name} · {group.task.name}")
     outcomes: list[Outcome] = []
     failed: dict[int, str] = {}
+    unsaved: ClipstudyError | None = None
+    if save:
+        with writing(save, REMEDY):
+            save.mkdir(parents=True, exist_ok=True)
     measured = runner.run(group, layers, shelf=runner.Shelf(bench.device), store=stores.features(settings), bench=bench)
     try:
         for number, result in measured:
@@ -340,19 +355,27 @@ def run(
                 failed[number] = result.error
                 continue
             outcomes.append(result)
-            if save:
-                _save(result, save / f"layer_{number:02d}")
+            if save and not unsaved:
+                unsaved = _unsaved(result, save / f"layer_{number:02d}")
     finally:
         progress.close()
     _print_outcomes(group, outcomes, failed, as_json)
     if failed:
         raise ClipstudyError("\n".join(f"layer {k} failed: {error}" for k, error in failed.items()))
+    if unsaved:
+        raise unsaved
 
 
-def _save(outcome: Outcome, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for artifact in outcome.artifacts:
-        (folder / artifact.name).write_bytes(artifact.content)
+def _unsaved(outcome: Outcome, folder: Path) -> ClipstudyError | None:
+    """Why its files cannot be kept in ``folder``; None: they are. What was measured is shown all the same."""
+    try:
+        with writing(folder, REMEDY):
+            folder.mkdir(parents=True, exist_ok=True)
+            for artifact in outcome.artifacts:
+                (folder / artifact.name).write_bytes(artifact.content)
+    except ClipstudyError as error:
+        return error
+    return None
 
 
 def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, str], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,8 +200,8 @@ def _writable(spec: DatasetSpec) -> Path:
     """Where ``spec.path`` is, if a file from elsewhere may be put there: whoever wrote the study file chose both, and a
     file that is put in the right place is run, or believed, by something else."""
     path, settings = _place(spec), Settings.read()
-    own = (spec.path or "").partition("}/")[0] + "}/"  # a folder that the environment names
-    named = locate(own, spec.base) if own.startswith("${") else None
+    own = re.match(r"\$\{CLIPSTUDY_\w+\}/", spec.path or "")  # a folder that the environment names
+    named = locate(own[0], spec.base) if own else None
     real = path.resolve()
     # The root of the disk is nobody's own, whatever variable says so: every file lies below it.
     roots = {root.resolve() for root in (Path(spec.base), settings.home, settings.cache, named) if root}

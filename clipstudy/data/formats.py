@@ -88,14 +88,11 @@ def _parquet(path: Path, columns: Collection[str]) -> Cells:
     brackets in a name for a pattern, and give the rows of a file that was there before, if it was as old."""
     import pyarrow.parquet
 
-    about = _check_size(path)
+    about, size = _check_size(path)
     schema = about.schema.to_arrow_schema()
     wanted = [name for name in dict.fromkeys(columns) if name in schema.names]
     with pyarrow.parquet.ParquetFile(path) as file:
-        sizes = (about.row_group(at) for at in range(about.num_row_groups))
-        parts = (group.column(at) for group in sizes for at in range(group.num_columns))
-        # By their beginnings: a column of structures, as images are, is stored as several.
-        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in wanted)
+        # By all columns: to ask of one how large it is ends the process where the file is damaged (pyarrow 25).
         table = file.read(wanted) if size <= IN_MEMORY else _mapped(path, file, wanted)
     names = _class_names(schema, wanted)
     cells = {name: _cells(table.column(name), names.get(name)) for name in wanted}
@@ -217,22 +214,22 @@ def _misquoted(path: Path, delimiter: str) -> str:
     return ""
 
 
-def _check_size(path: Path) -> Any:
-    """What a parquet file says of itself. Raises ValueError where that is that it unfolds to many times what any data
-    does."""
+def _check_size(path: Path) -> tuple[Any, int]:
+    """What a parquet file says of itself, and the bytes that it unfolds to. Raises ValueError where those are many
+    times what any data does."""
     import pyarrow.parquet
 
     about = pyarrow.parquet.read_metadata(path)
-    check_unpacked(about, path.stat().st_size)
-    return about
+    return about, check_unpacked(about, path.stat().st_size)
 
 
-def check_unpacked(about: Any, size: int) -> None:
-    """Raises ValueError where a parquet file of ``size`` bytes says, in its metadata, that it unfolds to what no data
-    does."""
+def check_unpacked(about: Any, size: int) -> int:
+    """The bytes that a parquet file of ``size`` bytes unfolds to, as its metadata says. Raises ValueError where no data
+    unfolds to so many."""
     unpacked = sum(about.row_group(at).total_byte_size for at in range(about.num_row_groups))
     if unpacked > max(MOST_UNPACKED * size, SMALL) or about.num_rows > max(MOST_ROWS * size, SMALL):
         raise ValueError(f"{size} bytes that unfold to {unpacked} and {about.num_rows} rows: more than any data does")
+    return int(unpacked)
 
 
 def _cells(stored: Any, names: Sequence[str] | None) -> list[Any]:

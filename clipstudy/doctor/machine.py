@@ -76,7 +76,7 @@ def device(settings: Settings, survey: Callable[[], Iterable[devices.Gpu]] = dev
     for gpu in found:
         room = f"{gpu.free / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB free"
         yield Finding(OK, "device", f"cuda:{gpu.index} ({gpu.name}): {room}")
-    if not found and shutil.which("nvidia-smi"):
+    if not found and shutil.which("nvidia-smi") and not devices.find("auto").startswith("cuda"):
         yield Finding(
             WARNING,
             "device",

@@ -24,10 +24,9 @@ def fetch_all(surveys: Iterable[Survey], manifest: Path, progress: Progress) -> 
         progress.batch(surveyed.item.name)
         try:
             fetch(surveyed, progress)
+            record(manifest, surveyed)
         except ClipstudyError as error:
             failed.append(Failure(surveyed.item, error))
-        else:
-            record(manifest, surveyed)
     return failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,26 +12,37 @@ from urllib.parse import quote
 
 from clipstudy import checksum, hub
 from clipstudy.data import Released
-from clipstudy.errors import ClipstudyError, NotFetched
+from clipstudy.errors import ClipstudyError, NotFetched, writing
 from clipstudy.fetch.items import Item, Survey
 from clipstudy.hub import Entry, Repository
 from clipstudy.lock import locked
 
 #: Of the manifest's layout.
 VERSION = 1
+#: Characters of a study's name in its file's, at most.
+LONGEST = 150
 
 
 def manifest_path(cache: Path, study: str) -> Path:
     """Where what was fetched of a study is written down."""
-    return cache / "fetched" / f"{quote(study, safe=' ')}.json"
+    name = quote(study, safe=" ")
+    if len(name) > LONGEST:  # letters of other alphabets are nine characters each
+        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return cache / "fetched" / f"{name}.json"
 
 
 def record(path: Path, surveyed: Survey) -> None:
     """Write what was fetched into the manifest ``path``, beside what it holds of other items; safe in several processes
-    at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f"{path.name}.lock")):
-        _record(path, surveyed)
+    at once.
+
+    Raises:
+        NotFetched: it cannot be written.
+    """
+    remedy = "Make room, or choose another folder (export CLIPSTUDY_CACHE=FOLDER); what was fetched is kept."
+    with writing(path, remedy, NotFetched):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f"{path.name}.lock")):
+            _record(path, surveyed)
 
 
 def _record(path: Path, surveyed: Survey) -> None:

@@ -20,13 +20,22 @@ from clipstudy.progress import Progress
 
 SILENT_SECONDS = 30.0  #: after which a server that says nothing is given up
 BLOCK = 1 << 20  #: bytes read at once
+#: What a server says that answers nothing but GET, or where an address is signed for that alone.
+NO_HEAD = (403, 405, 501)
 
 
 def size(source: Released) -> int:
-    """Bytes of a released file, as its server states them; 0 where it does not."""
-    with _answer(source, "HEAD") as answer:
-        stated = answer.headers.get("Content-Length") or ""
-        return int(stated) if stated.isdecimal() else 0
+    """Bytes of a released file, as its server states them; 0 where it does not.
+
+    Raises:
+        DataError: the server does not answer, or the address is none.
+    """
+    try:
+        with _answer(source, "HEAD") as answer:
+            stated = answer.headers.get("Content-Length") or ""
+    except _NotAsked:
+        return 0
+    return int(stated) if stated.isdecimal() else 0
 
 
 def download(source: Released, entry: Entry, progress: Progress) -> None:
@@ -41,7 +50,7 @@ def download(source: Released, entry: Entry, progress: Progress) -> None:
         part = source.path.with_name(f"{source.path.name}.{os.getpid()}.part")
         try:
             with _answer(source) as answer, part.open("wb") as file:
-                while block := answer.read(BLOCK):
+                while block := _read(answer):
                     file.write(block)
                     progress("MB", file.tell() // MEGA, entry.size // MEGA)
             if (found := checksum.like(source.checksum, part)) != source.checksum:
@@ -59,6 +68,19 @@ def download(source: Released, entry: Entry, progress: Progress) -> None:
         ) from error
 
 
+def _read(answer: Any) -> bytes:
+    """Some of what comes; other errors of the network are told from those of the disk."""
+    try:
+        block: bytes = answer.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from error
+    return block
+
+
+class _NotAsked(DataError):
+    """The server answers nothing but GET. Fix the url."""
+
+
 @contextlib.contextmanager
 def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
     try:
@@ -66,9 +88,8 @@ def _answer(source: Released, method: str = "GET") -> Iterator[Any]:
         with urllib.request.urlopen(request, timeout=SILENT_SECONDS) as answer:
             yield answer
     except HTTPError as error:
-        raise DataError(
-            f"[{source.table}] url: {source.url} answers {error.code} {error.reason}. Fix the url."
-        ) from error
+        kind = _NotAsked if method == "HEAD" and error.code in NO_HEAD else DataError
+        raise kind(f"[{source.table}] url: {source.url} answers {error.code} {error.reason}. Fix the url.") from error
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         shown = getattr(error, "reason", error)
         away = DataError(

@@ -6,25 +6,25 @@ from collections.abc import Iterable
 
 from clipstudy import hub
 from clipstudy.data import Released
-from clipstudy.errors import ClipstudyError, NotFetched
+from clipstudy.errors import ClipstudyError, DataError, NotFetched
 from clipstudy.fetch import released
 from clipstudy.fetch.items import Failure, Item, Survey
-from clipstudy.hub import Entry
+from clipstudy.hub import Entry, Repository
 
 
-def survey_all(items: Iterable[Item]) -> tuple[list[Survey], list[Failure]]:
-    """What :func:`survey` found of the items, and what it refused.
+def survey_all(items: Iterable[Item], again: str = "clipstudy fetch") -> tuple[list[Survey], list[Failure]]:
+    """What :func:`survey` found of the items, and what it refused. ``again`` is the command that was typed.
 
     Raises:
-        NotFetched: HF_HUB_OFFLINE forbids to ask, where there is something to ask for.
+        NotFetched: HF_HUB_OFFLINE forbids to ask, where there is something to ask the Hub for.
     """
     from huggingface_hub import constants
 
     items = list(items)
-    if items and constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE and any(isinstance(item.source, Repository) for item in items):
         raise NotFetched(
             "HF_HUB_OFFLINE is set, so nothing can be fetched. On a machine with network take it away "
-            "(HF_HUB_OFFLINE=0 clipstudy fetch); here see what there is (clipstudy fetch --verify)."
+            f"(HF_HUB_OFFLINE=0 {again}); here see what there is ({again} --verify)."
         )
     found, refused = [], []
     for item in items:
@@ -43,8 +43,14 @@ def survey(item: Item) -> Survey:
     """
     source = item.source
     if isinstance(source, Released):
-        whole = Entry(source.path.name, 0, source.checksum).is_at(source.path)
-        size = source.path.stat().st_size if whole else released.size(source)
+        try:
+            whole = Entry(source.path.name, 0, source.checksum).is_at(source.path)
+            size = source.path.stat().st_size if whole else released.size(source)
+        except OSError as error:
+            raise DataError(
+                f"[{source.table}] path: {source.path} cannot be read ({error.strerror or error}). Let it be read, or "
+                "fix path."
+            ) from error
         entry = Entry(source.path.name, size, source.checksum)
         return Survey(item, None, (entry,), frozenset({entry.path} if whole else ()))
     from huggingface_hub import try_to_load_from_cache

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from clipstudy.errors import DataError
+from clipstudy.errors import DataError, writing
 from clipstudy.lock import locked
 from clipstudy.pocket.baskets import Sizes
 from clipstudy.pocket.images import pictures
@@ -32,7 +32,7 @@ def prepare(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> bool:  # noq
     They are made beside it and moved into place, so whoever reads meanwhile finds the old ones or the new ones.
 
     Raises:
-        DataError: something else is in ``folder``.
+        DataError: something else is in ``folder``, or it cannot be written.
     """
     made_by = {"seed": seed, "sizes": asdict(sizes), "code": _code()}
     folder = folder.resolve()
@@ -44,9 +44,15 @@ def prepare(folder: Path, seed: int = 0, sizes: Sizes = Sizes()) -> bool:  # noq
         )
     if _holds(marker, made_by):
         return False
+    remedy = "Choose another folder: clipstudy pocket data --out FOLDER, or export CLIPSTUDY_CACHE=FOLDER"
+    with writing(folder, remedy, DataError):
+        return _made(folder, made_by, seed, sizes)
+
+
+def _made(folder: Path, made_by: Mapping[str, object], seed: int, sizes: Sizes) -> bool:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")):
-        if _holds(marker, made_by):  # made while this process waited
+        if _holds(folder / MADE_BY, made_by):  # made while this process waited
             return False
         new, old = (folder.with_name(f"{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
         for left in folder.parent.iterdir():  # by a process that was interrupted: none that lives is in here

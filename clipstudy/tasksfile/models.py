@@ -125,6 +125,8 @@ def _own_code(spec: ModelSpec) -> Iterator[str]:
     """What a module of the user's own must say, since no library knows it."""
     if not re.fullmatch(r"\w+(\.\w+)*:\w+", spec.checkpoint):
         yield f'checkpoint: found "{spec.checkpoint}", expected "package.module:factory", what builds the model'
+    if spec.final_norm:
+        yield "final_norm: which of its modules is the last norm is not known. Remove the key, and name it a layer"
     if spec.init == "pretrained" and spec.pretrained is None:
         yield 'pretrained: missing. Name a safetensors file of its weights, or write init = "random"'
     if spec.modules is None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +132,46 @@ def test_two_studies_in_one_table(place: Place, typed: Typed) -> None:
     assert typed("retry", "--cancelled", "--study", "large").out == "6 cells queued again\n"
     why = "none is done or failed. What is there: 6 queued"
     assert typed("rerun", "--study", "large").out == f"0 cells queued again: {why}\n"
+    assert typed("prioritise", "-5", "--study", "large").out == "6 cells changed\n"
+    assert "type: clipstudy enqueue --study other.toml --all" in typed("enqueue", "--study", "other.toml", code=2).err
+    assert "type: clipstudy prioritise -5 --all" in typed("prioritise", "-5", code=2).err
+    other.write_text(other.read_text().replace("labelled = 60", "labelled = 50"))
+    said = json.loads(typed("enqueue", "--study", "other.toml", "--all", "--dry-run", "--json").out)
+    assert {one["model"] for one in said["changed"]} == {"bert"}
+    assert said["changed"][0]["settings"] == {"task.options.labelled": {"was": 60, "is": 50}}
+
+
+def test_a_study_without_results_beside_one_that_has_some(place: Place, typed: Typed) -> None:
+    typed("enqueue", "--task", "phrases", "--model", "bert")
+    place.work()
+    (place.folder / "other.toml").write_text(STUDY.replace('name = "small"', 'name = "large"'))
+    typed("enqueue", "--study", "other.toml", "--model", "bert")
+    for words in (["results"], ["report"], ["claims"]):
+        said = typed(*words, "--study", "large", code=2).err
+        assert (
+            "Nothing of large is recorded yet" in said and "What is enqueued: 6 queued. Type: clipstudy worker" in said
+        )
+
+
+def test_where_nothing_can_be_kept_it_is_said_before_anything_is_computed(place: Place, typed: Typed) -> None:
+    (place.folder / "file").write_text("")
+    said = typed("run", "bert", "phrases", "--layer", "0", "--device", "cpu", "--save", "file", code=2)
+    assert said.err.endswith("Name another one: --save FOLDER\n") and not said.out
+    (place.folder / "kept").mkdir()
+    (place.folder / "kept" / "layer_00").write_text("")
+    said = typed("run", "bert", "phrases", "--layer", "0", "--device", "cpu", "--save", "kept", code=2)
+    assert "layer_00 cannot be written to" in said.err and "NMI" in said.out, "what was measured is shown"
+
+
+def test_why_nothing_matches(place: Place, typed: Typed) -> None:
+    study = place.folder / "tasks.toml"
+    whole = study.read_text()
+    study.write_text(whole.replace("[tasks.phrases]", '[tasks.phrases]\nmodels = ["bert-*"]'))
+    said = typed("run", "bert", "phrases", code=2).err
+    assert '[tasks.phrases] models = ["bert-*"] leaves bert out. Fix' in said
+    study.write_text(re.sub(r"(\[tasks\.\w+\])", r"\1\noptional = true", whole))
+    said = typed("enqueue", "--model", "bert", code=2).err
+    assert "the task order is optional, and runs only where it is named: --task order. Fix" in said
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry", "rerun", "prioritise 1", "status", "status --json"])
@@ -223,6 +264,15 @@ def test_ui(place: Place) -> None:
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+def test_ui_says_that_its_port_is_taken(typed: Typed) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = typed("ui", "--port", str(port), code=2).err
+    assert f"--port {port}: another program listens there. Type: clipstudy ui --port" in said
 
 
 def test_a_worker_of_one_study(place: Place, typed: Typed) -> None:

@@ -92,6 +92,19 @@ def test_terminated_it_takes_its_workers_along(small: None, typed: Typed, monkey
     assert set(totals(typed, "--study", "pocket")) == {"queued"}
 
 
+def test_cells_that_workers_left_behind_are_an_error(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that were given up end quietly: what they left must not look like a study that is done."""
+    ended = demo.Ended({Status.DONE: 40, Status.QUEUED: 3, Status.COMPUTED: 2, Status.CANCELLED: 7}, 40, 60.0)
+    monkeypatch.setattr(demo, "run", lambda *words, **more: ended)
+    monkeypatch.setattr(command, "_report", lambda *words: None)
+    said = typed("demo", code=2)
+    assert "5 cells of the study are not finished" in said.err and "demo-worker-1.log" in said.err
+    assert said.err.endswith("clipstudy worker --drain --study pocket\n")
+    assert "as tasks.toml declares it" in said.out
+    Path("tasks.toml").unlink()
+    assert "as tasks.toml declares it" not in typed("demo", code=2).out
+
+
 def _claims_read_what_the_kinds_kept() -> None:
     """Of every kind: single scores whose mean is the number that was recorded."""
     tracking = open_tracking(Settings.read())

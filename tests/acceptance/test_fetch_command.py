@@ -65,6 +65,36 @@ def test_fetch_and_verify(place: Place, typed: Typed, hub: Hub) -> None:
     assert "not both" in typed("fetch", "--dry-run", "--verify", code=2).err
 
 
+def test_without_network_what_was_typed_is_what_is_told(
+    place: Place, typed: Typed, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the Hub alone: a file of another address is not its own."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "order.txt" in typed("fetch", "--dry-run").out
+    study = place.folder / "tasks.toml"
+    study.write_text(study.read_text().replace('checkpoint = "./', 'checkpoint = "owner/'))
+    said = typed("fetch", "--task", "order", code=2).err
+    assert "HF_HUB_OFFLINE=0 clipstudy fetch --task order)" in said
+    assert "(clipstudy fetch --task order --verify)" in said
+
+
+def test_a_cache_that_cannot_be_written_fails_one_item_after_the_other(
+    place: Place, typed: Typed, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "file").write_text("")
+    monkeypatch.setenv("CLIPSTUDY_CACHE", str(place.folder / "file"))
+    said = typed("fetch", code=2).err
+    assert "cannot be written to" in said and "export CLIPSTUDY_CACHE=FOLDER" in said
+    assert (place.folder / "order.txt").exists(), "what came is kept"
+
+
+def test_a_study_may_have_a_long_name_of_any_letters(place: Place, typed: Typed, hub: Hub) -> None:
+    study = place.folder / "tasks.toml"
+    study.write_text(study.read_text().replace('name = "small"', f'name = "{"図" * 60}"'))
+    assert "everything is here" in typed("fetch").out
+    assert "everything is here and whole" in typed("fetch", "--verify").out
+
+
 def test_where_there_is_nothing_to_fetch_nobody_need_be_asked(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "nothing to fetch" in typed("fetch").out

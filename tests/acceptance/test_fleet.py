@@ -134,7 +134,8 @@ def test_a_more_urgent_job_takes_the_place_of_a_worker(place: Place, on_cluster:
 @pytest.mark.postgres
 def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed: Typed) -> None:
     typed("init")
-    assert "Nothing is queued" in typed("fleet", "submit", code=2).err
+    said = typed("fleet", "submit", code=2).err
+    assert "Nothing is queued" in said and said.endswith("Type: clipstudy enqueue --all\n")
     typed("enqueue", "--task", "phrases")
     assert "lists no worker" in typed("fleet", "status").out
     refused = typed("fleet", "submit", code=2).err
@@ -143,14 +144,14 @@ def test_what_waits_is_shown_and_cancelled(place: Place, on_cluster: None, typed
     assert "sbatch refused: Invalid --time specification" in refused and "4:00:00 for hours" in refused
     unknown = typed("fleet", "submit", "--partition", "urgnt", code=2).err
     assert 'Did you mean "urgent"? What exists: common, urgent.' in unknown
-    assert "expected KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account", code=2).err
+    assert "expected KEY=VALUE" in typed("fleet", "submit", "--sbatch", "account=", code=2).err
 
-    later = ["--gpus-per-worker", "0", "--sbatch", "begin=now+1hour", "--partition", "urgent"]
+    later = ["--gpus-per-worker", "0", "--sbatch", "begin=now+1hour", "--sbatch", "hold", "--partition", "urgent"]
     said = typed("fleet", "submit", "--workers", "3", "--memory", "500M", "--time", "1:00:00", *later).out
     job = said.split()[1].rstrip(":")
     shown = typed("fleet", "status").out
     assert shown.count("pending") == 3 and "9 queued" in shown
-    until(lambda: "BeginTime" in typed("fleet", "status").out, lambda: shown)  # once SLURM has looked at it
+    until(lambda: "JobHeldUser" in typed("fleet", "status").out, lambda: shown)  # once SLURM has looked at it
     assert f'Did you mean "{job}_1"' in typed("fleet", "cancel", f"{job}_11", code=2).err
     assert "clipstudy fleet cancel --all" in typed("fleet", "cancel", code=2).err
     assert json.loads(typed("fleet", "cancel", f"{job}_1", "--json").out) == {"cancelled": [f"{job}_1"]}

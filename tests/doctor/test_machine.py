@@ -54,6 +54,14 @@ def test_a_driver_that_torch_cannot_use(tmp_path: Path, monkeypatch: pytest.Monk
     assert told.level is Level.WARNING and "torch sees no GPU" in told.says and "nvidia-smi" in told.do
 
 
+def test_a_gpu_that_is_there_and_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever computes on the CPU by choice is told nothing of drivers. The GPU is made up."""
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.devices, "find", lambda asked: "cuda:0" if asked == "auto" else asked)
+    (told,) = machine.device(settings(tmp_path, CLIPSTUDY_DEVICE="cpu"))
+    assert told.level is Level.OK
+
+
 def test_gpus_are_listed_with_their_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list is made up: no GPU is here."""
     monkeypatch.setattr(machine.devices, "find", lambda asked: "cuda:0")

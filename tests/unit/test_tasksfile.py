@@ -169,6 +169,7 @@ def digest_of(study: Study) -> str:
         ('"torch"', '"timm"', "[models.vit] layers: found ['stem', 'blocks.0', 'blocks.1'], but source = \"timm\""),
         ('"torch"', '"timm"', '[models.vit] size: source = "timm" takes it from'),
         ('modality = "image"', 'modality = "text"', 'modality: found "text", but source = "torch" has image models'),
+        ('modality = "image"', 'modality = "image"\nfinal_norm = true', "final_norm: which of its modules is the last"),
         ("size = 32", 'modules = ["stem"]', "[models.vit] modules: unknown key"),
     ],
 )  # fmt: skip

@@ -210,7 +210,7 @@ def test_a_split_is_in_its_folder(reader: str, read: Any, split: str, tmp_path: 
 class TestWhereFetchWrites:
     @pytest.fixture(autouse=True)
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("study", "home", "elsewhere", "rows"):
+        for name in ("study", "home", "elsewhere", "elsewhere}", "rows"):
             (tmp_path / name).mkdir()
         monkeypatch.setenv("CLIPSTUDY_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("CLIPSTUDY_ROWS", str(tmp_path / "rows"))
@@ -246,6 +246,7 @@ class TestWhereFetchWrites:
             ("./link/x.txt", "neither in the study file's folder"),
             ("~/x.txt", "neither in the study file's folder"),
             ("${CLIPSTUDY_ROWS}/../elsewhere/x.txt", "neither in the study file's folder"),
+            ("${CLIPSTUDY_HOME}x/../../elsewhere}/x.txt", "neither in the study file's folder"),
             ("package:json/x.txt", "neither in the study file's folder"),
             ("./sitecustomize.py", "expected a name that ends with .txt"),
             ("./Makefile", "expected a name that ends with .txt"),

@@ -64,7 +64,9 @@ def test_a_size_is_a_number_above_0(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["CLIPSTUDY_DATABASE", "CLIPSTUDY_TRACKING", "MLFLOW_TRACKING_URI"])
-@pytest.mark.parametrize("url", ["sqlite://x.db", "sqlite:x.db", "sqlite:/x.db", "SQLite+pysqlite://x.db", "sqlite://"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://x.db", "sqlite:x.db", "sqlite:/x.db", "SQLite+pysqlite://x.db", "sqlite://", "sqlite:///"]
+)
 def test_a_sqlite_url_names_a_file(name: str, url: str) -> None:
     with pytest.raises(errors.ClipstudyError) as told:
         Settings.read({name: url})
@@ -80,6 +82,13 @@ def test_a_folder_may_be_in_a_home_that_there_is() -> None:
     for name in ("CLIPSTUDY_HOME", "CLIPSTUDY_CACHE"):
         with pytest.raises(errors.ClipstudyError, match=f'{name} is "~nobody-of-that-name/x".*export {name}='):
             Settings.read({name: "~nobody-of-that-name/x"})
+
+
+def test_where_files_are_kept_is_a_url_or_a_whole_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is written into the store, which is read from other folders."""
+    monkeypatch.chdir(tmp_path)
+    for text, meant in (("~/runs", Path.home() / "runs"), ("runs", tmp_path / "runs"), ("s3://b/runs", "s3://b/runs")):
+        assert Settings.read({"CLIPSTUDY_ARTIFACTS": text}).artifacts == str(meant)
 
 
 def test_passwords_are_redacted() -> None:
