@@ -181,9 +181,12 @@ def not_certain(found: Difference, n: int, differing: float) -> Difference:
 
 def differing(draws: ArrayLike, n: int) -> float:
     """How many of ``n`` items differ, by the share of bootstrap draws in which none does, (1 − k/n)^n; infinite where
-    there is no such draw."""
-    none = float((np.abs(np.asarray(draws, dtype=np.float64)) < TIE).mean())
-    return n * (1 - none ** (1 / n)) if none else math.inf
+    there is no such draw, or where draws lie on both sides: there, gains and losses cancel in a draw of 0."""
+    values = np.asarray(draws, dtype=np.float64)
+    none = float((np.abs(values) < TIE).mean())
+    if not none or (values.min() < -TIE and values.max() > TIE):
+        return math.inf
+    return n * (1 - none ** (1 / n))
 
 
 def quantile_interval(replicates: ArrayLike) -> Interval:

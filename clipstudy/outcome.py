@@ -64,6 +64,11 @@ class Result:
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def family(self) -> str:
+        """What figures show as one model: all initialisations of an untrained twin, else the model alone."""
+        return self.tags.get("family") or self.model
+
 
 def flat(metrics: Mapping[str, Estimate]) -> dict[str, float]:
     """Every number by its MLflow name: ``accuracy``, and of its interval ``accuracy.low`` and ``accuracy.high``."""

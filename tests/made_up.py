@@ -79,7 +79,7 @@ def result(
         "attempt": "1",
     } | ({"twin_of": model.twin_of} if model.twin_of else {})
     params = {
-        "model.checkpoint": f"org/{model.family}",
+        "model.checkpoint": f"org/{model.twin_of or model.family}",
         "resolved.checkpoint": "0123abcd" * 5,
         "resolved.data": "f" * 64,
     }

@@ -62,11 +62,14 @@ class _WithinMemory(TorchDispatchMode):
             return
         wanted, self._unseen = self._unseen, 0
         if wanted > (there := free()):
-            raise ModelError(
+            large = ModelError(
                 f'[models.{self._spec.name}] checkpoint = "{self._spec.checkpoint}" is too large for this machine: a '
                 f"part of it takes {wanted / 2**30:.1f} GiB of memory, and {there / 2**30:.1f} GiB are free. "
                 "Choose a smaller model, or a machine with more memory."
             )
+            # What others hold now they may give back: it is tried again.
+            large.transient = wanted <= psutil.virtual_memory().total
+            raise large
 
 
 def _makes(func: Any) -> bool:

@@ -155,11 +155,15 @@ def verify(file: Path, spec: ModelSpec) -> None:
 
 
 def fingerprint(files: Iterable[Path], *more: str) -> str:
-    """``sha256:…`` over names and contents of ``files``, and over ``more``."""
-    total = hashlib.sha256("\n".join(more).encode())
-    for file in sorted(files):
+    """``sha256:…`` over names and contents of ``files``, wherever they lie, and over ``more``."""
+
+    def named(file: Path) -> tuple[str, bytes]:
         with file.open("rb") as stream:
-            total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+            return file.name, hashlib.file_digest(stream, "sha256").digest()
+
+    total = hashlib.sha256("\n".join(more).encode())
+    for name, content in sorted(map(named, files)):
+        total.update(name.encode() + content)
     return f"sha256:{total.hexdigest()}"
 
 

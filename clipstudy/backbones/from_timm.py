@@ -61,14 +61,14 @@ def load(spec: ModelSpec, device: str) -> Vision:
     checkpoint.check_depth(spec, len(built.stages))
     resolved = {
         "checkpoint": identity,
-        # Two architectures may have the same weights: GELU and QuickGELU, one padding and another.
-        "architecture": split_model_name_tag(name)[0] if _is_name(spec) else "",
         "timm": checkpoint.release(timm.__version__),
         "torch": checkpoint.release(torch.__version__),
         "dtype": spec.dtype,
         "final_norm": str(spec.final_norm).lower(),
         "input": json.dumps(seen, sort_keys=True),
     }
+    if _is_name(spec):  # two architectures may have the same weights: GELU and QuickGELU, one padding and another
+        resolved["architecture"] = split_model_name_tag(name)[0]
     return Vision(spec, model.to(checkpoint.DTYPES[spec.dtype]), built, resolved, device)
 
 

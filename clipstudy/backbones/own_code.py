@@ -6,7 +6,9 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from clipstudy.backbones import trust
 from clipstudy.errors import ModelError
 from clipstudy.spec import ModelSpec
 
+#: Whose base classes are of a version that is known by itself.
+NOT_OWN = frozenset({"torch", *sys.stdlib_module_names})
 #: What each file held when this process first looked, which is right after it imported it: what it runs is that.
 _imported: dict[Path, bytes] = {}
 
@@ -28,16 +32,18 @@ def files(spec: ModelSpec, factory: Callable[[], object], model: nn.Module, trus
         ModelError: one was changed since this process imported it: what it would run is not what is there.
     """
     kinds = {kind for module in model.modules() for kind in type(module).__mro__}
-    own: list[Any] = [factory, *(kind for kind in kinds if kind.__module__.partition(".")[0] != "torch")]
+    own: list[Any] = [factory, *(kind for kind in kinds if kind.__module__.partition(".")[0] not in NOT_OWN)]
     found = {Path(file) for file in map(_source_file, own) if file}
-    modules = {str(getattr(_defined(code), "__module__", "")) for code in own}
+    # The module that is named may only hold what another one makes.
+    modules = {spec.checkpoint.partition(":")[0], *(str(getattr(_defined(code), "__module__", "")) for code in own)}
     found |= _imported_by({name for name in modules if trust.within(name, trusted)}, trusted)
     for file in sorted(found):
         now = hashlib.sha256(file.read_bytes()).digest()
         if _imported.setdefault(file, now) != now:
             raise ModelError(
                 f'[models.{spec.name}] checkpoint = "{spec.checkpoint}": {file} was changed since this process '
-                "imported it. Restart the worker, then type: clipstudy retry --failed"
+                "imported it. Restart the worker. Where cells of it are done, all of it is measured anew: clipstudy "
+                f"rerun --model {spec.name}; else type: clipstudy retry --failed"
             )
     return sorted(found)
 
@@ -73,17 +79,31 @@ def _imported_by(names: set[str], trusted: Sequence[str]) -> set[Path]:
 
 
 def _file_of(name: str) -> Path | None:
-    """The source of a module; None: there is no such module, or it has none."""
+    """The file of a module, its source or what was compiled of it; None: there is no such module, or it has none.
+
+    Nothing is imported: a program that stands among a package's modules would run."""
+    top, *parts = name.split(".")
     try:
-        spec = importlib.util.find_spec(name)
-    except Exception:  # a package on the way is none, or is the user's own code, which may raise anything
+        spec = importlib.util.find_spec(top)
+        for at in range(len(parts)):
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            whole = ".".join([top, *parts[: at + 1]])
+            spec = PathFinder.find_spec(whole, list(spec.submodule_search_locations))
+    except (ImportError, ValueError):  # it is imported, and says nothing of itself
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
     """What a file may import: modules, and names in them, which may be modules too."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    if file.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):  # for another Python than this one, which then does not run it
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

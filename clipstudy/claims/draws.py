@@ -53,6 +53,7 @@ class Measured:
     inits: int = 1  #: of an untrained twin: how many initialisations; a single one's seeds are drawn in their place
     #: The settings in which the task's models were not measured alike, with its values: several where its runs differ.
     settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    mend: str = ""  #: what to type so that they are
 
     @property
     def pattern(self) -> str:
@@ -221,6 +222,7 @@ def _check_alike(task: str, curves: Iterable[Measured]) -> None:
     def told_of(values: Sequence[str]) -> str:
         return " and ".join(value if len(value) <= 40 else f"{value[:40]}…" for value in values)
 
+    curves = list(curves)
     told = {curve.model: curve.settings for curve in curves}
     if len(set(told.values())) > 1 or any(len(values) > 1 for own in told.values() for _, values in own):
         apart = "; ".join(
@@ -228,8 +230,7 @@ def _check_alike(task: str, curves: Iterable[Measured]) -> None:
             for model, own in told.items()
         )
         raise Unfit(
-            f"{task} was not measured alike: {apart}. To measure all with the newest settings, type: clipstudy enqueue "
-            f"--task {task}; clipstudy worker --drain"
+            f"{task} was not measured alike: {apart}. To measure all with the newest settings, type: {curves[0].mend}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -275,7 +276,9 @@ def _test(part: Inequality, evaluation: Evaluation, values: Array) -> tuple[Diff
         found = metrics.difference(value, draws, seeds, evaluation.units)
         if part.quantity.metric == "accuracy":
             n = int(evaluation.units)
-            found = metrics.not_certain(found, n, metrics.differing(draws, n))
+            # Of what lies that much above a number, a draw of 0 says nothing of items.
+            apart = math.inf if evaluation.less else metrics.differing(draws, n)
+            found = metrics.not_certain(found, n, apart)
     # An interval knows nothing of where a rank correlation ends.
     found = found._replace(low=max(found.low, evaluation.ends[0]), high=min(found.high, evaluation.ends[1]))
     if part.margin is not None:

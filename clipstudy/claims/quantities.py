@@ -50,6 +50,7 @@ class Evaluation(NamedTuple):
     step: float = 0.0  #: the least by which two values can differ
     ends: tuple[float, float] = EVERYWHERE  #: between which all values lie
     blocks: int = BLOCKS  #: that the model has
+    less: bool = False  #: a number was taken from what was measured
 
     def apart(self, values: Array) -> tuple[Array, list[Array]]:
         """Of one place's ``values``: its draws; and for each model's seeds what each gives by itself ``[S]``, the
@@ -196,7 +197,7 @@ def _same_places(a: Evaluation, b: Evaluation) -> None:
 
 def _less(evaluation: Evaluation, number: float) -> Evaluation:
     low, high = evaluation.ends
-    return evaluation._replace(values=evaluation.values - number, ends=(low - number, high - number))
+    return evaluation._replace(values=evaluation.values - number, ends=(low - number, high - number), less=True)
 
 
 def _minus(a: Evaluation, b: Evaluation) -> Evaluation:
@@ -204,7 +205,8 @@ def _minus(a: Evaluation, b: Evaluation) -> Evaluation:
     if min(len(a.at), len(b.at)) > 1:
         _same_places(a, b)
     longer = a if len(a.at) >= len(b.at) else b
-    return longer._replace(values=a.values - b.values, units=min(a.units, b.units), ends=EVERYWHERE)
+    values, units = a.values - b.values, min(a.units, b.units)
+    return longer._replace(values=values, units=units, ends=EVERYWHERE, less=a.less or b.less)
 
 
 def _spearman(a: NDArray[Any], b: NDArray[Any]) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clipstudy.results.boards import Board, family_of
+from clipstudy.results.boards import Board
 
 #: Each at least 3 : 1 against a light page and a dark one, and apart from the others to every kind of colour vision.
 PALETTE = ("#0072B2", "#A08010", "#C01080", "#20A0C0", "#F06080", "#9000FF", "#806010", "#A070FF")
@@ -46,8 +46,8 @@ def inks_of(shown: Board) -> dict[str, Ink]:
     The towers of one checkpoint are one model and have one ink. Of two families that read a checkpoint's same tower, in
     two ways say, each has its own: they stand beside each other.
     """
-    twins = {family_of(r): r.tags["twin_of"] for r in shown.results if r.tags.get("twin_of")}
-    towers = {family_of(r): (r.params.get("model.checkpoint"), r.tags.get("modality")) for r in shown.results}
+    twins = {r.family: r.tags["twin_of"] for r in shown.results if r.tags.get("twin_of")}
+    towers = {r.family: (r.params.get("model.checkpoint"), r.tags.get("modality")) for r in shown.results}
     places: dict[str, int] = {}
     taken: dict[tuple[str, str | None], int] = {}
     for family in dict.fromkeys(twins.get(family, family) for family in shown.families):

@@ -44,7 +44,7 @@ def sources(shown: Board, colors: Mapping[str, Ink]) -> str:
 def _models(shown: Board, colors: Mapping[str, Ink]) -> str:
     lines = []
     for family in shown.families:
-        members = [r for r in shown.results if boards.family_of(r) == family]
+        members = [r for r in shown.results if r.family == family]
         first = members[0]
         weights = markup.several(r.params.get("model.pretrained", "") for r in members)
         checkpoint = markup.several(r.params.get("model.checkpoint", "") for r in members)

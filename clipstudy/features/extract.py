@@ -34,7 +34,7 @@ from clipstudy.wording import counted
 log = logging.getLogger(__name__)
 
 #: Part of every key of the store: raise it when the same request would give other numbers.
-EXTRACTION = 7
+EXTRACTION = 8
 #: A batch of very short texts holds at most this many times ``batch_size``.
 MOST_ROWS = 8
 #: On processor cores a batch is of so many tokens that the widest states of a block, four times the model's width, stay

@@ -99,10 +99,13 @@ def _problems(item: Item, held: Any) -> Iterator[str]:
             return
     for entry in entries:
         at = folder / entry.path
-        if not at.is_file():
-            yield f"{entry.path} is missing"
-        elif not entry.is_at(at):
-            yield f"{entry.path} is {checksum.like(entry.checksum, at)}, fetched was {entry.checksum}"
+        try:
+            if not at.is_file():
+                yield f"{entry.path} is missing"
+            elif not entry.is_at(at):
+                yield f"{entry.path} is {checksum.like(entry.checksum, at)}, fetched was {entry.checksum}"
+        except OSError as error:
+            yield f"{entry.path[:80]} cannot be read ({error.strerror or error})"
 
 
 def _read(path: Path) -> Mapping[str, Any]:

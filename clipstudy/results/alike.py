@@ -3,15 +3,29 @@ of the older settings beside it, and no difference between such numbers is one b
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from clipstudy import tasksfile
 from clipstudy.outcome import Result
 
 #: Keys of a data set that say where it lies: of what is in it, the fingerprint of its rows tells.
 WHERE = frozenset({"dataset.path", "dataset.hub", "dataset.revision", "dataset.checksum"})
 #: What decides of a task what is measured. Not its seeds: more of them measure the same, only better.
-DECISIVE = ("option.", "dataset.", "task.method", "resolved.data")
+DECISIVE = ("option.", "dataset.", "task.method", "task.kind", "task.reference", "resolved.data", "resolved.reference")
+#: Options of which no number depends: draws of a bootstrap move an interval's ends by less than they are told with.
+WITHOUT = frozenset({"option.draws", "option.shown"})
+#: What sets an untrained twin apart from its model.
+OF_TWINS = frozenset({"model.init", "model.init_seed", "model.pretrained"})
+#: How settings are called that are more than the name of an option.
+NAMED = dict.fromkeys(("task.reference", "resolved.reference"), "the reference") | {
+    "task.method": "the method's version"
+}
+#: Keys that only the computing process knows: of a run that has none, nothing is known.
+FOUND_OUT = "resolved."
+#: What a key that a run does not have is set to: only what says something is recorded.
+UNSET = "not set"
 #: A value longer than this is not told.
 LONGEST = 40
 
@@ -22,28 +36,46 @@ Unlike = Mapping[str, Mapping[str, tuple[str, ...]]]
 def unlike(results: Iterable[Result]) -> Unlike:
     """The settings in which ``results``, of one task of one study, were not measured alike.
 
-    Initialisations of one untrained twin are one model; of these, the models' own settings must be alike, too. A
-    setting that a run does not know (it is of a version that had none such) is not held against it.
+    Initialisations of one untrained twin are one model; they and the model that they are twins of must be alike in the
+    models' own settings, too, but for what makes a twin.
     """
     made: dict[tuple[str, ...], Result] = {}
     for result in results:
         made.setdefault((result.model, result.tags.get("digest", ""), result.params.get("resolved.data", "")), result)
-    shared: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    own: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for run in made.values():
-        family = run.tags.get("family") or run.model
-        for key, value in run.params.items():
-            if key.startswith(DECISIVE) and key not in WHERE:
-                shared[key][family].add(value)
-            elif key.startswith("model.") and key != "model.init_seed":
-                own[key][family].add(value)
-    found = {key: dict(of) for key, of in shared.items() if len(set.union(*of.values())) > 1}
-    found |= {
-        key: {family: values for family, values in of.items() if len(values) > 1}
-        for key, of in own.items()
-        if any(len(values) > 1 for values in of.values())
-    }
+    shared: list[Result] = list(made.values())
+    groups = {"": shared}
+    for run in shared:
+        groups.setdefault(run.tags.get("twin_of") or run.family, []).append(run)
+    found: dict[str, dict[str, set[str]]] = {}
+    for owner, runs in groups.items():
+        for key in {key for run in runs for key in run.params if _decides(key, of_model=bool(owner))}:
+            values: dict[str, set[str]] = defaultdict(set)
+            for run in runs:
+                if key in run.params or not key.startswith(FOUND_OUT):
+                    values[run.family].add(run.params.get(key, UNSET))
+            if len(set().union(*values.values())) > 1:
+                found.setdefault(key, {}).update(values)
     return {key: {family: tuple(sorted(values)) for family, values in of.items()} for key, of in found.items()}
+
+
+def behind(results: Iterable[Result], found: Unlike) -> list[str]:
+    """The models whose settings are others than those of the newest of ``results``: families, in their order."""
+    newest: dict[str, Result] = {}
+    for run in sorted(results, key=lambda run: run.tags.get("ended", "")):
+        newest[""] = newest[run.family] = newest[run.tags.get("twin_of") or run.family] = run
+
+    def is_behind(family: str, key: str, values: tuple[str, ...]) -> bool:
+        own = newest[family]
+        last = newest[own.tags.get("twin_of") or family] if key.startswith("model.") else newest[""]
+        return values != (last.params.get(key, UNSET),)
+
+    return sorted({family for key, of in found.items() for family, v in of.items() if is_behind(family, key, v)})
+
+
+def _decides(key: str, *, of_model: bool) -> bool:
+    if of_model:
+        return key.startswith("model.") and key not in OF_TWINS
+    return key.startswith(DECISIVE) and key not in WHERE | WITHOUT
 
 
 def said(found: Unlike, titles: Mapping[str, str] | None = None) -> str:
@@ -52,11 +84,18 @@ def said(found: Unlike, titles: Mapping[str, str] | None = None) -> str:
     Args:
         titles: what models are called; by default by their names.
     """
-    return "; ".join(_said(key, of, titles or {}) for key, of in sorted(found.items()))
+    return "; ".join(dict.fromkeys(_said(key, of, titles or {}) for key, of in sorted(found.items())))
+
+
+def again(study: str, task: str, models: Iterable[str]) -> str:
+    """What to type so that these families, too, are measured with the newest settings."""
+    own = ["--study", study] if study in tasksfile.shipped() else []
+    named = [word for model in models for word in ("--model", model)]
+    return f"clipstudy enqueue {shlex.join([*own, '--task', task, *named])}; clipstudy worker --drain"
 
 
 def _said(key: str, of: Mapping[str, tuple[str, ...]], titles: Mapping[str, str]) -> str:
-    name = "the method's version" if key == "task.method" else key.partition(".")[2]
+    name = NAMED.get(key, key.partition(".")[2])
     whose: dict[str, list[str]] = defaultdict(list)
     for family, values in of.items():
         for value in values:

@@ -7,7 +7,6 @@ import fnmatch
 import functools
 import json
 import math
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,8 +36,6 @@ BASELINE_NAMES = {
 APART = 0.03
 #: What the cells of a group have in common besides its settings, and how it is called.
 PINNED = {"checkpoint": "another checkpoint", "data": "other data", "reference": "another reference model"}
-#: How is said that models were measured with other settings.
-UNLIKE = "Not measured alike, so not to be compared"
 #: Name → value of what needs no model.
 Baselines = dict[str, float]
 
@@ -71,7 +68,7 @@ class Board:
     @functools.cached_property
     def by_family(self) -> Mapping[str, Result]:
         """A result of each."""
-        return {family_of(r): r for r in self.results}
+        return {r.family: r for r in self.results}
 
     @functools.cached_property
     def families(self) -> tuple[str, ...]:
@@ -137,7 +134,7 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         return None
     families: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for row in rows:
-        families[row.study, family_of(row)].append(row)
+        families[row.study, row.family].append(row)
     several = len({r.study for r in shown.results}) > 1
     same_kind = base(name) == base(headline)
     lines, own = _baselines(rows, name) if same_kind else ({}, {})
@@ -147,7 +144,6 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     if len(reference) == len(curves):  # nothing else is there yet
         reference = ()
     baselines = tuple((f"{of}: {what}" if several else what, value) for (of, what), value in lines.items())
-    mixed = "; ".join(filter(None, (_unlike(r for r in rows if r.study == of) for of in {r.study: None for r in rows})))
     return View(
         task=task,
         title=rows[0].tags.get("task_title", task),
@@ -156,9 +152,9 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
         modality=rows[0].tags.get("modality", "text"),
         curves=tuple(curve for curve in curves if curve not in reference),
         baselines=baselines,
-        caption=" ".join(filter(None, (_compared(reference), _one_sample(rows), mixed and f"{UNLIKE}: {mixed}."))),
+        caption=_one_sample(rows),
         note=note_of(rows),
-        mixed=mixed,
+        mixed=mixed(rows),
         reference=reference,
     )
 
@@ -221,10 +217,6 @@ def planned_layers(result: Result) -> frozenset[int]:
     return frozenset(int(layer) for layer in result.tags.get("layers", "").split(",") if layer)
 
 
-def family_of(result: Result) -> str:
-    return result.tags.get("family") or result.model
-
-
 def matches(result: Result, patterns: Sequence[str]) -> bool:
     """Whether a pattern names the result's family, model or one of its roles."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in called(result))
@@ -236,7 +228,7 @@ OF_PROBES = ("accuracy", "macro_f1", "selectivity")
 
 def called(result: Result) -> list[str]:
     """The names by which a pattern may take the result's model."""
-    return [name for name in (family_of(result), result.model, *result.tags.get("role", "").split()) if name]
+    return [name for name in (result.family, result.model, *result.tags.get("role", "").split()) if name]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------
@@ -258,9 +250,9 @@ def _curve(members: Sequence[Result], metric: str, several: bool, own: Mapping[s
         scored = f"{arm}dev_accuracy"
         dev = {k: mean([r.metrics[scored].value for r in rs if scored in r.metrics]) for k, rs in by_layer.items()}
     tags = members[0].tags
-    study, title = members[0].study, tags.get("model_title") or family_of(members[0])
+    study, title = members[0].study, tags.get("model_title") or members[0].family
     return Curve(
-        family=family_of(members[0]),
+        family=members[0].family,
         title=f"{study}: {title}" if several else title,
         twin_of=tags.get("twin_of"),
         cells=cells,
@@ -290,11 +282,6 @@ def _is_reference(curve: Curve) -> bool:
     """Is it the likeness of a model to itself?"""
     runs = [run for cell in curve.cells for run in cell.runs]
     return all(run.params.get("reference") == run.model for run in runs)
-
-
-def _compared(reference: Sequence[Curve]) -> str:
-    named = " and ".join(curve.title for curve in reference)
-    return f"Each is compared with {named}, which is left out: any model's similarity to itself is 1." if named else ""
 
 
 def _one_sample(rows: Sequence[Result]) -> str:
@@ -360,22 +347,25 @@ def _means(found: Iterable[Baselines]) -> Baselines:
     return {name: mean(numbers) for name, numbers in values.items()}
 
 
-def _unlike(rows: Iterable[Result]) -> str:
-    """In which settings a task's models were not measured alike."""
-    rows = list(rows)
-    return alike.said(alike.unlike(rows), {family_of(r): r.tags.get("model_title") or family_of(r) for r in rows})
+def mixed(rows: Iterable[Result]) -> str:
+    """In which settings a task's models were not measured alike, study by study."""
+    studies: dict[str, list[Result]] = defaultdict(list)
+    for row in rows:
+        studies[row.study].append(row)
+    titles = {r.family: r.tags.get("model_title") or r.family for of in studies.values() for r in of}
+    return "; ".join(filter(None, (alike.said(alike.unlike(of), titles) for of in studies.values())))
 
 
 def _mixed(kept: Sequence[Result]) -> list[str]:
-    """What tasks' models were not measured alike, and how they would be."""
+    """What of one study's tasks' models were not measured alike, and how they would be."""
     tasks: dict[str, list[Result]] = defaultdict(list)
     for result in kept:
         tasks[result.task].append(result)
     return [
-        f"{task}: not measured alike: {apart}. To measure all of them with the newest settings, type: clipstudy "
-        f"enqueue --task {shlex.quote(task)}; clipstudy worker --drain"
+        f"{task}: not measured alike: {mixed(rows)}. To measure all of them with the newest settings, type: "
+        f"{alike.again(rows[0].study, task, alike.behind(rows, apart))}"
         for task, rows in sorted(tasks.items())
-        if (apart := _unlike(rows))
+        if (apart := alike.unlike(rows))
     ]
 
 

@@ -78,7 +78,7 @@ def _zero_shot(view: View, shown: Board) -> Iterator[Level]:
     found: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in shown.results:
         if result.tags.get("kind") == "zero_shot" and (result.study, result.tags.get("dataset")) in datasets:
-            found[result.study, boards.family_of(result)].append(result)
+            found[result.study, result.family].append(result)
     for curve in view.curves:
         yield from _level(curve, "zero-shot", found[curve.study, curve.family], "accuracy")
 

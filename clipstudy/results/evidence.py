@@ -80,7 +80,7 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
     for result in results:
         twin_of = result.tags.get("twin_of", "") if result.tags.get("init") == "random" else ""
         if twin_of and roles.get(twin_of):
-            cells[boards.family_of(result), result.task, twin_of].append(result)
+            cells[result.family, result.task, twin_of].append(result)
         elif roles.get(result.model):
             cells[result.model, result.task, ""].append(result)
     found: list[tuple[Measured, list[list[Result]]]] = []
@@ -92,12 +92,14 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
             one, runs = _measured(model, members, metric)
             found.append((replace(one, role=part, twin_of=twin_of), runs))
     for task in {one.task for one, _ in found}:
-        apart = alike.unlike(r for one, runs in found if one.task == task for own in runs for r in own)
+        every = [r for one, runs in found if one.task == task for own in runs for r in own]
+        apart = alike.unlike(every)
+        mend = alike.again(every[0].study, task, alike.behind(every, apart)) if apart else ""
         for at, (one, runs) in enumerate(found):
             if apart and one.task == task and one.layers:
-                family = boards.family_of(runs[0][0])
+                family = runs[0][0].family
                 own = tuple((key.partition(".")[2], of[family]) for key, of in sorted(apart.items()) if family in of)
-                found[at] = replace(one, settings=own), runs
+                found[at] = replace(one, settings=own, mend=mend), runs
     # Of several tasks that would do, one is read; the files of the others are not fetched.
     read = {(task, reading.metric) for reading, task in claims.tasks_read((one for one, _ in found), readings).items()}
     scored: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}

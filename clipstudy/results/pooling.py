@@ -60,11 +60,11 @@ def average(views: Sequence[View], title: str) -> tuple[View | None, tuple[str, 
     metric = metrics.most_common(1)[0][0]
     usable = [v for v in views if v.metric == metric and any(layer != WHOLE_MODEL for layer in v.layers)]
     notes = [f"{v.title}: measured as {axis_title(v.metric)}, not in the average" for v in views if v.metric != metric]
+    notes += [f"{v.title}: not measured alike, not in the average" for v in usable if v.mixed]
+    usable = [v for v in usable if not v.mixed]
     has = {v.task: {(curve.study, curve.family): curve for curve in v.curves} for v in usable}
     everybody = models_of(usable)
     needed = {(c.study, c.family) for c in everybody if not c.twin_of} or {(c.study, c.family) for c in everybody}
-    notes += [f"{v.title}: not measured alike, not in the average" for v in usable if v.mixed]
-    usable = [v for v in usable if not v.mixed]
     common = [v for v in usable if needed <= has[v.task].keys()]
     notes += [f"{v.title}: not in the average, as some models have no result yet" for v in usable if v not in common]
     if len(common) < 2:

@@ -140,8 +140,7 @@ def by_layer(view: View) -> Sheet:
             for (text, bold), cell in zip(texts, cells, strict=True)
         ]
         lines.append((name, tuple(entries)))
-    said = f"{axis_title(view.metric)}, mean {INTERVAL}{writers.bold(view)}"
-    return Sheet(view.title, said, ("layer", *head), tuple(lines), view.note)
+    return Sheet(view.title, writers.said(view), ("layer", *head), tuple(lines), view.note)
 
 
 def differences(views: Sequence[View], first: str, second: str, test: Test | None = None) -> Sheet:
@@ -268,7 +267,10 @@ def only(view: View, families: Iterable[str]) -> View:
     curves, reference = (tuple(c for c in some if c.family in kept) for some in (view.curves, view.reference))
     marks = tuple(mark for mark in view.marks if mark.family in kept)
     levels = tuple(level for level in view.levels if level.family in kept)
-    return replace(view, curves=curves or reference, reference=reference if curves else (), marks=marks, levels=levels)
+    if mixed := view.mixed:  # perhaps only those were not measured alike that are left out
+        mixed = boards.mixed(run for curve in (*curves, *reference) for cell in curve.cells for run in cell.runs)
+    curves, reference = (curves, reference) if curves else (reference, ())
+    return replace(view, curves=curves, reference=reference, marks=marks, levels=levels, mixed=mixed)
 
 
 def to_csv(sheet: Sheet) -> str:

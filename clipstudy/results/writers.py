@@ -8,27 +8,30 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clipstudy.outcome import Estimate
-from clipstudy.results.units import INTERVAL, axis_title, half_width, layer_name, ranges, shown_value
-from clipstudy.results.views import View, is_near
+from clipstudy.results.units import INTERVAL, ONE_CLASS, axis_title, half_width, layer_name, ranges, shown_value
+from clipstudy.results.views import Curve, View, is_near
 
 #: Lines of a table: a name, and a cell a column with whether it is the best.
 Body = list[tuple[str, list[tuple[str, bool]]]]
+#: How is said that models were measured with other settings.
+UNLIKE = "Not measured alike, so not to be compared"
 #: What is written: a view or a sheet.
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell as a line of CSV or JSON: raw values, not scaled to the axis."""
+    """One number as a line of CSV or JSON: raw, not scaled to the axis."""
 
     task: str
     metric: str
-    family: str
+    what: str  #: layer, or what else stands beside the layers: zero-shot, majority class
+    family: str  #: empty: it is of no model
     model: str
-    layer: int
+    layer: int | None
     label: str
     depth: float | None
     value: float
@@ -40,6 +43,7 @@ class Row:
     one_class: bool
     best: bool
     note: str = ""  #: what the study says of itself
+    mixed: str = ""  #: in which settings the task's models were not measured alike
 
 
 @dataclass(frozen=True)
@@ -58,28 +62,50 @@ def by_ending(ways: Iterable[Download[T]], ending: str) -> Download[T] | None:
 
 
 def rows(shown: View) -> list[Row]:
-    return [
-        Row(
+    """All that :func:`grid` shows: layers first, then what needs no layer, then what needs no model."""
+
+    def row(what: str, estimate: Estimate, curve: Curve | None = None, **more: Any) -> Row:
+        empty = {"layer": None, "label": "", "depth": None, "n": None, "initialisations": 0, "one_class": False}
+        return Row(
             task=shown.task or shown.title,
             metric=shown.metric,
-            family=curve.family,
-            model=curve.title,
+            what=what,
+            family=curve.family if curve else "",
+            model=curve.title if curve else "",
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            half_width=half_width(estimate),
+            note=shown.note,
+            mixed=shown.mixed,
+            **{"best": False, **empty, **more},
+        )
+
+    found = [
+        row(
+            "layer",
+            cell.estimate,
+            curve,
             layer=cell.layer,
             label=cell.label,
             depth=cell.depth,
-            value=cell.estimate.value,
-            low=cell.estimate.low,
-            high=cell.estimate.high,
-            half_width=half_width(cell.estimate),
             n=cell.n,
             initialisations=cell.inits,
             one_class=cell.one_class,
             best=cell.layer == curve.best,
-            note=shown.note,
         )
         for curve in shown.curves
         for cell in curve.cells
     ]
+    curves = {(curve.study, curve.family): curve for curve in shown.curves}
+    found += [row(level.name, level.estimate, curves.get((level.study, level.family))) for level in shown.levels]
+    found += [
+        row(name, Estimate(value), curve, layer=cell.layer, label=cell.label, depth=cell.depth)
+        for curve in shown.curves
+        for cell in curve.cells
+        for name, value in cell.baselines
+    ]
+    return found + [row(name, Estimate(value)) for name, value in shown.baselines]
 
 
 def to_csv(shown: View) -> str:
@@ -112,8 +138,7 @@ def to_json(shown: View) -> str:
 def to_markdown(shown: View) -> str:
     """Layers down, models across; in bold each model's best layer, and what cannot be told from it."""
     header, body = grid(shown)
-    said = f"{axis_title(shown.metric)}, mean {INTERVAL}{bold(shown)}"
-    return markdown(shown.title, said, ["layer", *header], body, shown.note)
+    return markdown(shown.title, said(shown), ["layer", *header], body, shown.note)
 
 
 def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str = "") -> str:
@@ -133,8 +158,7 @@ def markdown(title: str, said: str, head: Sequence[str], body: Body, note: str =
 def to_latex(shown: View) -> str:
     """A booktabs table of the same."""
     header, body = grid(shown)
-    said = f"{axis_title(shown.metric)}: mean {INTERVAL}{bold(shown)}."
-    return latex(shown.title, said, ["layer", *header], body, shown.note)
+    return latex(shown.title, f"{said(shown)}.", ["layer", *header], body, shown.note)
 
 
 def latex(title: str, said: str, head: Sequence[str], body: Body, note: str = "") -> str:
@@ -192,12 +216,23 @@ def _from_to(values: Sequence[float], metric: str) -> str:
 
 
 def caption(shown: View) -> str:
-    """Under a chart: what is not there yet, what the study compares, where its marks are from."""
+    """Under a chart: what is not there yet, what is compared and what not, where its marks are from."""
     missing = "; ".join(f"{curve.title} {ranges(curve.missing)}" for curve in shown.curves if curve.missing)
     sources = "; ".join(dict.fromkeys(mark.source for mark in shown.marks))
     signs = " ".join(dict.fromkeys("◇" if mark.from_memory else "◆" for mark in shown.marks))
-    parts = [f"No result yet: {missing}." * bool(missing), shown.caption, f"{signs} {sources}." * bool(sources)]
+    parts = [
+        f"No result yet: {missing}." * bool(missing),
+        _compared(shown.reference),
+        shown.caption,
+        f"{UNLIKE}: {shown.mixed}." * bool(shown.mixed),
+        f"{signs} {sources}." * bool(sources),
+    ]
     return " ".join(filter(None, parts))
+
+
+def _compared(reference: Sequence[Curve]) -> str:
+    named = " and ".join(curve.title for curve in reference)
+    return f"Each is compared with {named}, which is left out: any model's similarity to itself is 1." if named else ""
 
 
 def spoken(shown: View) -> str:
@@ -207,14 +242,23 @@ def spoken(shown: View) -> str:
 
 def over(shown: View) -> str:
     """Over the table of a chart."""
-    return f"{shown.title}, {axis_title(shown.metric)}{bold(shown)}"
+    return f"{shown.title}, {axis_title(shown.metric)}{_signs(shown)}"
 
 
-def bold(shown: View) -> str:
-    """What bold means in :func:`grid`, to go on a sentence; empty where nothing is."""
-    if all(curve.best is None for curve in shown.curves):
-        return ""
-    return "; bold: the model's best layer and what the intervals cannot tell from it"
+def said(shown: View) -> str:
+    """What the numbers of :func:`grid` are, and what is to be known of them where no caption says it."""
+    unlike = f"; {UNLIKE[0].lower()}{UNLIKE[1:]}: {shown.mixed}" * bool(shown.mixed)
+    return f"{axis_title(shown.metric)}, mean {INTERVAL}{_signs(shown)}{unlike}"
+
+
+def _signs(shown: View) -> str:
+    """What bold and † mean in :func:`grid`, to go on a sentence; empty where there is neither."""
+    text = ""
+    if any(curve.best is not None for curve in shown.curves):
+        text += "; bold: the model's best layer and what the intervals cannot tell from it"
+    if any(cell.one_class for curve in shown.curves for cell in curve.cells):
+        text += f"; †: {ONE_CLASS}"
+    return text
 
 
 #: How a view is taken away.
@@ -234,6 +278,8 @@ def _tex(text: str) -> str:
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "†": r"$\dagger$",
+        "‡": r"$\ddagger$",
+        "−": "$-$",
         "±": r"$\pm$",
         "–": "--",
         "—": "---",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clipstudy import backbones
-from clipstudy.backbones import blocks, own_code
+from clipstudy.backbones import blocks, checkpoint, own_code
 from clipstudy.spec import ModelSpec
 from tests.torch import own_models
 from tests.torch.image_checkpoints import BUILDERS, OWN, Sample
@@ -40,6 +40,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "ops": "def twice(x):\n    return 2 * x\n",
         "late": "",
         "another": "",
+        "program": "raise SystemExit(2)",
+        "newer": "this is of another Python than this one",
+        "made": f"from {folder.name} import nets\nif False:\n    from {folder.name} import newer\n    from "
+        f"{folder.name}.program import main\nbuild = nets.Net\n",
     }
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
@@ -219,6 +223,22 @@ class TestWeights:
             file.write_text(f"{whole}\n# changed\n")
             assert backbones.load(spec, "cpu").resolved["checkpoint"] != first["checkpoint"], file.name
             file.write_text(whole)
+
+    def test_the_module_that_is_named_counts_and_none_is_run_for_being_named(self, lab: Path) -> None:
+        """It may only hold what another one makes; and a program among the modules would end the worker."""
+        spec = replace(own("x", "block"), checkpoint=f"{lab.name}.made:build")
+        backbones.load(spec, "cpu")
+        found = own_code.files(spec, sys.modules[f"{lab.name}.nets"].Net, nn.Identity(), [lab.name])
+        assert {"made.py", "program.py", "newer.py", "nets.py"} <= {file.name for file in found}
+        assert not {f"{lab.name}.program", f"{lab.name}.newer"} & sys.modules.keys()
+
+    def test_where_files_lie_tells_no_model_apart(self, lab: Path, tmp_path: Path) -> None:
+        for one, two in (("a", "z"), ("z", "a")):
+            for folder, name in ((one, "x.py"), (two, "y.py")):
+                (tmp_path / one / folder).mkdir(parents=True, exist_ok=True)
+                (tmp_path / one / folder / name).write_text(name)
+        first, second = ([*(tmp_path / place).rglob("*.py")] for place in ("a", "z"))
+        assert checkpoint.fingerprint(first) == checkpoint.fingerprint(second)
 
     def test_what_was_changed_since_it_was_imported_is_not_run(self, lab: Path) -> None:
         spec = replace(own("x", "block"), checkpoint=f"{lab.name}.nets:Net")

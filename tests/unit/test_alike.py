@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clipstudy.outcome import Estimate, Result
-from clipstudy.results import alike, boards, evidence, sheets
+from clipstudy.results import alike, boards, evidence, sheets, writers
 from clipstudy.results.pooling import average
 from clipstudy.results.views import View
 from clipstudy.tasks.parts import files
@@ -37,8 +37,12 @@ def drawn(rows: list[Result], task: Task = SHIFT) -> View:
     [
         ({"option.hidden": "200"}, "hidden is 200 (BERT), 50 (GPT-2)"),
         ({"task.method": "3"}, "the method's version is 2 (GPT-2), 3 (BERT)"),
-        ({"dataset.limit": "100"}, ""),
-        ({"option.views": '["mean", "native", "cls", "last", "eot", "gap"]'}, ""),
+        ({"dataset.limit": "100"}, "limit is 100 (BERT), not set (GPT-2)"),
+        ({"option.width": "64"}, "width is 64 (BERT), not set (GPT-2)"),
+        ({"option.views": '["mean", "native", "cls", "last", "eot", "gap"]'}, "views differs (BERT; GPT-2)"),
+        ({"option.draws": "5000"}, ""),
+        ({"task.kind": "finetune"}, "kind is finetune (BERT), not set (GPT-2)"),
+        ({"resolved.reference": "sha256:1"}, ""),
         ({"resolved.data": "a" * 64}, "data differs (BERT; GPT-2)"),
         ({"task.seeds": "[0]"}, ""),
         ({"dataset.path": "/elsewhere"}, ""),
@@ -47,7 +51,7 @@ def drawn(rows: list[Result], task: Task = SHIFT) -> View:
     ],
 )
 def test_what_is_asked_of_a_task_and_not_where_its_data_lie(changed: dict[str, str], told: str) -> None:
-    """A setting that one of the two does not know is not held against either."""
+    """A key that is not recorded is at its default; but what only the computing process knows may be unknown."""
     assert drawn([run(**changed), run(GPT2)]).mixed == told
 
 
@@ -64,9 +68,13 @@ def test_no_page_compares_them() -> None:
     board = boards.board(rows)
     (note,) = [note for note in board.notes if "alike" in note]
     assert note.startswith("bigram_shift: not measured alike: hidden is 200 (BERT), 50 (GPT-2).")
-    assert note.endswith("type: clipstudy enqueue --task bigram_shift; clipstudy worker --drain")
+    assert note.endswith("type: clipstudy enqueue --task bigram_shift --model bert; clipstudy worker --drain")
     views = [drawn(rows), drawn(rows, DEPTH)]
-    assert "Not measured alike, so not to be compared: hidden is" in views[0].caption and not views[1].caption
+    told = "ot measured alike, so not to be compared: hidden is 200 (BERT), 50 (GPT-2)"
+    assert told in writers.caption(views[0]) and "alike" not in writers.caption(views[1])
+    for take in (writers.to_markdown, writers.to_latex, lambda view: sheets.by_layer(view).said):
+        assert told in take(views[0]) and "alike" not in take(views[1])
+    assert {row.mixed for row in writers.rows(views[0])} == {"hidden is 200 (BERT), 50 (GPT-2)"}
     best = sheets.best(views)
     assert [(name, [entry.bold for entry in entries]) for name, entries in best.lines] == [
         ("Bigram shift, accuracy (%) ‡", [False, False]),
@@ -105,7 +113,36 @@ def test_no_claim_is_judged_on_them() -> None:
     told = judged(clip, vit, kept("rn50", "rn50", **{"option.steps": "200"}))
     assert told and all("looked was not measured alike: " in why for why in told.values())
     assert all("steps = 100" in why and "steps = 200" in why for why in told.values())
-    assert all(why.endswith("clipstudy enqueue --task looked; clipstudy worker --drain") for why in told.values())
+    again = "clipstudy enqueue --task looked --model clip --model vit; clipstudy worker --drain"
+    assert all(why.endswith(again) for why in told.values())
+
+
+def test_of_a_choice_of_models_only_these_count() -> None:
+    rows = [run(**{"option.hidden": "200"}), run(GPT2), run(MODELS[2])]
+    whole = drawn(rows)
+    assert whole.mixed and not sheets.only(whole, ["gpt2", "clip-text"]).mixed
+    assert sheets.only(whole, ["gpt2", "bert"]).mixed == "hidden is 200 (BERT), 50 (GPT-2)"
+    unlike_clip = [run(), run(GPT2), run(MODELS[2], **{"option.hidden": "200"})]
+    alike_ones = [drawn([run(task=task), run(GPT2, task)], task) for task in (SHIFT, DEPTH)]
+    mean, notes = average([*alike_ones, drawn(unlike_clip)], "All")
+    assert mean is not None and [curve.family for curve in mean.curves] == ["bert", "gpt2"], notes
+
+
+def test_an_untrained_twin_is_of_its_model_as_it_is_now() -> None:
+    twin = MODELS[3]
+    rows = [run(**{"model.bos": "true"}), run(twin)]
+    assert drawn(rows).mixed == "bos is not set (BERT, untrained), true (BERT)"
+    rows = [run(**{"model.init": "pretrained", "model.pretrained": "x"}), run(twin, **{"model.init": "random"})]
+    assert drawn(rows).mixed == ""
+
+
+def test_who_is_behind_is_who_has_not_the_newest_settings() -> None:
+    def ended(day: int, made: Result) -> Result:
+        return replace(made, tags=made.tags | {"ended": f"2026-11-{day:02}T12:00:00+00:00"})
+
+    rows = [ended(1, run(**{"option.hidden": "200"})), ended(2, run(MODELS[2])), ended(3, run(GPT2))]
+    assert alike.behind(rows, alike.unlike(rows)) == ["bert"]
+    assert alike.again("pocket", "looked", ["bert"]).startswith("clipstudy enqueue --study pocket --task looked")
 
 
 def test_what_is_not_known_is_no_difference() -> None:

@@ -98,7 +98,8 @@ def test_what_only_describes_has_no_best_layer() -> None:
     shown = board(runs)
     found = view(shown, "drawn")
     assert found and found.curves[0].best is None and found.curves[0].chosen is None
-    assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells) and not writers.bold(found)
+    assert not any(best for _, cells in writers.grid(found)[1] for _, best in cells)
+    assert "bold" not in writers.said(found)
     assert sheets.glance(shown) == []
     sheet = sheets.best([found])
     assert sheet.lines == () and "neither higher nor lower is better: What excites" in sheet.said
@@ -580,7 +581,7 @@ def test_ranges() -> None:
 
 
 def test_bert_is_its_own_family() -> None:
-    assert boards.family_of(result(BERT, family="")) == "bert"
+    assert result(BERT, family="").family == "bert"
 
 
 def test_what_a_study_says_of_itself_is_on_every_table() -> None:

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from clipstudy.dashboard import heat
 from clipstudy.outcome import Estimate, Result
-from clipstudy.results import sheets
+from clipstudy.results import sheets, writers
 from clipstudy.results.boards import board, view
 from clipstudy.results.likeness import Likeness, likenesses
 from clipstudy.results.views import View
@@ -86,7 +86,7 @@ def test_a_model_is_compared_with_the_others_alone() -> None:
     """Its likeness to itself is 1 whatever it learnt; as a map it is still of interest."""
     shown = board([*compared(BERT), *compared(GPT2)])
     found = view(shown, LIKE.name)
-    assert found and [curve.family for curve in found.curves] == ["gpt2"] and "BERT" in found.caption
+    assert found and [curve.family for curve in found.curves] == ["gpt2"] and "BERT" in writers.caption(found)
     assert [one.family for one in likenesses(found, shown)] == ["bert", "gpt2"]
     alone = board(compared(BERT))
     found = view(alone, LIKE.name)

@@ -179,6 +179,14 @@ def test_a_few_items_that_all_point_one_way_are_no_more_than_so_many_signs(apart
     assert differing(drawn, 2000) == pytest.approx(apart, rel=0.2) or (apart > 5 and differing(drawn, 2000) > 5)
 
 
+def test_gains_and_losses_that_cancel_in_a_draw_are_items_that_differ() -> None:
+    """12 against 3 of 100: the exact test says 0.035, of five equal signs it would be no less than 0.06."""
+    apart = np.zeros((1, 1, 100))
+    apart[..., :12], apart[..., 12:15] = 1, -1
+    (drawn,) = resampled([apart], 4000)[0]
+    assert (np.abs(drawn) < 1e-9).any() and differing(drawn, 100) == math.inf
+
+
 @pytest.mark.parametrize("seeds", [3, 7, 8, 11])
 @pytest.mark.parametrize("score", [1.0, 0.3])  # sums of ones are exact, others are not
 def test_a_rounding_is_no_spread(seeds: int, score: float) -> None:

@@ -21,7 +21,7 @@ from clipstudy.dashboard.records import Records
 from clipstudy.errors import did_you_mean
 from clipstudy.outcome import Result
 from clipstudy.results import planned
-from clipstudy.results.boards import Board, family_of
+from clipstudy.results.boards import Board
 from clipstudy.results.run_files import RunFiles
 from clipstudy.results.sheets import Sheet
 from clipstudy.results.writers import Download
@@ -145,7 +145,7 @@ def models(place: Any, shown: Board, inks: Mapping[str, Ink], families: Iterable
 
 def titled(shown: Board) -> dict[str, str]:
     """Family → how figures call it."""
-    return {family_of(r): r.tags.get("model_title") or family_of(r) for r in shown.results}
+    return {r.family: r.tags.get("model_title") or r.family for r in shown.results}
 
 
 def labelled(text: str) -> dict[str, Any]:

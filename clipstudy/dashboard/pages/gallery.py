@@ -13,7 +13,7 @@ from clipstudy.dashboard.inks import Ink
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.outcome import Result
-from clipstudy.results.boards import Board, family_of
+from clipstudy.results.boards import Board
 from clipstudy.results.units import layer_name
 
 KIND = Gallery
@@ -43,7 +43,7 @@ def controls(place: Gallery, desk: Desk) -> list[Control]:
         Control("task", "Task", components.options(tasks, tasks), runs[0].task, "radio"),
         Control("picture", "Picture", components.options(names), _name(place, names), hint="all"),
         Control("layer", "Layers", components.options(layers, layers), asked, "picks", "all"),
-        components.models(place, board, desk.records.inks(), {family_of(run) for run in runs}),
+        components.models(place, board, desk.records.inks(), {run.family for run in runs}),
     ]
 
 
@@ -56,7 +56,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
         said = "No run of this study keeps a picture. Runs of feature visualisation, attention and reconstruction do."
         said = f"{gone}." if (gone := desk.records.tracking.gone()) else said
         return Shown("No pictures", components.nothing(TITLE, said))
-    there = {family_of(run) for run in runs}
+    there = {run.family for run in runs}
     wanted = there & set(place.model) or there
     families = [family for family in board.families if family in wanted]
     depths = sorted({run.layer for run in runs})
@@ -72,7 +72,7 @@ def body(place: Gallery, desk: Desk) -> Shown:
     kinds = [name] if name else names
     here: dict[tuple[int, str], list[tuple[Result, str]]] = defaultdict(list)
     for run in runs:
-        here[run.layer, family_of(run)] += [(run, n) for n in desk.files.pictures(run.run_id) if n in kinds]
+        here[run.layer, run.family] += [(run, n) for n in desk.files.pictures(run.run_id) if n in kinds]
     shown = {(layer, family): here[layer, family] for layer in kept for family in families}
     count = sum(map(len, shown.values()))
     draw = _strips if _are_strips(shown, desk) else _grid

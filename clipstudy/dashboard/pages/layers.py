@@ -258,7 +258,7 @@ def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
             tasks = {view.task for view in found.shown}
             families = {curve.family for view in found.shown for curve in view.curves}
             numbers = [number for number in comparisons.numbers(found.panel.source) if number.task in tasks]
-            kept = tuple(result for result in board.results if boards.family_of(result) in families)
+            kept = tuple(result for result in board.results if result.family in families)
             return sheets.beside_published(found.shown, replace(board, results=kept), numbers)
         case "heatmap":
             maps = (one for view in found.shown for one in likenesses(view, board))

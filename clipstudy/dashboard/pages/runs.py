@@ -15,7 +15,6 @@ from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.outcome import Result
 from clipstudy.results import boards, sheets, units
-from clipstudy.results.boards import family_of
 
 KIND = Runs
 TITLE = "Runs"
@@ -70,7 +69,7 @@ def body(place: Runs, desk: Desk) -> Shown:
     order = sorting(place)
     experiment = quote(desk.records.tracking.experiment())
     place_of = {family: at for at, family in enumerate(board.families)}
-    ordered = sorted(board.results, key=lambda r: (place_of[family_of(r)], r.model, r.task, r.layer))
+    ordered = sorted(board.results, key=lambda r: (place_of[r.family], r.model, r.task, r.layer))
     rows = [_row(result, desk, experiment) for result in ordered]
     columns: list[dict[str, Any]] = [
         {
@@ -149,7 +148,7 @@ def _row(result: Result, desk: Desk, experiment: str) -> dict[str, Any]:
     numbers = {name: getattr(estimate, name, None) for name in ("value", "low", "high")}
     title = result.tags.get("model_title") or result.model
     return {
-        "model": title if family_of(result) == result.model else f"{title} ({result.model})",
+        "model": title if result.family == result.model else f"{title} ({result.model})",
         "task": result.tags.get("task_title", result.task),
         "layer": result.layer,
         "metric": units.axis_title(metric),

@@ -12,7 +12,6 @@ from clipstudy.dashboard.pages import components, layers
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
 from clipstudy.published import Published
 from clipstudy.results import boards, comparisons, sheets, units, writers
-from clipstudy.results.boards import family_of
 from clipstudy.results.sheets import Sheet
 from clipstudy.results.views import View
 
@@ -124,9 +123,9 @@ def pair(place: Tables, desk: Desk) -> tuple[str, str]:
     tasks: dict[str, set[str]] = {family: set() for family in board.families}
     twins = set()
     for result in board.results:
-        tasks[family_of(result)].add(result.task)
+        tasks[result.family].add(result.task)
         if result.tags.get("twin_of"):
-            twins.add(family_of(result))
+            twins.add(result.family)
     ranked = sorted(tasks, key=twins.__contains__)  # twins last; the rest as it is
     first = place.first if place.first in tasks else next(iter(ranked), "")
     others = sorted((f for f in ranked if f != first), key=lambda family: not tasks[family] & tasks[first])
