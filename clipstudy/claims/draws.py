@@ -53,6 +53,7 @@ class Measured:
     inits: int = 1  #: of an untrained twin: how many initialisations; a single one's seeds are drawn in their place
     #: The settings in which the task's models were not measured alike, with its values: several where its runs differ.
     settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    lost: str = ""  #: why the scores that were kept cannot be had
     mend: str = ""  #: what to type so that they are
 
     @property
@@ -90,10 +91,11 @@ class Draws:
             group = {reference: curve for reference, curve in chosen.items() if curve.task == task}
             for curve in group.values():
                 if curve.scores is None:
-                    raise Unfit(
-                        f"{curve.model} · {task}: its runs kept no scores of single {curve.unit}, so nothing says how "
-                        f"far {curve.metric} would move. Type: clipstudy rerun --model {curve.pattern} --task {task}"
+                    none = (
+                        f"its runs kept no scores of single {curve.unit}, so nothing says how far {curve.metric} would "
+                        f"move. Type: clipstudy rerun --model {curve.pattern} --task {task}"
                     )
+                    raise Unfit(f"{curve.model} · {task}: {curve.lost or none}")
             _check_alike(task, group.values())
             if any(curve.unit is Unit.CHANNELS for curve in group.values()):
                 n = min(_channels(curve) for curve in group.values())

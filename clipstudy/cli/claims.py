@@ -36,7 +36,8 @@ def claims(study: Study = None, as_json: Json = False) -> None:
 
     found, settings = results.recorded(study), Settings.read()
     planned = stores.planned(settings, Selection(study=selecting.study_name(study)))
-    judged = evidence.judged(found, open_tracking(settings).artifact, planned)
+    tracking = open_tracking(settings)
+    judged = evidence.judged(found, tracking.artifact, planned, tracking.gone())
     about = {name: boards.note_of([r for r in found if r.study == name]) for name in judged}
     if as_json:
         rows = [{"study": name, "about": about[name], **verdicts.plain(j)} for name, js in judged.items() for j in js]

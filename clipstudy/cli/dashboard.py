@@ -98,7 +98,7 @@ def _listening(served: Dash, host: str, port: int) -> BaseWSGIServer:
     try:
         return app.listen(served, host, port)
     except OSError as error:
-        raise ports.refused("dashboard", host, port, error) from None
+        raise ports.refused("dashboard", host, port, error, " (or --port 0, which takes a free one)") from None
 
 
 def _queue(settings: Settings) -> Engine | None:

@@ -87,7 +87,7 @@ def _report(settings: Settings, out: Path) -> None:
         recorded,
         out,
         dashboard=panels.find("layers", settings.home),
-        judged=evidence.judged(recorded, tracking.artifact, planned),
+        judged=evidence.judged(recorded, tracking.artifact, planned, tracking.gone()),
         files=RunFiles(tracking),
         planned=planned,
     )

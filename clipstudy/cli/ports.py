@@ -8,11 +8,11 @@ import socket
 from clipstudy.errors import ClipstudyError
 
 
-def refused(command: str, host: str, port: int, error: OSError) -> ClipstudyError:
-    """What to say where ``clipstudy COMMAND`` cannot listen on ``host`` and ``port``."""
+def refused(command: str, host: str, port: int, error: OSError, hint: str = "") -> ClipstudyError:
+    """What to say where ``clipstudy COMMAND`` cannot listen on ``host`` and ``port``; ``hint`` is said at the end."""
     if error.errno == errno.EADDRINUSE:
         return ClipstudyError(
-            f"--port {port}: another program listens there. Type: clipstudy {command} --port {port % 65535 + 1}"
+            f"--port {port}: another program listens there. Type: clipstudy {command} --port {port % 65535 + 1}{hint}"
         )
     return ClipstudyError(
         f"{host}, --port {port}: cannot listen there ({error.strerror or error}). Name another, as in: "

@@ -65,7 +65,7 @@ def report(
     planned = stores.planned(settings, replace(selection, study=name))
     # Claims are about what is there, not about what of it a page shows.
     everything = stores.planned(settings, Selection(study=name)) if selection != Selection() else planned
-    judged = evidence.judged(whole, tracking.artifact, everything)
+    judged = evidence.judged(whole, tracking.artifact, everything, tracking.gone())
     shown = {result.study for result in found}
     judged = {of: verdicts for of, verdicts in judged.items() if of in shown}
     # Another dashboard's page beside the first, not over it.
@@ -102,7 +102,9 @@ def results(
     if best:
         _best(shown, metric, format)
     elif format == "json":
-        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(boards.estimates(r.metrics))} for r in shown.results]))
+        found = [(r, boards.estimates(r.metrics)) for r in shown.results if metric is None or metric in r.metrics]
+        chosen = [(r, {k: v for k, v in of.items() if metric in (None, k)}) for r, of in found]
+        typer.echo(json.dumps([{**_keyed(r), "metrics": flat(of)} for r, of in chosen]))
     else:
         _by_layer(shown, metric, format)
     _say_unfinished(stores.planned(Settings.read(), replace(selection, study=selecting.study_name(study))))
@@ -120,7 +122,11 @@ def _by_layer(shown: Board, metric: str | None, format: str) -> None:
     """A table a task of what is ``shown``, models by layer."""
     from clipstudy.results import boards, comparisons, units, writers
 
-    formats = {"markdown": writers.to_markdown, "csv": writers.to_csv, "latex": writers.to_latex}
+    if format == "csv":  # one table, whose lines name their task
+        views = [view for name in shown.tasks if (view := boards.view(shown, name, metric))]
+        typer.echo(writers.to_csv(*(comparisons.levelled(view, shown) for view in views)), nl=False)
+        return
+    formats = {"markdown": writers.to_markdown, "latex": writers.to_latex}
     # What a study says of itself is said once, above its tables, where a person reads them one after another.
     once = boards.note_of(shown.results) if format in ("text", "markdown") else ""
     if once:

@@ -279,7 +279,16 @@ def _actions(app: Dash, desk: Desk) -> None:
         if verb not in ("retry", "cancel") or not isinstance(clicks, list) or not any(clicks) or desk.engine is None:
             raise PreventUpdate
         chosen = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-        return queue.act(desk.engine, verb, chosen), (ticks if isinstance(ticks, int) else 0) + 1
+        try:
+            did = queue.act(desk.engine, verb, chosen, desk.records.study)
+        except ClipstudyError as error:
+            did = redact(error.message)
+        return did, (ticks if isinstance(ticks, int) else 0) + 1
+
+    @app.callback(Output("did", "children", allow_duplicate=True), Input("at", "pathname"), prevent_initial_call=True)
+    def elsewhere(path: object) -> str:
+        """What was done on one page is no news on another."""
+        return ""
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

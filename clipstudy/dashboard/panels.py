@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from clipstudy.errors import StudyError, did_you_mean, nearest
 from clipstudy.results.boards import Board, called, matches, view
 from clipstudy.results.pooling import average
-from clipstudy.results.views import View
+from clipstudy.results.views import View, best_layer
 
 Axis = Literal["layer", "stage", "depth"]
 Kind = Literal["bars", "heatmap", "best", "published", "pictures"]
@@ -173,8 +173,7 @@ def _at(one: View, depths: tuple[float, ...]) -> View:
     for curve in one.curves:
         cells = [c for c in curve.cells if c.depth is not None and any(abs(c.depth - d) < NEAR for d in depths)]
         if cells:
-            kept = {cell.layer for cell in cells}
-            curves.append(replace(curve, cells=tuple(cells), best=curve.best if curve.best in kept else None))
+            curves.append(replace(curve, cells=tuple(cells), best=best_layer(cells, one.metric, curve.dev)))
     return replace(one, curves=tuple(curves))
 
 

@@ -12,6 +12,7 @@ Reading a run costs MLflow some milliseconds, so ten thousand take a minute or s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -44,6 +45,8 @@ MOST_NAMED = 300
 LOOK, WHOLE, SHARE = 5.0, 600.0, 50
 #: Seconds after which everything is read for the first time where it was kept: the first pages come before.
 GRACE = 20.0
+#: Seconds for which names, roles and categories stay as the job table said them: to read them takes every group.
+NAMES = 60.0
 #: Seconds that a visitor waits for verdicts, and seconds for which they are shown though results came since: a study at
 #: work would be tested without end.
 PATIENCE, KEEP = 1.0, 60.0
@@ -85,7 +88,7 @@ class _Test:
         with turn:
             self.began = self._clock()
             try:
-                found = evidence.judged(self.board.results, tracking.artifact, planned).get(study, [])
+                found = evidence.judged(self.board.results, tracking.artifact, planned, tracking.gone()).get(study, [])
             except Exception as error:  # told to whoever waits
                 self.ended = self._clock()
                 self.verdicts.set_exception(_told(error))
@@ -125,6 +128,8 @@ class Records:
         self.tracking = tracking
         self.study, self._order, self._kept, self._clock = study, order, kept, clock
         self._planned, self._groups = planned, groups
+        self._named: tuple[Group, ...] = ()
+        self._names_due = -float("inf")
         self._lock = threading.Lock()
         self._known = Snapshot()
         self._runs: frozenset[str] = frozenset()
@@ -226,6 +231,8 @@ class Records:
         since = last - OVERLAP if len(lately) < MOST_NAMED else max(last - OVERLAP, first)
         if news := self.tracking.results(self.study, since=since, known=[r.run_id for r in lately]):
             self._know(merged(self._known.results, news))
+        elif self._clock() >= self._names_due:
+            self._know(self._known.results)
         else:
             self._known = replace(self._known, read=datetime.now(UTC), trouble="")
 
@@ -240,10 +247,12 @@ class Records:
         self._known = Snapshot(results, datetime.now(UTC), self._known.planned)
 
     def _presented(self, found: Iterable[Result]) -> Iterable[Result]:
-        try:
-            return presented(found, self._groups())
-        except ClipstudyError:  # the look at what is planned tells of it
-            return found
+        if self._clock() >= self._names_due:
+            # Where the job table is away, as it said last; the look at what is planned tells of it.
+            with contextlib.suppress(ClipstudyError):
+                self._named = tuple(self._groups())
+            self._names_due = self._clock() + NAMES
+        return presented(found, self._named)
 
     def _everything(self) -> list[Result]:
         """Reads all runs, and says when that is due again. Needs no lock."""

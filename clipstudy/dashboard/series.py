@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -163,16 +162,13 @@ def _floor(title: str, cell: Cell, name: str, value: float, metric: str) -> str:
 
 
 def _levels(shown: View, colors: Mapping[str, Ink], factor: float) -> list[LineInfo]:
-    """The lines across, from the lowest up: baselines, and what models reach as a whole. Where two models have one of
-    the same name, or share a colour, the name says whose it is."""
+    """The lines across, from the lowest up: baselines, and what models reach as a whole, whose name says whose it is
+    where there are several."""
     lines = [LineInfo(name, value * factor) for name, value in shown.baselines]
-    named = Counter(level.name for level in shown.levels)
-    hues = Counter(color for color, _ in {(colors[f].color, colors[f].turn) for f in shown.families})
     titles = {(curve.study, curve.family): curve.title for curve in shown.curves}
     for level in shown.levels:
         color = colors[level.family].color
-        alone = named[level.name] == hues[color] == 1
-        name = level.name if alone else f"{level.name}, {titles[level.study, level.family]}"
+        name = level.name if len(shown.curves) == 1 else f"{level.name}, {titles[level.study, level.family]}"
         lines.append(LineInfo(name, level.estimate.value * factor, color))
     return sorted(lines, key=lambda line: (line.y, line.label))
 

@@ -51,12 +51,12 @@ def read(spec: DatasetSpec, split: str) -> Corpus:
     if spec.hub:
         return _from_hub(spec, split)
     folder = files(spec)
-    if folder.is_file():
+    if folder.is_file() and split not in (folder.stem, *(k for k, name in spec.splits.items() if name == folder.name)):
         raise DataError(
             f"[datasets.{spec.name}] path: {folder} is one file, but each split has its own. Name their folder, and a "
             f'file in it: splits = {{ {split} = "{folder.name}" }}'
         )
-    path = within(spec, folder, spec.splits.get(split, f"{split}.txt"))
+    path = folder if folder.is_file() else within(spec, folder, spec.splits.get(split, f"{split}.txt"))
     if not path.exists():
         known = [p.name for p in path.parent.glob("*") if p.is_file()]
         raise DataError(

@@ -15,7 +15,7 @@ from clipstudy import metrics
 from clipstudy.outcome import Estimate, Result
 from clipstudy.results import alike
 from clipstudy.results.pooling import mean, pooled
-from clipstudy.results.units import base, ranges, within
+from clipstudy.results.units import base, of_baselines, ranges, within
 from clipstudy.results.views import CEILING, Cell, Curve, View, best_layer
 from clipstudy.wording import counted, plural
 
@@ -136,8 +136,8 @@ def _view(shown: Board, task: str, metric: str | None) -> View | None:
     for row in rows:
         families[row.study, row.family].append(row)
     several = len({r.study for r in shown.results}) > 1
-    same_kind = base(name) == base(headline)
-    lines, own = _baselines(rows, name) if same_kind else ({}, {})
+    same = base(name) == of_baselines(rows[0].tags.get("kind", ""), base(headline))
+    lines, own = _baselines(rows, name) if same else ({}, {})
     ranked = sorted((_rank(shown, family, study), (study, family)) for study, family in families)
     curves = tuple(replace(_curve(families[key], name, several, own), rank=rank) for rank, key in ranked)
     reference = tuple(curve for curve in curves if _is_reference(curve))

@@ -7,6 +7,7 @@ Which file holds a metric, and how its rows are named, is said once, in :data:`S
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -37,12 +38,17 @@ log = logging.getLogger(__name__)
 
 #: (run id, a file's name) → its bytes; raises ClipstudyError where the run kept none.
 Fetch = Callable[[str, str], bytes]
+#: Files of runs that are held at once: those of all layers and initialisations of one model.
+FILES = 64
 
 
-def judged(results: Iterable[Result], fetch: Fetch, planned: Planned | None = None) -> dict[str, list[Judgement]]:
+def judged(
+    results: Iterable[Result], fetch: Fetch, planned: Planned | None = None, gone: str = ""
+) -> dict[str, list[Judgement]]:
     """Study → the verdict of every claim on its newest results.
 
     Args:
+        gone: why no run has its files; empty: they are where the store says.
         planned: what the job table has of these studies; None: there is none.
     """
     studies: dict[str, list[Result]] = defaultdict(list)
@@ -51,7 +57,9 @@ def judged(results: Iterable[Result], fetch: Fetch, planned: Planned | None = No
     found = {}
     for study, members in sorted(studies.items()):
         played = any(result.tags.get("role") for result in members)
-        found[study] = _of_study(study, claims.judge(measured(members, fetch)), planned or {}, played)
+        # Several claims read one file.
+        kept = functools.lru_cache(FILES)(fetch)
+        found[study] = _of_study(study, claims.judge(measured(members, kept, gone)), planned or {}, played)
     return found
 
 
@@ -71,9 +79,13 @@ def _of_study(study: str, judgements: list[Judgement], planned: Planned, played:
     return [told(one) for one in judgements]
 
 
-def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
+def measured(results: Iterable[Result], fetch: Fetch, gone: str = "") -> list[Measured]:
     """What the claims read of one study's ``results``. An untrained twin plays its model's part, as its twin: the
-    initialisations of one are measured together."""
+    initialisations of one are measured together.
+
+    Args:
+        gone: why no run has its files.
+    """
     results = [result for result in results if result.layer != 0]
     roles = {r.model: r.tags.get("role", "") for r in results if r.tags.get("init") != "random"}
     cells: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
@@ -102,13 +114,14 @@ def measured(results: Iterable[Result], fetch: Fetch) -> list[Measured]:
                 found[at] = replace(one, settings=own, mend=mend), runs
     # Of several tasks that would do, one is read; the files of the others are not fetched.
     read = {(task, reading.metric) for reading, task in claims.tasks_read((one for one, _ in found), readings).items()}
-    scored: dict[tuple[str, str, str], tuple[NDArray[Any] | None, tuple[str, ...]]] = {}
+    scored: dict[tuple[str, str, str], Scored] = {}
     for at, (one, runs) in enumerate(found):
         cell = one.model, one.task, one.metric
         if one.layers and cell[1:] in read:
             if cell not in scored:  # one model may play several parts
                 scored[cell] = _scores(runs, one.metric, fetch)
-            found[at] = replace(one, scores=scored[cell][0], items=scored[cell][1]), runs
+            scores, items = scored[cell]
+            found[at] = replace(one, scores=scores, items=items, lost=gone if scores is None else ""), runs
     return [one for one, _ in found]
 
 
@@ -154,10 +167,15 @@ class Rows(NamedTuple):
 NOTHING = Rows((), np.empty((0, 0)))
 
 
-def _scores(
-    inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch
-) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
-    """Scores ``[L, S, N]`` and the units' names ``[N]``; None where a run kept none. Initialisations count as seeds.
+class Scored(NamedTuple):
+    """What the runs of one model kept."""
+
+    scores: NDArray[Any] | None  #: ``[L, S, N]``; None: nothing that can be drawn from
+    items: tuple[str, ...] = ()  #: the units' names ``[N]``
+
+
+def _scores(inits: Sequence[Sequence[Result]], metric: str, fetch: Fetch) -> Scored:
+    """The scores behind ``metric``. Initialisations count as seeds.
 
     Args:
         inits: a list a model, of its results layer by layer.
@@ -168,22 +186,22 @@ def _scores(
     except ClipstudyError as error:
         if error.transient:
             raise
-        return None, ()  # removed, or broken
+        return Scored(None)  # removed, or broken
     if len({len(rows.scores) for members in found for rows in members}) > 1:  # layers of other seeds
-        return None, ()
+        return Scored(None)
     if file.unit is Unit.CHANNELS:  # no layer's are another's
         (own,) = found
         if not all(rows.names for rows in own):
-            return None, ()
+            return Scored(None)
         widest = max(len(rows.names) for rows in own)
         wide = [np.pad(r.scores, ((0, 0), (0, widest - len(r.names))), constant_values=np.nan) for r in own]
-        return np.stack(wide), ()
+        return Scored(np.stack(wide))
     sets = {rows.names for members in found for rows in members}
     common = set.intersection(*map(set, sets))
     names = tuple(name for name in found[0][0].names if name in common)
     if not names:
-        return None, ()
-    return pooled([np.stack([rows.of(names) for rows in members]) for members in found]), names
+        return Scored(None)
+    return Scored(pooled([np.stack([rows.of(names) for rows in members]) for members in found]), names)
 
 
 def pooled(inits: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -29,6 +29,15 @@ def known() -> Mapping[str, Metric]:
     return found
 
 
+def of_baselines(kind: str, otherwise: str) -> str:
+    """What the baselines of a task ``kind`` are measured in, which the table's headline may not be; ``otherwise`` where
+    the kind is not known here."""
+    if kind in tasks.kinds():
+        with contextlib.suppress(Exception):
+            return tasks.load(kind).METRIC
+    return otherwise
+
+
 def base(metric: str) -> str:
     """``native/accuracy`` → ``accuracy``: what is measured, of whatever arm."""
     return metric.rsplit("/", 1)[-1]

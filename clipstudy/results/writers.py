@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from clipstudy.outcome import Estimate
@@ -18,6 +19,8 @@ from clipstudy.results.views import Curve, View, is_near
 Body = list[tuple[str, list[tuple[str, bool]]]]
 #: How is said that models were measured with other settings.
 UNLIKE = "Not measured alike, so not to be compared"
+#: A number of others, beside those of a layer.
+PUBLISHED = "published"
 #: What is written: a view or a sheet.
 T = TypeVar("T")
 
@@ -26,6 +29,7 @@ T = TypeVar("T")
 class Row:
     """One number as a line of CSV or JSON: raw, not scaled to the axis."""
 
+    study: str  #: empty: what it says is of several, or of no model
     task: str
     metric: str
     what: str  #: layer, or what else stands beside the layers: zero-shot, majority class
@@ -67,6 +71,7 @@ def rows(shown: View) -> list[Row]:
     def row(what: str, estimate: Estimate, curve: Curve | None = None, **more: Any) -> Row:
         empty = {"layer": None, "label": "", "depth": None, "n": None, "initialisations": 0, "one_class": False}
         return Row(
+            study=curve.study if curve else "",
             task=shown.task or shown.title,
             metric=shown.metric,
             what=what,
@@ -105,15 +110,22 @@ def rows(shown: View) -> list[Row]:
         for cell in curve.cells
         for name, value in cell.baselines
     ]
+    found += [
+        row(PUBLISHED, Estimate(mark.value), curve, layer=mark.layer, label=mark.source)
+        for mark in shown.marks
+        for curve in shown.curves
+        if curve.family == mark.family
+    ]
     return found + [row(name, Estimate(value)) for name, value in shown.baselines]
 
 
-def to_csv(shown: View) -> str:
+def to_csv(*shown: View) -> str:
+    """All rows of several views, under one header."""
     text = io.StringIO()
     names = list(Row.__dataclass_fields__)
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    for row in rows(shown):
+    for row in chain.from_iterable(map(rows, shown)):
         values = asdict(row)
         writer.writerow({k: literal(v) if isinstance(v, str) else v for k, v in values.items()})
     return text.getvalue()
@@ -193,6 +205,12 @@ def grid(shown: View) -> tuple[list[str], Body]:
             near = cell is not None and curve.best is not None and is_near(curve.chosen, cell, shown.metric)
             cells.append((text, near))
         body.append((layer_name(layer, shown.modality), cells))
+    for layer in sorted({mark.layer for mark in shown.marks}):
+        marks = {
+            mark.family: shown_value(Estimate(mark.value), shown.metric) for mark in shown.marks if mark.layer == layer
+        }
+        cells = [(marks.get(curve.family, "—"), False) for curve in shown.curves]
+        body.append((f"{PUBLISHED}, {layer_name(layer, shown.modality)}", cells))
     for name in dict.fromkeys(level.name for level in shown.levels):
         levels = {
             (lv.study, lv.family): shown_value(lv.estimate, shown.metric) for lv in shown.levels if lv.name == name

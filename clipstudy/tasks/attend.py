@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clipstudy.backbones.backbone import Tokens
     from clipstudy.data.images import Picture
 
-METHOD = 3
+METHOD = 2
 NEEDS = Needs.ATTENTION
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "blocks"

@@ -30,7 +30,8 @@ METHOD = 1
 NEEDS = Needs.REFERENCE
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"text": ("default",)}
 LAYERS: LayerChoice = "all"
-METRICS = {"cka": Metric("CKA with the nearest layer")}
+#: To be like another model is no merit.
+METRICS = {"cka": Metric("CKA with the nearest layer", better=0)}
 METRIC = "cka"
 SEEDS = (0, 1, 2, 3, 4)  #: each another cut of the texts into minibatches
 READERS = ("senteval", "table", "conll2000")

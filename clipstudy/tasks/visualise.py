@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clipstudy.data.images import Picture
     from clipstudy.probes.activation import Fitted, Target
 
-METHOD = 4
+METHOD = 3
 NEEDS = Needs.FROZEN
 MODALITIES: Mapping[Modality, tuple[str, ...]] = {"image": ("default",)}
 LAYERS: LayerChoice = "stages"

@@ -40,8 +40,12 @@ def test_results_in_every_format(place: Place, typed: Typed, monkeypatch: pytest
         ("small", "bert", "phrases", k) for k in range(3)
     }
     assert all(0 <= r["metrics"]["nmi"] <= 1 for r in rows)
-    table = [row for row in csv.reader(io.StringIO(typed("results", "-f", "csv").out)) if row]
-    assert len({len(row) for row in table}) == 1 and len(table) >= 3
+    table = list(csv.DictReader(io.StringIO(typed("results", "-f", "csv").out)))
+    assert all(len(row) == len(table[0]) and None not in row for row in table)
+    assert {(row["study"], row["task"]) for row in table if row["what"] == "layer"} == {("small", "phrases")}
+    assert {"random clusters", "span length"} <= {row["what"] for row in table}, "what the table shows beside layers"
+    only = json.loads(typed("results", "-f", "json", "--metric", "ami").out)
+    assert len(only) == 3 and all("ami" in r["metrics"] and "nmi" not in r["metrics"] for r in only)
     assert typed("results", "-f", "markdown").out.count("|") > 10
     assert "tabular" in typed("results", "-f", "latex").out
     assert typed("results", "--metric", "ami").out != text

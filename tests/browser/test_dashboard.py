@@ -181,7 +181,8 @@ def test_a_chart_is_taken_away(visit: Open) -> None:
         page.get_by_role("link", name="Bigram shift as CSV").click()
     text = Path(caught.value.path()).read_text(encoding="utf-8")
     assert text == writers.to_csv(sheets.only(shown, ("bert", "gpt2")))
-    assert len(list(csv.DictReader(io.StringIO(text)))) == 2 * 13
+    kinds = [row["what"] for row in csv.DictReader(io.StringIO(text))]
+    assert kinds == ["layer"] * 26 + ["majority class"]
     with page.expect_download() as caught:
         page.get_by_role("link", name="Syntactic: average as Markdown").click()
     assert "Syntactic: average" in Path(caught.value.path()).read_text(encoding="utf-8")
@@ -268,7 +269,7 @@ def test_files_that_stayed_on_another_machine_are_said(visit: Open, monkeypatch:
     shown = desk(results(MODELS[:1], TASKS[:1]))
     monkeypatch.setattr(shown.records.tracking, "gone", lambda: "The runs' files are not here: see /another/machine")
     assert "see /another/machine." in visit(shown, "/gallery").inner_text("#body")
-    assert "see /another/machine. No test here is paired." in visit(shown, "/claims").inner_text("#body")
+    assert "see /another/machine. Without them no claim" in visit(shown, "/claims").inner_text("#body")
 
 
 def test_files_that_cannot_be_read_are_said(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,6 +441,12 @@ def test_the_queue_of_one_study(visit: Open, tmp_path: Path) -> None:
     assert "1 of 5 cells done" in visit(mine, "/queue?status=done").inner_text("#body")
     text = visit(other, f"/queue?study={study}").inner_text("#body")
     assert "Nothing is enqueued." in text and f'no study "{study}"' in text
+    cell = jobs.rows(engine, Selection(study=study))[0].id
+    assert "is of another study" not in visit(mine, f"/queue?job={cell}").inner_text("#body")
+    jobs.enqueue(engine, [(samples.group("bert", study="another"), (0,))])
+    assert "is of another study than another" in visit(other, f"/queue?job={cell}").inner_text("#body")
+    every = [job.id for job in jobs.rows(engine)]
+    assert queue.act(engine, "cancel", every, "another").startswith("1 cell cancelled"), "its own"
     jobs.cancel(engine, Selection(study=study))
     text = visit(mine, "/queue?status=queued&status=running").inner_text("#body")
     assert "None is queued or running." in text

@@ -25,7 +25,7 @@ def test_whatever_a_panel_draws(visit: Open) -> None:
     said(page, "Table 1: 1 line")
     assert cells(page, "sheet") == [["Questions, BERT", "71.0 ± 1.0", "69.2", "+1.8", "unknown", "unknown"]]
     choose(page, "Best")
-    said(page, "Best: 3 lines")
+    said(page, "Best: 2 lines")
     choose(page, "Pictures")
     said(page, "Pictures: 1 picture")
     page.wait_for_function("() => document.querySelector('.album img')?.naturalWidth === 41")

@@ -169,7 +169,7 @@ def test_whatever_a_panel_draws(reader: Open) -> None:
     assert page.locator("#panel-1 .shapelayer path").count() == 2
     texts = page.locator("#panel-2 tbody tr").all_inner_texts()
     assert texts == ["Questions, BERT\t71.0 ± 1.0\t69.2\t+1.8\tunknown\tunknown"]
-    assert page.locator("#panel-3 tbody tr").count() == 3
+    assert page.locator("#panel-3 tbody tr").count() == 2
     page.wait_for_function("() => [...document.querySelectorAll('.album img')].every(i => i.naturalWidth)")
     assert page.eval_on_selector_all("#panel-4 img", "all => all.map(i => i.naturalWidth)") == [41]
     bars, points = drawn(page, "panel-5-0")
@@ -206,7 +206,8 @@ def test_downloads(reader: Open) -> None:
         "paper-bigram_shift-accuracy.json": writers.to_json(shown),
     }
     rows = list(csv.DictReader(io.StringIO(got["paper-bigram_shift-accuracy.csv"])))
-    assert len(rows) == 6 * 13 == len(json.loads(got["paper-bigram_shift-accuracy.json"]))
+    assert len(rows) == 6 * 13 + 1 == len(json.loads(got["paper-bigram_shift-accuracy.json"]))
+    assert [row["what"] for row in rows].count("layer") == 6 * 13 and rows[-1]["what"] == "majority class"
 
 
 def test_the_table_beside_the_chart(reader: Open) -> None:

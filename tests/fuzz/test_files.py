@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipstudy import fetch, tasksfile
@@ -342,6 +342,7 @@ in_json = values.map(lambda value: json.dumps(value).encode())
         ),
     )
 )
+@example(MANIFEST.replace(b"x.txt", b"x" * 3000))
 def test_manifests(tmp_path: Path, content: bytes) -> None:
     from clipstudy.data import Released
 

@@ -204,6 +204,9 @@ def test_models_that_do_not_fit_into_memory(bert, tower, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_args": {**small, "mlp_ratio": large}}))
     for spec in (bert, tower, vit):
         refused(replace(spec, init="random"), "is too large for this machine", "GiB of memory, and", "are free")
+    with pytest.raises(ModelError) as told:
+        backbones.load(replace(vit, init="random"), "cpu")
+    assert not told.value.transient, "no waiting helps"
 
 
 def test_watching_memory_changes_nothing_that_is_drawn(monkeypatch):
@@ -214,8 +217,9 @@ def test_watching_memory_changes_nothing_that_is_drawn(monkeypatch):
     torch.manual_seed(3)
     assert checkpoint.weights_of(watched) == checkpoint.weights_of(timm.create_model("resnet18"))
     monkeypatch.setattr(building, "free", lambda: 2**20)
-    with pytest.raises(ModelError, match="resnet18"), building.building(spec):
+    with pytest.raises(ModelError, match="resnet18") as told, building.building(spec):
         timm.create_model("resnet18")
+    assert told.value.transient, "others hold the memory, and may give it back"
 
 
 def test_another_models_tokenizer(bert, tmp_path, caplog):

@@ -92,6 +92,15 @@ def test_a_grid_puts_in_bold_what_cannot_be_told_from_the_best() -> None:
     assert [row.best for row in writers.rows(found)] == [False, True, False], "the best layer is one"
 
 
+def test_a_baseline_is_of_what_it_measures_whatever_the_headline() -> None:
+    """A majority class of two halves has an accuracy of 0.5, and a macro F1 of 0.33."""
+    metrics = {"accuracy": Estimate(0.8), "macro_f1": Estimate(0.79), "baseline/majority": Estimate(0.5)}
+    shown = board([result(layer=1, metrics=metrics, metric="macro_f1", kind="classify")])
+    headline, accuracy = view(shown, SHIFT.name), view(shown, SHIFT.name, "accuracy")
+    assert headline and headline.metric == "macro_f1" and headline.baselines == ()
+    assert accuracy and accuracy.baselines == (("majority class", 0.5),)
+
+
 def test_what_only_describes_has_no_best_layer() -> None:
     task = Task("drawn", "What excites", "visualisation", "high_frequency")
     runs = [result(task=task, layer=k, metrics={"high_frequency": Estimate(0.1 * k)}) for k in (1, 2)]

@@ -127,12 +127,14 @@ def test_what_a_model_reaches_as_a_whole_is_a_line_of_its_colour() -> None:
     ]
 
 
-def test_a_level_is_named_after_its_model_where_its_name_or_its_colour_is_anothers_too() -> None:
-    alone = _view(levels=(Level("bert", "zero-shot", Estimate(0.6)), Level("b0", "first text alone", Estimate(0.7))))
-    assert [line.label for line in bars_info(alone, COLORS).lines[1:]] == ["zero-shot", "first text alone"]
-    shared = bars_info(alone, COLORS | {"b0": Ink(BLUE.color, turn=1)}).lines[1:]
-    assert [line.label for line in shared] == ["zero-shot, BERT", "first text alone, BERT, untrained"]
+def test_a_level_is_named_after_its_model_where_there_are_several() -> None:
+    """Not by its colour alone."""
+    two = _view(levels=(Level("bert", "zero-shot", Estimate(0.6)), Level("b0", "first text alone", Estimate(0.7))))
+    named = ["zero-shot, BERT", "first text alone, BERT, untrained"]
+    assert [line.label for line in bars_info(two, COLORS).lines[1:]] == named
     one = _view().curves[0]
+    alone = _view(curves=(one,), levels=(Level("bert", "zero-shot", Estimate(0.6)),))
+    assert "zero-shot" in [line.label for line in bars_info(alone, COLORS).lines]
     both = tuple(replace(one, study=study, title=f"{study}: BERT") for study in ("paper", "pocket"))
     levels = tuple(Level("bert", "zero-shot", Estimate(y), study) for study, y in (("paper", 0.6), ("pocket", 0.5)))
     lines = bars_info(_view(curves=both, levels=levels, baselines=()), COLORS).lines

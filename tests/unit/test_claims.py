@@ -279,6 +279,8 @@ def test_a_claim_with_nothing_to_draw_from_is_not_tested(number: str) -> None:
     """Of each claim: what the runs no longer keep, and what they kept too little of."""
     gone = judged(number, *(replace(one, scores=None) for one in CASES[number][0]))
     assert gone.verdict == NOT_TESTABLE and "clipstudy rerun --model" in gone.why and gone.deciding is None
+    gone = judged(number, *(replace(one, scores=None, lost="Copy the folder") for one in CASES[number][0]))
+    assert gone.verdict == NOT_TESTABLE and gone.why.endswith(": Copy the folder")
     few = judged(number, *(fewer(one) for one in CASES[number][0]))
     assert few.verdict == NOT_TESTABLE and few.why.startswith("too few "), few.why
 

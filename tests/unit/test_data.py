@@ -88,6 +88,8 @@ class TestConll:
         (tmp_path / "train.txt").write_text(CONLL)
         with pytest.raises(DataError, match=r"is one file, but each split has its own.*splits = { test = "):
             conll2000.read(conll(tmp_path / "train.txt"), "test")
+        folder, file = conll2000.read(conll(tmp_path), "train"), conll2000.read(conll(tmp_path / "train.txt"), "train")
+        assert folder == file, "it may be that split's"
 
     def test_missing_folder_says_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "conll2000").mkdir()

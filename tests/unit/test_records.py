@@ -6,7 +6,7 @@ import errno
 import gzip
 import json
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -370,3 +370,15 @@ def test_models_are_called_as_the_job_table_calls_them(tmp_path: Path) -> None:
         raise DatabaseUnreachable
 
     assert Records(source, groups=away).now().results[0].tags["role"] == "gpt2"
+
+    said: list[Callable[[], list[Group]]] = [lambda: [now]]
+    seconds = [0.0]
+    known = Records(source, clock=lambda: seconds[0], groups=lambda: said[0]())
+    assert known.now().results[0].tags["role"] == "bert"
+    said[0] = away
+    for more in (records.NAMES, 2 * records.WHOLE):  # a look without news, and a reading of everything
+        seconds[0] += more + 1
+        assert known.now().results[0].tags["role"] == "bert", "as it was said last"
+    said[0] = lambda: [plain]
+    seconds[0] += records.NAMES + 1
+    assert "role" not in known.now().results[0].tags, "with no news from MLflow"

@@ -96,7 +96,10 @@ def test_a_server_that_is_away_is_not_taken_for_a_file_that_is_gone() -> None:
     with pytest.raises(TrackingUnreachable):
         evidence.measured([pair("c", "clip_text")], away)
     (one,) = evidence.measured([pair("c", "clip_text")], gone)
-    assert one.scores is None and one.layers == (-1,)
+    assert one.scores is None and one.layers == (-1,) and not one.lost
+    elsewhere = "The runs' files are not here. Copy that folder"
+    (one,) = evidence.measured([pair("c", "clip_text")], gone, elsewhere)
+    assert one.lost == elsewhere, "nothing need be measured again"
 
 
 # What each kind keeps, as its own room writes it.

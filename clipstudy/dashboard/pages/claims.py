@@ -66,7 +66,9 @@ def body(place: Claims, desk: Desk) -> Shown:
         [
             *components.complaints(wrong),
             *components.callout(boards.note_of(board.results)),
-            *components.callout(f"{gone}. No test here is paired." if (gone := desk.records.tracking.gone()) else ""),
+            *components.callout(
+                f"{gone}. Without them no claim can be tested." if (gone := desk.records.tracking.gone()) else ""
+            ),
             html.H2(TITLE),
             html.P(f"{verdicts.totals(judged.judgements)}. {verdicts.KEY}"),
             *components.callout(judged.trouble and f"{FAILED} {judged.trouble}"),

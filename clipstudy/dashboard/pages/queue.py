@@ -15,7 +15,7 @@ from clipstudy.dashboard import address
 from clipstudy.dashboard.address import Queue
 from clipstudy.dashboard.pages import components
 from clipstudy.dashboard.pages.components import Control, Desk, Shown
-from clipstudy.errors import ClipstudyError
+from clipstudy.errors import ClipstudyError, NoSuchJob
 from clipstudy.job import Job, Selection, Status
 from clipstudy.queue import jobs
 from clipstudy.queueview import FailureRow, QueueView, WorkerRow
@@ -62,16 +62,23 @@ def body(place: Queue, desk: Desk) -> Shown:
         return Shown("The job table does not answer", components.nothing(TITLE, redact(error.message)))
 
 
-def act(engine: Engine, verb: str, ids: Iterable[object]) -> str:
-    """Retry or cancel these rows, whatever a browser sent for their numbers; says what came of it."""
+def act(engine: Engine, verb: str, ids: Iterable[object], study: str | None = None) -> str:
+    """Retry or cancel these rows, whatever a browser sent for their numbers; says what came of it.
+
+    Args:
+        study: the only one whose rows may be changed; None: any.
+
+    Raises:
+        ClipstudyError: the job table does not answer.
+    """
     numbers = sorted({n for n in ids if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**63})
     if not numbers:
         return "No cell is chosen. Tick some in the table."
     # By their numbers: the same layer of older settings is another row, which nobody ticked.
     if verb == "cancel":
-        count = jobs.cancel(engine, Selection(), ids=numbers)
+        count = jobs.cancel(engine, Selection(study=study), ids=numbers)
     else:
-        count = jobs.retry(engine, Selection(), failed=True, lost=True, cancelled=True, ids=numbers)
+        count = jobs.retry(engine, Selection(study=study), failed=True, lost=True, cancelled=True, ids=numbers)
     done = "cancelled" if verb == "cancel" else "queued again"
     left = f"; {len(numbers) - count} were in another state" if count < len(numbers) else ""
     return f"{counted(count, 'cell')} {done}{left}."
@@ -188,6 +195,8 @@ def _log(place: Queue, desk: Desk, engine: Engine) -> list[Component]:
         return []
     try:
         job = jobs.get(engine, place.job)
+        if desk.records.study not in (None, job.study):
+            raise NoSuchJob(f"Job {job.id} is of another study than {desk.records.study}, which is shown here.")
         text = recorder.log_of(engine, desk.records.tracking, job)
     except ClipstudyError as error:
         return [html.P(redact(error.message), className="callout", role="alert")]
