@@ -15,6 +15,9 @@ from clipstudy.results.writers import Download
 
 T = TypeVar("T")
 
+#: Characters of a text under a picture that are shown at once, and what stands before a longer one.
+SHORT, EACH = 500, "each image, row by row"
+
 
 def swatch(ink: Ink) -> str:
     style = ";".join(f"{name}:{value}" for name, value in ink.style.items())
@@ -27,6 +30,15 @@ def callout(note: str) -> str:
 
 def paragraph(text: str) -> str:
     return f"<p>{escape(text.strip())}</p>" if text.strip() else ""
+
+
+def explained(title: str, captions: str) -> str:
+    """What a picture's file says of it, under it: drawn into it, words cannot be read aloud."""
+    said = f"<figcaption>{escape(title)}</figcaption>" if title else ""
+    each = escape(captions)
+    if len(captions) > SHORT:
+        each = f"<details><summary>{EACH}</summary>{each}</details>"
+    return said + (f"<figcaption>{each}</figcaption>" if captions else "")
 
 
 def several(values: Iterable[str]) -> str:

@@ -98,17 +98,14 @@ def _pictures(asked: Asked) -> str:
 
 def _album(view: View, panel: Panel, colors: Mapping[str, Ink], files: RunFiles) -> str:
     figures = []
-    for layer in view.layers:
-        for curve in view.curves:
-            runs = [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]
+    for curve, layer, run, name in files.album(view, panel.picture):
+        if content := files.picture(run.run_id, name):
             caption = f"{markup.swatch(colors[curve.family])}{escape(curve.title)}, layer {layer}"
-            for run in runs:
-                for name in files.pictures(run.run_id, panel.picture):
-                    if content := files.picture(run.run_id, name):
-                        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-                        alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
-                        image = f'<img src="{source}" alt="{escape(alt)}">'
-                        figures.append(f"<figure><figcaption>{caption}</figcaption>{image}</figure>")
+            source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            alt = f"{curve.title}, {run.tags.get('layer_label', layer)}: {name}"
+            image = f'<img src="{source}" alt="{escape(alt)}">'
+            said = markup.explained(*files.explained(run.run_id, name))
+            figures.append(f"<figure><figcaption>{caption}</figcaption>{image}{said}</figure>")
     heading = f"<h3>{escape(view.title)}</h3>{markup.callout(view.note)}"
     return f'{heading}<div class="album">{"".join(figures)}</div>' if figures else ""
 

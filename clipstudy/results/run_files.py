@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -76,6 +76,14 @@ class RunFiles:
 
         found: list[str] = self._held(self._pictures, run_id, names, NAMED)
         return [name for name in found if not patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+
+    def album(self, view: View, patterns: Sequence[str] = ()) -> Iterator[tuple[Curve, int, Result, str]]:
+        """The pictures of a task, layer by layer and model by model: whose, the layer, the run that keeps it (of an
+        untrained twin one initialisation's), and its name."""
+        for layer in view.layers:
+            for curve in view.curves:
+                for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
+                    yield from ((curve, layer, run, name) for name in self.pictures(run.run_id, patterns))
 
     def picture(self, run_id: str, name: str) -> bytes | None:
         """A PNG that the run keeps; None where it keeps no such file, or it is none."""

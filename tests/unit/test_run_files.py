@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipstudy import metrics
+from clipstudy.dashboard import markup
 from clipstudy.errors import ClipstudyError, TrackingUnreachable
 from clipstudy.job import Group
 from clipstudy.outcome import Estimate, Result
@@ -242,3 +243,17 @@ def test_a_contact_sheet_says_in_words_what_is_on_it() -> None:
     files = Files({"r": {"a.png": content, "b.png": content[:50], "c.png": b"GIF"}})
     said = ("What excites é", "original (2 images) · channel 7: 1.5")
     assert [RunFiles(files).explained("r", f"{n}.png") for n in "abcd"] == [said, ("", ""), ("", ""), ("", "")]
+
+
+def test_what_a_sheet_says_is_in_a_report_too() -> None:
+    assert markup.explained("", "") == ""
+    assert markup.explained("A <b>", "c") == "<figcaption>A &lt;b&gt;</figcaption><figcaption>c</figcaption>"
+    assert "<details><summary>each image" in markup.explained("", "x" * 501)
+    runs = [result(layer=k) for k in (1, 2)]
+    shown = view(board(runs), SHIFT.name)
+    assert shown
+    files = RunFiles(Files({runs[1].run_id: {"b.png": b"", "a.png": b"", "notes.txt": b""}}))
+    assert [(c.family, layer, run.run_id, name) for c, layer, run, name in files.album(shown)] == [
+        ("bert", 2, runs[1].run_id, "a.png"), ("bert", 2, runs[1].run_id, "b.png"),
+    ]  # fmt: skip
+    assert [name for *_, name in files.album(shown, ["b*"])] == ["b.png"]

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from clipstudy.dashboard.address import Place
 from clipstudy.dashboard.inks import Ink
+from clipstudy.dashboard.markup import EACH, SHORT
 from clipstudy.dashboard.panels import Dashboard
 from clipstudy.dashboard.records import Records
 from clipstudy.errors import did_you_mean
@@ -45,10 +46,6 @@ THEME = {
 #: Pixels of a grid's column: beside the text of a header with its button, beside that of a cell, and the most of the
 #: column that names the lines, beside which a phone still shows another.
 HEADER, CELL, FIRST = 54, 36, 210
-
-
-#: Characters of a text under a picture that are shown at once.
-SHORT = 500
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def explained(title: str, captions: str) -> list[Component]:
     if len(captions) <= SHORT:
         more: Component | None = html.Figcaption(captions) if captions else None
     else:
-        more = html.Figcaption(html.Details([html.Summary("each image, row by row"), captions]))
+        more = html.Figcaption(html.Details([html.Summary(EACH), captions]))
     return [part for part in (said, more) if part is not None]
 
 

@@ -3,7 +3,7 @@ else the panel draws: heat maps, a table, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from clipstudy.results.boards import Board
 from clipstudy.results.likeness import Likeness, likenesses
 from clipstudy.results.run_files import seeded
 from clipstudy.results.sheets import Sheet
-from clipstudy.results.views import Curve, View, models_of
+from clipstudy.results.views import View, models_of
 from clipstudy.wording import counted
 
 KIND = Layers
@@ -227,25 +227,17 @@ def _table(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Componen
 
 
 def _pictures(place: Layers, desk: Desk, found: Chosen) -> tuple[str, list[Component]]:
-    figures = [
-        html.Figure([html.Figcaption([components.swatch(desk.records.inks()[curve.family]), caption]), *image])
-        for view in found.shown
-        for layer in view.layers
-        for curve in view.curves
-        for caption, image in _images(curve, layer, found.panel, desk)
-    ]
+    figures = []
+    for view in found.shown:
+        for curve, layer, run, name in desk.files.album(view, found.panel.picture):
+            swatch = components.swatch(desk.records.inks()[curve.family])
+            image = components.picture(run, name, curve.title)
+            said = components.explained(*desk.files.explained(run.run_id, name))
+            figures.append(html.Figure([html.Figcaption([swatch, f"{curve.title}, layer {layer}"]), image, *said]))
     if not figures:
         return "no picture", [html.P("No run of these tasks keeps such a picture.")]
     album = html.Div(figures, className="album")
     return counted(len(figures), "picture"), [html.P("Click a picture to open it at full size."), album]
-
-
-def _images(curve: Curve, layer: int, panel: Panel, desk: Desk) -> Iterator[tuple[str, list[Component]]]:
-    for run in [run for cell in curve.cells if cell.layer == layer for run in cell.runs[:1]]:
-        for name in desk.files.pictures(run.run_id, panel.picture):
-            image = components.picture(run, name, curve.title)
-            said = components.explained(*desk.files.explained(run.run_id, name))
-            yield f"{curve.title}, layer {layer}", [image, *said]
 
 
 def _sheet(place: Layers, desk: Desk, found: Chosen) -> Sheet | None:
