@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -184,13 +184,19 @@ def run(settings: Settings, *, full: bool, device: str, progress: Progress) -> E
 
 def in_rounds(planned: Iterable[Planned]) -> list[list[Planned]]:
     """The groups in the order of their worth where the time is too short for all: the first task of each trained model,
-    then the second of each, so that no model and no picture of the course report is left out as a whole; twins last."""
+    then the second of each, so that no model and no picture of the course report is left out as a whole; twins last.
+    CLIP's towers and the others take turns: what was measured of either alone would compare nothing."""
     tasks: Counter[str] = Counter()
     rounds: dict[tuple[bool, int], list[Planned]] = defaultdict(list)
     for group, layers in planned:
         rounds[group.model.init == "random", tasks[group.model.name]].append((group, layers))
         tasks[group.model.name] += 1
-    return [rounds[key] for key in sorted(rounds)]
+    return [_by_turns(rounds[key]) for key in sorted(rounds)]
+
+
+def _by_turns(planned: list[Planned]) -> list[Planned]:
+    parts = [[one for one in planned if ("clip" in (one[0].model.role or "")) is clip] for clip in (True, False)]
+    return [one for pair in zip_longest(*parts) for one in pair if one is not None]
 
 
 def _prepare(settings: Settings, device: str) -> str:

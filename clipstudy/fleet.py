@@ -97,17 +97,22 @@ def folder(settings: Settings) -> Path:
     return settings.home / "mlruns" / "fleet"
 
 
+def check() -> None:
+    """Raises FleetError where this machine has none of SLURM's programs."""
+    _present("sbatch", "srun", "sinfo", "squeue")
+
+
 def submit(settings: Settings, wanted: Wanted) -> Submitted:
     """Hand an array of draining workers to SLURM.
 
     Raises FleetError: no SLURM here, a database that nodes cannot share, an unknown partition, or what sbatch refuses.
     """
+    check()
     _shared(settings)
     partitions = [line.split(_SPLIT)[0] for line in _ask("sinfo", "--noheader", "--format=%R")]
     if wanted.partition and not set(wanted.partition.split(",")) <= set(partitions):
         unknown = next(p for p in wanted.partition.split(",") if p not in partitions)
         raise FleetError(f'--partition "{unknown}": this cluster has none. {did_you_mean(unknown, partitions)}')
-    _present("sbatch", "srun")
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
 

@@ -37,7 +37,7 @@ def demo(
     ended = demonstration.run(settings, full=full, device=device or settings.device, progress=progress)
     typer.echo(f"writing {out}: testing its claims on what the runs kept")
     _report(settings, out)
-    _print_ended(ended)
+    _print_ended(ended, out)
     typer.echo(f"\n{_reached()}next:  open {shlex.quote(str(out))}                   the figures, layer by layer")
     typer.echo("       clipstudy dashboard                the same with controls, and the runs' pictures")
     typer.echo("       clipstudy ui                       every run in MLflow")
@@ -102,7 +102,7 @@ def _report(settings: Settings, out: Path) -> None:
     typer.echo(f"{boards.note_of(shown.results)}\n")
 
 
-def _print_ended(ended: Ended) -> None:
+def _print_ended(ended: Ended, out: Path) -> None:
     from clipstudy import demo as demonstration
     from clipstudy.results.planned import again
     from clipstudy.wording import counted, duration
@@ -114,6 +114,7 @@ def _print_ended(ended: Ended) -> None:
     if ended.left_out:
         typer.echo(
             f"{counted(ended.left_out, 'cell')} did not fit in the time budget. To run them too: "
-            f"{again(demonstration.STUDY)}; clipstudy report --study {demonstration.STUDY}\n"
+            f"{again(demonstration.STUDY)}; clipstudy report --study {demonstration.STUDY} --out "
+            f"{shlex.quote(str(out))}\n"
             "To run the whole study again, with all its rows, seeds and arms: clipstudy demo --full"
         )

@@ -46,6 +46,7 @@ def submit(
     from clipstudy.wording import counted
 
     settings = Settings.read()
+    fleet.check()
     engine = stores.engine(settings)
     only = selecting.study_name(study)
     selecting.existing(engine, Selection(study=only))

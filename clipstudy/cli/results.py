@@ -40,7 +40,11 @@ NEXT = {
 def report(
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The page to write: report.html, or report-NAME.html for another dashboard."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The page to write: report.html, or report-NAME.html of a study or dashboard named.",
+        ),
     ] = None,
     study: Study = None,
     model: Models = None,
@@ -51,7 +55,7 @@ def report(
     """Write one self-contained HTML page: per-layer charts, averages by category, result tables and claims."""
     from clipstudy.dashboard import panels
     from clipstudy.dashboard import report as reports
-    from clipstudy.results import evidence
+    from clipstudy.results import evidence, writers
     from clipstudy.results.run_files import RunFiles
     from clipstudy.tracking import open as open_tracking
 
@@ -68,8 +72,9 @@ def report(
     judged = evidence.judged(whole, tracking.artifact, everything, tracking.gone())
     shown = {result.study for result in found}
     judged = {of: verdicts for of, verdicts in judged.items() if of in shown}
-    # Another dashboard's page beside the first, not over it.
-    out = out or Path("report.html" if dashboard == "layers" else f"report-{Path(dashboard).stem}.html")
+    # Another dashboard's or study's page beside the first, not over it.
+    parts = [name or "", "" if dashboard == "layers" else Path(dashboard).stem]
+    out = out or Path(f"{writers.file_name('report', *dict.fromkeys(parts))}.html")
     reports.write(
         found, out, dashboard=panel, study_note=note, judged=judged, files=RunFiles(tracking), planned=planned
     )
@@ -88,7 +93,7 @@ def results(
     format: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv, latex or json.")] = "text",
 ) -> None:
     """Print the recorded results: one table per task, models by layer, mean ± half of the 95% interval."""
-    from clipstudy.errors import NoResults, did_you_mean
+    from clipstudy.errors import NoResults, did_you_mean, nearest
     from clipstudy.outcome import flat
     from clipstudy.results import boards
 
@@ -98,7 +103,8 @@ def results(
     shown = board(_chosen(recorded(study), selection))
     metrics = {name for r in shown.results for name in r.metrics}
     if metric is not None and metric not in metrics:
-        raise NoResults(f'The results have no metric "{metric}". {did_you_mean(metric, metrics)}')
+        named = {name for name in metrics if "/" not in name}  # others are arms and single places: a hundred
+        raise NoResults(f'The results have no metric "{metric}". {nearest(metric, metrics)}{did_you_mean("", named)}')
     if best:
         _best(shown, metric, format)
     elif format == "json":

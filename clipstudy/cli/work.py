@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -255,7 +256,8 @@ def _work(settings: Settings, engine: Engine, place: str, habits: Habits, verbos
     tally = one.work()
     typer.echo(_tallied(tally), err=True)
     if one.stop.is_set():
-        typer.echo("what was not done is queued again; to continue, type: clipstudy worker", err=True)
+        own = shlex.join(["clipstudy", "worker", *(("--study", habits.study) if habits.study else ())])
+        typer.echo(f"what was not done is queued again; to continue, type: {own}", err=True)
     elif not jobs.names(engine):
         typer.echo("nothing is enqueued. Type: clipstudy enqueue --all", err=True)
     if not habits.drain:
@@ -388,9 +390,15 @@ def _print_outcomes(group: Group, outcomes: list[Outcome], failed: Mapping[int, 
         whole = {"model": group.model.name, "task": group.task.name, "layers": layers, "failed": dict(failed)}
         typer.echo(json.dumps(whole))
     elif outcomes:
-        names = list(outcomes[0].metrics)
-        rows = [[str(o.layer), *(screen.number(name, shown[o.layer].get(name)) for name in names)] for o in outcomes]
-        screen.table(["layer", *map(units.axis_title, names)], rows, transpose=True)
+        # The headline first; baselines in the unit of what they are measured in.
+        names = sorted(outcomes[0].metrics, key=lambda name: name != group.task.metric)
+        measured = units.of_baselines(group.task.kind, group.task.metric)
+        called = {name: f"{name}/{measured}" if boards.BASELINE in f"{name}/" else name for name in names}
+        rows = [
+            [str(o.layer), *(screen.number(as_what, shown[o.layer].get(name)) for name, as_what in called.items())]
+            for o in outcomes
+        ]
+        screen.table(["layer", *map(units.axis_title, called.values())], rows, transpose=True)
         arms = {part for name in names for part in name.split("/")[:-1]}
         meant = [f"{arm}: {meaning}" for arm, meaning in ARMS.items() if arm in arms]
         typer.echo("\n" + "; ".join([f"Value {units.INTERVAL}", *meant]))

@@ -28,7 +28,7 @@ FONT = {"family": "system-ui, sans-serif", "size": 12}
 HEIGHT, BELOW = 320, 44  #: pixels: of a figure, and of what is under its x axis
 #: Characters of a line under a title: what a chart of half the page's width has room for, and one of the whole, on a
 #: laptop beside the dashboard's controls. Where a chart is narrower, page.css leaves the line out.
-NOTE_WIDTH, WIDE_NOTE = 68, 135
+NOTE_WIDTH, TITLE_WIDTH = 58, 40
 
 
 def bars(shown: View, colors: Mapping[str, Ink], x: str = "layer", *, wide: bool = False) -> Figure:
@@ -51,7 +51,7 @@ def bars_figure(info: BarsInfo, *, wide: bool = False) -> Figure:
         if series.points:
             data.append(_points(series, str(number)))
     data += [_diamonds(mark) for mark in info.marks]
-    title, top = heading(info.title, info.note, wide)
+    title, top = heading(info.title, info.note)
     ends = (_bottom(info), info.top)
     layout = {
         "title": title,
@@ -93,11 +93,14 @@ def signs(drawn: Sequence[View]) -> list[str]:
     return [text for text, there in said.items() if there]
 
 
-def heading(title: str, note: str, wide: bool = False) -> tuple[dict[str, Any], int]:
+def heading(title: str, note: str) -> tuple[dict[str, Any], int]:
     """A figure's title, with what the study says of itself under it, and the pixels that this takes."""
-    said = [html.escape(line, quote=False) for line in textwrap.wrap(note, WIDE_NOTE if wide else NOTE_WIDTH)]
+    lines, said = (
+        [html.escape(line, quote=False) for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+        for text, width in ((title, TITLE_WIDTH), (note, NOTE_WIDTH))
+    )
     shown = {
-        "text": html.escape(title, quote=False),
+        "text": "<br>".join(lines),
         "x": 0,
         "y": 1,
         "yref": "container",
@@ -106,7 +109,7 @@ def heading(title: str, note: str, wide: bool = False) -> tuple[dict[str, Any], 
         "font": {"size": 15, "weight": 600},
         "subtitle": {"text": "<br>".join(said), "font": {"size": 11}},
     }
-    return shown, 52 + 16 * len(said)
+    return shown, 52 + 20 * (len(lines) - 1) + 16 * len(said)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------

@@ -143,9 +143,9 @@ def doubt(spec: DatasetSpec) -> str | None:
             return _absent(spec, path)
     except DataError as error:
         return error.message
-    from clipstudy.data import table  # a reader, which this module cannot import at the top
+    from clipstudy.data import images, table  # readers, which this module cannot import at the top
 
-    return table.doubt(spec) if spec.reader == "table" else None
+    return {"table": table.doubt, "images": images.doubt}.get(spec.reader, lambda spec: None)(spec)
 
 
 @contextlib.contextmanager

@@ -223,6 +223,19 @@ def _whole(spec: DatasetSpec, split: str, rows: list[Row]) -> tuple[list[Row], i
     return [row for row, message in zip(rows, messages, strict=True) if not message], len(bad)
 
 
+def doubt(spec: DatasetSpec) -> str | None:
+    """What :func:`read` would refuse of a local table of train, as far as the names of its columns show."""
+    if not table.holds(spec, spec.splits.get("train", "train")):
+        return None
+    return table.doubt(spec, ("train",), (*_of_images(spec), "label"))
+
+
+def _of_images(spec: DatasetSpec) -> tuple[str, ...]:
+    """Columns of encoded images. Masks are read where the table says that there are some: a column that happens to be
+    called so may hold others."""
+    return ("image", "mask") if "mask" in spec.columns else ("image",)
+
+
 def _tell_other_dev(spec: DatasetSpec, tables: Sequence[str]) -> None:
     """Warn of a folder, or of one of the ``tables``, that looks like a dev split of another name, while dev is cut from
     train."""
@@ -276,8 +289,7 @@ def _split(spec: DatasetSpec, split: str) -> tuple[list[Row], str, str]:
             f"[datasets.{spec.name}] {folder}: expected a folder of images for each class in it "
             f"({folder.name}/CLASS/), which gives them their labels. Put the images there, or into a table."
         )
-    # Masks are read where the table says that there are some: a column that happens to be called so may hold others.
-    of_images = ("image", "mask") if "mask" in spec.columns else ("image",)
+    of_images = _of_images(spec)
     loaded = table.load(spec, split, (*of_images, "label"))
     rows = []
     for row, label in enumerate(loaded.columns["label"]):

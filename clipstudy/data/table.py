@@ -119,14 +119,16 @@ def holds(spec: DatasetSpec, name: str) -> bool:
         return True
 
 
-def doubt(spec: DatasetSpec) -> str | None:
-    """What :func:`read` would refuse of local files, as far as their names and those of their columns show."""
+def doubt(
+    spec: DatasetSpec, splits: Sequence[str] = ("train", "dev", "test"), columns: Sequence[str] = COLUMNS["table"]
+) -> str | None:
+    """What :func:`load` would refuse of local files, as far as their names and those of their columns show."""
     try:
         folder = files(spec)
-        for split in ("train", "dev", "test"):
+        for split in splits:
             for path in _split_files(spec, folder, str(folder), spec.splits.get(split, split)):
                 there = formats.header(path)
-                for column in COLUMNS["table"]:
+                for column in columns:
                     if there and (own := spec.columns.get(column, column)) not in there:
                         raise _no_column(spec, column, own, path, there)
     except DataError as error:

@@ -119,7 +119,8 @@ def _row(judgement: Judgement) -> Row:
 
 
 def _conditions(judgement: Judgement) -> str:
-    """``1 of 2 conditions fails: somewhere: a > b``; empty where there is only one."""
+    """``2 of 3 conditions fail: somewhere: a > b; c > d``, but for what the row shows anyway; empty where there is only
+    one."""
     found = judgement.conditions
     if len(found) < 2:
         return ""
@@ -129,7 +130,11 @@ def _conditions(judgement: Judgement) -> str:
     decisive = [condition.text for condition in found if condition.side == side]
     one = len(decisive) == 1
     became = ("fails" if one else "fail") if side else ("is undecided" if one else "are undecided")
-    return f"{len(decisive)} of {len(found)} conditions {became}: {'; '.join(decisive)}"
+    if len(decisive) == len(found):
+        return f"all {len(found)} conditions {became}"
+    shown = one and judgement.deciding is not None and judgement.deciding.text in decisive[0]
+    which = "" if shown else f": {'; '.join(decisive)}"
+    return f"{len(decisive)} of {len(found)} conditions {became}{which}"
 
 
 def _statistic(part: Part) -> str:

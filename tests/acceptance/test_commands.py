@@ -163,6 +163,11 @@ def test_where_nothing_can_be_kept_it_is_said_before_anything_is_computed(place:
     assert said.err.endswith("Name another one: --save FOLDER\n") and not said.out
     (place.folder / "kept").mkdir()
     (place.folder / "kept" / "layer_00").write_text("")
+    shown = typed("run", "bert", "order", "--layer", "0", "--device", "cpu").out
+    lines = [line.split() for line in shown.splitlines() if line.strip()]
+    assert shown.index("accuracy (%)") < shown.index("items"), "the headline first"
+    (majority,) = [words for words in lines if any("baseline/majority" in word for word in words)]
+    assert 10 < float(majority[-1]) < 100, "in the unit of what it is beside"
     said = typed("run", "bert", "phrases", "--layer", "0", "--device", "cpu", "--save", "kept", code=2)
     assert "layer_00 cannot be written to" in said.err and "NMI" in said.out, "what was measured is shown"
 

@@ -185,3 +185,5 @@ def test_short_of_time_every_trained_model_has_its_first_tasks() -> None:
     assert {group.model.name for group, _ in rounds[0]} == {group.model.name for group, _ in rounds[1]} == trained
     ends = [{group.model.init for group, _ in groups} for groups in rounds]
     assert ends == sorted(ends, key=lambda inits: "random" in inits), "untrained twins come last"
+    first = [group.model for group, _ in rounds[0] if group.model.modality == "text"]
+    assert ["clip" in (model.role or "") for model in first] == [True, False, True, False], "nothing without a rival"

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 from clipstudy.dashboard import charts
-from clipstudy.dashboard.charts import NOTE_WIDTH, WIDE_NOTE, bars, bars_figure, signs
+from clipstudy.dashboard.charts import NOTE_WIDTH, bars, bars_figure, heading, signs
 from clipstudy.dashboard.inks import KNOWN_FLOORS, PALETTE, PATTERNS, Ink, floors_of, inks_of, lighter
 from clipstudy.dashboard.labels import GREY
 from clipstudy.dashboard.series import BarsInfo, FloorInfo, LineInfo, SeriesInfo, axes, bars_info
@@ -394,8 +394,10 @@ def test_what_a_study_says_of_itself_stands_under_the_title() -> None:
 
 def test_a_long_word_on_the_study_is_broken_into_lines() -> None:
     said = "These are stand-ins, and their figures say nothing of what they stand in for, " * 3
-    for wide, longest in ((False, NOTE_WIDTH), (True, WIDE_NOTE)):
+    for wide in (False, True):
         figure = drawn(bars(_view(note=said), COLORS, wide=wide))
         lines = figure.layout.title.subtitle.text.split("<br>")
-        assert " ".join(lines) == said.strip() and longest / 2 < max(map(len, lines)) <= longest
+        assert " ".join(lines) == said.strip() and NOTE_WIDTH / 2 < max(map(len, lines)) <= NOTE_WIDTH
         assert figure.layout.margin.t > 12 + 15 + 14 * len(lines), "it ends above the highest tick"
+    long, _ = heading("Likeness to BERT's layers: CLIP text (ResNet), untrained", "")
+    assert long["text"] == "Likeness to BERT's layers: CLIP text<br>(ResNet), untrained"

@@ -336,7 +336,11 @@ def test_of_several_conditions_it_is_said_which_fails() -> None:
     assert (judgement.verdict, later.side, early.side) == (REFUTED, 1, -1)
     assert early.text.startswith("somewhere: ") and judgement.deciding and judgement.deciding.text in early.text
     told = verdicts.rows([judgement])[0].conditions
-    assert told == f"1 of 2 conditions fails: {early.text}"
+    assert told == "1 of 2 conditions fails", "the row shows which"
+    other = replace(judgement, deciding=None)
+    assert verdicts.rows([other])[0].conditions == f"1 of 2 conditions fails: {early.text}"
+    every = replace(judgement, conditions=tuple(one._replace(side=-1) for one in judgement.conditions))
+    assert verdicts.rows([every])[0].conditions == "all 2 conditions fail"
 
 
 def test_a_role_that_two_models_play_is_judged_for_each() -> None:

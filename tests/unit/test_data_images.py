@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clipstudy import data
 from clipstudy.data import images
 from clipstudy.data.images import Foreground, Picture
 from clipstudy.errors import DataError
@@ -110,7 +111,14 @@ class TestTables:
         for split in ("train", "dev", "test"):
             rows = {"picture": [encoded(i, "jpeg") for i in range(4)], "kind": [0, 1, 0, 1]}
             pq.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
-        found = images.read(of(tmp_path, columns={"image": "picture", "label": "kind"}))
+        spec = of(tmp_path, columns={"image": "picture", "label": "kind"})
+        assert data.doubt(spec) is None
+        for columns in ({"image": "picture"}, {"label": "kind"}):
+            wrong = of(tmp_path, columns=columns)
+            with pytest.raises(DataError) as refused:
+                images.read(wrong)
+            assert data.doubt(wrong) == refused.value.message, "enqueue says what the worker will"
+        found = images.read(spec)
         assert found.classes == ("0", "1") and found.dev.items[0].open().size == (4, 4)
 
     def test_a_malformed_image_names_file_and_row(self, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ window.dash_clientside = window.dash_clientside || {};
 window.dash_clientside.clipstudy = {
   // The window is called after what it shows, so that tabs and the history can be told apart.
   title(said, path) {
-    document.title = `${said} · clipstudy`;
+    document.title = `${said.length > 60 ? `${said.slice(0, 59)}…` : said} · clipstudy`;
     document.body.dataset.shown = path;
     return window.dash_clientside.no_update;
   },

@@ -38,7 +38,7 @@ PLACES = "params.value == null ? '—' : d3.format('.' + params.data.places + 'f
 WHOLE = "params.value < 0 ? 'whole' : params.value"
 #: Pixels, so that all columns are seen on a laptop: model and task share what the others leave. What is cut short is
 #: told in full by its tooltip.
-WIDTHS = {"layer": 78, "metric": 108, "value": 78, "low": 54, "high": 54, "device": 66, "ended": 146, "run": 84}
+WIDTHS = {"layer": 78, "metric": 108, "value": 78, "low": 62, "high": 62, "device": 66, "ended": 140, "run": 84}
 GROWING = {"model": 118, "task": 132}
 #: Columns by which nobody chooses: without a filter's button, which would take half of the room.
 PLAIN = ("low", "high", "device", "ended")
