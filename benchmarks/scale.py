@@ -269,7 +269,7 @@ def crowd(url: str, server: int, pool: Pool, held: Sequence[int], workers: int, 
             began, before = time.perf_counter(), asked()
             found = load(pool, url, server, workers, max(seconds, 2 * POLL * (number > 0)))
             rate = (asked() - before) / (time.perf_counter() - began)
-            memory = sum(child.memory_full_info().pss for child in psutil.Process(server).children()) / 2**20
+            memory = sum(each(server, lambda process: process.memory_full_info().pss)) / 2**20
         busy = f"{found.per_second:,.0f}"
         body.append([f"{number:,}", f"{rate:,.0f}", busy, spread(found.claim), spread(found.beat), f"{memory:,.0f}"])
         print("waiting", *body[-1], file=sys.stderr, flush=True)
@@ -359,8 +359,14 @@ def processor(server: int | None) -> float:
     """Seconds of processor time that the server's processes have taken."""
     if server is None:
         return 0.0
-    times = [process.cpu_times() for process in psutil.Process(server).children()]
-    return float(sum(t.user + t.system for t in times))
+    return float(sum(each(server, lambda process: sum(process.cpu_times()[:2]))))
+
+
+def each(server: int, ask: Callable[[psutil.Process], float]) -> Iterator[float]:
+    """What is asked of the server's processes, but for those that end meanwhile, as its idle ones do."""
+    for process in psutil.Process(server).children():
+        with suppress(psutil.NoSuchProcess):
+            yield ask(process)
 
 
 def spread(seconds: np.ndarray) -> str:
