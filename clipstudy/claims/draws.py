@@ -53,8 +53,8 @@ class Measured:
     inits: int = 1  #: of an untrained twin: how many initialisations; a single one's seeds are drawn in their place
     #: The settings in which the task's models were not measured alike, with its values: several where its runs differ.
     settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    mend: str = ""  #: what to type so that they are alike
     lost: str = ""  #: why the scores that were kept cannot be had
-    mend: str = ""  #: what to type so that they are
 
     @property
     def pattern(self) -> str:

@@ -1,5 +1,5 @@
 """Were models measured alike on a task? Whoever edits a task and runs it for one model again leaves the others' results
-of the older settings beside it, and no difference between such numbers is one between models. Pure."""
+of the older settings beside it, and no difference between such numbers is one between models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def unlike(results: Iterable[Result]) -> Unlike:
 
 
 def behind(results: Iterable[Result], found: Unlike) -> list[str]:
-    """The models whose settings are others than those of the newest of ``results``: families, in their order."""
+    """The models whose settings are others than those of the newest of ``results``, as a command names them: of a twin
+    every initialisation."""
     newest: dict[str, Result] = {}
     for run in sorted(results, key=lambda run: run.tags.get("ended", "")):
         newest[""] = newest[run.family] = newest[run.tags.get("twin_of") or run.family] = run
@@ -69,7 +70,8 @@ def behind(results: Iterable[Result], found: Unlike) -> list[str]:
         last = newest[own.tags.get("twin_of") or family] if key.startswith("model.") else newest[""]
         return values != (last.params.get(key, UNSET),)
 
-    return sorted({family for key, of in found.items() for family, v in of.items() if is_behind(family, key, v)})
+    late = sorted({family for key, of in found.items() for family, v in of.items() if is_behind(family, key, v)})
+    return [family if newest[family].model == family else f"{family}-*" for family in late]
 
 
 def _decides(key: str, *, of_model: bool) -> bool:
@@ -88,7 +90,7 @@ def said(found: Unlike, titles: Mapping[str, str] | None = None) -> str:
 
 
 def again(study: str, task: str, models: Iterable[str]) -> str:
-    """What to type so that these families, too, are measured with the newest settings."""
+    """What to type so that these ``models``, too, are measured with the newest settings."""
     own = ["--study", study] if study in tasksfile.shipped() else []
     named = [word for model in models for word in ("--model", model)]
     return f"clipstudy enqueue {shlex.join([*own, '--task', task, *named])}; clipstudy worker --drain"

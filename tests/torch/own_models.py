@@ -41,7 +41,7 @@ class InPlace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
-        self.act = nn.ReLU(inplace=True)
+        self.act: nn.Module = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.act(self.second(self.act(self.first(x)))).mean(dim=(2, 3))
@@ -52,7 +52,7 @@ class Smooth(InPlace):
 
     def __init__(self) -> None:
         super().__init__()
-        self.act = nn.GELU()  # type: ignore[assignment]
+        self.act = nn.GELU()
 
 
 class Patches(nn.Module):

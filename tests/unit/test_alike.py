@@ -142,6 +142,8 @@ def test_who_is_behind_is_who_has_not_the_newest_settings() -> None:
 
     rows = [ended(1, run(**{"option.hidden": "200"})), ended(2, run(MODELS[2])), ended(3, run(GPT2))]
     assert alike.behind(rows, alike.unlike(rows)) == ["bert"]
+    twin = [ended(1, run(MODELS[3], **{"option.hidden": "200"})), *rows[1:]]
+    assert alike.behind(twin, alike.unlike(twin)) == ["bert-untrained-*"], "as enqueue takes its initialisations"
     assert alike.again("pocket", "looked", ["bert"]).startswith("clipstudy enqueue --study pocket --task looked")
 
 
